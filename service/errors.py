@@ -1,0 +1,108 @@
+"""Every error Forerun raises on purpose.
+
+ForerunError                      code                   status
+├── InvalidInput                  invalid_input          422   one or more fields of a request are wrong
+├── UnsupportedMediaType          unsupported_media_type 415
+├── NotFound                      not_found              404
+├── Conflict                                             409
+│   ├── StateConflict             state_conflict               the job is not in a state that allows this
+│   ├── IdempotencyConflict       idempotency_conflict         the key was used for another request
+│   ├── NotEnoughWorkers          not_enough_workers           the cluster can never give that many
+│   └── RecordConflict            record_conflict              a different record stands there already
+├── StaleAttempt                  stale_attempt          403   the report token is not that of the live attempt
+├── ClusterUnreachable            cluster_unreachable    503   Ray did not answer
+└── TrainingFailed                                       500   what ends a job as `failed`
+    ├── DatasetMissing            dataset_missing              files absent, and where they were looked for
+    ├── Diverged                  diverged                     non-finite in every branch, or in Main-train
+    ├── WorkerFailed              worker_failed                a worker died or raised
+    └── AttemptsExhausted         attempts_exhausted           the last allowed attempt was lost
+
+`status` is the HTTP status the API answers with; a code, once published, never changes its meaning.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+class ForerunError(Exception):
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """What is wrong with one field: its path (`lr_set.factors[2]`), the value given, and what to do."""
+
+    field: str
+    value: Any
+    message: str
+
+
+class InvalidInput(ForerunError, ValueError):
+    code, status, title = "invalid_input", 422, "Invalid input"
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        super().__init__("; ".join(f"{e.field}: {e.message}" for e in errors))
+        self.errors = tuple(errors)
+
+
+class UnsupportedMediaType(ForerunError):
+    code, status, title = "unsupported_media_type", 415, "Unsupported media type"
+
+
+class NotFound(ForerunError):
+    code, status, title = "not_found", 404, "Not found"
+
+
+class Conflict(ForerunError):
+    code, status, title = "conflict", 409, "Conflict"
+
+
+class StateConflict(Conflict):
+    code, title = "state_conflict", "Not possible in this state"
+
+
+class IdempotencyConflict(Conflict):
+    code, title = "idempotency_conflict", "Idempotency key used for another request"
+
+
+class NotEnoughWorkers(Conflict):
+    code, title = "not_enough_workers", "More workers than the cluster has"
+
+
+class RecordConflict(Conflict):
+    code, title = "record_conflict", "A different record stands there already"
+
+
+class StaleAttempt(ForerunError):
+    code, status, title = "stale_attempt", 403, "Not the live attempt"
+
+
+class ClusterUnreachable(ForerunError):
+    code, status, title = "cluster_unreachable", 503, "Ray cannot be reached"
+
+
+class TrainingFailed(ForerunError):
+    code, title = "training_failed", "Training failed"
+
+
+class DatasetMissing(TrainingFailed):
+    code, title = "dataset_missing", "Dataset missing"
+
+
+class Diverged(TrainingFailed):
+    code, title = "diverged", "Training diverged"
+
+
+class WorkerFailed(TrainingFailed):
+    code, title = "worker_failed", "A worker failed"
+
+
+class AttemptsExhausted(TrainingFailed):
+    code, title = "attempts_exhausted", "Every attempt was lost"

@@ -1,0 +1,330 @@
+"""What a user may ask for: frozen types, validated at the door, with defaults and units.
+
+Epochs count from 1. Learning rates are positive and finite. The names follow torch and the field; the paper's
+alpha is `pretrain.iterations`, its beta `main_train.iterations`.
+"""
+
+import difflib
+import json
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from service.catalog import DATASETS, MODELS
+from service.errors import FieldError, InvalidInput
+
+MAX_SPEC_BYTES = 64 * 1024
+MAX_LEARNING_RATES = 64
+
+
+class Frozen(BaseModel):
+    """Strict: no key that is not named here, no value of another type (`true` is not 1)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+LearningRate = Annotated[float, Field(gt=0, le=1e6)]
+Factor = Annotated[float, Field(gt=0, le=1e6)]
+
+
+# --- learning-rate sets (S1, Tables 2 to 4) ------------------------------------------------------
+
+PresetName = Literal["paper-alpha", "narrow", "middle", "wide", "mix"]
+
+
+class RelativeLrSet(Frozen):
+    """Candidates = current learning rate x factor, capped at `max_learning_rate`."""
+
+    kind: Literal["relative"] = "relative"
+    factors: list[Factor] = Field(min_length=1, max_length=MAX_LEARNING_RATES)
+    max_learning_rate: LearningRate = 1.0
+
+
+class AbsoluteLrSet(Frozen):
+    """The candidates themselves, the same every epoch."""
+
+    kind: Literal["absolute"] = "absolute"
+    learning_rates: list[LearningRate] = Field(min_length=1, max_length=MAX_LEARNING_RATES)
+
+
+class PresetLrSet(Frozen):
+    """A set of S1 by name: relative factors, capped at `max_learning_rate`; `mix` is S1's Table 4, scaled to the epochs."""
+
+    kind: Literal["preset"] = "preset"
+    name: PresetName
+    max_learning_rate: LearningRate = 1.0
+
+
+def _tagged(shorthand: dict[str, str]) -> Any:
+    """Fill in `kind` where the keys tell it, and read a bare string as a preset's name."""
+
+    def tag(value: Any) -> Any:
+        if isinstance(value, str):
+            return {"kind": "preset", "name": value}
+        if isinstance(value, dict) and "kind" not in value:
+            for key, kind in shorthand.items():
+                if key in value:
+                    return {"kind": kind, **value}
+        return value
+
+    return BeforeValidator(tag)
+
+
+_KINDS = {"factors": "relative", "learning_rates": "absolute", "name": "preset"}
+SimpleLrSet = Annotated[
+    Annotated[RelativeLrSet | AbsoluteLrSet | PresetLrSet, Field(discriminator="kind")], _tagged(_KINDS)
+]
+
+
+class LrSetPhase(Frozen):
+    """From `first_epoch` (counted from 1) until the next phase begins."""
+
+    first_epoch: int = Field(ge=1)
+    lr_set: SimpleLrSet
+
+
+class ScheduledLrSet(Frozen):
+    """A schedule of sets (S1, Table 4): each phase lasts until the next begins."""
+
+    kind: Literal["schedule"] = "schedule"
+    phases: list[LrSetPhase] = Field(min_length=1, max_length=64)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        firsts = [phase.first_epoch for phase in self.phases]
+        if firsts != sorted(set(firsts)):
+            raise ValueError(f"phases must begin at ascending epochs, not {firsts}; reorder them")
+        return self
+
+
+LrSet = Annotated[
+    Annotated[RelativeLrSet | AbsoluteLrSet | PresetLrSet | ScheduledLrSet, Field(discriminator="kind")],
+    _tagged({**_KINDS, "phases": "schedule"}),
+]
+
+
+# --- model, data, optimizer ----------------------------------------------------------------------
+
+
+def _known_model(name: str) -> str:
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "GET /v1/catalog lists the models"
+        raise ValueError(f"no model of this name; {hint}")
+    return name
+
+
+def _inside(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\x00" in path:
+        raise ValueError("must be a folder inside the data folder: a relative path without '..'")
+    return path
+
+
+class NamedDataset(Frozen):
+    """A dataset of known size; its files lie in the service's data folder (`digits` brings its own)."""
+
+    name: Literal["digits", "mnist", "fashion-mnist", "cifar10"]
+    download: bool = Field(False, description="Fetch the files from their publisher when they are absent.")
+    validation_fraction: float = Field(0.1, gt=0, le=0.5, description="Share of the training split held out.")
+
+    @model_validator(mode="after")
+    def _downloadable(self) -> Self:
+        if self.download and not DATASETS[self.name].can_download:
+            raise ValueError(f"{self.name} needs no download; leave download out")
+        return self
+
+
+class FolderDataset(Frozen):
+    """A class-per-folder tree of images: PATH/train/CLASS/IMAGE and PATH/test/CLASS/IMAGE (or val/)."""
+
+    name: Literal["image-folder"]
+    path: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_inside)]
+    image_size: int = Field(224, ge=8, le=1024, description="Pixels: shorter side resized to this, centre cropped.")
+    validation_fraction: float = Field(0.1, gt=0, le=0.5, description="Share of the training split held out.")
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Dataset = Annotated[
+    Annotated[NamedDataset | FolderDataset, Field(discriminator="name")], BeforeValidator(_named)
+]
+
+WeightDecay = Annotated[float, Field(ge=0, le=1e3)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class SgdOptimizer(Frozen):
+    name: Literal["sgd"] = "sgd"
+    momentum: Beta = 0.9
+    nesterov: bool = False
+    weight_decay: WeightDecay = 0.0
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0; set one, or leave nesterov out")
+        return self
+
+
+class AdamOptimizer(Frozen):
+    name: Literal["adam", "adamw"]
+    betas: list[Beta] = Field([0.9, 0.999], min_length=2, max_length=2)
+    eps: float = Field(1e-8, gt=0, le=1)
+    weight_decay: WeightDecay = 0.0
+
+
+class AdaptiveOptimizer(Frozen):
+    """torch's defaults for everything but the learning rate and the weight decay."""
+
+    name: Literal["adagrad", "adadelta", "rmsprop"]
+    weight_decay: WeightDecay = 0.0
+
+
+Optimizer = Annotated[
+    Annotated[SgdOptimizer | AdamOptimizer | AdaptiveOptimizer, Field(discriminator="name")], BeforeValidator(_named)
+]
+
+
+# --- the phases of short-term pre-training (S1, Algorithm 1) ---------------------------------------
+
+
+class Warmup(Frozen):
+    """The first epochs at one small learning rate, without Pre-train."""
+
+    epochs: int | None = Field(None, ge=0, description="null: a tenth of the epochs, rounded (S1: 4 of 40).")
+    learning_rate: LearningRate = 0.005
+
+
+class Pretrain(Frozen):
+    """alpha iterations of every candidate from the same state."""
+
+    iterations: int | None = Field(None, ge=1, description="alpha; null: 8 % of an epoch (S1: 200 of 2500).")
+    placement: Literal["split", "sequential"] = Field(
+        "split", description="split: branches side by side on groups of workers; sequential: one after another on all."
+    )
+    batch: Literal["global", "per_worker"] = Field(
+        "global", description="split only: a branch takes the global batch, or one worker's share for each of its workers."
+    )
+    max_retries: int = Field(2, ge=0, le=10, description="When every branch diverges: again with all candidates / 10.")
+
+
+class MainTrain(Frozen):
+    """beta iterations at the chosen learning rate on all workers."""
+
+    iterations: int | None = Field(None, ge=0, description="beta; null: the rest of the epoch.")
+
+
+Metric = Literal["val_accuracy", "val_loss", "train_accuracy"]
+
+
+class JobSpec(Frozen):
+    """One tuning job."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "lenet5 on digits",
+                    "model": "lenet5",
+                    "dataset": "digits",
+                    "global_batch_size": 64,
+                    "epochs": 10,
+                    "workers": 2,
+                    "lr_set": "middle",
+                },
+                {
+                    "model": "resnet18-cifar",
+                    "dataset": {"name": "cifar10", "download": True},
+                    "optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4},
+                    "global_batch_size": 128,
+                    "epochs": 30,
+                    "workers": 4,
+                    "lr_set": {"learning_rates": [0.2, 0.1, 0.05, 0.02]},
+                    "pretrain": {"iterations": 20, "placement": "sequential"},
+                },
+            ]
+        }
+    )
+
+    name: str = Field("", max_length=200, description="Free text to find the job by.")
+    model: Annotated[str, Field(max_length=100), AfterValidator(_known_model)]
+    dataset: Dataset
+    optimizer: Optimizer = SgdOptimizer()
+    global_batch_size: int = Field(64, ge=1, le=2**20, description="Samples per iteration over all workers.")
+    epochs: int = Field(ge=1, le=100_000)
+    workers: int = Field(1, ge=1, le=4096, description="World size: data-parallel processes.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: one GPU a worker where the cluster has them.")
+    seed: int = Field(0, ge=0, lt=2**63)
+    initial_learning_rate: LearningRate = Field(0.1, description="Current learning rate of the first Pre-train.")
+    lr_set: LrSet
+    warmup: Warmup = Warmup()
+    pretrain: Pretrain = Pretrain()
+    main_train: MainTrain = MainTrain()
+    metric: Metric = Field("val_accuracy", description="What branches are judged by after alpha iterations.")
+    selector: Literal["greedy"] = "greedy"
+
+    @property
+    def warmup_epochs(self) -> int:
+        return (self.epochs + 5) // 10 if self.warmup.epochs is None else self.warmup.epochs
+
+    @property
+    def batch_per_worker(self) -> int:
+        return self.global_batch_size // self.workers
+
+    def digest(self) -> str:
+        """The spec as canonical JSON: equal for equal specs."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+
+def parse_spec(raw: bytes) -> JobSpec:
+    """The JobSpec in `raw` (JSON). Raises InvalidInput with one entry a wrong field."""
+    from service.plan import check_across_fields  # plan reads JobSpec
+
+    if len(raw) > MAX_SPEC_BYTES:
+        message = f"a spec may have {MAX_SPEC_BYTES} bytes at most; shorten it"
+        raise InvalidInput([FieldError("body", f"{len(raw)} bytes", message)])
+    try:
+        spec = JobSpec.model_validate_json(raw)
+    except ValidationError as error:
+        raise InvalidInput(field_errors(error)) from None
+    check_across_fields(spec)
+    return spec
+
+
+def field_errors(error: ValidationError) -> list[FieldError]:
+    """Pydantic's errors with paths as the user wrote them: union tags left out, indices in brackets."""
+    return [
+        FieldError(_path(e["loc"]) or "body", _shown(e["input"]), e["msg"].removeprefix("Value error, "))
+        for e in error.errors(include_url=False)
+    ]
+
+
+_TAGS = {
+    *("relative", "absolute", "preset", "schedule"),
+    *(tag for model in (NamedDataset, FolderDataset) for tag in get_args(model.model_fields["name"].annotation)),
+    *("sgd", "adam", "adamw", "adagrad", "adadelta", "rmsprop"),
+}
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in loc:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part not in _TAGS:
+            path += f".{part}" if path else part
+    return path
+
+
+def _shown(value: Any) -> Any:
+    """The value as it goes into an error: JSON, and short."""
+    if isinstance(value, (str, int, bool)) or value is None:
+        return value if not isinstance(value, str) or len(value) <= 200 else value[:200] + "…"
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else str(value)
+    text = repr(value)
+    return text if len(text) <= 200 else text[:200] + "…"
