@@ -3,6 +3,7 @@
 `workers/models.py` and `workers/datasets.py` build what stands here; their tests hold both lists equal.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,7 @@ DATASETS = {
 }
 
 TEST_FOLDERS = ("test", "val")  # of an image-folder tree, the first that exists
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's
 
 
 def require_files(name: str, data_dir: Path) -> None:
@@ -75,3 +77,8 @@ def require_image_folder(path: str, data_dir: Path) -> Path:
         f"dataset image-folder needs {root}/train/CLASS/IMAGE and {root}/test/CLASS/IMAGE (or val/ for test/); "
         f"put the tree there, or point FORERUN_DATA_DIR at the folder that has {path}"
     )
+
+
+def count_images(folder: Path) -> int:
+    """Images in a class-per-folder tree, by their file names."""
+    return sum(name.lower().endswith(IMAGE_SUFFIXES) for _, _, names in os.walk(folder) for name in names)

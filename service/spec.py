@@ -5,16 +5,14 @@ alpha is `pretrain.iterations`, its beta `main_train.iterations`.
 """
 
 import difflib
-import json
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from service.catalog import DATASETS, MODELS
-from service.errors import FieldError, InvalidInput
+from service.errors import FieldError
 
-MAX_SPEC_BYTES = 64 * 1024
 MAX_LEARNING_RATES = 64
 
 
@@ -49,7 +47,7 @@ class AbsoluteLrSet(Frozen):
 
 
 class PresetLrSet(Frozen):
-    """A set of S1 by name: relative factors, capped at `max_learning_rate`; `mix` is S1's Table 4, scaled to the epochs."""
+    """A set of S1 by name: capped relative factors; `mix` is S1's Table 4, scaled to the epochs."""
 
     kind: Literal["preset"] = "preset"
     name: PresetName
@@ -149,9 +147,7 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-Dataset = Annotated[
-    Annotated[NamedDataset | FolderDataset, Field(discriminator="name")], BeforeValidator(_named)
-]
+Dataset = Annotated[Annotated[NamedDataset | FolderDataset, Field(discriminator="name")], BeforeValidator(_named)]
 
 WeightDecay = Annotated[float, Field(ge=0, le=1e3)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -207,7 +203,8 @@ class Pretrain(Frozen):
         "split", description="split: branches side by side on groups of workers; sequential: one after another on all."
     )
     batch: Literal["global", "per_worker"] = Field(
-        "global", description="split only: a branch takes the global batch, or one worker's share for each of its workers."
+        "global",
+        description="split only: a branch takes the global batch, or one worker's share for each of its workers.",
     )
     max_retries: int = Field(2, ge=0, le=10, description="When every branch diverges: again with all candidates / 10.")
 
@@ -257,7 +254,9 @@ class JobSpec(Frozen):
     global_batch_size: int = Field(64, ge=1, le=2**20, description="Samples per iteration over all workers.")
     epochs: int = Field(ge=1, le=100_000)
     workers: int = Field(1, ge=1, le=4096, description="World size: data-parallel processes.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: one GPU a worker where the cluster has them.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: one GPU a worker where the cluster has them."
+    )
     seed: int = Field(0, ge=0, lt=2**63)
     initial_learning_rate: LearningRate = Field(0.1, description="Current learning rate of the first Pre-train.")
     lr_set: LrSet
@@ -274,25 +273,6 @@ class JobSpec(Frozen):
     @property
     def batch_per_worker(self) -> int:
         return self.global_batch_size // self.workers
-
-    def digest(self) -> str:
-        """The spec as canonical JSON: equal for equal specs."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
-
-
-def parse_spec(raw: bytes) -> JobSpec:
-    """The JobSpec in `raw` (JSON). Raises InvalidInput with one entry a wrong field."""
-    from service.plan import check_across_fields  # plan reads JobSpec
-
-    if len(raw) > MAX_SPEC_BYTES:
-        message = f"a spec may have {MAX_SPEC_BYTES} bytes at most; shorten it"
-        raise InvalidInput([FieldError("body", f"{len(raw)} bytes", message)])
-    try:
-        spec = JobSpec.model_validate_json(raw)
-    except ValidationError as error:
-        raise InvalidInput(field_errors(error)) from None
-    check_across_fields(spec)
-    return spec
 
 
 def field_errors(error: ValidationError) -> list[FieldError]:

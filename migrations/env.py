@@ -1,0 +1,33 @@
+"""Alembic's environment: works on the connection that `service.store.Store.migrate` hands it, or on FORERUN_DATABASE_URL."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import context
+
+from service.settings import Settings
+from service.store import Store
+from service.tables import Base, UtcDateTime
+
+
+def plain_type(kind: str, item: Any, _: Any) -> str | bool:
+    """Migrations name database types alone: they must run when the code has moved on."""
+    return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
+
+
+def run(connection: sa.Connection) -> None:
+    context.configure(
+        connection=connection, target_metadata=Base.metadata, render_as_batch=True, render_item=plain_type
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+connection = context.config.attributes.get("connection")
+if connection is not None:
+    run(connection)
+else:
+    store = Store(Settings().database())
+    with store.connect() as own:
+        run(own)
+        own.commit()

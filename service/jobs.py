@@ -1,0 +1,333 @@
+"""Use cases of a job: submit, claim, report, finish, cancel, recover.
+
+Every change is compare-and-set on the job's locked row and appends its event in the same transaction. Values in,
+values out: what leaves here is a frozen record, never a live row.
+"""
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hmac import compare_digest
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service import store
+from service.catalog import count_images, require_files, require_image_folder
+from service.errors import (
+    DatasetMissing,
+    FieldError,
+    IdempotencyConflict,
+    InvalidInput,
+    NotEnoughWorkers,
+    RecordConflict,
+    StaleAttempt,
+    StateConflict,
+)
+from service.plan import check_across_fields, plan_epoch, split_sizes
+from service.records import Assignment, EpochRecord, Outcome
+from service.spec import FolderDataset, JobSpec, field_errors
+from service.states import FOLLOWS, TERMINAL, JobState
+from service.store import Store
+from service.tables import Attempt, Branch, Epoch, Event, IdempotencyKey, Job, Run, Trial
+
+MAX_SPEC_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An attempt the controller is to submit. The ticket exists here alone; SQL has its hash."""
+
+    job_id: str
+    attempt: int
+    submission_id: str
+    ticket: str
+
+
+def parse_spec(raw: bytes) -> JobSpec:
+    """The JobSpec in `raw` (JSON). Raises InvalidInput with one entry a wrong field."""
+    if len(raw) > MAX_SPEC_BYTES:
+        message = f"a spec may have {MAX_SPEC_BYTES} bytes at most; shorten it"
+        raise InvalidInput([FieldError("body", f"{len(raw)} bytes", message)])
+    try:
+        spec = JobSpec.model_validate_json(raw)
+    except ValidationError as error:
+        raise InvalidInput(field_errors(error)) from None
+    check_across_fields(spec)
+    return spec
+
+
+def check_dataset(spec: JobSpec, data_dir: Path) -> None:
+    """Raise InvalidInput when the files are absent from `data_dir`, or too few for one epoch."""
+    try:
+        if isinstance(spec.dataset, FolderDataset):
+            root = require_image_folder(spec.dataset.path, data_dir)
+            images = count_images(root / "train")
+            plan_epoch(spec, split_sizes(images, spec.dataset.validation_fraction)[0])
+        elif not spec.dataset.download:
+            require_files(spec.dataset.name, data_dir)
+    except DatasetMissing as error:
+        raise InvalidInput([FieldError("dataset", spec.dataset.name, error.detail)]) from None
+
+
+def check_capacity(spec: JobSpec, *, cpus: float, gpus: float) -> None:
+    """Raise NotEnoughWorkers when a cluster of that size can never run the job: a worker takes a CPU, or a GPU."""
+    have, what = (
+        (gpus, "GPUs") if spec.device == "cuda" else (max(cpus, gpus) if spec.device == "auto" else cpus, "CPUs")
+    )
+    if spec.workers > have:
+        raise NotEnoughWorkers(
+            f"workers: {spec.workers} asked for, one {what[:-1]} each, but the cluster has {cpus:g} CPUs and "
+            f"{gpus:g} GPUs; ask for {int(have)} at most, or grow the cluster"
+        )
+
+
+# --- the user's side -------------------------------------------------------------------------------
+
+
+def submit(db: Store, spec: JobSpec, idempotency_key: str | None = None) -> tuple[str, bool]:
+    """Accept a job: (its id, whether it is new). The same key and spec again give the same job.
+
+    Raises IdempotencyConflict when the key came with another spec.
+    """
+    document = spec.model_dump(mode="json")
+    fingerprint = _hash(json.dumps(document, sort_keys=True))
+    try:
+        with db.write() as session:
+            if idempotency_key is not None:
+                known = store.get_idempotency_key(session, idempotency_key)
+                if known is not None:
+                    return _same_request(known, fingerprint), False
+            job = Job(
+                id=f"job-{secrets.token_hex(8)}",
+                name=spec.name,
+                model=spec.model,
+                dataset=spec.dataset.name,
+                spec=document,
+                state=JobState.QUEUED,
+                created_at=_now(),
+                attempt=0,
+                last_event=0,
+                runs=[Run(method="stpt", trials=[Trial(number=1)])],
+            )
+            session.add(job)
+            session.flush()
+            if idempotency_key is not None:
+                session.add(
+                    IdempotencyKey(key=idempotency_key, fingerprint=fingerprint, job_id=job.id, created_at=_now())
+                )
+            _append_event(session, job, "state", {"state": JobState.QUEUED})
+            return job.id, True
+    except IntegrityError:
+        if idempotency_key is None:
+            raise
+        with db.read() as session:  # two requests with one key at the same time: the other one won
+            known = store.get_idempotency_key(session, idempotency_key)
+            if known is None:
+                raise
+            return _same_request(known, fingerprint), False
+
+
+def _same_request(known: IdempotencyKey, fingerprint: str) -> str:
+    if known.fingerprint != fingerprint:
+        raise IdempotencyConflict(
+            f"Idempotency-Key {known.key} was used for job {known.job_id} with another spec; use a new key"
+        )
+    return known.job_id
+
+
+def cancel(db: Store, job_id: str) -> JobState:
+    """Ask for the job's end; returns its state. Asking again is fine. Raises StateConflict once it ended otherwise."""
+    with db.write() as session:
+        job = store.get_job(session, job_id, lock=True)
+        if job.job_state in (JobState.CANCELLING, JobState.CANCELLED):
+            return job.job_state
+        if job.job_state in TERMINAL:
+            raise StateConflict(f"job {job_id} has {job.state} already; only a job that has not ended can be cancelled")
+        _move(session, job, JobState.CANCELLED if job.job_state is JobState.QUEUED else JobState.CANCELLING)
+        return job.job_state
+
+
+# --- the controller's side -------------------------------------------------------------------------
+
+
+def claim_next(db: Store) -> Claim | None:
+    """Make the next attempt of the oldest waiting job; None when none waits."""
+    with db.write() as session:
+        job = store.next_to_submit(session)
+        if job is None:
+            return None
+        job.attempt += 1
+        ticket = secrets.token_urlsafe(32)
+        attempt = Attempt(
+            job_id=job.id,
+            number=job.attempt,
+            submission_id=f"{job.id}-a{job.attempt}",
+            ticket_hash=_hash(ticket),
+            created_at=_now(),
+        )
+        session.add(attempt)
+        _move(session, job, JobState.SUBMITTING)
+        return Claim(job.id, attempt.number, attempt.submission_id, ticket)
+
+
+def reissue_ticket(db: Store, job_id: str, attempt: int) -> Claim | None:
+    """A fresh ticket for an attempt that Ray never got (the service died in between); None when it moved on."""
+    with db.write() as session:
+        job = store.get_job(session, job_id, lock=True)
+        if job.job_state is not JobState.SUBMITTING or job.attempt != attempt:
+            return None
+        row = _attempt(job, attempt)
+        ticket = secrets.token_urlsafe(32)
+        row.ticket_hash = _hash(ticket)
+        return Claim(job.id, attempt, row.submission_id, ticket)
+
+
+def attempt_lost(db: Store, job_id: str, attempt: int, message: str, *, max_attempts: int) -> None:
+    """The Ray job of the live attempt ended without an outcome: recover, or fail after the last attempt."""
+    with db.write() as session:
+        job = store.get_job(session, job_id, lock=True)
+        if job.attempt != attempt or job.job_state not in (JobState.SUBMITTING, JobState.RUNNING):
+            return
+        _end_attempt(job, message)
+        if attempt < max_attempts:
+            _move(session, job, JobState.RECOVERING)
+        else:
+            sentence = f"attempt {attempt} of {max_attempts} was lost: {message}"
+            _move(session, job, JobState.FAILED, code="attempts_exhausted", message=sentence)
+
+
+def reject(db: Store, job_id: str, attempt: int, code: str, message: str) -> None:
+    """End an attempt that cannot be run at all (more workers than the cluster has, say)."""
+    with db.write() as session:
+        job = store.get_job(session, job_id, lock=True)
+        if job.attempt == attempt and job.job_state is JobState.SUBMITTING:
+            _end_attempt(job, message)
+            _move(session, job, JobState.FAILED, code=code, message=message)
+
+
+def confirm_cancelled(db: Store, job_id: str) -> None:
+    """Ray confirms that nothing of the job runs any more."""
+    with db.write() as session:
+        job = store.get_job(session, job_id, lock=True)
+        if job.job_state is JobState.CANCELLING:
+            _end_attempt(job, "cancelled")
+            _move(session, job, JobState.CANCELLED)
+
+
+# --- the worker's side: every call is fenced by the token of the live attempt ------------------------
+
+
+def exchange_ticket(db: Store, job_id: str, ticket: str) -> Assignment:
+    """The Ray job of the live attempt begins: its ticket, once, for its spec and its report token."""
+    with db.write() as session:
+        job = store.get_job(session, job_id, lock=True)
+        row = _attempt(job, job.attempt) if job.job_state is JobState.SUBMITTING else None
+        if row is None or row.ticket_hash is None or not compare_digest(row.ticket_hash, _hash(ticket)):
+            raise StaleAttempt(f"this ticket is not for the live attempt of job {job_id}, or was used already")
+        token = secrets.token_urlsafe(32)
+        row.ticket_hash, row.token_hash = None, _hash(token)
+        job.started_at = job.started_at or _now()
+        _move(session, job, JobState.RUNNING)
+        return Assignment(job_id=job.id, attempt=job.attempt, spec=json.dumps(job.spec), report_token=token)
+
+
+def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> None:
+    """Write one epoch with its branches. The same record again is accepted and changes nothing.
+
+    A record of an earlier attempt is replaced: the live attempt's trajectory is the one that goes on. Raises
+    StaleAttempt, or RecordConflict when another record of this attempt stands there or an epoch would be left out.
+    """
+    with db.write() as session:
+        job = store.get_job(session, job_id, lock=True)
+        _require_live(job, token)
+        trial = store.get_trial(session, job_id, record.method, record.trial)
+        if trial is None:
+            raise RecordConflict(f"job {job_id} has no trial {record.trial} of method {record.method}")
+        known = store.get_epoch(session, trial.id, record.epoch)
+        if known is not None and known.attempt == job.attempt:
+            if known.fingerprint != record.fingerprint():
+                raise RecordConflict(f"epoch {record.epoch} of job {job_id} is recorded already, with other values")
+            return
+        if record.epoch > store.last_epoch(session, trial.id) + 1:
+            raise RecordConflict(f"epoch {record.epoch} of job {job_id} comes before the epochs left out")
+        if known is not None:
+            session.delete(known)
+            session.flush()
+        values = record.model_dump(exclude={"method", "trial", "branches"})
+        session.add(
+            Epoch(
+                **values,
+                trial_id=trial.id,
+                attempt=job.attempt,
+                fingerprint=record.fingerprint(),
+                recorded_at=_now(),
+                branches=[Branch(**branch.model_dump()) for branch in record.branches],
+            )
+        )
+        _append_event(session, job, "epoch", record.model_dump(mode="json") | {"attempt": job.attempt})
+
+
+def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:
+    """The live attempt ends. Success needs every epoch recorded (else RecordConflict)."""
+    with db.write() as session:
+        job = store.get_job(session, job_id, lock=True)
+        if job.state == outcome.state and _holds_token(job, token):
+            return  # the same outcome again: its answer was lost on the way
+        _require_live(job, token)
+        if outcome.state == "succeeded":
+            trial = store.get_trial(session, job_id, "stpt", 1)
+            done, epochs = store.last_epoch(session, trial.id) if trial else 0, job.spec["epochs"]
+            if done != epochs:
+                raise RecordConflict(f"job {job_id} has {done} of {epochs} epochs recorded; report the others first")
+        _end_attempt(job, outcome.message)
+        _move(session, job, JobState(outcome.state), code=outcome.code, message=outcome.message)
+
+
+def _holds_token(job: Job, token: str) -> bool:
+    known = _attempt(job, job.attempt).token_hash if job.attempt else None
+    return known is not None and compare_digest(known, _hash(token))
+
+
+def _require_live(job: Job, token: str) -> None:
+    if job.job_state is not JobState.RUNNING or not _holds_token(job, token):
+        raise StaleAttempt(f"this report token is not that of the live attempt of job {job.id} ({job.state})")
+
+
+# --- shared ----------------------------------------------------------------------------------------
+
+
+def _move(session: Session, job: Job, to: JobState, *, code: str | None = None, message: str | None = None) -> None:
+    assert to in FOLLOWS[job.job_state], f"{job.id}: {job.state} -> {to}"
+    job.state = to
+    if to in TERMINAL:
+        job.finished_at, job.error_code, job.error_message = _now(), code, message
+    data = {"state": to, "attempt": job.attempt, "code": code, "message": message}
+    _append_event(session, job, "state", {key: value for key, value in data.items() if value is not None})
+
+
+def _append_event(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
+    job.last_event += 1
+    session.add(Event(job_id=job.id, number=job.last_event, kind=kind, data=data, created_at=_now()))
+
+
+def _attempt(job: Job, number: int) -> Attempt:
+    return next(attempt for attempt in job.attempts if attempt.number == number)
+
+
+def _end_attempt(job: Job, message: str | None) -> None:
+    row = _attempt(job, job.attempt)
+    row.ended_at, row.message, row.ticket_hash = _now(), message, None
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,47 @@
+"""Learning-rate sets: which candidates an epoch's Pre-train tries (S1, section III.C, Tables 2 to 4)."""
+
+from collections.abc import Sequence
+
+from service.spec import AbsoluteLrSet, LrSet, PresetLrSet, RelativeLrSet, ScheduledLrSet
+
+# Factors on the current learning rate, as the paper prints them.
+PRESETS: dict[str, tuple[float, ...]] = {
+    "paper-alpha": (10.0, 5.0, 3.0, 1.5, 1.0, 0.9, 0.5, 0.4),  # Table 2
+    "narrow": (1.25, 1.17, 1.08, 1.0, 0.95, 0.9, 0.85, 0.8),  # Table 3 (a)
+    "middle": (2.5, 2.0, 1.5, 1.0, 0.85, 0.7, 0.55, 0.4),  # Table 3 (b)
+    "wide": (5.0, 3.67, 2.33, 1.0, 0.8, 0.6, 0.4, 0.2),  # Table 3 (c)
+}
+
+# S1, Table 4: the last epoch of each set in a training of 40; epochs 1-4 are warm-up.
+MIX_EPOCHS = 40
+MIX = ((19, "narrow"), (29, "middle"), (40, "wide"))
+
+
+def mix_phase(epoch: int, epochs: int) -> str:
+    """Name of the set that `mix` uses at `epoch` (from 1) of `epochs`: Table 4 with its boundaries scaled, rounded."""
+    for last, name in MIX:
+        if epoch <= (2 * last * epochs + MIX_EPOCHS) // (2 * MIX_EPOCHS):
+            return name
+    raise AssertionError(f"epoch {epoch} of {epochs}")
+
+
+def candidates(lr_set: LrSet, *, epoch: int, epochs: int, current: float) -> tuple[float, ...]:
+    """The learning rates to try at `epoch` (from 1) of `epochs`, in the set's order.
+
+    Relative sets multiply `current` and are capped; values equal after the cap become one.
+    """
+    match lr_set:
+        case AbsoluteLrSet(learning_rates=values):
+            return _distinct(values)
+        case RelativeLrSet(factors=factors, max_learning_rate=cap):
+            return _distinct([min(current * factor, cap) for factor in factors])
+        case PresetLrSet(name=name, max_learning_rate=cap):
+            preset = PRESETS[mix_phase(epoch, epochs) if name == "mix" else name]
+            return _distinct([min(current * factor, cap) for factor in preset])
+        case ScheduledLrSet(phases=phases):
+            phase = [phase for phase in phases if phase.first_epoch <= epoch][-1]
+            return candidates(phase.lr_set, epoch=epoch, epochs=epochs, current=current)
+
+
+def _distinct(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(dict.fromkeys(values))

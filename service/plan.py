@@ -1,0 +1,93 @@
+"""What a spec amounts to: iterations an epoch, and how they divide into Pre-train and Main-train.
+
+Pure functions of the spec and the size of its training set.
+"""
+
+from dataclasses import dataclass
+
+from service.catalog import DATASETS
+from service.errors import FieldError, InvalidInput
+from service.spec import JobSpec, NamedDataset, ScheduledLrSet
+
+PRETRAIN_SHARE = 200 / 2500  # S1: alpha = 200 of the 2500 iterations of an epoch
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """Iterations (batches of `global_batch_size` samples) of one epoch; pretrain + main_train <= epoch."""
+
+    iterations_per_epoch: int
+    pretrain_iterations: int  # alpha
+    main_train_iterations: int  # beta
+
+
+def split_sizes(train_samples: int, validation_fraction: float) -> tuple[int, int]:
+    """(training samples left, validation samples held out); at least one is held out."""
+    held_out = max(1, round(train_samples * validation_fraction))
+    return train_samples - held_out, held_out
+
+
+def known_train_samples(spec: JobSpec) -> int | None:
+    """Training samples after the validation split; None for a dataset that must be looked at first."""
+    if not isinstance(spec.dataset, NamedDataset):
+        return None
+    return split_sizes(DATASETS[spec.dataset.name].train_samples, spec.dataset.validation_fraction)[0]
+
+
+def plan_epoch(spec: JobSpec, train_samples: int) -> EpochPlan:
+    """The epoch of `spec` over `train_samples` samples; an incomplete last batch is left out. Raises InvalidInput."""
+    iterations = train_samples // spec.global_batch_size
+    if iterations == 0:
+        raise InvalidInput(
+            [
+                FieldError(
+                    "global_batch_size",
+                    spec.global_batch_size,
+                    f"the training set has {train_samples} samples, less than one batch; choose a smaller batch",
+                )
+            ]
+        )
+    alpha = spec.pretrain.iterations or max(1, round(PRETRAIN_SHARE * iterations))
+    beta = spec.main_train.iterations
+    if alpha + (beta or 0) > iterations:
+        field, value = ("pretrain.iterations", alpha) if beta is None else ("main_train.iterations", beta)
+        raise InvalidInput(
+            [
+                FieldError(
+                    field,
+                    value,
+                    f"Pre-train ({alpha}) and Main-train ({beta or 0}) may take one epoch at most, which is "
+                    f"{iterations} iterations ({train_samples} samples / batch {spec.global_batch_size}); lower one of them",
+                )
+            ]
+        )
+    return EpochPlan(iterations, alpha, iterations - alpha if beta is None else beta)
+
+
+def check_across_fields(spec: JobSpec) -> None:
+    """What no single field can tell. Raises InvalidInput with one entry a wrong field."""
+    errors = []
+    if spec.global_batch_size % spec.workers:
+        message = f"must be a multiple of workers ({spec.workers}), so that every worker takes the same share"
+        errors.append(FieldError("global_batch_size", spec.global_batch_size, message))
+    if spec.warmup_epochs > spec.epochs:
+        message = f"longer than the whole training ({spec.epochs} epochs); lower it or raise epochs"
+        errors.append(FieldError("warmup.epochs", spec.warmup_epochs, message))
+    if isinstance(spec.lr_set, ScheduledLrSet):
+        first = spec.lr_set.phases[0].first_epoch
+        if first > spec.warmup_epochs + 1:
+            message = f"epochs {spec.warmup_epochs + 1} to {first - 1} have no set; begin at {spec.warmup_epochs + 1}"
+            errors.append(FieldError("lr_set.phases[0].first_epoch", first, message))
+    if spec.pretrain.batch == "per_worker" and spec.pretrain.placement == "sequential":
+        message = (
+            "a sequential branch runs on all workers, its batch is the global one; use 'global', or placement 'split'"
+        )
+        errors.append(FieldError("pretrain.batch", "per_worker", message))
+    train_samples = known_train_samples(spec)
+    if train_samples is not None:
+        try:
+            plan_epoch(spec, train_samples)
+        except InvalidInput as error:
+            errors.extend(error.errors)
+    if errors:
+        raise InvalidInput(errors)

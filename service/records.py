@@ -1,0 +1,85 @@
+"""What a worker reports, as it travels to the API and lies in SQL. A non-finite number travels as null."""
+
+import hashlib
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from service.spec import Frozen, LearningRate
+
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+Accuracy = Annotated[float, Field(ge=0, le=1)]
+
+BranchState = Literal["chosen", "lost", "diverged"]
+
+
+class BranchRecord(Frozen):
+    """One candidate learning rate of one Pre-train. `number` counts from 1 over all retries of the epoch."""
+
+    number: int = Field(ge=1)
+    retry: Count = 0
+    learning_rate: LearningRate
+    metric: float | None
+    state: BranchState
+    iterations: Count
+    samples: Count
+    seconds: Seconds
+
+
+class EpochRecord(Frozen):
+    """One epoch of one trial. `samples` counts every training sample processed, all branches included."""
+
+    method: str = Field("stpt", min_length=1, max_length=50)
+    trial: int = Field(1, ge=1)
+    epoch: int = Field(ge=1)
+    phase: Literal["warmup", "stpt"]
+    learning_rate: LearningRate
+    train_loss: float | None
+    val_loss: float | None
+    val_accuracy: Accuracy
+    test_accuracy: Accuracy
+    retries: Count = 0
+    iterations: Count = Field(description="Training iterations of the epoch, all branches and retries included.")
+    samples: Count
+    evaluation_samples: Count
+    seconds: Seconds
+    pretrain_seconds: Seconds
+    main_train_seconds: Seconds
+    branches: list[BranchRecord] = Field(max_length=64 * 11)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if [branch.number for branch in self.branches] != list(range(1, len(self.branches) + 1)):
+            raise ValueError("branches must be numbered 1, 2, 3, …")
+        chosen = [branch.learning_rate for branch in self.branches if branch.state == "chosen"]
+        if chosen != ([] if self.phase == "warmup" else [self.learning_rate]):
+            raise ValueError("a Pre-train has exactly one chosen branch, whose learning rate is the epoch's")
+        return self
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the record: equal for a repeat of the same report."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class Outcome(Frozen):
+    """How an attempt ended. `code` and `message` say why it failed."""
+
+    state: Literal["succeeded", "failed"]
+    code: Annotated[str, Field(max_length=100)] | None = None
+    message: Annotated[str, Field(max_length=4000)] | None = None
+
+    @model_validator(mode="after")
+    def _failure_says_why(self) -> Self:
+        if (self.state == "failed") != bool(self.code and self.message):
+            raise ValueError("a failure, and only a failure, has a code and a message")
+        return self
+
+
+class Assignment(Frozen):
+    """What the Ray job of an attempt gets for its ticket: the job's spec and the token to report with."""
+
+    job_id: str
+    attempt: int
+    spec: str = Field(description="JobSpec as JSON.")
+    report_token: str = Field(repr=False)

@@ -1,0 +1,44 @@
+"""The only reader of the environment. Every variable is named FORERUN_<FIELD>."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The service's settings."""
+
+    model_config = SettingsConfigDict(env_prefix="FORERUN_", env_file=None, frozen=True)
+
+    home: Path = Field(Path(".forerun"), description="Where the service keeps its database and its jobs' files.")
+    host: str = Field("127.0.0.1", description="Address to listen on. There is no login: keep it local.")
+    port: int = Field(8000, ge=1, le=65535, description="The next free one is taken when it is in use.")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in the home folder.")
+    data_dir: Path = Field(Path("data"), description="Where datasets lie.")
+    api_url: str | None = Field(None, description="How workers reach this service; default: host and port.")
+    ray_address: str | None = Field(
+        None, description="Dashboard URL of an existing Ray cluster (http://host:8265); default: start a local head."
+    )
+    ray_token: SecretStr | None = Field(None, description="Token of the cluster at ray_address.")
+    ray_python: str = Field("python", description="Python with Forerun installed, on the nodes of ray_address.")
+    ray_num_cpus: Annotated[int, Field(ge=1)] | None = Field(None, description="CPUs of the local head; default: all.")
+    ray_num_gpus: Annotated[int, Field(ge=0)] | None = Field(None, description="GPUs of the local head; default: all.")
+    max_attempts: int = Field(3, ge=1, description="Ray jobs to try for one tuning job when they are lost.")
+    poll_seconds: float = Field(0.5, gt=0, description="How often the controller looks at Ray.")
+    log_level: str = "INFO"
+
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.home.absolute() / 'forerun.db'}"
+
+
+class WorkerSettings(BaseSettings):
+    """What the controller hands a Ray job. The ticket buys one Assignment and is then worthless: Ray logs it."""
+
+    model_config = SettingsConfigDict(env_prefix="FORERUN_", env_file=None, frozen=True)
+
+    api_url: str
+    ticket: SecretStr
+    data_dir: Path
+    storage_dir: Path

@@ -1,0 +1,28 @@
+"""The states of a job, and which may follow which. A terminal state never changes."""
+
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"  # accepted; no Ray job yet
+    SUBMITTING = "submitting"  # an attempt was made; its Ray job has not reported yet
+    RUNNING = "running"  # the Ray job of the live attempt has fetched its spec
+    RECOVERING = "recovering"  # the live attempt was lost; the next one is due
+    CANCELLING = "cancelling"  # somebody asked; Ray has not yet confirmed the end
+    SUCCEEDED = "succeeded"  # every epoch is recorded
+    FAILED = "failed"  # ended with a code and a sentence; finished epochs are kept
+    CANCELLED = "cancelled"  # ended because somebody asked
+
+
+_S = JobState
+FOLLOWS: dict[JobState, frozenset[JobState]] = {
+    _S.QUEUED: frozenset({_S.SUBMITTING, _S.CANCELLED}),
+    _S.SUBMITTING: frozenset({_S.RUNNING, _S.RECOVERING, _S.FAILED, _S.CANCELLING}),
+    _S.RUNNING: frozenset({_S.SUCCEEDED, _S.RECOVERING, _S.FAILED, _S.CANCELLING}),
+    _S.RECOVERING: frozenset({_S.SUBMITTING, _S.CANCELLING}),
+    _S.CANCELLING: frozenset({_S.CANCELLED}),
+    _S.SUCCEEDED: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.CANCELLED: frozenset(),
+}
+TERMINAL = frozenset(state for state, after in FOLLOWS.items() if not after)

@@ -1,0 +1,235 @@
+"""The database: engine, session scope, every query, and the one place that commits.
+
+`Store.write()` is one transaction: committed when its block ends, rolled back when it raises. Writers exclude each
+other per job (row lock on PostgreSQL, BEGIN IMMEDIATE on SQLite).
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, select, text
+from sqlalchemy.orm import Session, selectinload
+
+import migrations
+from service.errors import FieldError, InvalidInput, NotFound
+from service.states import TERMINAL, JobState
+from service.tables import Branch, Epoch, Event, IdempotencyKey, Job, Run, Trial
+
+BUSY_TIMEOUT_MS = 30_000
+
+
+@dataclass(frozen=True)
+class Page:
+    """Jobs, newest first; `next_cursor` is None on the last page."""
+
+    jobs: Sequence[Job]
+    next_cursor: str | None
+
+
+class Store:
+    def __init__(self, url: str) -> None:
+        parsed = make_url(url)
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        self.url = parsed
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        self._engine = _engine(parsed.render_as_string(hide_password=False))
+        self._writer = self._engine.execution_options(forerun_write=True)
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest revision."""
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        with self.connect() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def connect(self) -> Connection:
+        return self._writer.connect()
+
+    def ping(self) -> None:
+        with self._engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        with Session(self._engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")  # an accepted job survives a power cut
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A writer takes its lock at once: a deferred one may find that another wrote in between, and fail.
+        write = connection.get_execution_options().get("forerun_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+# --- queries ---------------------------------------------------------------------------------------
+
+
+def get_job(session: Session, job_id: str, *, lock: bool = False) -> Job:
+    """The job, its row locked when the caller goes on to change it. Raises NotFound."""
+    query = select(Job).where(Job.id == job_id)
+    job = session.scalar(query.with_for_update() if lock else query.options(selectinload(Job.attempts)))
+    if job is None:
+        raise NotFound(f"there is no job {job_id}; GET /v1/jobs lists the jobs")
+    return job
+
+
+def list_jobs(
+    session: Session,
+    *,
+    state: Sequence[JobState] = (),
+    model: str | None = None,
+    dataset: str | None = None,
+    name: str | None = None,
+    limit: int,
+    cursor: str | None = None,
+) -> Page:
+    query = select(Job).options(selectinload(Job.attempts)).order_by(Job.number.desc()).limit(limit + 1)
+    if state:
+        query = query.where(Job.state.in_(state))
+    if model is not None:
+        query = query.where(Job.model == model)
+    if dataset is not None:
+        query = query.where(Job.dataset == dataset)
+    if name is not None:
+        query = query.where(Job.name == name)
+    if cursor is not None:
+        query = query.where(Job.number < _decode_cursor(cursor))
+    jobs = session.scalars(query).all()
+    more = len(jobs) > limit
+    return Page(jobs[:limit], _encode_cursor(jobs[limit - 1].number) if more else None)
+
+
+def live_jobs(session: Session) -> Sequence[Job]:
+    """Jobs that are not in a terminal state, oldest first."""
+    query = select(Job).options(selectinload(Job.attempts)).where(Job.state.not_in(TERMINAL)).order_by(Job.number)
+    return session.scalars(query).all()
+
+
+def next_to_submit(session: Session) -> Job | None:
+    """The oldest job that waits for an attempt, locked; jobs another controller holds are passed over."""
+    query = (
+        select(Job)
+        .where(Job.state.in_([JobState.QUEUED, JobState.RECOVERING]))
+        .order_by(Job.number)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    return session.scalar(query)
+
+
+def get_trial(session: Session, job_id: str, method: str, number: int) -> Trial | None:
+    query = select(Trial).join(Run).where(Run.job_id == job_id, Run.method == method, Trial.number == number)
+    return session.scalar(query)
+
+
+def get_epoch(session: Session, trial_id: int, epoch: int) -> Epoch | None:
+    return session.scalar(select(Epoch).where(Epoch.trial_id == trial_id, Epoch.epoch == epoch))
+
+
+def last_epoch(session: Session, trial_id: int) -> int:
+    return (
+        session.scalar(select(Epoch.epoch).where(Epoch.trial_id == trial_id).order_by(Epoch.epoch.desc()).limit(1)) or 0
+    )
+
+
+def epochs_of(session: Session, job_id: str, *, method: str | None = None, trial: int | None = None) -> Sequence[Epoch]:
+    """Epochs of a job with their branches, by run, trial and epoch."""
+    query = (
+        select(Epoch)
+        .join(Trial)
+        .join(Run)
+        .where(Run.job_id == job_id)
+        .options(selectinload(Epoch.branches), selectinload(Epoch.trial).selectinload(Trial.run))
+        .order_by(Run.id, Trial.number, Epoch.epoch)
+    )
+    if method is not None:
+        query = query.where(Run.method == method)
+    if trial is not None:
+        query = query.where(Trial.number == trial)
+    return session.scalars(query).all()
+
+
+def branches_of(session: Session, job_id: str, epoch: int | None = None) -> Sequence[Branch]:
+    query = (
+        select(Branch)
+        .join(Epoch)
+        .join(Trial)
+        .join(Run)
+        .where(Run.job_id == job_id)
+        .options(selectinload(Branch.epoch_row).selectinload(Epoch.trial).selectinload(Trial.run))
+        .order_by(Run.id, Trial.number, Epoch.epoch, Branch.number)
+    )
+    return session.scalars(query if epoch is None else query.where(Epoch.epoch == epoch)).all()
+
+
+def latest_epochs(session: Session, job_ids: Sequence[str]) -> dict[str, Epoch]:
+    """The newest epoch of each job's STPT trial, by job id."""
+    query = (
+        select(Run.job_id, Epoch)
+        .join(Trial, Trial.run_id == Run.id)
+        .join(Epoch, Epoch.trial_id == Trial.id)
+        .where(Run.job_id.in_(job_ids), Run.method == "stpt")
+        .order_by(Epoch.epoch)
+    )
+    return dict(session.execute(query).tuples().all())
+
+
+def events_after(session: Session, job_id: str, number: int, limit: int = 500) -> Sequence[Event]:
+    query = select(Event).where(Event.job_id == job_id, Event.number > number).order_by(Event.number).limit(limit)
+    return session.scalars(query).all()
+
+
+def get_idempotency_key(session: Session, key: str) -> IdempotencyKey | None:
+    return session.get(IdempotencyKey, key)
+
+
+def _encode_cursor(number: int) -> str:
+    return base64.urlsafe_b64encode(str(number).encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> int:
+    try:
+        number = int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if not 0 < number < 2**63:
+            raise ValueError
+        return number
+    except (ValueError, binascii.Error):
+        message = "not a cursor of this list; take next_cursor of the page before, or leave it out"
+        raise InvalidInput([FieldError("cursor", cursor, message)]) from None
