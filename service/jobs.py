@@ -6,6 +6,7 @@ values out: what leaves here is a frozen record, never a live row.
 
 import hashlib
 import json
+import math
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -108,6 +109,7 @@ def submit(db: Store, spec: JobSpec, idempotency_key: str | None = None) -> tupl
                 name=spec.name,
                 model=spec.model,
                 dataset=spec.dataset.name,
+                workers=spec.workers,
                 spec=document,
                 state=JobState.QUEUED,
                 created_at=_now(),
@@ -156,11 +158,15 @@ def cancel(db: Store, job_id: str) -> JobState:
 # --- the controller's side -------------------------------------------------------------------------
 
 
-def claim_next(db: Store) -> Claim | None:
-    """Make the next attempt of the oldest waiting job; None when none waits."""
+def claim_next(db: Store, *, free: float = math.inf, total: float = math.inf) -> Claim | None:
+    """Make the next attempt of the oldest waiting job; None when none waits or it does not fit.
+
+    `free`, `total`: workers that the cluster can take now and at best. First come, first served, so that large jobs
+    are not starved; a job larger than the whole cluster is passed over until the cluster grows.
+    """
     with db.write() as session:
-        job = store.next_to_submit(session)
-        if job is None:
+        job = store.next_to_submit(session, total)
+        if job is None or job.workers > free:
             return None
         job.attempt += 1
         ticket = secrets.token_urlsafe(32)
@@ -200,15 +206,6 @@ def attempt_lost(db: Store, job_id: str, attempt: int, message: str, *, max_atte
         else:
             sentence = f"attempt {attempt} of {max_attempts} was lost: {message}"
             _move(session, job, JobState.FAILED, code="attempts_exhausted", message=sentence)
-
-
-def reject(db: Store, job_id: str, attempt: int, code: str, message: str) -> None:
-    """End an attempt that cannot be run at all (more workers than the cluster has, say)."""
-    with db.write() as session:
-        job = store.get_job(session, job_id, lock=True)
-        if job.attempt == attempt and job.job_state is JobState.SUBMITTING:
-            _end_attempt(job, message)
-            _move(session, job, JobState.FAILED, code=code, message=message)
 
 
 def confirm_cancelled(db: Store, job_id: str) -> None:

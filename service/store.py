@@ -6,6 +6,7 @@ other per job (row lock on PostgreSQL, BEGIN IMMEDIATE on SQLite).
 
 import base64
 import binascii
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -142,16 +143,12 @@ def live_jobs(session: Session) -> Sequence[Job]:
     return session.scalars(query).all()
 
 
-def next_to_submit(session: Session) -> Job | None:
-    """The oldest job that waits for an attempt, locked; jobs another controller holds are passed over."""
-    query = (
-        select(Job)
-        .where(Job.state.in_([JobState.QUEUED, JobState.RECOVERING]))
-        .order_by(Job.number)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    return session.scalar(query)
+def next_to_submit(session: Session, total_workers: float) -> Job | None:
+    """The oldest job that waits for an attempt and fits the cluster, locked; jobs another holds are passed over."""
+    query = select(Job).where(Job.state.in_([JobState.QUEUED, JobState.RECOVERING]))
+    if total_workers != math.inf:
+        query = query.where(Job.workers <= total_workers)
+    return session.scalar(query.order_by(Job.number).limit(1).with_for_update(skip_locked=True))
 
 
 def get_trial(session: Session, job_id: str, method: str, number: int) -> Trial | None:

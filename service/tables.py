@@ -61,6 +61,7 @@ class Job(Base):
     name: Mapped[str] = mapped_column(String(200))
     model: Mapped[str] = mapped_column(String(100), index=True)
     dataset: Mapped[str] = mapped_column(String(100), index=True)
+    workers: Mapped[int]  # world size
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
     state: Mapped[str] = mapped_column(String(20), index=True)
     error_code: Mapped[str | None] = mapped_column(String(100))
