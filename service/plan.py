@@ -57,7 +57,7 @@ def plan_epoch(spec: JobSpec, train_samples: int) -> EpochPlan:
                     field,
                     value,
                     f"Pre-train ({alpha}) and Main-train ({beta or 0}) may take one epoch at most, which is "
-                    f"{iterations} iterations ({train_samples} samples / batch {spec.global_batch_size}); lower one of them",
+                    f"{iterations} iterations ({train_samples} samples / batch {spec.global_batch_size}); lower one",
                 )
             ]
         )
