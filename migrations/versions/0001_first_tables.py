@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=200), nullable=False),
         sa.Column("model", sa.String(length=100), nullable=False),
         sa.Column("dataset", sa.String(length=100), nullable=False),
+        sa.Column("workers", sa.Integer(), nullable=False),
         sa.Column(
             "spec", sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"), nullable=False
         ),
