@@ -71,7 +71,8 @@ def require_files(name: str, data_dir: Path) -> None:
 def require_image_folder(path: str, data_dir: Path) -> Path:
     """Root of the tree `path` (relative to the data folder); DatasetMissing unless it has train/ and test/ or val/."""
     root = data_dir / path
-    if (root / "train").is_dir() and any((root / name).is_dir() for name in TEST_FOLDERS):
+    # os.path.isdir: False, not an OSError, for a name too long for the file system
+    if os.path.isdir(root / "train") and any(os.path.isdir(root / name) for name in TEST_FOLDERS):
         return root
     raise DatasetMissing(
         f"dataset image-folder needs {root}/train/CLASS/IMAGE and {root}/test/CLASS/IMAGE (or val/ for test/); "

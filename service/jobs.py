@@ -246,6 +246,8 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Non
         trial = store.get_trial(session, job_id, record.method, record.trial)
         if trial is None:
             raise RecordConflict(f"job {job_id} has no trial {record.trial} of method {record.method}")
+        if record.epoch > job.spec["epochs"]:
+            raise RecordConflict(f"job {job_id} has {job.spec['epochs']} epochs; {record.epoch} is not one of them")
         known = store.get_epoch(session, trial.id, record.epoch)
         if known is not None and known.attempt == job.attempt:
             if known.fingerprint != record.fingerprint():
@@ -301,7 +303,7 @@ def _require_live(job: Job, token: str) -> None:
 
 def _move(session: Session, job: Job, to: JobState, *, code: str | None = None, message: str | None = None) -> None:
     assert to in FOLLOWS[job.job_state], f"{job.id}: {job.state} -> {to}"
-    job.state = to
+    job.state, message = to, _storable(message)
     if to in TERMINAL:
         job.finished_at, job.error_code, job.error_message = _now(), code, message
     data = {"state": to, "attempt": job.attempt, "code": code, "message": message}
@@ -319,7 +321,13 @@ def _attempt(job: Job, number: int) -> Attempt:
 
 def _end_attempt(job: Job, message: str | None) -> None:
     row = _attempt(job, job.attempt)
-    row.ended_at, row.message, row.ticket_hash = _now(), message, None
+    if row.ended_at is None:  # else: cancelled while recovering; how the attempt ended is known
+        row.ended_at, row.message, row.ticket_hash = _now(), _storable(message), None
+
+
+def _storable(text: str | None) -> str | None:
+    """A Ray job's last words may be anything: PostgreSQL keeps no NUL, and no database a lone surrogate."""
+    return None if text is None else text.replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 
 def _hash(secret: str) -> str:

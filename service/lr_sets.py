@@ -14,6 +14,7 @@ PRESETS: dict[str, tuple[float, ...]] = {
 
 # S1, Table 4: the last epoch of each set in a training of 40; epochs 1-4 are warm-up.
 MIX_EPOCHS = 40
+MIN_LEARNING_RATE = 1e-12  # relative sets go no lower: training stands still there, and 0 is no learning rate
 MIX = ((19, "narrow"), (29, "middle"), (40, "wide"))
 
 
@@ -34,13 +35,16 @@ def candidates(lr_set: LrSet, *, epoch: int, epochs: int, current: float) -> tup
         case AbsoluteLrSet(learning_rates=values):
             return _distinct(values)
         case RelativeLrSet(factors=factors, max_learning_rate=cap):
-            return _distinct([min(current * factor, cap) for factor in factors])
+            return _relative(factors, current, cap)
         case PresetLrSet(name=name, max_learning_rate=cap):
-            preset = PRESETS[mix_phase(epoch, epochs) if name == "mix" else name]
-            return _distinct([min(current * factor, cap) for factor in preset])
+            return _relative(PRESETS[mix_phase(epoch, epochs) if name == "mix" else name], current, cap)
         case ScheduledLrSet(phases=phases):
             phase = [phase for phase in phases if phase.first_epoch <= epoch][-1]
             return candidates(phase.lr_set, epoch=epoch, epochs=epochs, current=current)
+
+
+def _relative(factors: Sequence[float], current: float, cap: float) -> tuple[float, ...]:
+    return _distinct([min(max(current * factor, MIN_LEARNING_RATE), cap) for factor in factors])
 
 
 def _distinct(values: Sequence[float]) -> tuple[float, ...]:

@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 
 from service.spec import Frozen, LearningRate
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Retry = Annotated[int, Field(ge=0, le=10)]  # as Pretrain.max_retries
 Seconds = Annotated[float, Field(ge=0)]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
 
@@ -18,7 +19,7 @@ class BranchRecord(Frozen):
     """One candidate learning rate of one Pre-train. `number` counts from 1 over all retries of the epoch."""
 
     number: int = Field(ge=1)
-    retry: Count = 0
+    retry: Retry = 0
     learning_rate: LearningRate
     metric: float | None
     state: BranchState
@@ -31,15 +32,15 @@ class EpochRecord(Frozen):
     """One epoch of one trial. `samples` counts every training sample processed, all branches included."""
 
     method: str = Field("stpt", min_length=1, max_length=50)
-    trial: int = Field(1, ge=1)
-    epoch: int = Field(ge=1)
+    trial: int = Field(1, ge=1, lt=2**31)
+    epoch: int = Field(ge=1, lt=2**31)
     phase: Literal["warmup", "stpt"]
     learning_rate: LearningRate
     train_loss: float | None
     val_loss: float | None
     val_accuracy: Accuracy
     test_accuracy: Accuracy
-    retries: Count = 0
+    retries: Retry = 0
     iterations: Count = Field(description="Training iterations of the epoch, all branches and retries included.")
     samples: Count
     evaluation_samples: Count

@@ -32,7 +32,9 @@ def greedy(branches: Sequence[BranchResult], current_learning_rate: float, maxim
 
     def rank(branch: BranchResult) -> tuple[float, float, float]:
         metric = -branch.metric if maximize else branch.metric
-        return metric, abs(math.log(branch.learning_rate / current_learning_rate)), branch.learning_rate
+        low, high = sorted((branch.learning_rate, current_learning_rate))
+        # rounded: 1.25 x and 0.8 x are equally far, whatever the last bit of their logarithms says
+        return metric, round(math.log(high / low), 9), branch.learning_rate
 
     return min(alive, key=rank).number
 

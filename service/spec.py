@@ -54,8 +54,8 @@ class PresetLrSet(Frozen):
     max_learning_rate: LearningRate = 1.0
 
 
-def _tagged(shorthand: dict[str, str]) -> Any:
-    """Fill in `kind` where the keys tell it, and read a bare string as a preset's name."""
+def _tagged(shorthand: dict[str, str], union: Any) -> Any:
+    """Fill in `kind` where the keys tell it, and read a bare string as a preset's name. The JSON schema has both."""
 
     def tag(value: Any) -> Any:
         if isinstance(value, str):
@@ -66,13 +66,12 @@ def _tagged(shorthand: dict[str, str]) -> Any:
                     return {"kind": kind, **value}
         return value
 
-    return BeforeValidator(tag)
+    return BeforeValidator(tag, json_schema_input_type=PresetName | union)
 
 
 _KINDS = {"factors": "relative", "learning_rates": "absolute", "name": "preset"}
-SimpleLrSet = Annotated[
-    Annotated[RelativeLrSet | AbsoluteLrSet | PresetLrSet, Field(discriminator="kind")], _tagged(_KINDS)
-]
+_SimpleLrSets = Annotated[RelativeLrSet | AbsoluteLrSet | PresetLrSet, Field(discriminator="kind")]
+SimpleLrSet = Annotated[_SimpleLrSets, _tagged(_KINDS, _SimpleLrSets)]
 
 
 class LrSetPhase(Frozen):
@@ -96,10 +95,8 @@ class ScheduledLrSet(Frozen):
         return self
 
 
-LrSet = Annotated[
-    Annotated[RelativeLrSet | AbsoluteLrSet | PresetLrSet | ScheduledLrSet, Field(discriminator="kind")],
-    _tagged({**_KINDS, "phases": "schedule"}),
-]
+_LrSets = Annotated[RelativeLrSet | AbsoluteLrSet | PresetLrSet | ScheduledLrSet, Field(discriminator="kind")]
+LrSet = Annotated[_LrSets, _tagged({**_KINDS, "phases": "schedule"}, _LrSets)]
 
 
 # --- model, data, optimizer ----------------------------------------------------------------------
@@ -113,6 +110,12 @@ def _known_model(name: str) -> str:
     return name
 
 
+def _without_nul(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain the character NUL (PostgreSQL cannot keep it); remove it")
+    return text
+
+
 def _inside(path: str) -> str:
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\x00" in path:
@@ -120,10 +123,13 @@ def _inside(path: str) -> str:
     return path
 
 
+DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar10"]
+
+
 class NamedDataset(Frozen):
     """A dataset of known size; its files lie in the service's data folder (`digits` brings its own)."""
 
-    name: Literal["digits", "mnist", "fashion-mnist", "cifar10"]
+    name: DatasetName
     download: bool = Field(False, description="Fetch the files from their publisher when they are absent.")
     validation_fraction: float = Field(0.1, gt=0, le=0.5, description="Share of the training split held out.")
 
@@ -143,11 +149,15 @@ class FolderDataset(Frozen):
     validation_fraction: float = Field(0.1, gt=0, le=0.5, description="Share of the training split held out.")
 
 
-def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+def _named(names: Any, union: Any) -> Any:
+    """Read a bare string as a name. The JSON schema has both."""
+    return BeforeValidator(
+        lambda value: {"name": value} if isinstance(value, str) else value, json_schema_input_type=names | union
+    )
 
 
-Dataset = Annotated[Annotated[NamedDataset | FolderDataset, Field(discriminator="name")], BeforeValidator(_named)]
+_Datasets = Annotated[NamedDataset | FolderDataset, Field(discriminator="name")]
+Dataset = Annotated[_Datasets, _named(DatasetName, _Datasets)]
 
 WeightDecay = Annotated[float, Field(ge=0, le=1e3)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -166,8 +176,12 @@ class SgdOptimizer(Frozen):
         return self
 
 
+AdamName = Literal["adam", "adamw"]
+AdaptiveName = Literal["adagrad", "adadelta", "rmsprop"]
+
+
 class AdamOptimizer(Frozen):
-    name: Literal["adam", "adamw"]
+    name: AdamName
     betas: list[Beta] = Field([0.9, 0.999], min_length=2, max_length=2)
     eps: float = Field(1e-8, gt=0, le=1)
     weight_decay: WeightDecay = 0.0
@@ -176,13 +190,12 @@ class AdamOptimizer(Frozen):
 class AdaptiveOptimizer(Frozen):
     """torch's defaults for everything but the learning rate and the weight decay."""
 
-    name: Literal["adagrad", "adadelta", "rmsprop"]
+    name: AdaptiveName
     weight_decay: WeightDecay = 0.0
 
 
-Optimizer = Annotated[
-    Annotated[SgdOptimizer | AdamOptimizer | AdaptiveOptimizer, Field(discriminator="name")], BeforeValidator(_named)
-]
+_Optimizers = Annotated[SgdOptimizer | AdamOptimizer | AdaptiveOptimizer, Field(discriminator="name")]
+Optimizer = Annotated[_Optimizers, _named(Literal["sgd"] | AdamName | AdaptiveName, _Optimizers)]
 
 
 # --- the phases of short-term pre-training (S1, Algorithm 1) ---------------------------------------
@@ -247,7 +260,9 @@ class JobSpec(Frozen):
         }
     )
 
-    name: str = Field("", max_length=200, description="Free text to find the job by.")
+    name: Annotated[str, Field(max_length=200), AfterValidator(_without_nul)] = Field(
+        "", description="Free text to find the job by."
+    )
     model: Annotated[str, Field(max_length=100), AfterValidator(_known_model)]
     dataset: Dataset
     optimizer: Optimizer = SgdOptimizer()
@@ -288,22 +303,26 @@ _TAGS = {
     *(tag for model in (NamedDataset, FolderDataset) for tag in get_args(model.model_fields["name"].annotation)),
     *("sgd", "adam", "adamw", "adagrad", "adadelta", "rmsprop"),
 }
+_UNIONS = ("lr_set", "dataset", "optimizer")
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    path = ""
+    path, before = "", None
     for part in loc:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part not in _TAGS:
+        elif before not in _UNIONS or part not in _TAGS:  # a tag stands right after its union, nowhere else
             path += f".{part}" if path else part
+        before = part
     return path
 
 
 def _shown(value: Any) -> Any:
     """The value as it goes into an error: JSON, and short."""
-    if isinstance(value, (str, int, bool)) or value is None:
-        return value if not isinstance(value, str) or len(value) <= 200 else value[:200] + "…"
+    if isinstance(value, str):
+        return value if len(value) <= 200 else value[:200] + "…"
+    if value is None or (isinstance(value, int) and abs(value) < 2**63):
+        return value
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else str(value)
     text = repr(value)

@@ -10,20 +10,24 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, select, text
 from sqlalchemy.orm import Session, selectinload
 
 import migrations
 from service.errors import FieldError, InvalidInput, NotFound
 from service.states import TERMINAL, JobState
-from service.tables import Branch, Epoch, Event, IdempotencyKey, Job, Run, Trial
+from service.tables import Attempt, Branch, Epoch, Event, IdempotencyKey, Job, Run, Trial
 
 BUSY_TIMEOUT_MS = 30_000
+MIGRATION_LOCK = 0x464F5245  # any number that nobody else takes: "FORE"
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,19 @@ class Store:
 
     def migrate(self) -> None:
         """Bring the schema to the newest revision."""
-        config = Config()
-        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        config = _alembic_config()
         with self.connect() as connection:
+            if connection.dialect.name == "postgresql":  # of two services that start at once, one waits for the other
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()
+
+    def is_current(self) -> bool:
+        """Whether the schema is at the newest revision."""
+        with self._engine.connect() as connection:
+            revision = MigrationContext.configure(connection).get_current_revision()
+        return revision == ScriptDirectory.from_config(_alembic_config()).get_current_head()
 
     def close(self) -> None:
         self._engine.dispose()
@@ -73,6 +84,12 @@ class Store:
     def write(self) -> Iterator[Session]:
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
+
+
+def _alembic_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    return config
 
 
 def _engine(url: str) -> Engine:
@@ -143,6 +160,12 @@ def live_jobs(session: Session) -> Sequence[Job]:
     return session.scalars(query).all()
 
 
+def ended_submissions(session: Session, submission_ids: Sequence[str], before: datetime) -> Sequence[str]:
+    """Those of the ids that are attempts of this service and ended before that time."""
+    query = select(Attempt.submission_id).where(Attempt.submission_id.in_(submission_ids), Attempt.ended_at < before)
+    return session.scalars(query).all()
+
+
 def next_to_submit(session: Session, total_workers: float) -> Job | None:
     """The oldest job that waits for an attempt and fits the cluster, locked; jobs another holds are passed over."""
     query = select(Job).where(Job.state.in_([JobState.QUEUED, JobState.RECOVERING]))
@@ -205,7 +228,7 @@ def latest_epochs(session: Session, job_ids: Sequence[str]) -> dict[str, Epoch]:
         .where(Run.job_id.in_(job_ids), Run.method == "stpt")
         .order_by(Epoch.epoch)
     )
-    return dict(session.execute(query).tuples().all())
+    return {row.job_id: row.Epoch for row in session.execute(query)}
 
 
 def events_after(session: Session, job_id: str, number: int, limit: int = 500) -> Sequence[Event]:

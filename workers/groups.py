@@ -1,0 +1,94 @@
+"""Groups of workers, the only user of torch.distributed.
+
+The world is every worker of the training. For a Pre-train the world may be split into groups that train different
+branches side by side (S1, Fig. 1). Everything works unchanged for one worker without torch.distributed.
+"""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Group:
+    """Workers that train one model together: `ranks` of the world, this worker at `position` among them."""
+
+    number: int
+    ranks: tuple[int, ...]
+    position: int
+    handle: "dist.ProcessGroup | None" = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        return len(self.ranks)
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Sum over the group, in place, the same on every worker."""
+        if self.size > 1:
+            dist.all_reduce(tensor, group=self.handle)
+        return tensor
+
+    def broadcast_(self, tensor: Tensor, source: int) -> Tensor:
+        """Copy from the worker with world rank `source`, in place."""
+        if self.size > 1:
+            dist.broadcast(tensor, src=source, group=self.handle)
+        return tensor
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Sum the gradients over the group in one flat all-reduce; a worker that has none adds zeros."""
+        if self.size == 1:
+            return
+        gradients = []
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        flat = self.sum_(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+
+class Workers:
+    """The world, seen from one worker."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        distributed = dist.is_available() and dist.is_initialized()
+        self.rank = dist.get_rank() if distributed else 0
+        self.size = dist.get_world_size() if distributed else 1
+        handle = cast(dist.ProcessGroup, dist.group.WORLD) if distributed else None
+        self.world = Group(0, tuple(range(self.size)), self.rank, handle)
+        self._splits: dict[int, Group] = {1: self.world}
+
+    def split(self, count: int) -> Group:
+        """This worker's group when the world falls into `count` groups: rank r belongs to group r mod count.
+
+        Every worker must ask for the same counts in the same order: groups are made at the first asking.
+        """
+        if count not in self._splits:
+            members = group_members(self.size, count)
+            handles = [dist.new_group(list(ranks)) for ranks in members]  # every worker takes part in making each
+            mine = self.rank % count
+            handle = cast(dist.ProcessGroup, handles[mine])
+            self._splits[count] = Group(mine, members[mine], members[mine].index(self.rank), handle)
+        return self._splits[count]
+
+    def replicate(self, model: nn.Module) -> nn.Module:
+        """The model for synchronous data-parallel training by the world."""
+        if self.size == 1:
+            return model
+        # Buffers travel once at the end of a phase, not at every step: in training mode nothing reads them.
+        with warnings.catch_warnings():  # torch 2.15 has a new name for broadcast_buffers, which 2.11 does not know
+            warnings.simplefilter("ignore", FutureWarning)
+            return DistributedDataParallel(model, broadcast_buffers=False)
+
+
+def group_members(world_size: int, count: int) -> Sequence[tuple[int, ...]]:
+    """World ranks of each of `count` groups; sizes differ by one at most."""
+    return [tuple(range(number, world_size, count)) for number in range(count)]

@@ -1,0 +1,63 @@
+"""Entry point of one Ray Job: exchanges its ticket for its spec, trains, reports how it ended.
+
+    python -m workers.job JOB_ID
+
+Everything else comes through the environment (service.settings.WorkerSettings) and from the API.
+"""
+
+import logging
+import sys
+
+import ray
+
+from service.errors import ForerunError, StaleAttempt
+from service.plan import plan_epoch
+from service.records import Outcome
+from service.settings import WorkerSettings
+from service.spec import JobSpec, NamedDataset
+from workers.datasets import count_train_samples
+from workers.launch import train_on_ray
+from workers.report import Reporter, exchange_ticket
+
+log = logging.getLogger("forerun.job")
+
+
+def main(job_id: str) -> int:
+    """Run the job's live attempt to its end. 0: succeeded; 1: failed, and the API knows why."""
+    settings = WorkerSettings()
+    assignment = exchange_ticket(settings.api_url, job_id, settings.ticket.get_secret_value())
+    name = f"{job_id}-a{assignment.attempt}"
+    with Reporter(settings.api_url, assignment, settings.storage_dir / name / "spool") as reporter:
+        try:
+            spec = JobSpec.model_validate_json(assignment.spec)
+            log.info("%s: %s on %s, %d workers", name, spec.model, spec.dataset.name, spec.workers)
+            if not (isinstance(spec.dataset, NamedDataset) and spec.dataset.download):
+                plan_epoch(spec, count_train_samples(spec.dataset, settings.data_dir))  # before any worker starts
+            ray.init(log_to_driver=True)
+            train_on_ray(
+                spec,
+                assignment,
+                name=name,
+                api_url=settings.api_url,
+                data_dir=settings.data_dir,
+                storage_dir=settings.storage_dir,
+            )
+            outcome = Outcome(state="succeeded")
+        except ForerunError as error:
+            log.exception("%s failed", name)
+            outcome = Outcome(state="failed", code=error.code, message=error.detail[:4000])
+        except Exception as error:
+            log.exception("%s failed", name)
+            sentence = f"{type(error).__name__}: {error}"
+            outcome = Outcome(state="failed", code="internal", message=sentence[:4000])
+        try:
+            reporter.outcome(outcome)
+        except StaleAttempt as error:  # cancelled, or superseded: nobody waits for this attempt any more
+            log.warning("%s", error)
+            return 1
+    return 0 if outcome.state == "succeeded" else 1
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    sys.exit(main(sys.argv[1]))

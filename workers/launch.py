@@ -1,0 +1,73 @@
+"""Ray Train: one TorchTrainer for a whole training, every epoch and branch of it."""
+
+import logging
+from pathlib import Path
+
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer, get_device
+
+from service.errors import ForerunError, WorkerFailed
+from service.records import Assignment
+from service.spec import JobSpec
+from workers.datasets import load_data
+from workers.groups import Workers
+from workers.report import Reporter
+from workers.stpt import Stpt
+from workers.train import Trainer
+
+
+def train_on_ray(
+    spec: JobSpec, assignment: Assignment, *, name: str, api_url: str, data_dir: Path, storage_dir: Path
+) -> None:
+    """Run the job's STPT training on `spec.workers` Ray workers, each epoch reported to the API as it ends.
+
+    Raises the ForerunError that ended the training, or WorkerFailed.
+    """
+
+    # The report token travels in this closure: Ray shows a train_loop_config on its dashboard and in its logs.
+    def train_loop() -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        workers = Workers(get_device())
+        trainer = Trainer(spec, load_data(spec.dataset, data_dir, workers.device), workers)
+        spool = storage_dir / name / "spool"
+        with Reporter(api_url, assignment, spool) as reporter:
+            for record in Stpt(trainer).epochs():
+                if workers.rank == 0:
+                    reporter.epoch(record)
+                ray.train.report(
+                    {
+                        "epoch": record.epoch,
+                        "learning_rate": record.learning_rate,
+                        "val_accuracy": record.val_accuracy,
+                        "test_accuracy": record.test_accuracy,
+                    }
+                )
+            if workers.rank == 0:
+                reporter.flush()
+
+    use_gpu = spec.device == "cuda" or (spec.device == "auto" and ray.cluster_resources().get("GPU", 0) >= spec.workers)
+    trainer = TorchTrainer(
+        train_loop,
+        scaling_config=ScalingConfig(num_workers=spec.workers, use_gpu=use_gpu),
+        run_config=RunConfig(
+            name=name, storage_path=str(storage_dir.absolute()), failure_config=FailureConfig(max_failures=0)
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        raise _cause(error) from error
+    except ray.train.ControllerError as error:
+        raise WorkerFailed(f"Ray Train could not run the workers: {error.controller_failure}") from error
+
+
+def _cause(error: ray.train.WorkerGroupError) -> ForerunError:
+    """The failure that came first: one worker's own error makes the others fail in their collectives."""
+    failures = {rank: getattr(failure, "_base_exc", failure) for rank, failure in error.worker_failures.items()}
+    for failure in failures.values():
+        if isinstance(failure, ForerunError):
+            return failure
+    rank, failure = min(failures.items())
+    return WorkerFailed(f"worker {rank} raised {type(failure).__name__}: {failure}")

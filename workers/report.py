@@ -1,0 +1,118 @@
+"""Posts results to the API; spools epochs to disk while the API is away, and posts them in order later."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self, TypeVar
+
+import httpx
+
+from service.errors import FieldError, ForerunError, InvalidInput, RecordConflict, StaleAttempt
+from service.records import Assignment, EpochRecord, Outcome
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+TIMEOUT_S = 10.0
+PATIENCE_S = 3600.0  # how long the end of a training waits for an API that is away
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 15.0
+
+
+class ApiAway(ForerunError):
+    code, status, title = "api_away", 503, "The API cannot be reached"
+
+
+def exchange_ticket(api_url: str, job_id: str, ticket: str) -> Assignment:
+    """Fetch the job's spec and the report token. Raises StaleAttempt when the attempt is not the live one."""
+    with httpx.Client(base_url=api_url, timeout=TIMEOUT_S, trust_env=False) as client:
+        answer = _patiently(lambda: _post(client, f"/internal/jobs/{job_id}/ticket", json.dumps({"ticket": ticket})))
+    return Assignment.model_validate_json(answer.content)
+
+
+class Reporter:
+    """Reports one attempt. Epochs first go to `spool`, one file each, and leave it when the API has them."""
+
+    def __init__(self, api_url: str, assignment: Assignment, spool: Path) -> None:
+        self._job_id, self._spool = assignment.job_id, spool
+        headers = {"Authorization": f"Bearer {assignment.report_token}"}
+        self._client = httpx.Client(base_url=api_url, headers=headers, timeout=TIMEOUT_S, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Hand over one epoch. An API that is away does not hold up the training; a refusal raises."""
+        self._write(f"{record.method}-{record.trial:06d}-{record.epoch:06d}.json", record.model_dump_json())
+        try:
+            self._drain()
+        except ApiAway as error:
+            log.warning("%s; training goes on, %d epochs wait in %s", error, len(self._waiting()), self._spool)
+
+    def flush(self) -> None:
+        """Post what waits. Raises ApiAway when the API does not come back in time; the files stay."""
+        _patiently(self._drain)
+
+    def outcome(self, outcome: Outcome) -> None:
+        _patiently(lambda: _post(self._client, f"/internal/jobs/{self._job_id}/outcome", outcome.model_dump_json()))
+
+    def _write(self, name: str, text: str) -> None:
+        """The whole file or none, and on disk before the training goes on."""
+        self._spool.mkdir(parents=True, exist_ok=True)
+        unfinished = self._spool / f".{name}"
+        with unfinished.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(self._spool / name)
+
+    def _waiting(self) -> list[Path]:
+        return sorted(self._spool.glob("[!.]*.json"))
+
+    def _drain(self) -> None:
+        for path in self._waiting():
+            _post(self._client, f"/internal/jobs/{self._job_id}/epochs", path.read_text())
+            path.unlink()
+
+
+def _post(client: httpx.Client, path: str, body: str) -> httpx.Response:
+    try:
+        answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    except httpx.TransportError as error:
+        raise ApiAway(f"no answer from {client.base_url} ({type(error).__name__})") from error
+    if answer.is_success:
+        return answer
+    if answer.status_code >= 500 or answer.status_code == 429:
+        raise ApiAway(f"{client.base_url} answers {answer.status_code}")
+    detail = _detail(answer)
+    if answer.status_code in (401, 403, 404):
+        raise StaleAttempt(detail)
+    if answer.status_code == 409:
+        raise RecordConflict(detail)
+    raise InvalidInput([FieldError("body", None, detail)])
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.request.url.path} answers {answer.status_code}"
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """Try again, at growing intervals, while the API is away; raises ApiAway after PATIENCE_S."""
+    deadline, pause = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S
+    while True:
+        try:
+            return call()
+        except ApiAway as error:
+            if time.monotonic() + pause > deadline:
+                raise
+            log.warning("%s; trying again in %.1f s", error, pause)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_S)

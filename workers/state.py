@@ -1,0 +1,89 @@
+"""What a training step changes (parameters, buffers, optimizer state), and flat in-place copies of it.
+
+Random numbers and the data position are no part of it: both are functions of (seed, epoch, iteration), see
+`workers.train`, so that restoring the tensors restores everything.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+ALIGNMENT = 16  # bytes; a tensor's view of a flat buffer must begin at a multiple of its item size
+
+
+class Flat:
+    """Copies a fixed list of tensors into one flat byte buffer and back."""
+
+    def __init__(self, tensors: Sequence[Tensor], device: torch.device) -> None:
+        self.tensors = list(tensors)
+        self.device = device
+        sizes = [tensor.numel() * tensor.element_size() for tensor in self.tensors]
+        padded = [-(-size // ALIGNMENT) * ALIGNMENT for size in sizes]
+        self._spans = [(sum(padded[:i]), sizes[i]) for i in range(len(sizes))]
+        self.nbytes = sum(padded)
+
+    def empty(self) -> Tensor:
+        """A buffer: uint8 [nbytes] on the device."""
+        return torch.zeros(self.nbytes, dtype=torch.uint8, device=self.device)
+
+    @torch.no_grad()
+    def save(self, buffer: Tensor) -> Tensor:
+        for tensor, view in zip(self.tensors, self._views(buffer), strict=True):
+            view.copy_(tensor)
+        return buffer
+
+    @torch.no_grad()
+    def load(self, buffer: Tensor) -> None:
+        for tensor, view in zip(self.tensors, self._views(buffer), strict=True):
+            tensor.copy_(view)
+
+    def digest(self) -> str:
+        """SHA-256 of every byte: equal states, and only they, have equal digests."""
+        return hashlib.sha256(self.save(self.empty()).cpu().numpy().tobytes()).hexdigest()
+
+    def _views(self, buffer: Tensor) -> list[Tensor]:
+        return [
+            buffer[start : start + size].view(tensor.dtype).view(tensor.shape)
+            for tensor, (start, size) in zip(self.tensors, self._spans, strict=True)
+        ]
+
+
+def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The tensors that a step changes, in a fixed order; the optimizer's state is brought into being first."""
+    materialise(optimizer)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    states = [
+        value
+        for parameter in parameters
+        for _, value in sorted(optimizer.state[parameter].items())
+        if isinstance(value, Tensor)
+    ]
+    return [*model.parameters(), *model.buffers(), *states]
+
+
+@torch.no_grad()
+def materialise(optimizer: torch.optim.Optimizer) -> None:
+    """Create the optimizer's lazy state as it is before the first step, without changing a parameter.
+
+    A step at learning rate 0 with zero gradients creates it; what that step put there is then set back to zero.
+    """
+    existing = {
+        parameter: {key: value.clone() for key, value in state.items() if isinstance(value, Tensor)}
+        for parameter, state in optimizer.state.items()
+    }
+    learning_rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    for group, learning_rate in zip(optimizer.param_groups, learning_rates, strict=True):
+        group["lr"] = learning_rate
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                before = existing.get(parameter, {}).get(key)
+                value.zero_() if before is None else value.copy_(before)

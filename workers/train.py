@@ -1,0 +1,148 @@
+"""The plain loop that every method shares: steps and evaluation. Runs without Ray.
+
+The unit of work is a microbatch: one worker's share of the global batch, b = B / n samples. An iteration over the
+global batch is always the same n microbatches, whether n workers take one each or one worker takes all of them in
+turn (gradient accumulation), so that batch normalisation sees b samples, and gradients agree, in every placement.
+
+Batches and random numbers (dropout) are functions of (seed, epoch, iteration, microbatch): branches of one epoch see
+common random numbers, and a training can begin again anywhere.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from service.plan import EpochPlan, plan_epoch
+from service.spec import JobSpec
+from workers.datasets import Data, Split
+from workers.groups import Group, Workers
+from workers.models import build_model
+from workers.optimizers import build_optimizer, set_learning_rate
+from workers.state import Flat, training_state
+
+EVALUATION_BATCH = 500  # samples a forward pass
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Sums over `samples` samples; `loss_sum` is not finite when the training diverged."""
+
+    loss_sum: float
+    correct: float
+    samples: int
+
+    @property
+    def loss(self) -> float:
+        return self.loss_sum / self.samples if self.samples else float("nan")
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.samples if self.samples else float("nan")
+
+    def __add__(self, other: "Measurement") -> "Measurement":
+        return Measurement(self.loss_sum + other.loss_sum, self.correct + other.correct, self.samples + other.samples)
+
+
+class Trainer:
+    """One model in training on this worker. All workers of the world call the same methods in the same order."""
+
+    def __init__(self, spec: JobSpec, data: Data, workers: Workers) -> None:
+        self.spec, self.data, self.workers = spec, data, workers
+        self.plan: EpochPlan = plan_epoch(spec, len(data.train))
+        self.model = build_model(
+            spec.model, classes=data.classes, channels=data.channels, image_size=data.image_size, seed=spec.seed
+        ).to(workers.device)
+        self.replica = workers.replicate(self.model)
+        self.optimizer = build_optimizer(spec.optimizer, self.model.parameters(), spec.initial_learning_rate)
+        self.state = Flat(training_state(self.model, self.optimizer), workers.device)
+        self._buffers = Flat(list(self.model.buffers()), workers.device)
+
+    def train(
+        self, epoch: int, iterations: range, learning_rate: float, group: Group, microbatches: int
+    ) -> Measurement:
+        """Train `iterations` of `epoch` in `group`, each on the first `microbatches` microbatches of its global batch.
+
+        The measurement is that of the forward passes that trained, summed over the group.
+        """
+        self.model.train()
+        set_learning_rate(self.optimizer, learning_rate)
+        order = self._order(epoch)
+        sums = torch.zeros(3, dtype=torch.float64, device=self.workers.device)
+        for iteration in iterations:
+            self._step(epoch, iteration, order, group, microbatches, sums)
+        if self._buffers.nbytes and group.size > 1:  # running statistics are those of the group's first worker
+            self._buffers.load(group.broadcast_(self._buffers.save(self._buffers.empty()), group.ranks[0]))
+        return _measurement(group.sum_(sums))
+
+    def _step(self, epoch: int, iteration: int, order: Tensor, group: Group, microbatches: int, sums: Tensor) -> None:
+        size = self.spec.batch_per_worker
+        first = iteration * self.spec.global_batch_size
+        # DDP averages over the world during backward; every other case sums over its group afterwards.
+        use_ddp = isinstance(self.replica, DistributedDataParallel) and group.size == microbatches == self.workers.size
+        model = self.replica if use_ddp else self.model
+        self.optimizer.zero_grad()
+        for number in range(group.position, microbatches, group.size):
+            indices = order[first + number * size : first + (number + 1) * size]
+            images, labels = self.data.train.batch(indices, self.workers.device)
+            torch.manual_seed(derived_seed(self.spec.seed, epoch, iteration, number))
+            with frozen_statistics(self.model) if number else nullcontext():
+                outputs = model(images)
+            loss = cross_entropy(outputs, labels)
+            (loss if use_ddp else loss / microbatches).backward()
+            with torch.no_grad():
+                correct = (outputs.argmax(1) == labels).sum()
+                sums += torch.stack([loss.double() * size, correct.double(), correct.new_tensor(size).double()])
+        if not use_ddp:
+            group.sum_gradients(self.model.parameters())
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def evaluate(self, split: Split, group: Group) -> Measurement:
+        """Loss and accuracy on a split, its samples shared out over the group."""
+        self.model.eval()
+        sums = torch.zeros(3, dtype=torch.float64, device=self.workers.device)
+        for indices in torch.arange(group.position, len(split), group.size).split(EVALUATION_BATCH):
+            images, labels = split.batch(indices, self.workers.device)
+            outputs = self.model(images)
+            loss = cross_entropy(outputs, labels, reduction="sum").double()
+            correct = (outputs.argmax(1) == labels).sum()
+            sums += torch.stack([loss, correct.double(), correct.new_tensor(len(indices)).double()])
+        return _measurement(group.sum_(sums))
+
+    def _order(self, epoch: int) -> Tensor:
+        """The epoch's permutation of the training samples, int64 [samples]."""
+        generator = torch.Generator().manual_seed(derived_seed(self.spec.seed, epoch))
+        return torch.randperm(len(self.data.train), generator=generator)
+
+
+def _measurement(sums: Tensor) -> Measurement:
+    loss_sum, correct, samples = sums.tolist()
+    return Measurement(loss_sum, correct, int(samples))
+
+
+def derived_seed(*key: int) -> int:
+    """A 63-bit seed that depends on every part of the key."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch normalisation by the batch at hand, as in training, but without updating the running statistics.
+
+    An iteration updates them once, from its first microbatch, as the first worker of a data-parallel group does.
+    """
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
