@@ -1,0 +1,45 @@
+"""The application: routes, errors and the OpenAPI document, over the services it is given."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from api import problems, schemas
+from api.deps import Services
+from api.routes import catalog, events, health, history, jobs, worker
+from service.spec import JobSpec
+
+DESCRIPTION = """
+Distributed learning-rate search. Submit a job; Ray trains it on as many workers as it asks for; each epoch short
+Pre-trains of several learning rates decide which one Main-train takes; every epoch and every branch can be read here.
+
+Errors are problem documents (RFC 9457, `application/problem+json`) with a stable `code`.
+"""
+TAGS = [
+    {"name": "jobs", "description": "Submit, list, read and cancel."},
+    {"name": "history", "description": "Epochs, branches and learning rates of a job, from SQL."},
+    {"name": "events", "description": "Follow a job live."},
+    {"name": "catalog", "description": "What a spec may name."},
+    {"name": "health", "description": "For whoever starts and watches the service."},
+]
+
+
+def create_app(services: Services) -> FastAPI:
+    app = _App(title="Forerun", version="1", description=DESCRIPTION, openapi_tags=TAGS, redirect_slashes=False)
+    app.state.services = services
+    problems.install(app)
+    for module in (jobs, history, events, catalog, health, worker):
+        app.include_router(module.router)
+    return app
+
+
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """FastAPI's document and the schemas it cannot see: of the body that is read raw, and of problems."""
+        if self.openapi_schema is None:
+            components = super().openapi()["components"]["schemas"]
+            for model in (JobSpec, schemas.Problem):
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                components |= schema.pop("$defs", {}) | {model.__name__: schema}
+            components["Job"]["properties"]["spec"] = {"$ref": "#/components/schemas/JobSpec"}
+        return super().openapi()

@@ -1,0 +1,74 @@
+"""What the handlers are given: the services behind the API, and the parts of a request they share."""
+
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+from fastapi import Depends, Path, Request
+
+from service.errors import UnsupportedMediaType
+from service.store import Store
+
+if TYPE_CHECKING:
+    from service.cluster import Capacity
+
+MAX_INT = 2**31 - 1  # the database's INTEGER: larger numbers must not reach it
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL refuses NUL in strings
+
+
+class Fleet(Protocol):
+    """What the API knows of the cluster: the controller's last look at it. Nothing here waits for Ray."""
+
+    @property
+    def dashboard_url(self) -> str:
+        """The Ray dashboard."""
+
+    @property
+    def capacity(self) -> "Capacity | None":
+        """Last known; None: Ray has not answered yet."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why Ray cannot be reached at present; None: it can."""
+
+    def wake(self) -> None:
+        """There is something new to do."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """`data_is_local`: the workers see the same `data_dir`, so a missing dataset can be told at the door."""
+
+    store: Store
+    fleet: Fleet
+    data_dir: FilePath
+    data_is_local: bool
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesOf = Annotated[Services, Depends(_services)]
+
+JobId = Annotated[
+    str,
+    Path(min_length=1, max_length=100, pattern=NO_NUL, description="Id of a job.", examples=["job-0123456789abcdef"]),
+]
+EpochNumber = Annotated[int, Path(ge=1, le=MAX_INT, description="Number of an epoch, from 1.")]
+
+
+async def read_json(request: Request, limit: int) -> bytes:
+    """The request's JSON, unparsed. At most `limit` + 1 bytes are read: enough to see that it is too long."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnsupportedMediaType(f"send the body as application/json, not as {media_type or 'nothing in particular'}")
+    body = bytearray()
+    async with aclosing(request.stream()) as stream:
+        async for chunk in stream:
+            body += chunk
+            if len(body) > limit:
+                break
+    return bytes(body[: limit + 1])

@@ -1,0 +1,137 @@
+"""Every error leaves as an RFC 9457 problem document.
+
+`type` is `urn:forerun:error:<code>`; the codes are those of service/errors.py, and for what the HTTP layer itself
+refuses the status in words (`not_found`, `method_not_allowed`, …, `internal`).
+"""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import FieldError, ForerunError, InvalidInput
+
+MEDIA_TYPE = "application/problem+json"
+
+log = logging.getLogger("forerun.api")
+
+
+def problem(request: Request, status: int, code: str, title: str, detail: str, **more: Any) -> JSONResponse:
+    document = {
+        "type": f"urn:forerun:error:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "instance": quote(request.scope["path"]),
+        **more,
+    }
+    return JSONResponse(document, status_code=status, media_type=MEDIA_TYPE)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these problems."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+def install(app: FastAPI) -> None:
+    app.exception_handler(ForerunError)(_forerun_error)
+    app.exception_handler(RequestValidationError)(_request_validation_error)
+    app.exception_handler(HTTPException)(_http_exception)
+    app.add_middleware(Envelope)
+
+
+async def _forerun_error(request: Request, error: ForerunError) -> JSONResponse:
+    more = {"errors": [_entry(e) for e in error.errors]} if isinstance(error, InvalidInput) else {}
+    return problem(request, error.status, error.code, error.title, error.detail, **more)
+
+
+async def _request_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+    """FastAPI's own checks of path, query and headers, in the shape of InvalidInput."""
+    entries = [
+        # loc is ("query", "state", 0), say
+        FieldError(".".join(str(part) for part in e["loc"][1:]), str(e["input"])[:200], e["msg"])
+        for e in error.errors()
+    ]
+    return await _forerun_error(request, InvalidInput(entries))
+
+
+async def _http_exception(request: Request, error: HTTPException) -> JSONResponse:
+    """What the router refuses: an unknown path, another method."""
+    phrase = HTTPStatus(error.status_code).phrase
+    path, methods = quote(request.scope["path"]), _methods(request)
+    details = {
+        404: f"nothing is at {path}; /docs lists what there is",
+        405: f"{path} takes {methods}, not {request.method}",
+    }
+    response = problem(
+        request,
+        error.status_code,
+        code=phrase.lower().replace(" ", "_"),
+        title=phrase.capitalize(),
+        detail=details.get(error.status_code, error.detail),
+    )
+    response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["Allow"] = methods
+    return response
+
+
+def _methods(request: Request) -> str:
+    """Every method the path takes: Starlette's own Allow has those of the first route alone."""
+
+    def taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return ", ".join(filter(taken, ("GET", "HEAD", "POST")))
+
+
+def _entry(error: FieldError) -> dict[str, Any]:
+    return {"field": error.field, "value": error.value, "message": error.message}
+
+
+class Envelope:
+    """Around every request: an id for the log, `nosniff`, and a problem document for what nobody expected."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = uuid4().hex
+        started = False
+
+        async def send_stamped(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_stamped)
+        except ClientDisconnect:
+            return  # gone while sending its request: nobody to answer
+        except Exception:
+            log.exception("request %s: %s %r failed", request_id, scope["method"], scope["path"])
+            if started:
+                raise  # the server can only cut the connection now
+            detail = f"an unexpected error; the service's log has it under request {request_id}"
+            response = problem(Request(scope), 500, "internal", "Internal error", detail, request_id=request_id)
+            await response(scope, receive, send_stamped)

@@ -1,0 +1,40 @@
+"""For whoever starts and watches the service.
+
+Ready means: the database answers and has the newest schema. That Ray cannot be reached is reported and does not make
+the service unready: jobs are still accepted and history is still read; the controller submits when Ray is back.
+"""
+
+from fastapi import APIRouter, Request
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.responses import Response
+
+from api import schemas
+from api.deps import ServicesOf
+from api.problems import documented, log, problem
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", summary="Is the process up?")
+async def healthz() -> schemas.Health:
+    return schemas.Health(status="ok")
+
+
+@router.get("/readyz", summary="Can it work?", response_model=schemas.Readiness, responses=documented(503))
+def readyz(request: Request, services: ServicesOf) -> schemas.Readiness | Response:
+    """200 when the database answers and its schema is the newest. Ray's state is told beside, and decides nothing."""
+    try:
+        trouble = None if services.store.is_current() else "the database's schema is not the newest; migrate it"
+    except SQLAlchemyError:
+        log.exception("the database does not answer")
+        trouble = "the database does not answer; the service's log says why"
+    if trouble is not None:
+        return problem(request, 503, "not_ready", "Not ready", trouble)
+    fleet, capacity = services.fleet, services.fleet.capacity
+    ray = schemas.Ray(
+        dashboard_url=fleet.dashboard_url,
+        trouble=fleet.trouble,
+        cpus=capacity and capacity.cpus,
+        gpus=capacity and capacity.gpus,
+    )
+    return schemas.Readiness(status="ready", ray=ray)

@@ -1,0 +1,108 @@
+"""What a job's training did: epochs, branches, and the learning-rate history as JSON or CSV."""
+
+import csv
+import io
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Query
+from starlette.responses import Response
+
+from api import schemas
+from api.deps import MAX_INT, EpochNumber, JobId, ServicesOf
+from api.problems import documented
+from service import store
+from service.errors import NotFound
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
+
+
+@router.get("/epochs", summary="Every recorded epoch", responses=documented(404, 422))
+def epochs(services: ServicesOf, job_id: JobId) -> schemas.EpochList:
+    with services.store.read() as session:
+        store.get_job(session, job_id)
+        items = [schemas.Epoch.of(row) for row in store.epochs_of(session, job_id)]
+        return schemas.EpochList(job_id=job_id, items=items)
+
+
+@router.get("/epochs/{epoch}", summary="One epoch with its branches", responses=documented(404, 422))
+def epoch(services: ServicesOf, job_id: JobId, epoch: EpochNumber) -> schemas.EpochWithBranches:
+    with services.store.read() as session:
+        store.get_job(session, job_id)
+        trial = store.get_trial(session, job_id, "stpt", 1)
+        row = store.get_epoch(session, trial.id, epoch) if trial else None
+        if row is None:
+            raise NotFound(
+                f"epoch {epoch} of job {job_id} is not recorded; GET /v1/jobs/{job_id}/epochs lists those that are"
+            )
+        branches = [schemas.Branch.model_validate(branch) for branch in row.branches]
+        return schemas.EpochWithBranches.of(row, branches=branches)
+
+
+@router.get("/branches", summary="Every branch of every Pre-train", responses=documented(404, 422))
+def branches(
+    services: ServicesOf,
+    job_id: JobId,
+    epoch: Annotated[int | None, Query(ge=1, le=MAX_INT, description="Of this epoch alone.")] = None,
+) -> schemas.BranchList:
+    with services.store.read() as session:
+        store.get_job(session, job_id)
+        items = [schemas.BranchOfEpoch.of(row) for row in store.branches_of(session, job_id, epoch)]
+        return schemas.BranchList(job_id=job_id, items=items)
+
+
+@router.get(
+    "/lr-history",
+    summary="The learning rate of every epoch",
+    response_model=schemas.LrHistory,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}, **documented(404, 422)},
+)
+def lr_history(
+    services: ServicesOf,
+    job_id: JobId,
+    format_: Annotated[
+        Literal["json", "csv"] | None, Query(alias="format", description="Goes before the Accept header.")
+    ] = None,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Response:
+    """JSON, or CSV when `format=csv` or the Accept header prefers text/csv. In CSV the candidates share one cell,
+    separated by spaces, and a null is an empty cell."""
+    with services.store.read() as session:
+        store.get_job(session, job_id)
+        history = schemas.LrHistory.of(job_id, store.epochs_of(session, job_id))
+    if format_ == "csv" or (format_ is None and prefers_csv(accept)):
+        response = Response(_csv(history), media_type="text/csv")
+        response.headers["Content-Disposition"] = f'attachment; filename="{job_id}-lr-history.csv"'
+    else:
+        response = Response(history.model_dump_json(), media_type="application/json")
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+def _csv(history: schemas.LrHistory) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(schemas.LrStep.model_fields))
+    writer.writeheader()
+    for step in history.items:
+        row = step.model_dump()
+        writer.writerow(row | {"candidates": " ".join(map(str, row["candidates"]))})
+    return text.getvalue()
+
+
+def prefers_csv(accept: str) -> bool:
+    """Whether the Accept header gives text/csv more weight than application/json."""
+    weights = dict(map(_weighed, accept.split(",")))
+
+    def weight(media_type: str) -> float:  # the most specific range decides (RFC 9110, 12.5.1)
+        ranges = (media_type, media_type.partition("/")[0] + "/*", "*/*")
+        return next((weights[name] for name in ranges if name in weights), 0.0)
+
+    return weight("text/csv") > weight("application/json")
+
+
+def _weighed(media_range: str) -> tuple[str, float]:
+    name, *parameters = (part.strip().lower() for part in media_range.split(";"))
+    q = next((p.removeprefix("q=") for p in parameters if p.startswith("q=")), "1")
+    try:
+        return name, float(q)
+    except ValueError:
+        return name, 0.0

@@ -1,0 +1,137 @@
+"""Submit, list, read and cancel jobs."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from api import schemas
+from api.deps import NO_NUL, JobId, Services, ServicesOf, read_json
+from api.problems import documented
+from service import jobs, store
+from service.spec import JobSpec
+from service.states import JobState
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+async def _spec_body(request: Request) -> bytes:
+    return await read_json(request, jobs.MAX_SPEC_BYTES)
+
+
+# The body is read raw: parse_spec is the one door for specs. So its schema is named here by hand.
+_SPEC_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/JobSpec"},
+                "examples": {
+                    example.get("name", example["model"]): {"value": example}
+                    for example in JobSpec.model_json_schema()["examples"]
+                },
+            }
+        },
+    }
+}
+_LOCATION = {"description": "Path of the job.", "schema": {"type": "string"}}
+_IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        pattern="^[!-~]+$",
+        description="Chosen by the client: the same key and spec again give the same job, not a second one.",
+    ),
+]
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Submit a job",
+    openapi_extra=_SPEC_BODY,
+    responses={202: {"headers": {"Location": _LOCATION}}, **documented(409, 415, 422)},
+)
+def submit(
+    services: ServicesOf,
+    raw: Annotated[bytes, Depends(_spec_body)],
+    response: Response,
+    idempotency_key: _IdempotencyKey = None,
+) -> schemas.Job:
+    """Checked in full before it is accepted; then it is stored, and trained as soon as the cluster has room."""
+    spec = jobs.parse_spec(raw)
+    if not _was_accepted(services, idempotency_key):
+        _require_means(services, spec)
+    job_id, _ = jobs.submit(services.store, spec, idempotency_key)
+    services.fleet.wake()
+    response.headers["Location"] = f"/v1/jobs/{job_id}"
+    return _job(services, job_id)
+
+
+def _was_accepted(services: Services, key: str | None) -> bool:
+    """A request that is sent again gets its job, even when the cluster has shrunk since."""
+    if key is None:
+        return False
+    with services.store.read() as session:
+        return store.get_idempotency_key(session, key) is not None
+
+
+def _require_means(services: Services, spec: JobSpec) -> None:
+    """The dataset and the workers, as far as either is known here."""
+    if services.data_is_local:
+        jobs.check_dataset(spec, services.data_dir)
+    capacity = services.fleet.capacity
+    if capacity is not None:
+        jobs.check_capacity(spec, cpus=capacity.cpus, gpus=capacity.gpus)
+
+
+def _split(values: Any) -> Any:
+    """`state=a&state=b` and `state=a,b` mean the same."""
+    return [part for value in values for part in value.split(",")] if isinstance(values, list) else values
+
+
+_Text = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
+
+
+class JobFilter(BaseModel):
+    """The query of a list of jobs. A parameter that is not named here is an error, not ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: Annotated[list[JobState], BeforeValidator(_split)] = Field([], description="Repeated or comma separated.")
+    model: _Text | None = None
+    dataset: _Text | None = None
+    name: _Text | None = Field(None, description="The whole name, exactly.")
+    limit: int = Field(50, ge=1, le=200)
+    cursor: _Text | None = Field(None, description="`next_cursor` of the page before.")
+
+
+@router.get("", summary="List jobs, newest first", responses=documented(422))
+def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> schemas.JobPage:
+    """Pages stay put while new jobs arrive: a cursor means "older than this"."""
+    with services.store.read() as session:
+        page = store.list_jobs(session, **query.model_dump())
+        last = store.latest_epochs(session, [job.id for job in page.jobs])
+        items = [schemas.Job.of(job, last.get(job.id), services.fleet.dashboard_url) for job in page.jobs]
+        return schemas.JobPage(items=items, next_cursor=page.next_cursor)
+
+
+@router.get("/{job_id}", summary="Read a job", responses=documented(404, 422))
+def read(services: ServicesOf, job_id: JobId) -> schemas.Job:
+    return _job(services, job_id)
+
+
+@router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=documented(404, 409, 422))
+def cancel(services: ServicesOf, job_id: JobId) -> schemas.Job:
+    """The job becomes `cancelling`, and `cancelled` once Ray has confirmed its end. Asking again changes nothing."""
+    jobs.cancel(services.store, job_id)
+    services.fleet.wake()
+    return _job(services, job_id)
+
+
+def _job(services: Services, job_id: str) -> schemas.Job:
+    with services.store.read() as session:
+        job = store.get_job(session, job_id)
+        last = store.latest_epochs(session, [job_id]).get(job_id)
+        return schemas.Job.of(job, last, services.fleet.dashboard_url)

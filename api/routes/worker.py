@@ -1,0 +1,73 @@
+"""The worker's side: what the Ray job of an attempt calls. Not part of the public API.
+
+The ticket and the report token are secrets: they travel in the body and in a header, and no error repeats them.
+"""
+
+from typing import Annotated, TypeVar
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import Field, ValidationError
+
+from api.deps import JobId, ServicesOf, read_json
+from service import jobs
+from service.errors import FieldError, InvalidInput, StaleAttempt
+from service.records import Assignment, EpochRecord, Outcome
+from service.spec import Frozen, field_errors
+
+MAX_REPORT_BYTES = 1024 * 1024  # an epoch of 64 branches and 10 retries takes about 150 KiB
+
+router = APIRouter(prefix="/internal/jobs/{job_id}", include_in_schema=False)
+
+
+class Ticket(Frozen):
+    ticket: str = Field(min_length=1, max_length=200)
+
+
+async def _body(request: Request) -> bytes:
+    raw = await read_json(request, MAX_REPORT_BYTES)
+    if len(raw) > MAX_REPORT_BYTES:
+        message = f"a report may have {MAX_REPORT_BYTES} bytes at most"
+        raise InvalidInput([FieldError("body", f"{len(raw)} bytes", message)])
+    return raw
+
+
+async def _report_token(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise StaleAttempt("a report needs the header Authorization: Bearer with the attempt's report token")
+    return token
+
+
+Body = Annotated[bytes, Depends(_body)]
+ReportToken = Annotated[str, Depends(_report_token)]
+
+
+@router.post("/ticket")
+def ticket(services: ServicesOf, job_id: JobId, raw: Body, response: Response) -> Assignment:
+    try:
+        secret = Ticket.model_validate_json(raw).ticket
+    except ValidationError:
+        raise InvalidInput([FieldError("body", None, 'must be {"ticket": "…"}')]) from None
+    response.headers["Cache-Control"] = "no-store"
+    return jobs.exchange_ticket(services.store, job_id, secret)
+
+
+@router.post("/epochs", status_code=204)
+def epochs(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -> None:
+    jobs.record_epoch(services.store, job_id, token, _parse(EpochRecord, raw))
+
+
+@router.post("/outcome", status_code=204)
+def outcome(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -> None:
+    jobs.finish(services.store, job_id, token, _parse(Outcome, raw))
+    services.fleet.wake()
+
+
+R = TypeVar("R", bound=Frozen)
+
+
+def _parse(record: type[R], raw: bytes) -> R:
+    try:
+        return record.model_validate_json(raw)
+    except ValidationError as error:
+        raise InvalidInput(field_errors(error)) from None

@@ -1,0 +1,269 @@
+"""What the API answers with. Times are ISO 8601 in UTC; a metric that was not finite is null."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service import tables
+from service.states import JobState
+
+
+class Schema(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class FieldProblem(Schema):
+    field: str = Field(description="Path of the field as it was sent.", examples=["lr_set.factors[2]"])
+    value: Any = Field(description="The value given, shortened when long.", examples=[-0.5])
+    message: str = Field(examples=["Input should be greater than 0"])
+
+
+class Problem(Schema):
+    """An error as RFC 9457 has it."""
+
+    type: str = Field(examples=["urn:forerun:error:invalid_input"])
+    title: str = Field(examples=["Invalid input"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["lr_set.factors[2]: Input should be greater than 0"])
+    code: str = Field(description="Stable: programs go by it.", examples=["invalid_input"])
+    instance: str = Field(description="Path of the request.", examples=["/v1/jobs"])
+    errors: list[FieldProblem] = Field([], description="With code invalid_input: one entry a wrong field.")
+
+
+class JobError(Schema):
+    code: str = Field(description="Stable: programs go by it.", examples=["diverged"])
+    message: str
+
+
+class Links(Schema):
+    """Where to read on; all but `ray_dashboard` are paths of this API."""
+
+    self: str
+    epochs: str
+    lr_history: str
+    events: str
+    ray_dashboard: str | None = Field(description="The attempt's page in Ray's dashboard; null: no attempt yet.")
+
+
+class Job(Schema):
+    id: str = Field(examples=["job-0123456789abcdef"])
+    name: str
+    state: JobState
+    error: JobError | None = Field(description="Why a failed job failed.")
+    model: str
+    dataset: str
+    spec: dict[str, Any] = Field(description="The JobSpec, with every default filled in.")
+    attempt: int = Field(description="Number of the live or last attempt; 0: none yet.")
+    submission_id: str | None = Field(description="That attempt's id in Ray.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    epochs: int = Field(description="Epochs asked for.")
+    epochs_done: int = Field(description="Epochs recorded so far.")
+    learning_rate: float | None = Field(description="Of the last recorded epoch, as are the accuracies.")
+    val_accuracy: float | None
+    test_accuracy: float | None
+    links: Links
+
+    @classmethod
+    def of(cls, job: tables.Job, last: tables.Epoch | None, dashboard_url: str) -> Self:
+        submission_id = next((a.submission_id for a in job.attempts if a.number == job.attempt), None)
+        path = f"/v1/jobs/{job.id}"
+        return cls(
+            id=job.id,
+            name=job.name,
+            state=job.job_state,
+            error=JobError(code=job.error_code, message=job.error_message or "") if job.error_code else None,
+            model=job.model,
+            dataset=job.dataset,
+            spec=job.spec,
+            attempt=job.attempt,
+            submission_id=submission_id,
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+            epochs=job.spec["epochs"],
+            epochs_done=last.epoch if last else 0,
+            learning_rate=last.learning_rate if last else None,
+            val_accuracy=last.val_accuracy if last else None,
+            test_accuracy=last.test_accuracy if last else None,
+            links=Links(
+                self=path,
+                epochs=f"{path}/epochs",
+                lr_history=f"{path}/lr-history",
+                events=f"{path}/events",
+                ray_dashboard=f"{dashboard_url.rstrip('/')}/#/jobs/{submission_id}" if submission_id else None,
+            ),
+        )
+
+
+class JobPage(Schema):
+    """Jobs, newest first."""
+
+    items: list[Job]
+    next_cursor: str | None = Field(description="Goes into `cursor` for the next page; null: this is the last one.")
+
+
+class Epoch(Schema):
+    """One epoch of one trial. `samples` and `iterations` count all branches and retries."""
+
+    method: str
+    trial: int
+    epoch: int
+    attempt: int
+    phase: str = Field(description="warmup or stpt")
+    learning_rate: float
+    train_loss: float | None
+    val_loss: float | None
+    val_accuracy: float
+    test_accuracy: float
+    retries: int
+    iterations: int
+    samples: int
+    evaluation_samples: int
+    seconds: float
+    pretrain_seconds: float
+    main_train_seconds: float
+    recorded_at: datetime
+
+    @classmethod
+    def of(cls, row: tables.Epoch, **more: Any) -> Self:
+        columns = {name: getattr(row, name) for name in Epoch.model_fields if name not in ("method", "trial")}
+        return cls(method=row.trial.run.method, trial=row.trial.number, **columns, **more)
+
+
+class Branch(Schema):
+    """One candidate learning rate of one Pre-train."""
+
+    number: int = Field(description="From 1, over all retries of the epoch.")
+    retry: int
+    learning_rate: float
+    metric: float | None = Field(description="What the branch was judged by; null: not finite.")
+    state: str = Field(description="chosen, lost or diverged")
+    iterations: int
+    samples: int
+    seconds: float
+
+
+class EpochWithBranches(Epoch):
+    branches: list[Branch]
+
+
+class BranchOfEpoch(Branch):
+    method: str
+    trial: int
+    epoch: int
+
+    @classmethod
+    def of(cls, row: tables.Branch) -> Self:
+        epoch = row.epoch_row
+        columns = {name: getattr(row, name) for name in Branch.model_fields}
+        return cls(method=epoch.trial.run.method, trial=epoch.trial.number, epoch=epoch.epoch, **columns)
+
+
+class EpochList(Schema):
+    job_id: str
+    items: list[Epoch]
+
+
+class BranchList(Schema):
+    job_id: str
+    items: list[BranchOfEpoch]
+
+
+class LrStep(Schema):
+    """The learning rate of one epoch, what it was chosen from, and what it led to."""
+
+    method: str
+    trial: int
+    epoch: int
+    phase: str = Field(description="warmup or stpt")
+    learning_rate: float
+    candidates: list[float] = Field(description="The learning rates tried, in order, those of retries included.")
+    val_accuracy: float
+    val_loss: float | None
+    test_accuracy: float
+    samples: int = Field(description="Training samples processed in this epoch, all branches included.")
+    samples_so_far: int = Field(description="The same, of this and all earlier epochs of the trial.")
+    seconds: float
+
+
+class LrHistory(Schema):
+    job_id: str
+    items: list[LrStep]
+
+    @classmethod
+    def of(cls, job_id: str, rows: Sequence[tables.Epoch]) -> Self:
+        so_far: dict[int, int] = {}
+        items = []
+        for row in rows:
+            so_far[row.trial_id] = so_far.get(row.trial_id, 0) + row.samples
+            items.append(
+                LrStep(
+                    method=row.trial.run.method,
+                    trial=row.trial.number,
+                    epoch=row.epoch,
+                    phase=row.phase,
+                    learning_rate=row.learning_rate,
+                    candidates=[branch.learning_rate for branch in row.branches],
+                    val_accuracy=row.val_accuracy,
+                    val_loss=row.val_loss,
+                    test_accuracy=row.test_accuracy,
+                    samples=row.samples,
+                    samples_so_far=so_far[row.trial_id],
+                    seconds=row.seconds,
+                )
+            )
+        return cls(job_id=job_id, items=items)
+
+
+class DatasetFacts(Schema):
+    name: str
+    train_samples: int = Field(description="Validation split included.")
+    test_samples: int
+    classes: int
+    channels: int
+    image_size: int = Field(description="Pixels, square.")
+    can_download: bool
+
+
+class PresetPhase(Schema):
+    preset: str
+    until: float = Field(description="Share of the training after which the phase ends.", examples=[0.475])
+
+
+class LrPreset(Schema):
+    """Factors on the current learning rate, or, for a schedule of presets, its phases."""
+
+    name: str
+    factors: list[float] | None
+    phases: list[PresetPhase] | None
+
+
+class Catalog(Schema):
+    models: list[str]
+    datasets: list[DatasetFacts] = Field(description="Of known size; `image-folder` takes any tree of images beside.")
+    lr_sets: list[LrPreset]
+    optimizers: list[str]
+    metrics: list[str]
+    selectors: list[str]
+
+
+class Health(Schema):
+    status: str = Field(examples=["ok"])
+
+
+class Ray(Schema):
+    """The controller's last look at the cluster."""
+
+    dashboard_url: str
+    trouble: str | None = Field(description="Why Ray cannot be reached at present; null: it can.")
+    cpus: float | None = Field(description="null: Ray has not answered yet.")
+    gpus: float | None
+
+
+class Readiness(Schema):
+    status: str = Field(examples=["ready"])
+    ray: Ray

@@ -1,0 +1,100 @@
+"""Documents and drivers that more than one suite needs. `http` is an httpx.Client on the API (TestClient is one)."""
+
+from typing import Any, Self
+
+import httpx
+
+from service import jobs
+from service.jobs import Claim
+from service.store import Store
+
+
+def spec_document(**changes: Any) -> dict[str, Any]:
+    """A small valid JobSpec as JSON: 3 epochs of LeNet-5 on digits, no warm-up."""
+    return {"model": "lenet5", "dataset": "digits", "epochs": 3, "lr_set": "middle"} | changes
+
+
+def branch_records(*learning_rates: float, chosen: int = 1) -> list[dict[str, Any]]:
+    """One retry of a Pre-train; branch number `chosen` wins."""
+    return [
+        {
+            "number": number,
+            "learning_rate": learning_rate,
+            "metric": 0.5 if number == chosen else 0.4,
+            "state": "chosen" if number == chosen else "lost",
+            "iterations": 2,
+            "samples": 128,
+            "seconds": 0.25,
+        }
+        for number, learning_rate in enumerate(learning_rates, start=1)
+    ]
+
+
+def epoch_record(epoch: int, **changes: Any) -> dict[str, Any]:
+    """A valid EpochRecord as JSON. Accuracies and losses depend on the epoch, so that records can be told apart."""
+    return {
+        "epoch": epoch,
+        "phase": "stpt",
+        "learning_rate": 0.1,
+        "train_loss": 1 / epoch,
+        "val_loss": 1.5 / epoch,
+        "val_accuracy": 1 - 0.5 / epoch,
+        "test_accuracy": 1 - 0.6 / epoch,
+        "iterations": 24,
+        "samples": 1536,
+        "evaluation_samples": 504,
+        "seconds": 2.5,
+        "pretrain_seconds": 0.5,
+        "main_train_seconds": 1.5,
+        "branches": branch_records(0.1, 0.2, 0.05),
+    } | changes
+
+
+class Worker:
+    """The Ray job of one attempt, as the API sees it: the ticket first, then reports, then the outcome."""
+
+    def __init__(self, http: httpx.Client, job_id: str) -> None:
+        self._http, self._path = http, f"/internal/jobs/{job_id}"
+        self.token = ""
+
+    @classmethod
+    def started(cls, http: httpx.Client, claim: Claim) -> Self:
+        worker = cls(http, claim.job_id)
+        worker.token = worker.exchange(claim.ticket).raise_for_status().json()["report_token"]
+        return worker
+
+    def exchange(self, ticket: str) -> httpx.Response:
+        return self._http.post(f"{self._path}/ticket", json={"ticket": ticket})
+
+    def report(self, record: dict[str, Any]) -> httpx.Response:
+        return self._post("epochs", record)
+
+    def finish(self, **outcome: Any) -> httpx.Response:
+        return self._post("outcome", outcome or {"state": "succeeded"})
+
+    def _post(self, what: str, document: dict[str, Any]) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return self._http.post(f"{self._path}/{what}", json=document, headers=headers)
+
+
+def submit(http: httpx.Client, **changes: Any) -> str:
+    """Submit `spec_document(**changes)`; the job's id."""
+    job: dict[str, Any] = http.post("/v1/jobs", json=spec_document(**changes)).raise_for_status().json()
+    return str(job["id"])
+
+
+def claim(store: Store) -> Claim:
+    """The controller's part: an attempt of the oldest waiting job."""
+    claimed = jobs.claim_next(store)
+    assert claimed is not None
+    return claimed
+
+
+def run_to_success(http: httpx.Client, store: Store, **changes: Any) -> str:
+    """A job of three epochs (or `epochs=`), from submission to success; its id."""
+    job_id = submit(http, **changes)
+    worker = Worker.started(http, claim(store))
+    for epoch in range(1, changes.get("epochs", 3) + 1):
+        worker.report(epoch_record(epoch)).raise_for_status()
+    worker.finish().raise_for_status()
+    return job_id

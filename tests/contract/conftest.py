@@ -1,0 +1,41 @@
+"""The API over a Store on SQLite and a fleet that only remembers. The modules take tests.databases as their plugin."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from api.deps import Services
+from service.cluster import Capacity
+from service.store import Store
+
+
+@dataclass
+class FakeFleet:
+    dashboard_url: str = "http://ray.test:8265"
+    capacity: Capacity | None = None
+    trouble: str | None = None
+    wakes: int = 0
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+
+@pytest.fixture
+def fleet() -> FakeFleet:
+    return FakeFleet()
+
+
+@pytest.fixture
+def services(sqlite_store: Store, fleet: FakeFleet, tmp_path: Path) -> Services:
+    return Services(store=sqlite_store, fleet=fleet, data_dir=tmp_path / "data", data_is_local=True)
+
+
+@pytest.fixture
+def client(services: Services) -> Iterator[httpx.Client]:
+    with TestClient(create_app(services), raise_server_exceptions=False) as client:
+        yield client

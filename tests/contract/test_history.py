@@ -1,0 +1,176 @@
+"""Epochs, branches and the learning-rate history."""
+
+import csv
+import io
+
+import httpx
+import pytest
+
+from api.routes.history import prefers_csv
+from service.store import Store
+from tests.builders import Worker, branch_records, claim, epoch_record, run_to_success, submit
+
+pytest_plugins = ["tests.databases"]
+
+FIRST = epoch_record(1, phase="warmup", learning_rate=0.005, branches=[], val_loss=None)
+SECOND = epoch_record(2, learning_rate=0.2, branches=branch_records(0.1, 0.2, 0.05, chosen=2))
+THIRD = epoch_record(  # a retry: everything diverged first
+    3,
+    learning_rate=0.01,
+    retries=1,
+    samples=3000,
+    branches=[
+        branch_records(0.1)[0] | {"state": "diverged", "metric": None},
+        branch_records(0.01)[0] | {"number": 2, "retry": 1},
+    ],
+)
+
+
+@pytest.fixture
+def job_id(client: httpx.Client, sqlite_store: Store) -> str:
+    """A job with three epochs recorded: warm-up, a choice of three, a retry."""
+    job_id = submit(client)
+    worker = Worker.started(client, claim(sqlite_store))
+    for record in (FIRST, SECOND, THIRD):
+        worker.report(record).raise_for_status()
+    return job_id
+
+
+def test_epochs_are_what_was_reported(client: httpx.Client, job_id: str) -> None:
+    answer = client.get(f"/v1/jobs/{job_id}/epochs").json()
+    assert answer["job_id"] == job_id
+    for item, record in zip(answer["items"], (FIRST, SECOND, THIRD), strict=True):
+        assert item.pop("recorded_at").endswith("Z")
+        reported = {"retries": 0} | record | {"method": "stpt", "trial": 1, "attempt": 1}
+        del reported["branches"]
+        assert item == reported
+
+
+def test_one_epoch_with_its_branches(client: httpx.Client, job_id: str) -> None:
+    epoch = client.get(f"/v1/jobs/{job_id}/epochs/3").json()
+    assert (epoch["epoch"], epoch["learning_rate"], epoch["retries"]) == (3, 0.01, 1)
+    assert epoch["branches"] == [{"retry": 0} | branch for branch in THIRD["branches"]]
+    assert client.get(f"/v1/jobs/{job_id}/epochs/1").json()["branches"] == []
+
+
+@pytest.mark.parametrize("epoch", ["4", "2147483647"])
+def test_epoch_that_is_not_there(client: httpx.Client, job_id: str, epoch: str) -> None:
+    response = client.get(f"/v1/jobs/{job_id}/epochs/{epoch}")
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+    assert f"epoch {epoch} " in response.json()["detail"]
+
+
+@pytest.mark.parametrize("epoch", ["0", "-1", "2147483648", "1.5", "last", "%00"])
+def test_epoch_that_is_no_number(client: httpx.Client, job_id: str, epoch: str) -> None:
+    response = client.get(f"/v1/jobs/{job_id}/epochs/{epoch}")
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == ["epoch"]
+    assert client.get(f"/v1/jobs/{job_id}/branches", params={"epoch": "0"}).status_code == 422
+
+
+def test_branches(client: httpx.Client, job_id: str) -> None:
+    items = client.get(f"/v1/jobs/{job_id}/branches").json()["items"]
+    assert [(b["epoch"], b["number"], b["retry"], b["learning_rate"], b["metric"], b["state"]) for b in items] == [
+        (2, 1, 0, 0.1, 0.4, "lost"),
+        (2, 2, 0, 0.2, 0.5, "chosen"),
+        (2, 3, 0, 0.05, 0.4, "lost"),
+        (3, 1, 0, 0.1, None, "diverged"),
+        (3, 2, 1, 0.01, 0.5, "chosen"),
+    ]
+    assert {(b["method"], b["trial"]) for b in items} == {("stpt", 1)}
+    assert client.get(f"/v1/jobs/{job_id}/branches?epoch=3").json()["items"] == items[3:]
+    assert client.get(f"/v1/jobs/{job_id}/branches?epoch=1").json()["items"] == []
+
+
+HISTORY = [  # method, trial, epoch, phase, LR, candidates, val. accuracy and loss, test accuracy, samples, …
+    ("stpt", 1, 1, "warmup", 0.005, [], 0.5, None, 0.4, 1536, 1536, 2.5),
+    ("stpt", 1, 2, "stpt", 0.2, [0.1, 0.2, 0.05], 0.75, 0.75, 0.7, 1536, 3072, 2.5),
+    ("stpt", 1, 3, "stpt", 0.01, [0.1, 0.01], 1 - 0.5 / 3, 0.5, 0.8, 3000, 6072, 2.5),
+]
+COLUMNS = (
+    *("method", "trial", "epoch", "phase", "learning_rate", "candidates"),
+    *("val_accuracy", "val_loss", "test_accuracy", "samples", "samples_so_far", "seconds"),
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "accept"),
+    [("", None), ("", "application/json"), ("", "image/png"), ("?format=json", "text/csv"), ("?format=json", None)],
+)
+def test_lr_history_as_json(client: httpx.Client, job_id: str, query: str, accept: str | None) -> None:
+    headers = {} if accept is None else {"Accept": accept}
+    response = client.get(f"/v1/jobs/{job_id}/lr-history{query}", headers=headers)
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Vary"] == "Accept"
+    answer = response.json()
+    assert answer["job_id"] == job_id
+    assert [tuple(item[column] for column in COLUMNS) for item in answer["items"]] == HISTORY
+
+
+@pytest.mark.parametrize(
+    ("query", "accept"),
+    [("", "text/csv"), ("?format=csv", "application/json"), ("?format=csv", "*/*")],
+)
+def test_lr_history_as_csv(client: httpx.Client, job_id: str, query: str, accept: str) -> None:
+    response = client.get(f"/v1/jobs/{job_id}/lr-history{query}", headers={"Accept": accept})
+    assert response.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert response.headers["Content-Disposition"] == f'attachment; filename="{job_id}-lr-history.csv"'
+    header, *rows = csv.reader(io.StringIO(response.text))
+    assert tuple(header) == COLUMNS
+    assert rows[0] == ["stpt", "1", "1", "warmup", "0.005", "", "0.5", "", "0.4", "1536", "1536", "2.5"]
+    assert rows[1][4:8] == ["0.2", "0.1 0.2 0.05", "0.75", "0.75"]
+    assert [float(row[6]) for row in rows] == [line[6] for line in HISTORY]  # not a digit lost
+
+
+def test_lr_history_of_a_job_that_has_not_begun(client: httpx.Client) -> None:
+    job_id = submit(client)
+    assert client.get(f"/v1/jobs/{job_id}/lr-history").json() == {"job_id": job_id, "items": []}
+    assert client.get(f"/v1/jobs/{job_id}/lr-history?format=csv").text.splitlines() == [",".join(COLUMNS)]
+
+
+def test_unknown_format(client: httpx.Client, job_id: str) -> None:
+    response = client.get(f"/v1/jobs/{job_id}/lr-history?format=xml")
+    (error,) = response.json()["errors"]
+    assert (response.status_code, error["field"], error["value"]) == (422, "format", "xml")
+
+
+ACCEPT = {
+    "": False,
+    "*/*": False,
+    "application/json": False,
+    "text/csv": True,
+    "TEXT/CSV; q=1": True,
+    "text/*": True,
+    "text/csv, application/json": False,  # equal weight: JSON
+    "text/csv;q=0.9, application/json;q=0.8": True,
+    "text/csv;q=0.8, application/json": False,
+    "text/csv;header=present;q=0.9, */*;q=0.1": True,
+    "text/csv;q=0": False,
+    "text/csv;q=0, */*": False,
+    "text/html, text/*;q=0.5, */*;q=0.7": False,
+    "application/*;q=0.2, */*;q=0.6": True,
+    "text/csv;q=much, application/json;q=0.1": False,
+    ";;,,=": False,
+}
+
+
+@pytest.mark.parametrize(("accept", "csv_wins"), ACCEPT.items())
+def test_accept_header(accept: str, csv_wins: bool) -> None:
+    assert prefers_csv(accept) is csv_wins
+
+
+@pytest.mark.parametrize("path", ["", "/epochs", "/epochs/1", "/branches", "/lr-history", "/events"])
+def test_unknown_job(client: httpx.Client, path: str) -> None:
+    for job_id in ("job-0000000000000000", "none", "..%2f", "%F0%9F%90%8C"):
+        response = client.get(f"/v1/jobs/{job_id}{path}")
+        assert (response.status_code, response.json()["code"]) == (404, "not_found")
+        assert response.headers["Content-Type"] == "application/problem+json"
+    for no_id in ("%00", "a%00b", "x" * 101):
+        assert client.get(f"/v1/jobs/{no_id}{path}").status_code == 422
+    assert client.post("/v1/jobs/none/cancel").status_code == 404
+
+
+def test_trials_of_a_job_are_told_apart_from_other_jobs(client: httpx.Client, sqlite_store: Store, job_id: str) -> None:
+    other = run_to_success(client, sqlite_store)
+    assert len(client.get(f"/v1/jobs/{other}/epochs").json()["items"]) == 3
+    assert client.get(f"/v1/jobs/{other}/lr-history").json()["items"][-1]["samples_so_far"] == 3 * 1536

@@ -1,0 +1,189 @@
+"""GET /v1/jobs and its pages, GET and cancel of one job."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Engine, event
+
+from service import jobs
+from service.store import Store
+from tests.builders import Worker, claim, epoch_record, run_to_success, submit
+from tests.contract.conftest import FakeFleet
+
+pytest_plugins = ["tests.databases"]
+
+
+def ids(response: httpx.Response) -> list[str]:
+    return [job["id"] for job in response.raise_for_status().json()["items"]]
+
+
+# --- one job ---------------------------------------------------------------------------------------
+
+
+def test_job_shows_its_progress(client: httpx.Client, sqlite_store: Store) -> None:
+    job_id = submit(client)
+    attempt = claim(sqlite_store)
+    worker = Worker.started(client, attempt)
+    worker.report(epoch_record(1)).raise_for_status()
+    worker.report(epoch_record(2, learning_rate=0.1)).raise_for_status()
+    job = client.get(f"/v1/jobs/{job_id}").json()
+    assert (job["state"], job["attempt"], job["epochs"], job["epochs_done"]) == ("running", 1, 3, 2)
+    assert (job["learning_rate"], job["val_accuracy"], job["test_accuracy"]) == (0.1, 0.75, 0.7)
+    assert job["submission_id"] == attempt.submission_id
+    assert job["links"] == {
+        "self": f"/v1/jobs/{job_id}",
+        "epochs": f"/v1/jobs/{job_id}/epochs",
+        "lr_history": f"/v1/jobs/{job_id}/lr-history",
+        "events": f"/v1/jobs/{job_id}/events",
+        "ray_dashboard": f"http://ray.test:8265/#/jobs/{attempt.submission_id}",
+    }
+    assert job["started_at"].endswith("Z")
+    assert job["finished_at"] is None
+
+
+def test_links_lead_somewhere(client: httpx.Client, sqlite_store: Store) -> None:
+    links = client.get(f"/v1/jobs/{run_to_success(client, sqlite_store)}").json()["links"]
+    for name in ("self", "epochs", "lr_history", "events"):
+        assert client.get(links[name]).status_code == 200
+
+
+def test_failed_job_says_why(client: httpx.Client, sqlite_store: Store) -> None:
+    job_id = submit(client)
+    worker = Worker.started(client, claim(sqlite_store))
+    worker.finish(state="failed", code="diverged", message="every branch of epoch 1 diverged").raise_for_status()
+    job = client.get(f"/v1/jobs/{job_id}").json()
+    assert job["state"] == "failed"
+    assert job["error"] == {"code": "diverged", "message": "every branch of epoch 1 diverged"}
+    assert job["finished_at"].endswith("Z")
+
+
+# --- cancel ----------------------------------------------------------------------------------------
+
+
+def test_cancel_before_it_began(client: httpx.Client, fleet: FakeFleet) -> None:
+    job_id = submit(client)
+    response = client.post(f"/v1/jobs/{job_id}/cancel")
+    assert (response.status_code, response.json()["state"]) == (202, "cancelled")
+    assert client.post(f"/v1/jobs/{job_id}/cancel").json() == response.json()  # again: the same
+    assert fleet.wakes == 3
+
+
+def test_cancel_while_it_runs(client: httpx.Client, sqlite_store: Store) -> None:
+    job_id = submit(client)
+    Worker.started(client, claim(sqlite_store))
+    assert client.post(f"/v1/jobs/{job_id}/cancel").json()["state"] == "cancelling"
+    jobs.confirm_cancelled(sqlite_store, job_id)
+    assert client.post(f"/v1/jobs/{job_id}/cancel").json()["state"] == "cancelled"
+
+
+def test_cancel_after_the_end(client: httpx.Client, sqlite_store: Store) -> None:
+    job_id = run_to_success(client, sqlite_store)
+    response = client.post(f"/v1/jobs/{job_id}/cancel")
+    assert (response.status_code, response.json()["code"]) == (409, "state_conflict")
+    assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "succeeded"
+
+
+# --- the list --------------------------------------------------------------------------------------
+
+
+def test_filters(client: httpx.Client, sqlite_store: Store) -> None:
+    done = run_to_success(client, sqlite_store, name="done")
+    queued = submit(client, name="queued, really", model="resnet18")
+    cancelled = submit(client, name="", model="resnet18")
+    client.post(f"/v1/jobs/{cancelled}/cancel")
+    expected: list[tuple[Any, list[str]]] = [
+        ({}, [cancelled, queued, done]),
+        ({"state": "succeeded"}, [done]),
+        ({"state": ["succeeded", "queued"]}, [queued, done]),
+        ({"state": "succeeded,queued"}, [queued, done]),
+        ({"state": ["succeeded,queued", "cancelled"]}, [cancelled, queued, done]),
+        ({"model": "resnet18"}, [cancelled, queued]),
+        ({"model": "resnet18", "state": "queued"}, [queued]),
+        ({"dataset": "digits"}, [cancelled, queued, done]),
+        ({"dataset": "mnist"}, []),
+        ({"name": "queued, really"}, [queued]),
+        ({"name": "queued"}, []),
+    ]
+    for params, found in expected:
+        assert ids(client.get("/v1/jobs", params=params)) == found, params
+
+
+@pytest.mark.parametrize("limit", [1, 2, 6, 7, 8, 200])
+def test_pages_together_are_the_list(client: httpx.Client, limit: int) -> None:
+    submitted = [submit(client, name=str(number)) for number in range(7)]
+    seen, cursor = [], None
+    while True:
+        params = {"limit": limit} | ({"cursor": cursor} if cursor else {})
+        response = client.get("/v1/jobs", params=params)
+        page, cursor = ids(response), response.json()["next_cursor"]
+        seen += page
+        if cursor is None:
+            break
+        assert len(page) == limit
+        submit(client, name="newer")  # must not move what is still to come
+    assert seen == submitted[::-1]
+
+
+def test_fifty_unless_told(client: httpx.Client) -> None:
+    for _ in range(51):
+        submit(client)
+    response = client.get("/v1/jobs")
+    assert len(ids(response)) == 50
+    assert len(ids(client.get("/v1/jobs", params={"cursor": response.json()["next_cursor"]}))) == 1
+
+
+@contextmanager
+def counted_statements() -> Iterator[list[str]]:
+    statements: list[str] = []
+
+    def count(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        yield statements
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+
+
+def test_list_takes_as_many_queries_for_one_job_as_for_many(client: httpx.Client, sqlite_store: Store) -> None:
+    run_to_success(client, sqlite_store)
+    with counted_statements() as one:
+        client.get("/v1/jobs").raise_for_status()
+    for _ in range(5):
+        run_to_success(client, sqlite_store)
+    with counted_statements() as many:
+        assert len(ids(client.get("/v1/jobs"))) == 6
+    assert len(many) == len(one)
+
+
+# a query, the field that is named
+WRONG_QUERIES = {
+    "?limit=0": "limit",
+    "?limit=201": "limit",
+    "?limit=x": "limit",
+    "?state=done": "state.0",
+    "?state=": "state.0",
+    "?state=queued,done": "state.1",
+    "?stat=queued": "stat",
+    "?cursor=nonsense": "cursor",
+    "?cursor=": "cursor",
+    "?cursor=%C3%A9": "cursor",
+    "?cursor=LTE": "cursor",  # -1
+    f"?cursor={'9' * 201}": "cursor",
+    "?name=%00": "name",
+    "?model=a%00": "model",
+    "?dataset=%00": "dataset",
+    f"?name={'x' * 201}": "name",
+}
+
+
+@pytest.mark.parametrize(("query", "field"), WRONG_QUERIES.items())
+def test_wrong_queries(client: httpx.Client, query: str, field: str) -> None:
+    response = client.get(f"/v1/jobs{query}")
+    assert response.status_code == 422
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert [error["field"] for error in response.json()["errors"]] == [field]

@@ -1,0 +1,117 @@
+"""The OpenAPI document: complete, true to its own examples, and true to what the service does (schemathesis)."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import jsonschema
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from hypothesis import settings
+from schemathesis import Case
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
+from api.app import create_app
+from api.deps import Services
+from service.store import Store
+from tests.builders import run_to_success
+from tests.contract.conftest import FakeFleet
+
+pytest_plugins = ["tests.databases"]
+
+
+@pytest.fixture
+def document(client: httpx.Client) -> dict[str, Any]:
+    document: dict[str, Any] = client.get("/openapi.json").json()
+    return document
+
+
+def walk(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from walk(child)
+
+
+def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    paths = document["paths"].items()
+    return {f"{method.upper()} {path}": operation for path, item in paths for method, operation in item.items()}
+
+
+def test_operations(document: dict[str, Any]) -> None:
+    job = "/v1/jobs/{job_id}"
+    assert set(operations(document)) == {
+        *("POST /v1/jobs", "GET /v1/jobs", f"GET {job}", f"POST {job}/cancel"),
+        *(f"GET {job}/epochs", f"GET {job}/epochs/{{epoch}}", f"GET {job}/branches", f"GET {job}/lr-history"),
+        *(f"GET {job}/events", "GET /v1/catalog", "GET /healthz", "GET /readyz"),
+    }
+    known = {tag["name"] for tag in document["tags"]}
+    for name, operation in operations(document).items():
+        assert operation["summary"], name
+        assert set(operation["tags"]) <= known, name
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    names = document["components"]["schemas"]
+    discriminators = [node["mapping"].values() for node in walk(document) if isinstance(node.get("mapping"), dict)]
+    references = [node["$ref"] for node in walk(document) if isinstance(node.get("$ref"), str)]
+    references += [reference for mapping in discriminators for reference in mapping]
+    assert {"#/components/schemas/JobSpec", "#/components/schemas/Problem"} <= set(references)
+    assert {reference.removeprefix("#/components/schemas/") for reference in references} <= set(names)
+    assert "HTTPValidationError" not in names
+
+
+def test_errors_are_problem_documents(document: dict[str, Any]) -> None:
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for name, operation in operations(document).items():
+        failures = {status: answer for status, answer in operation["responses"].items() if status >= "4"}
+        assert all(answer["content"] == problem for answer in failures.values()), name
+        assert ("422" in failures) == ("/v1/jobs" in name), name
+
+
+def test_examples_are_true(document: dict[str, Any], client: httpx.Client, services: Services) -> None:
+    (services.data_dir / "cifar10").mkdir(parents=True)
+    body = operations(document)["POST /v1/jobs"]["requestBody"]["content"]["application/json"]
+    schema = body["schema"] | {"components": document["components"]}
+    examples = [example["value"] for example in body["examples"].values()]
+    assert len(examples) == 2
+    for example in examples:
+        jsonschema.validate(example, schema)
+        assert client.post("/v1/jobs", json=example).status_code == 202
+
+
+# --- schemathesis ----------------------------------------------------------------------------------
+
+# The document depends on no service; the application under test is handed over with each call.
+schema = schemathesis.openapi.from_dict(create_app(cast(Services, None)).openapi()).exclude(path_regex="/events$")
+
+
+@pytest.fixture(scope="module")
+def lived_in(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FastAPI, str]]:
+    """The application with a job that ran to its end, and the job's id."""
+    folder = tmp_path_factory.mktemp("lived-in")
+    store = Store(f"sqlite:///{shutil.copy(sqlite_template, folder)}")
+    app = create_app(Services(store, FakeFleet(), folder, data_is_local=True))
+    with TestClient(app) as client:
+        yield app, run_to_success(client, store)
+    store.close()
+
+
+@schema.parametrize()
+@settings(max_examples=15)
+def test_service_keeps_its_document(case: Case, lived_in: tuple[FastAPI, str]) -> None:
+    """No server error; no status, media type, header or body that is not documented; wrong input is refused."""
+    # Not every wrong spec or cursor can be told by a schema, so not everything a schema allows is accepted.
+    case.call_and_validate(app=lived_in[0], excluded_checks=[positive_data_acceptance])
+
+
+@schema.include(path_regex="job_id").parametrize()
+@settings(max_examples=5)
+def test_and_with_a_job_that_is_there(case: Case, lived_in: tuple[FastAPI, str]) -> None:
+    app, case.path_parameters["job_id"] = lived_in
+    # With the job's id in place of a wrong one, a request that was made to be refused no longer is.
+    case.call_and_validate(app=app, excluded_checks=[positive_data_acceptance, negative_data_rejection])
