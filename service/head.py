@@ -131,7 +131,9 @@ def _environment(token: str, timeout_s: float) -> dict[str, str]:
     """For every process of the head, drivers and workers of jobs included."""
     # Ray is configured here alone. And it is some twenty Pythons: without cached byte code each of them compiles all
     # that it imports, and the head takes 45 s to start instead of 8.
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k != "PYTHONDONTWRITEBYTECODE"}
+    # FORERUN_ variables (a database URL with its password, say) are no business of jobs.
+    foreign = ("RAY_", "FORERUN_", "PYTHONDONTWRITEBYTECODE")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return inherited | {
         "PYTHONPATH": os.pathsep.join(filter(None, [PACKAGES, inherited.get("PYTHONPATH")])),
         "RAY_AUTH_MODE": "token",

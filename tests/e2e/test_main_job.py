@@ -1,0 +1,229 @@
+"""The main job on the real thing: HTTP in, Ray trains, SQL holds every branch, history comes out."""
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from sqlalchemy import select
+
+from forerun.client import ApiError
+from service.store import Store
+from service.tables import Attempt, Epoch, Run, Trial
+from tests.e2e.service import Service, descendants, wait_until
+
+DIGITS: dict[str, Any] = {
+    "name": "end to end",
+    "model": "lenet5",
+    "dataset": "digits",
+    "global_batch_size": 64,
+    "epochs": 3,
+    "workers": 2,
+    "seed": 7,
+    "lr_set": {"learning_rates": [0.2, 0.1, 0.05, 0.02, 0.01]},
+    "warmup": {"epochs": 1},
+    "pretrain": {"iterations": 3},
+}
+
+
+def run(service: Service, spec: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Submit, follow the events to the end: (the job, its events)."""
+    with service.client as client:
+        job = client.submit(spec)
+        events = list(client.events(job["id"]))
+        return client.job(job["id"]), events
+
+
+@pytest.fixture(scope="module")
+def finished(service: Service) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    return run(service, DIGITS)
+
+
+def test_a_job_runs_from_submission_to_success(finished: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+    job, events = finished
+    assert job["state"] == "succeeded", job["error"]
+    assert job["epochs_done"] == 3
+    assert [event["number"] for event in events] == list(range(1, len(events) + 1))
+    states = [event["state"] for event in events if event["kind"] == "state"]
+    assert states == ["queued", "submitting", "running", "succeeded"]
+    assert [event["epoch"] for event in events if event["kind"] == "epoch"] == [1, 2, 3]
+
+
+def test_sql_has_every_branch_and_the_best_was_chosen(
+    service: Service, finished: tuple[dict[str, Any], list[dict[str, Any]]]
+) -> None:
+    store = Store(f"sqlite:///{service.home / 'forerun.db'}")
+    with store.read() as session:
+        epochs = session.scalars(
+            select(Epoch).join(Trial).join(Run).where(Run.job_id == finished[0]["id"]).order_by(Epoch.epoch)
+        ).all()
+        assert [(epoch.epoch, epoch.phase, len(epoch.branches)) for epoch in epochs] == [
+            (1, "warmup", 0),
+            (2, "stpt", 5),
+            (3, "stpt", 5),
+        ]
+        current = 0.1
+        for epoch in epochs[1:]:
+            chosen = [branch for branch in epoch.branches if branch.state == "chosen"]
+            assert len(chosen) == 1
+            assert chosen[0].learning_rate == epoch.learning_rate
+            assert [branch.learning_rate for branch in epoch.branches] == [0.2, 0.1, 0.05, 0.02, 0.01]
+            assert chosen[0].metric == max(branch.metric for branch in epoch.branches if branch.metric is not None)
+            ties = [branch.learning_rate for branch in epoch.branches if branch.metric == chosen[0].metric]
+            assert abs(math.log(epoch.learning_rate / current)) == min(abs(math.log(rate / current)) for rate in ties)
+            # 1293 samples in batches of 64: 20 iterations; 5 branches of 3, then 17 of Main-train
+            assert epoch.iterations == 5 * 3 + 17
+            assert epoch.samples == (5 * 3 + 17) * 64
+            assert epoch.evaluation_samples == 5 * 144 + 144 + 360
+            current = epoch.learning_rate
+    store.close()
+
+
+def test_history_is_queryable(service: Service, finished: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+    job_id = finished[0]["id"]
+    with service.client as client:
+        history = client.lr_history(job_id)
+        rows = list(csv.DictReader(io.StringIO(client.lr_history_csv(job_id))))
+        branches = client.branches(job_id, epoch=2)
+    assert [step["epoch"] for step in history] == [1, 2, 3]
+    assert history[0]["learning_rate"] == 0.005
+    assert [float(row["learning_rate"]) for row in rows] == [step["learning_rate"] for step in history]
+    assert len(branches) == 5
+
+
+def test_the_ray_job_is_named_after_the_attempt_and_carries_the_job_id_alone(
+    service: Service, finished: tuple[dict[str, Any], list[dict[str, Any]]]
+) -> None:
+    job_id = finished[0]["id"]
+    headers = {"Authorization": f"Bearer {service.token}"}
+    answer = httpx.get(f"{service.dashboard_url}/api/jobs/{job_id}-a1", headers=headers)
+    wait_until(lambda: answer.json()["status"] == "SUCCEEDED" or httpx.get(answer.url, headers=headers), 60)
+    entrypoint = answer.json()["entrypoint"]
+    assert entrypoint.endswith(f"-m workers.job {job_id}")
+    assert entrypoint.split()[1:] == ["-m", "workers.job", job_id]
+    assert httpx.get(f"{service.dashboard_url}/api/jobs/").status_code == 401
+
+
+def test_no_live_secret_lies_in_rays_files(
+    service: Service, finished: tuple[dict[str, Any], list[dict[str, Any]]]
+) -> None:
+    """Ray writes a job's environment into its logs: what stands there, the ticket, has been used up."""
+    headers = {"Authorization": f"Bearer {service.token}"}
+    details = httpx.get(f"{service.dashboard_url}/api/jobs/{finished[0]['id']}-a1", headers=headers).json()
+    ticket = details["runtime_env"]["env_vars"]["FORERUN_TICKET"]
+    answer = httpx.post(f"{service.url}/internal/jobs/{finished[0]['id']}/ticket", json={"ticket": ticket})
+    assert (answer.status_code, answer.json()["code"]) == (403, "stale_attempt")
+    assert ticket not in (service.home / "service.log").read_text()
+    assert service.token not in (service.home / "service.log").read_text()
+
+
+def test_the_same_seed_gives_the_same_history(
+    service: Service, finished: tuple[dict[str, Any], list[dict[str, Any]]]
+) -> None:
+    again, _ = run(service, DIGITS)
+    assert again["state"] == "succeeded"
+
+    def outcome(job_id: str) -> list[tuple[float, ...]]:
+        with service.client as client:
+            metrics = [branch["metric"] for branch in client.branches(job_id)]
+            steps = client.lr_history(job_id)
+        return [tuple(metrics), *[(s["learning_rate"], s["val_loss"], s["test_accuracy"]) for s in steps]]
+
+    assert outcome(again["id"]) == outcome(finished[0]["id"])
+
+
+def test_a_training_that_fails_says_why_and_keeps_its_epochs(service: Service) -> None:
+    phases = [
+        {"first_epoch": 1, "lr_set": {"learning_rates": [0.05]}},
+        {"first_epoch": 2, "lr_set": {"learning_rates": [1e6, 5e5]}},
+    ]
+    spec = DIGITS | {"workers": 1, "warmup": {"epochs": 0}, "lr_set": {"phases": phases}}
+    job, _ = run(service, spec | {"pretrain": {"iterations": 10, "max_retries": 0}})
+    assert job["state"] == "failed"
+    assert job["error"]["code"] == "diverged"
+    assert "epoch 2: every branch diverged" in job["error"]["message"]
+    assert "choose smaller learning rates" in job["error"]["message"]
+    assert job["epochs_done"] == 1
+
+
+def test_a_broken_image_fails_the_job_with_its_name(service: Service, tmp_path: Path) -> None:
+    job, _ = run(service, DIGITS | {"model": "resnet18-cifar", "global_batch_size": 2, "dataset": broken_tree(service)})
+    assert job["state"] == "failed"
+    assert "broken.png" in job["error"]["message"]
+
+
+def broken_tree(service: Service) -> dict[str, Any]:
+    import numpy as np
+    from PIL import Image
+
+    facts = psutil.Process(service.process.pid).environ()
+    root = Path(facts["FORERUN_DATA_DIR"]) / f"broken-tree-{service.process.pid}"
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(24):
+                Image.fromarray(np.full((16, 16, 3), number * 8, np.uint8)).save(folder / f"{number}.png")
+    (root / "train" / "a" / "broken.png").write_bytes(b"\x89PNG no image")
+    return {"name": "image-folder", "path": root.name, "image_size": 16}
+
+
+def test_a_running_job_can_be_cancelled(service: Service) -> None:
+    with service.client as client:
+        job = client.submit(DIGITS | {"epochs": 5000})
+        for event in client.events(job["id"]):
+            if event["kind"] == "epoch" and event["epoch"] == 2:
+                client.cancel(job["id"])
+        ended = client.job(job["id"])
+    assert ended["state"] == "cancelled"
+    assert 2 <= ended["epochs_done"] < 5000
+    headers = {"Authorization": f"Bearer {service.token}"}
+    details = httpx.get(f"{service.dashboard_url}/api/jobs/{job['id']}-a1", headers=headers).json()
+    assert details["status"] == "STOPPED"
+    with pytest.raises(ApiError) as refused, service.client as client:
+        client.submit(DIGITS | {"workers": 64})
+    assert refused.value.code == "not_enough_workers"
+    assert "2 CPUs" in refused.value.detail
+
+
+def test_everything_listens_on_loopback_alone(service: Service) -> None:
+    addresses = {
+        connection.laddr.ip
+        for process in descendants(service.process.pid)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert addresses
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_lenet5_on_fashion_mnist(service: Service, real_data: Path) -> None:
+    spec = {
+        "model": "lenet5",
+        "dataset": "fashion-mnist",
+        "global_batch_size": 512,
+        "epochs": 3,
+        "workers": 2,
+        "lr_set": "narrow",
+    }
+    job, _ = run(service, spec)
+    assert job["state"] == "succeeded", job["error"]
+    with service.client as client:
+        history = client.lr_history(job["id"])
+        assert [len(step["candidates"]) for step in history] == [8, 8, 8]
+        assert len(client.branches(job["id"])) == 24
+    assert job["test_accuracy"] > 0.6
+
+
+def test_attempts_keep_only_hashes_of_secrets(service: Service, finished: Any) -> None:
+    store = Store(f"sqlite:///{service.home / 'forerun.db'}")
+    with store.read() as session:
+        attempt = session.scalars(select(Attempt).where(Attempt.job_id == finished[0]["id"])).one()
+    store.close()
+    assert attempt.ticket_hash is None
+    assert attempt.token_hash is not None
+    assert len(attempt.token_hash) == 64
