@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -76,6 +77,9 @@ def main() -> None:
         )
         controller.start()
         stack.callback(controller.stop)
+        # uvicorn raises the signal that ended it once more; from here it ends this block, and all it holds, in order
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        signal.signal(signal.SIGINT, lambda *_: sys.exit())
         print(_banner(facts), flush=True)
         server.run(sockets=[listener])
 

@@ -51,6 +51,9 @@ class InvalidInput(ForerunError, ValueError):
         super().__init__("; ".join(f"{e.field}: {e.message}" for e in errors))
         self.errors = tuple(errors)
 
+    def __reduce__(self) -> tuple[Any, ...]:  # Ray pickles what a worker raises
+        return type(self), (self.errors,)
+
 
 class UnsupportedMediaType(ForerunError):
     code, status, title = "unsupported_media_type", 415, "Unsupported media type"

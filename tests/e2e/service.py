@@ -35,9 +35,13 @@ class Service:
         """End the service and wait until none of its processes is left."""
         family = descendants(self.process.pid)
         self.process.send_signal(signal_number)
-        self.process.wait(timeout=60)
-        gone, alive = psutil.wait_procs(family, timeout=60)
+        exit_code = self.process.wait(timeout=60)
+        _, alive = psutil.wait_procs(family, timeout=60)
         assert not alive, [process.cmdline() for process in alive]
+        if signal_number != signal.SIGKILL:
+            assert exit_code == 0
+            assert not (self.home / "service.json").exists()
+            assert not (self.home / "ray-token").exists()
 
 
 def descendants(pid: int) -> list[psutil.Process]:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from PIL import Image
 from sqlalchemy import select
 
 from forerun.client import ApiError
@@ -150,26 +151,18 @@ def test_a_training_that_fails_says_why_and_keeps_its_epochs(service: Service) -
     assert job["epochs_done"] == 1
 
 
-def test_a_broken_image_fails_the_job_with_its_name(service: Service, tmp_path: Path) -> None:
-    job, _ = run(service, DIGITS | {"model": "resnet18-cifar", "global_batch_size": 2, "dataset": broken_tree(service)})
-    assert job["state"] == "failed"
-    assert "broken.png" in job["error"]["message"]
-
-
-def broken_tree(service: Service) -> dict[str, Any]:
-    import numpy as np
-    from PIL import Image
-
-    facts = psutil.Process(service.process.pid).environ()
-    root = Path(facts["FORERUN_DATA_DIR"]) / f"broken-tree-{service.process.pid}"
+def test_a_broken_image_fails_the_job_with_its_name(service: Service, data_dir: Path) -> None:
+    root = data_dir / "broken-tree"
     for split in ("train", "test"):
         for name in ("a", "b"):
-            folder = root / split / name
-            folder.mkdir(parents=True)
+            (root / split / name).mkdir(parents=True)
             for number in range(24):
-                Image.fromarray(np.full((16, 16, 3), number * 8, np.uint8)).save(folder / f"{number}.png")
+                Image.new("RGB", (16, 16), (number * 8, 0, 0)).save(root / split / name / f"{number}.png")
     (root / "train" / "a" / "broken.png").write_bytes(b"\x89PNG no image")
-    return {"name": "image-folder", "path": root.name, "image_size": 16}
+    dataset = {"name": "image-folder", "path": root.name, "image_size": 16}
+    job, _ = run(service, DIGITS | {"model": "resnet18-cifar", "global_batch_size": 2, "dataset": dataset})
+    assert (job["state"], job["error"]["code"]) == ("failed", "training_failed")
+    assert "broken.png" in job["error"]["message"]
 
 
 def test_a_running_job_can_be_cancelled(service: Service) -> None:

@@ -1,0 +1,24 @@
+"""Fixtures for every test."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.catalog import require_files
+from service.errors import DatasetMissing
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with MNIST, Fashion-MNIST and CIFAR-10; FORERUN_REQUIRE_DATA=1 makes their absence a failure."""
+    without = pytest.fail if os.environ.get("FORERUN_REQUIRE_DATA") == "1" else pytest.skip
+    if "FORERUN_DATA_DIR" not in os.environ:
+        without("FORERUN_DATA_DIR is not set: get_datasets.py DIR fetches what it should name")
+    folder = Path(os.environ["FORERUN_DATA_DIR"])
+    try:
+        for name in ("mnist", "fashion-mnist", "cifar10"):
+            require_files(name, folder)
+    except DatasetMissing as error:
+        without(f"{error}; get_datasets.py {folder} fetches them")
+    return folder

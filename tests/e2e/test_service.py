@@ -1,0 +1,103 @@
+"""The service as a process: several on one machine, kill -9 in the middle of a job, PostgreSQL, the demo."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from service.store import epochs_of
+from tests.databases import Postgres
+from tests.e2e.service import Service, running_service, wait_until
+
+pytest_plugins = ["tests.databases"]
+
+SPEC: dict[str, Any] = {
+    "model": "lenet5",
+    "dataset": "digits",
+    "epochs": 40,
+    "workers": 1,
+    "lr_set": {"learning_rates": [0.1, 0.05]},
+}
+
+
+def test_a_killed_service_takes_its_jobs_up_again_on_postgresql(
+    service: Service, tmp_path: Path, postgres: Postgres
+) -> None:
+    """Beside the first service, on a database server: `kill -9` in mid-job, a new start, and the job ends well."""
+    with postgres.database() as store:
+        url = store.url.render_as_string(hide_password=False)
+        job_id = _survive_a_kill(service, tmp_path / "home", FORERUN_DATABASE_URL=url, FORERUN_RAY_NUM_CPUS="1")
+        with store.read() as session:
+            epochs = epochs_of(session, job_id)
+            assert [epoch.epoch for epoch in epochs] == list(range(1, 41))
+            assert {epoch.attempt for epoch in epochs} == {2}
+
+
+def _survive_a_kill(service: Service, home: Path, **environment: str) -> str:
+    with running_service(home, **environment) as second:
+        assert second.url != service.url
+        assert second.dashboard_url != service.dashboard_url
+        other = httpx.get(f"{second.dashboard_url}/api/jobs/", headers={"Authorization": f"Bearer {service.token}"})
+        assert other.status_code == 403  # the token of one opens nothing at the other
+        with second.client as client:
+            job_id = client.submit(SPEC)["id"]
+            next(e for e in client.events(job_id) if e["kind"] == "epoch" and e["epoch"] == 3)
+        second.stop(signal.SIGKILL)
+    assert httpx.get(f"{service.url}/readyz").status_code == 200
+    with running_service(home, **environment) as second, second.client as client:
+        job = client.wait(job_id)
+        states = [event["state"] for event in client.events(job_id) if event["kind"] == "state"]
+    assert job["state"] == "succeeded", job["error"]
+    assert job["attempt"] == 2
+    assert states == ["queued", "submitting", "running", "recovering", "submitting", "running", "succeeded"]
+    return job_id
+
+
+def test_a_home_has_one_service(service: Service) -> None:
+    environment = {**os.environ, "FORERUN_HOME": str(service.home)}
+    second = subprocess.run(
+        [sys.executable, "-m", "api"], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert second.returncode == 1
+    assert second.stderr.strip() == (
+        f"forerun: another service runs with the home {service.home}; stop it or set FORERUN_HOME"
+    )
+    assert (service.home / "service.json").exists()
+
+
+def test_the_demo_leaves_results_and_nothing_running(tmp_path: Path) -> None:
+    before = {process.pid for process in psutil.process_iter()}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("FORERUN_", "RAY_"))}
+    demo = subprocess.Popen(
+        [Path(sys.executable).with_name("forerun"), "demo"],
+        env={**environment, "FORERUN_HOME": str(tmp_path / "home")},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    output, _ = demo.communicate(timeout=280)
+    assert demo.returncode == 0, output
+    *rows, last = output.splitlines()
+    result = json.loads(last)
+    assert set(result) == {"job_id", "test_accuracy", "lr_history", "seconds"}
+    assert result["test_accuracy"] > 0.9
+    assert len(result["lr_history"]) >= 8
+    assert result["job_id"] in "\n".join(rows)
+
+    def strays() -> list[psutil.Process]:
+        return [p for p in psutil.process_iter() if p.pid not in before and str(tmp_path) in _environment_of(p)]
+
+    wait_until(lambda: not strays(), 10)
+
+
+def _environment_of(process: psutil.Process) -> str:
+    try:
+        return str(process.environ())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return ""
