@@ -31,7 +31,7 @@ class BranchRecord(Frozen):
 class EpochRecord(Frozen):
     """One epoch of one trial. `samples` counts every training sample processed, all branches included."""
 
-    method: str = Field("stpt", min_length=1, max_length=50)
+    method: str = Field("stpt", max_length=50, pattern=r"^[a-z0-9-]+$")
     trial: int = Field(1, ge=1, lt=2**31)
     epoch: int = Field(ge=1, lt=2**31)
     phase: Literal["warmup", "stpt"]

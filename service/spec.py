@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from service.catalog import DATASETS, MODELS
 from service.errors import FieldError
@@ -292,10 +293,17 @@ class JobSpec(Frozen):
 
 def field_errors(error: ValidationError) -> list[FieldError]:
     """Pydantic's errors with paths as the user wrote them: union tags left out, indices in brackets."""
-    return [
-        FieldError(_path(e["loc"]) or "body", _shown(e["input"]), e["msg"].removeprefix("Value error, "))
-        for e in error.errors(include_url=False)
-    ]
+    return [_field_error(details) for details in error.errors(include_url=False)]
+
+
+def _field_error(details: ErrorDetails) -> FieldError:
+    value, message = details["input"], details["msg"].removeprefix("Value error, ")
+    if details["type"] == "union_tag_invalid":  # `dataset: nope`, or {name: nope}
+        context = details["ctx"]
+        value, message = context["tag"], f"must be one of {context['expected_tags']}"
+    if details["type"] == "union_tag_not_found":
+        message = "the keys do not tell its kind; add one of its required keys"
+    return FieldError(_path(details["loc"]) or "body", _shown(value), message)
 
 
 _TAGS = {
@@ -319,6 +327,8 @@ def _path(loc: tuple[int | str, ...]) -> str:
 
 def _shown(value: Any) -> Any:
     """The value as it goes into an error: JSON, and short."""
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
     if isinstance(value, str):
         return value if len(value) <= 200 else value[:200] + "…"
     if value is None or (isinstance(value, int) and abs(value) < 2**63):

@@ -18,7 +18,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.orm import Session, selectinload
 
 import migrations
@@ -70,10 +70,6 @@ class Store:
 
     def connect(self) -> Connection:
         return self._writer.connect()
-
-    def ping(self) -> None:
-        with self._engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -221,14 +217,16 @@ def branches_of(session: Session, job_id: str, epoch: int | None = None) -> Sequ
 
 def latest_epochs(session: Session, job_ids: Sequence[str]) -> dict[str, Epoch]:
     """The newest epoch of each job's STPT trial, by job id."""
-    query = (
-        select(Run.job_id, Epoch)
-        .join(Trial, Trial.run_id == Run.id)
-        .join(Epoch, Epoch.trial_id == Trial.id)
+    last = (
+        select(Run.job_id, Epoch.trial_id, func.max(Epoch.epoch).label("epoch"))
+        .join(Trial, Trial.id == Epoch.trial_id)
+        .join(Run, Run.id == Trial.run_id)
         .where(Run.job_id.in_(job_ids), Run.method == "stpt")
-        .order_by(Epoch.epoch)
+        .group_by(Run.job_id, Epoch.trial_id)
+        .subquery()
     )
-    return {row.job_id: row.Epoch for row in session.execute(query)}
+    same = (Epoch.trial_id == last.c.trial_id) & (Epoch.epoch == last.c.epoch)
+    return {row[0]: row[1] for row in session.execute(select(last.c.job_id, Epoch).join(last, same))}
 
 
 def events_after(session: Session, job_id: str, number: int, limit: int = 500) -> Sequence[Event]:
