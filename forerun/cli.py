@@ -1,0 +1,225 @@
+"""The command line. Exit codes: 0 done; 1 the service refused, or the job did not succeed; 2 wrong usage; 130 Ctrl-C.
+
+What was asked for goes to standard output, hints and errors to standard error.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from typer.core import TyperGroup
+
+from forerun import demo as demo_
+from forerun import display
+from forerun.answers import Job
+from forerun.client import DEFAULT_URL, Client, raise_unless_succeeded
+from service.errors import ForerunError
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.yaml"
+
+
+class _Commands(TyperGroup):
+    """Errors that are meant for the user end a command with a sentence instead of a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ForerunError as error:
+            _say(f"forerun: {error}")
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Distributed learning-rate search as a service.",
+)
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, as `forerun jobs` lists it.")]
+SpecFile = Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="A spec, YAML or JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
+
+
+@app.callback()
+def connect(
+    ctx: typer.Context,
+    url: Annotated[str, typer.Option(envvar="FORERUN_URL", help="Where the service is.")] = DEFAULT_URL,
+) -> None:
+    try:
+        ctx.obj = ctx.with_resource(Client(url))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--url") from None
+
+
+@app.command()
+def submit(
+    ctx: typer.Context,
+    file: SpecFile,
+    watch_: Annotated[bool, typer.Option("--watch", help="Show it live until it ends.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a job; prints its id."""
+    job = _client(ctx).submit(read_spec(file))
+    if watch_:
+        _watch(ctx, job, as_json)
+    else:
+        _print_json(job) if as_json else typer.echo(job["id"])
+        _say(f"Watch it with: {_command(ctx, 'watch', job['id'])}")
+
+
+@app.command()
+def watch(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """Show a job live until it ends. Ctrl-C leaves the job running. With --json: its events, one a line."""
+    _watch(ctx, _client(ctx).job(job_id), as_json)
+
+
+@app.command("jobs")
+def list_jobs(
+    ctx: typer.Context,
+    state: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    model: Annotated[str | None, typer.Option()] = None,
+    dataset: Annotated[str | None, typer.Option()] = None,
+    name: Annotated[str | None, typer.Option(help="The whole name, exactly.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    found = _client(ctx).jobs(state=state or (), model=model, dataset=dataset, name=name, page_size=min(limit, 200))
+    jobs = list(islice(found, limit))
+    _print_json(jobs) if as_json else typer.echo(display.job_table(jobs))
+
+
+@app.command()
+def show(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """Show a job: its facts, and a row for each epoch."""
+    client = _client(ctx)
+    job = client.job(job_id)
+    if as_json:
+        _print_json(job)
+    else:
+        display.show(job, client.epochs(job_id), client.branches(job_id), _console())
+
+
+@app.command()
+def cancel(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """Ask for the end of a job."""
+    job = _client(ctx).cancel(job_id)
+    _print_json(job) if as_json else typer.echo(f"{job['id']} {job['state']}")
+
+
+class HistoryFormat(StrEnum):
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+@app.command()
+def lr_history(
+    ctx: typer.Context,
+    job_id: JobId,
+    format_: Annotated[HistoryFormat, typer.Option("--format")] = HistoryFormat.TABLE,
+) -> None:
+    """The learning rate of every epoch."""
+    client = _client(ctx)
+    match format_:
+        case HistoryFormat.TABLE:
+            typer.echo(display.lr_table(client.lr_history(job_id)))
+        case HistoryFormat.CSV:
+            typer.echo(client.lr_history_csv(job_id), nl=False)
+        case HistoryFormat.JSON:
+            _print_json(client.lr_history(job_id))
+
+
+@app.command()
+def serve() -> None:
+    """Run the service, with Ray if it has no cluster to use, until Ctrl-C. Its settings are variables FORERUN_…"""
+    os.execv(sys.executable, [sys.executable, "-m", "api"])  # noqa: S606 - our own module
+
+
+@app.command()
+def demo(
+    file: SpecFile = EXAMPLE,
+    home: Annotated[
+        Path, typer.Option(envvar="FORERUN_HOME", file_okay=False, help="Where the demo keeps its files.")
+    ] = Path(".forerun/demo"),
+) -> None:
+    """Start a service, train one job on it, end it. The last line printed is the result as JSON."""
+    typer.echo(json.dumps(demo_.run(read_spec(file), home, _console())))
+
+
+def read_spec(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file, as JSON would have it. Raises typer.BadParameter; says what is wrong."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        # JSON is YAML but for details, such as tabs that indent
+        document = json.loads(text) if file.suffix == ".json" else yaml.load(text, _Loader)  # noqa: S506 - it is safe
+        document = json.loads(json.dumps(document))  # what YAML can say and JSON cannot fails here
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, TypeError) as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error}", param_hint="FILE") from None
+    if not isinstance(document, dict):
+        raise typer.BadParameter(f"{file} must hold fields (model: lenet5, …), see {EXAMPLE}", param_hint="FILE")
+    return document
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values as YAML 1.2 and JSON read them. PyYAML alone takes 5e-4 for a text, and 2024-01-01 for a date."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}
+
+
+for _tag, _pattern in {
+    "null": r"null|~|",
+    "bool": r"true|false",
+    "int": r"[-+]?(0|[1-9][0-9]*)",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?",
+}.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_pattern})$"), None)
+
+
+def _watch(ctx: typer.Context, job: Job, as_json: bool) -> None:
+    client, job_id = _client(ctx), job["id"]
+    try:
+        if as_json:
+            for event in client.events(job_id):
+                print(json.dumps(event), flush=True)
+        else:
+            display.follow(job, client.events(job_id), _console())
+    except KeyboardInterrupt:
+        _say(f"\n{job_id} goes on. Watch it again with: {_command(ctx, 'watch', job_id)}")
+        _say(f"End it with: {_command(ctx, 'cancel', job_id)}")
+        raise typer.Exit(130) from None
+    raise_unless_succeeded(client.job(job_id))
+
+
+def _client(ctx: typer.Context) -> Client:
+    client: Client = ctx.obj
+    return client
+
+
+def _command(ctx: typer.Context, *words: str) -> str:
+    url = _client(ctx).base_url
+    return " ".join(["forerun", *([] if url == DEFAULT_URL else ["--url", url]), *words])
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False)
+
+
+def _print_json(value: Job | Sequence[Any]) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def _say(text: str) -> None:
+    typer.echo(display.clean(text), err=True)

@@ -1,0 +1,255 @@
+"""The Python client of the service.
+
+ForerunError
+├── ServiceUnreachable   nothing answers, or the connection was lost and did not come back
+├── ApiError             the service refused: its code, status, detail and field errors
+└── JobFailed            a job ended, but did not succeed
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx
+from httpx_sse import SSEError, connect_sse
+
+from forerun.answers import TERMINAL, BranchOfEpoch, Epoch, Event, Job, JobPage, LrStep
+from service.errors import FieldError, ForerunError
+from service.spec import JobSpec
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0)  # seconds before each retry: a restart of the service takes 20
+RETRIES = 2  # of a single request; the stream of events takes all of PAUSES
+SILENCE_S = 60.0  # without a byte, a stream of events is dead: the service sends something every 15 s
+
+
+class ServiceUnreachable(ForerunError):
+    code, status, title = "service_unreachable", 503, "The service cannot be reached"
+
+
+class JobFailed(ForerunError):
+    code, title = "job_failed", "The job did not succeed"
+
+
+class ApiError(ForerunError):
+    """The service refused. `code` is stable (service/errors.py), `errors` has one entry a wrong field."""
+
+    # The service has a class for each code; here one class carries any of them.
+    code: str  # type: ignore[misc]
+    status: int  # type: ignore[misc]
+    title: str  # type: ignore[misc]
+
+    def __init__(self, status: int, code: str, title: str, detail: str, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.title, self.errors = status, code, title, tuple(errors)
+
+    def __str__(self) -> str:
+        """The detail, or one line a wrong field: its path, the value given, what is wrong."""
+        return "\n".join([f"{self.title}:", *map(_line, self.errors)]) if self.errors else self.detail
+
+    @classmethod
+    def of(cls, response: httpx.Response) -> Self:
+        """From an answer that was read in full: a problem document (RFC 9457), or what something else sent."""
+        try:
+            problem = response.json()
+            errors = [FieldError(e["field"], e["value"], e["message"]) for e in problem.get("errors", [])]
+            return cls(response.status_code, problem["code"], problem["title"], problem["detail"], errors)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return cls.unexpected(response, f"{response.status_code} {response.reason_phrase}".strip())
+
+    @classmethod
+    def unexpected(cls, response: httpx.Response, what: str) -> Self:
+        detail = f"{response.url} answered {what}, which is not what Forerun would say; is this the service's URL?"
+        return cls(response.status_code, "unexpected_answer", "Unexpected answer", detail)
+
+
+def _line(error: FieldError) -> str:
+    if error.message == "Field required":  # the value would be the object that lacks the field
+        return f"  {error.field}: {error.message}"
+    return f"  {error.field} = {json.dumps(error.value, ensure_ascii=False)}: {error.message}"
+
+
+def raise_unless_succeeded(job: Job) -> None:
+    """Raise JobFailed, saying why, when a job that has ended did not succeed."""
+    if job["state"] != "succeeded":
+        why = f" ({job['error']['code']}): {job['error']['message']}" if job["error"] else ""
+        raise JobFailed(f"{job['id']} {'was ' if job['state'] == 'cancelled' else ''}{job['state']}{why}")
+
+
+class Client:
+    """A connection to the service at `base_url`; close it, or use it in a `with`.
+
+    Every method raises `ApiError` when the service refuses and `ServiceUnreachable` when it does not answer. A request
+    whose answer was lost is sent again, at growing intervals: every call of the API may be repeated. `timeout` is in
+    seconds, of one try. `ValueError` when `base_url` is not an http URL.
+    """
+
+    def __init__(
+        self, base_url: str = DEFAULT_URL, timeout: float = 30.0, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        try:
+            url = httpx.URL(base_url)
+        except httpx.InvalidURL:
+            url = httpx.URL()
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError(f"{base_url!r} is not the URL of a service; write it like {DEFAULT_URL}")
+        self.base_url = base_url
+        self._timeout = timeout
+        # trust_env: no proxy and no .netrc between us and the address that we were given
+        self._http = httpx.Client(base_url=url, timeout=timeout, trust_env=False, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # --- jobs ----------------------------------------------------------------------------------------
+
+    def submit(self, spec: JobSpec | Mapping[str, Any], idempotency_key: str | None = None) -> Job:
+        """Submit a job. The same key and spec again give the same job; without a key, each call has its own."""
+        document = spec.model_dump_json() if isinstance(spec, JobSpec) else json.dumps(dict(spec))
+        headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key or uuid4().hex}
+        job: Job = self._json("POST", "/v1/jobs", headers=headers, content=document)
+        return job
+
+    def job(self, job_id: str) -> Job:
+        job: Job = self._json("GET", _path(job_id))
+        return job
+
+    def jobs(
+        self,
+        *,
+        state: str | Sequence[str] = (),
+        model: str | None = None,
+        dataset: str | None = None,
+        name: str | None = None,
+        page_size: int = 50,
+    ) -> Iterator[Job]:
+        """Jobs that match, newest first; pages are fetched as they are needed."""
+        params: dict[str, Any] = {"state": state, "model": model, "dataset": dataset, "name": name, "limit": page_size}
+        params = {key: value for key, value in params.items() if value}
+        while True:
+            page: JobPage = self._json("GET", "/v1/jobs", params=params)
+            yield from page["items"]
+            if page["next_cursor"] is None:
+                return
+            params["cursor"] = page["next_cursor"]
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask for the job's end; it is `cancelled` once Ray has confirmed it. Asking again changes nothing."""
+        job: Job = self._json("POST", _path(job_id, "cancel"))
+        return job
+
+    def wait(self, job_id: str) -> Job:
+        """The job, once it has ended: succeeded, failed or cancelled."""
+        for _ in self.events(job_id):
+            pass
+        return self.job(job_id)
+
+    # --- what its training did -----------------------------------------------------------------------
+
+    def epochs(self, job_id: str) -> list[Epoch]:
+        items: list[Epoch] = self._json("GET", _path(job_id, "epochs"))["items"]
+        return items
+
+    def branches(self, job_id: str, epoch: int | None = None) -> list[BranchOfEpoch]:
+        """Every branch of every Pre-train, or of one epoch's."""
+        params = {} if epoch is None else {"epoch": epoch}
+        items: list[BranchOfEpoch] = self._json("GET", _path(job_id, "branches"), params=params)["items"]
+        return items
+
+    def lr_history(self, job_id: str) -> list[LrStep]:
+        """The learning rate of every epoch."""
+        items: list[LrStep] = self._json("GET", _path(job_id, "lr-history"), params={"format": "json"})["items"]
+        return items
+
+    def lr_history_csv(self, job_id: str) -> str:
+        """The same as CSV, with a header line; the candidates share one cell, separated by spaces."""
+        return self._answer("GET", _path(job_id, "lr-history"), params={"format": "csv"}).text
+
+    def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
+        """What happens to the job, as it happens, from event number `after` + 1 to that of its terminal state.
+
+        A stream that breaks is taken up again behind the last event, so none is lost and none comes twice; raises
+        when the service has not come back after all of PAUSES.
+        """
+        self.job(job_id)  # no service there, or no such job: that is told at once, below it would be waited for
+        last, lost = after, 0
+        while True:
+            try:
+                for event in self._stream(job_id, last):
+                    last, lost = event["number"], 0
+                    yield event
+                return
+            except (ServiceUnreachable, ApiError) as error:
+                if error.status < 500 or lost == len(PAUSES):
+                    raise
+            time.sleep(PAUSES[lost])
+            lost += 1
+
+    def _stream(self, job_id: str, after: int) -> Iterator[Event]:
+        """The events of one connection. Returns after the last event that the job will ever have, else raises."""
+        timeout = httpx.Timeout(self._timeout, read=SILENCE_S)
+        headers = {"Last-Event-ID": str(after)}
+        try:
+            with connect_sse(self._http, "GET", _path(job_id, "events"), headers=headers, timeout=timeout) as source:
+                response = source.response
+                if response.status_code == 204:
+                    return  # the job has ended, and `after` was its last event
+                if not response.is_success:
+                    response.read()
+                    raise ApiError.of(response)
+                for sent in source.iter_sse():
+                    if not sent.data:
+                        continue  # a sign of life
+                    event: Event = json.loads(sent.data)
+                    yield event
+                    if event["kind"] == "state" and event["state"] in TERMINAL:
+                        return
+        except SSEError:
+            raise ApiError.unexpected(response, "with something other than events") from None
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        raise self._unreachable("it ended the stream of events")
+
+    # --- shared --------------------------------------------------------------------------------------
+
+    def _json(self, method: str, path: str, **request: Any) -> Any:
+        response = self._answer(method, path, **request)
+        try:
+            return response.json()
+        except ValueError:
+            raise ApiError.unexpected(response, "with something other than JSON") from None
+
+    def _answer(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """The answer, which is a success."""
+        for pause in (*PAUSES[:RETRIES], None):
+            try:
+                response = self._http.request(method, path, **request)
+            except httpx.RequestError as error:
+                # Nobody listens: no use in asking again. Anything else may have cost us the answer alone.
+                if pause is None or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    raise self._unreachable(error) from error
+                time.sleep(pause)
+            else:
+                break
+        if not response.is_success:
+            raise ApiError.of(response)
+        return response
+
+    def _unreachable(self, why: object) -> ServiceUnreachable:
+        return ServiceUnreachable(
+            f"no answer from {self.base_url} ({str(why) or type(why).__name__}); start the service with "
+            "`forerun serve`, or, if it runs elsewhere, give its URL with --url or FORERUN_URL"
+        )
+
+
+def _path(job_id: str, *more: str) -> str:
+    return "/".join(["/v1/jobs", quote(job_id, safe=""), *more])

@@ -1,0 +1,177 @@
+"""`forerun demo`: a service of its own, one job over HTTP, shown live; then everything is ended.
+
+The service runs in a session of its own, so that Ctrl-C reaches this process alone, which then ends it in order.
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from forerun.answers import Job
+from forerun.client import Client, ServiceUnreachable, raise_unless_succeeded
+from forerun.display import follow
+from service.errors import ForerunError
+
+COMMAND = [sys.executable, "-m", "api"]
+START_S, STOP_S = 180.0, 60.0  # Ray takes 8 s on a good day, both to start and to end
+POLL_S = 0.1
+LOG_LINES = 20
+# Settings of the user's own service that would make the demo's one work on its jobs or in its cluster.
+NOT_OURS = ("FORERUN_API_URL", "FORERUN_DATABASE_URL", "FORERUN_RAY_ADDRESS", "FORERUN_RAY_TOKEN")
+
+
+class DemoFailed(ForerunError):
+    code, title = "demo_failed", "The demo failed"
+
+
+class Ready(TypedDict):
+    """What the service writes to `<home>/service.json` when it is ready."""
+
+    pid: int
+    url: str
+    docs_url: str
+    dashboard_url: str
+    dashboard_token_file: str | None
+
+
+class Result(TypedDict):
+    """`lr_history`: the chosen learning rate of each epoch; `seconds`: from the submit to the terminal state."""
+
+    job_id: str
+    test_accuracy: float | None
+    lr_history: list[float]
+    seconds: float
+
+
+def run(spec: Mapping[str, Any], home: Path, console: Console) -> Result:
+    """Train `spec` on a service of its own, whose files stay in `home`; nothing runs any more when this returns.
+
+    Raises DemoFailed when the service does not start, JobFailed when the job does not succeed, ApiError when the spec
+    is refused. SIGTERM and SIGHUP end it as Ctrl-C does.
+    """
+    with _exit_on(signal.SIGTERM, signal.SIGHUP):
+        with service(home, console) as ready, Client(ready["url"]) as client:
+            console.print(f"API              {ready['docs_url']}", soft_wrap=True)
+            dashboard = f"{ready['dashboard_url']} (its token is in {ready['dashboard_token_file']})"
+            console.print(f"Ray's dashboard  {dashboard}", soft_wrap=True)
+            began = time.monotonic()
+            job = _train(client, client.submit(spec), console)
+            seconds = time.monotonic() - began
+            history = client.lr_history(job["id"])
+        raise_unless_succeeded(job)
+        console.print(f"Test accuracy {job['test_accuracy']:.4f} after {job['epochs']} epochs in {seconds:.0f} s.")
+        console.print(f"To see it again: FORERUN_HOME={shlex.quote(str(home))} forerun serve", soft_wrap=True)
+        console.print(f"      and then:  {ready['url']}{job['links']['self']}", soft_wrap=True)
+        return {
+            "job_id": job["id"],
+            "test_accuracy": job["test_accuracy"],
+            "lr_history": [step["learning_rate"] for step in history],
+            "seconds": round(seconds, 2),
+        }
+
+
+def _train(client: Client, job: Job, console: Console) -> Job:
+    """The job once it has ended; if that is not to be, it is cancelled: the next demo must not go on with it."""
+    try:
+        follow(job, client.events(job["id"]), console)
+        return client.job(job["id"])
+    except BaseException:
+        with contextlib.suppress(ForerunError):
+            client.cancel(job["id"])
+        raise
+
+
+@contextlib.contextmanager
+def service(home: Path, console: Console) -> Iterator[Ready]:
+    """A service with its files in `home`, ready to be used; on leaving it is ended. Raises DemoFailed."""
+    console.print(f"Starting the service; its files and its log are in {home} …", soft_wrap=True)
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file, log = home / "service.json", home / "service.log"
+    try:
+        with FileLock(home / "service.lock", timeout=0):  # a service holds it as long as it runs
+            file.unlink(missing_ok=True)  # of a service that was killed: in a container ours may get the same pid
+    except Timeout:
+        raise DemoFailed(f"a service runs in {home} already; end it, or choose another --home") from None
+    environment = {key: value for key, value in os.environ.items() if key not in NOT_OURS}
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            COMMAND,
+            env=environment | {"FORERUN_HOME": str(home)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield _wait_until_ready(process, file, log)
+    except ServiceUnreachable:
+        raise _failed(process, log, "does not answer any more") from None
+    finally:
+        try:
+            if process.poll() is None:
+                console.print("Ending the service …")
+        finally:  # nobody may be there to read that
+            _stop(process)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], file: Path, log: Path) -> Ready:
+    deadline = time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < deadline:
+        ready = _read(file)
+        if ready is not None and ready["pid"] == process.pid:
+            return ready
+        time.sleep(POLL_S)
+    raise _failed(process, log, f"was not ready within {START_S:g} s")
+
+
+def _failed(process: subprocess.Popen[bytes], log: Path, what: str) -> DemoFailed:
+    """Why, and the end of the service's log. `what`: the matter, unless it has ended."""
+    code = process.poll()
+    why = what if code is None else f"ended with exit code {code}"
+    tail = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+    return DemoFailed("\n".join([f"the service {why}; the end of its log, {log}:", *(f"  {line}" for line in tail)]))
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=STOP_S)
+    finally:
+        if process.poll() is None:  # it hangs, or somebody lost patience: a second Ctrl-C
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _read(file: Path) -> Ready | None:
+    try:
+        ready: Ready = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    return ready
+
+
+@contextlib.contextmanager
+def _exit_on(*signals: signal.Signals) -> Iterator[None]:
+    """These signals become SystemExit, so that every `finally` is run."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
