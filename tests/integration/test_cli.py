@@ -1,0 +1,240 @@
+"""The command line as a process of its own, against a real server; the test plays the controller and the Ray job."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+
+import httpx
+import pytest
+import uvicorn
+from typer.testing import CliRunner
+
+from api.app import create_app
+from api.deps import Services
+from forerun import client as client_module
+from forerun.cli import app
+from forerun.client import Client
+from service.cluster import Capacity
+from service.store import Store
+from tests.builders import Worker, branch_records, claim, epoch_record, run_to_success, spec_document, submit
+
+pytest_plugins = ["tests.databases"]
+
+FORERUN = str(Path(sys.executable).with_name("forerun"))
+DEADLINE = 30  # seconds
+
+
+class Fleet:
+    """Tells the test when there is something to do."""
+
+    dashboard_url = "http://ray.test:8265"
+    capacity = Capacity(cpus=2, gpus=0)
+    trouble = None
+
+    def __init__(self) -> None:
+        self.woken: Queue[None] = Queue()
+
+    def wake(self) -> None:
+        self.woken.put(None)
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    return Fleet()
+
+
+@pytest.fixture
+def services(sqlite_store: Store, fleet: Fleet, tmp_path: Path) -> Services:
+    return Services(store=sqlite_store, fleet=fleet, data_dir=tmp_path / "data", data_is_local=True)
+
+
+@contextmanager
+def serving(services: Services, port: int = 0) -> Iterator[int]:
+    """A server in a thread, and its port. It listens before it is started, so there is nothing to wait for; it ends
+    at once, streams that somebody still reads are cut."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        config = uvicorn.Config(create_app(services), log_level="critical", timeout_graceful_shutdown=0)
+        server = uvicorn.Server(config)
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(DEADLINE)
+
+
+@pytest.fixture
+def http(services: Services) -> Iterator[httpx.Client]:
+    with serving(services) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE) as http:
+        yield http
+
+
+@pytest.fixture
+def spec_file(tmp_path: Path) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text("name: from the command line\nmodel: lenet5\ndataset: digits\nepochs: 2\nlr_set: middle\n")
+    return path
+
+
+@contextmanager
+def start(http: httpx.Client, *words: str) -> Iterator[subprocess.Popen[str]]:
+    pipe = subprocess.PIPE
+    environment = os.environ | {"FORERUN_URL": str(http.base_url), "COLUMNS": "80"}
+    with subprocess.Popen([FORERUN, *words], env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # when the test failed; otherwise it has ended
+
+
+def run(http: httpx.Client, *words: str) -> tuple[int, str, str]:
+    """The same without a process of its own, where that makes no difference: (exit code, output, errors)."""
+    result = CliRunner().invoke(app, words, env={"FORERUN_URL": str(http.base_url), "COLUMNS": "80"})
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_submit_and_watch(http: httpx.Client, fleet: Fleet, services: Services, spec_file: Path) -> None:
+    with start(http, "submit", str(spec_file), "--watch") as process:
+        fleet.woken.get(timeout=DEADLINE)
+        claimed = claim(services.store)
+        worker = Worker.started(http, claimed)
+        worker.report(epoch_record(1, phase="warmup", learning_rate=0.005, branches=[])).raise_for_status()
+        worker.report(epoch_record(2, learning_rate=0.2, branches=branch_records(0.1, 0.2, chosen=2)))
+        worker.finish().raise_for_status()
+        out, err = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, err) == (0, "")
+    assert out.splitlines() == [
+        f"{claimed.job_id}: lenet5 on digits, 1 worker, batch 64, seed 0 (from the command line)",
+        "epoch  phase   learning rate  val acc  test acc   seconds",
+        "    each branch: learning rate val_accuracy (* chosen)",
+        "queued",
+        "submitting",
+        "running",
+        "  1/2  warmup          0.005   0.5000    0.4000       2.5",
+        "  2/2  stpt              0.2   0.7500    0.7000       2.5",
+        "     0.1 0.4000  *0.2 0.5000",
+        "succeeded",
+    ]
+    code, shown, _ = run(http, "show", claimed.job_id)
+    assert code == 0
+    assert shown.splitlines()[-5:] == [line for line in out.splitlines()[1:] if line.startswith(" ") or "phase" in line]
+
+
+def test_a_job_that_fails_under_watch(http: httpx.Client, services: Services) -> None:
+    job_id = submit(http)
+    worker = Worker.started(http, claim(services.store))
+    worker.finish(state="failed", code="diverged", message="every branch diverged").raise_for_status()
+    code, out, err = run(http, "watch", job_id)
+    assert (code, out.splitlines()[-1]) == (1, "failed")
+    assert err == f"forerun: {job_id} failed (diverged): every branch diverged\n"
+
+
+def test_ctrl_c_leaves_the_job_running(http: httpx.Client, services: Services) -> None:
+    job_id = submit(http)
+    Worker.started(http, claim(services.store))
+    with start(http, "watch", job_id) as process:
+        assert process.stdout is not None
+        assert any(line == "running\n" for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130
+    assert f"{job_id} goes on. Watch it again with: forerun --url {http.base_url} watch {job_id}\n" in err
+    assert "Traceback" not in err
+    assert http.get(f"/v1/jobs/{job_id}").json()["state"] == "running"
+
+
+@pytest.mark.parametrize("words", [["jobs"], ["watch", "{job}"]])
+def test_a_reader_who_has_gone_ends_it_in_silence(http: httpx.Client, services: Services, words: list[str]) -> None:
+    job_id = run_to_success(http, services.store)
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    environment = os.environ | {"FORERUN_URL": str(http.base_url)}
+    command = [FORERUN, *(word.format(job=job_id) for word in words)]
+    try:
+        done = subprocess.run(command, env=environment, stdout=write_end, stderr=subprocess.PIPE, timeout=DEADLINE)
+    finally:
+        os.close(write_end)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_every_other_command(http: httpx.Client, services: Services, spec_file: Path, tmp_path: Path) -> None:
+    done = run_to_success(http, services.store)
+    code, out, err = run(http, "submit", str(spec_file))
+    waiting = out.strip()
+    assert (code, err) == (0, f"Watch it with: forerun --url {http.base_url} watch {waiting}\n")
+    assert run(http, "cancel", waiting) == (0, f"{waiting} cancelled\n", "")
+    assert run(http, "cancel", done)[0] == 1
+    assert [line.split()[:2] for line in run(http, "jobs")[1].splitlines()[1:]] == [
+        [waiting, "cancelled"],
+        [done, "succeeded"],
+    ]
+    assert run(http, "jobs", "--state", "succeeded")[1].count("job-") == 1
+    csv = http.get(f"/v1/jobs/{done}/lr-history", params={"format": "csv"})
+    code, out, _ = run(http, "lr-history", done, "--format", "csv")
+    assert out == csv.text.replace("\r\n", "\n")  # as the runner reads it
+    history = json.loads(run(http, "lr-history", done, "--format", "json")[1])
+    assert history == http.get(f"/v1/jobs/{done}/lr-history").json()["items"]
+
+
+def test_a_refused_spec(http: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text(json.dumps(spec_document(epochs=0, model="lenet", lr_set={"factors": [1, -2]})))
+    code, out, err = run(http, "submit", str(tmp_path / "spec.json"))
+    assert (code, out) == (1, "")
+    assert err.splitlines() == [
+        "forerun: Invalid input:",
+        '  model = "lenet": no model of this name; did you mean lenet5 or alexnet or googlenet?',
+        "  epochs = 0: Input should be greater than or equal to 1",
+        "  lr_set.factors[1] = -2: Input should be greater than 0",
+    ]
+
+
+def test_a_client_outlives_a_restart_of_the_service(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "PAUSES", (0.05,) * 200)
+    with serving(services) as port:
+        client = Client(f"http://127.0.0.1:{port}")
+        job_id = client.submit(spec_document(epochs=1))["id"]
+        events = client.events(job_id)
+        assert [next(events)["number"]] == [1]
+    finished: Queue[None] = Queue()
+
+    def work() -> None:
+        with (
+            serving(services, port),
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE) as http,
+        ):
+            worker = Worker.started(http, claim(services.store))
+            worker.report(epoch_record(1)).raise_for_status()
+            worker.finish().raise_for_status()
+            finished.get(timeout=DEADLINE)
+
+    thread = Thread(target=work)
+    thread.start()
+    try:
+        rest = list(events)
+        assert [event["number"] for event in rest] == [2, 3, 4, 5]
+        assert [event.get("state", "epoch") for event in rest] == ["submitting", "running", "epoch", "succeeded"]
+        assert list(client.events(job_id, after=5)) == []
+        assert client.wait(job_id)["test_accuracy"] == epoch_record(1)["test_accuracy"]
+    finally:
+        finished.put(None)
+        thread.join(DEADLINE)
+        client.close()
+
+
+def test_the_same_key_gives_the_same_job_over_many_pages(http: httpx.Client) -> None:
+    with Client(str(http.base_url)) as client:
+        first = client.submit(spec_document(), idempotency_key="once")["id"]
+        assert client.submit(spec_document(), idempotency_key="once")["id"] == first
+        others = [client.submit(spec_document(name="other"))["id"] for _ in range(4)]
+        assert [job["id"] for job in client.jobs(page_size=2)] == [*reversed(others), first]
+        assert [job["id"] for job in client.jobs(name="other", state=["queued"], page_size=3)] == others[::-1]
+        assert client.epochs(first) == client.branches(first) == client.lr_history(first) == []

@@ -1,0 +1,36 @@
+"""What the client promises of the answers is what the service gives."""
+
+from typing import Any, get_type_hints
+
+import pytest
+
+from api import schemas
+from forerun import answers
+from service.records import EpochRecord
+from service.states import TERMINAL
+
+
+@pytest.mark.parametrize(
+    ("promised", "given"),
+    [
+        (answers.Job, schemas.Job),
+        (answers.JobError, schemas.JobError),
+        (answers.JobPage, schemas.JobPage),
+        (answers.Links, schemas.Links),
+        (answers.Epoch, schemas.Epoch),
+        (answers.Branch, schemas.Branch),
+        (answers.BranchOfEpoch, schemas.BranchOfEpoch),
+        (answers.LrStep, schemas.LrStep),
+    ],
+)
+def test_keys_are_those_of_the_api(promised: Any, given: Any) -> None:
+    assert set(get_type_hints(promised)) == set(given.model_fields)
+
+
+def test_an_epoch_event_is_the_record_with_its_attempt() -> None:
+    about_the_event = {"number", "kind", "created_at"}
+    assert set(get_type_hints(answers.EpochEvent)) == {*EpochRecord.model_fields, "attempt", *about_the_event}
+
+
+def test_terminal_states_are_those_of_the_service() -> None:
+    assert answers.TERMINAL == TERMINAL

@@ -1,0 +1,266 @@
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from forerun import cli
+from forerun.client import Client
+from tests.unit.forerun.service_double import (
+    Script,
+    Step,
+    answer,
+    branch,
+    epoch_event,
+    job,
+    problem,
+    sent,
+    state_event,
+    stream,
+    succeeded,
+)
+
+SPEC = {"model": "lenet5", "dataset": "digits", "epochs": 3, "lr_set": "middle"}
+EPOCH = epoch_event(2, 1, branch(1, 0.1, 0.5, "chosen"))
+EVENTS = [state_event(1, "queued"), EPOCH]
+
+
+class Forerun:
+    """The command line, over a scripted service."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+        self.script = Script()
+
+    def __call__(self, *words: str, answers: list[Step] | None = None, env: dict[str, str] | None = None) -> Result:
+        self.script = Script(*(answers or []))
+        self._patch.setattr(cli, "Client", partial(Client, transport=self.script))
+        return CliRunner().invoke(cli.app, words, env=env)
+
+
+@pytest.fixture
+def forerun(monkeypatch: pytest.MonkeyPatch) -> Forerun:
+    monkeypatch.delenv("FORERUN_URL", raising=False)
+    return Forerun(monkeypatch)
+
+
+@pytest.fixture
+def spec_file(tmp_path: Path) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text("model: lenet5\ndataset: digits\nepochs: 3\nlr_set: middle\n")
+    return path
+
+
+def test_submit_prints_the_id_alone_and_the_hint_elsewhere(forerun: Forerun, spec_file: Path) -> None:
+    result = forerun("submit", str(spec_file), answers=[answer(job(), 202)])
+    assert (result.exit_code, result.stdout) == (0, "job-1\n")
+    assert result.stderr == "Watch it with: forerun watch job-1\n"
+    assert json.loads(forerun.script.requests[0].content) == SPEC
+
+
+def test_submit_as_json(forerun: Forerun, spec_file: Path) -> None:
+    result = forerun("submit", str(spec_file), "--json", answers=[answer(job(), 202)])
+    assert json.loads(result.stdout) == job()
+
+
+def test_submit_and_watch_until_success(forerun: Forerun, spec_file: Path) -> None:
+    parts = [sent(event) for event in (*EVENTS, state_event(3, "succeeded"))]
+    result = forerun(
+        "submit",
+        str(spec_file),
+        "--watch",
+        answers=[answer(job(), 202), answer(job()), stream(*parts), answer(succeeded())],
+    )
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "job-1: lenet5 on digits, 2 workers, batch 64, seed 0"
+    assert lines[3:] == [
+        "queued",
+        "  1/3  stpt              0.1   0.7500    0.7000       2.5",
+        "    *0.1 0.5000",
+        "succeeded",
+    ]
+
+
+def test_watch_of_a_job_that_fails_exits_1_and_says_why(forerun: Forerun) -> None:
+    error = {"code": "diverged", "message": "every branch diverged in epoch 2"}
+    end = state_event(3, "failed", **error)
+    failed = job(state="failed", error=error)
+    answers = [answer(job()), answer(job()), stream(*map(sent, [*EVENTS, end])), answer(failed)]
+    result = forerun("watch", "job-1", answers=answers)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1] == "failed"
+    assert result.stderr == "forerun: job-1 failed (diverged): every branch diverged in epoch 2\n"
+
+
+def test_watch_as_json_has_an_event_a_line(forerun: Forerun) -> None:
+    events = [*EVENTS, state_event(3, "cancelled")]
+    answers = [answer(job()), answer(job()), stream(*map(sent, events)), answer(job(state="cancelled"))]
+    result = forerun("watch", "job-1", "--json", answers=answers)
+    assert [json.loads(line) for line in result.stdout.splitlines()] == events
+    assert (result.exit_code, result.stderr) == (1, "forerun: job-1 was cancelled\n")
+
+
+def test_ctrl_c_in_watch_leaves_the_job_and_says_how_to_go_on(forerun: Forerun) -> None:
+    events = stream(sent(EVENTS[0]), KeyboardInterrupt())
+    url = "http://somewhere:8123"
+    result = forerun("--url", url, "watch", "job-1", answers=[answer(job()), answer(job()), events])
+    assert result.exit_code == 130
+    assert f"job-1 goes on. Watch it again with: forerun --url {url} watch job-1\n" in result.stderr
+    assert f"End it with: forerun --url {url} cancel job-1\n" in result.stderr
+    assert [request.method for request in forerun.script.requests] == ["GET"] * 3
+
+
+def test_jobs_as_a_table_with_filters_and_a_limit(forerun: Forerun) -> None:
+    page = answer({"items": [job(id="job-3"), job(id="job-2"), job(id="job-1")], "next_cursor": "more"})
+    words = "jobs --state running --state queued --model lenet5 --dataset digits --name n --limit 2".split()
+    result = forerun(*words, answers=[page])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["job", "job-3", "job-2"]
+    query = "state=running&state=queued&model=lenet5&dataset=digits&name=n&limit=2"
+    assert forerun.script.asked == [f"GET /v1/jobs?{query}"]
+
+
+def test_jobs_as_json(forerun: Forerun) -> None:
+    result = forerun("jobs", "--json", answers=[answer({"items": [job()], "next_cursor": None})])
+    assert json.loads(result.stdout) == [job()]
+
+
+def test_show(forerun: Forerun) -> None:
+    branches = [{**b, "method": "stpt", "trial": 1, "epoch": 1} for b in EPOCH["branches"]]
+    lists = [answer({"job_id": "job-1", "items": items}) for items in ([EPOCH], branches)]
+    result = forerun("show", "job-1", answers=[answer(succeeded()), *lists])
+    assert result.exit_code == 0
+    assert "    epochs         3 of 3\n" in result.stdout
+    assert result.stdout.endswith("  1/3  stpt              0.1   0.7500    0.7000       2.5\n    *0.1 0.5000\n")
+    assert json.loads(forerun("show", "job-1", "--json", answers=[answer(job())]).stdout) == job()
+
+
+def test_cancel(forerun: Forerun) -> None:
+    cancelling = job(state="cancelling")
+    result = forerun("cancel", "job-1", answers=[answer(cancelling, 202)])
+    assert (result.exit_code, result.stdout) == (0, "job-1 cancelling\n")
+    assert forerun.script.asked == ["POST /v1/jobs/job-1/cancel"]
+    assert json.loads(forerun("cancel", "job-1", "--json", answers=[answer(cancelling, 202)]).stdout) == cancelling
+
+
+def test_lr_history_in_its_three_formats(forerun: Forerun) -> None:
+    step = {
+        "method": "stpt",
+        "trial": 1,
+        "epoch": 1,
+        "phase": "stpt",
+        "learning_rate": 0.085,
+        "candidates": [0.1, 0.085],
+        "val_accuracy": 0.75,
+        "val_loss": None,
+        "test_accuracy": 0.7,
+        "samples": 1536,
+        "samples_so_far": 1536,
+        "seconds": 2.5,
+    }
+    steps = answer({"job_id": "job-1", "items": [step]})
+    assert forerun("lr-history", "job-1", answers=[steps]).stdout == (
+        "epoch  phase  learning rate  of  val acc  test acc  samples so far  seconds\n"
+        "1      stpt   0.085          2   0.7500   0.7000    1536            2.5\n"
+    )
+    steps = answer({"job_id": "job-1", "items": [step]})
+    assert json.loads(forerun("lr-history", "job-1", "--format", "json", answers=[steps]).stdout) == [step]
+    csv = httpx.Response(200, headers={"Content-Type": "text/csv"}, content=b"epoch,phase\r\n1,stpt\r\n")
+    result = forerun("lr-history", "job-1", "--format", "csv", answers=[csv])
+    assert result.stdout_bytes == b"epoch,phase\r\n1,stpt\r\n"
+
+
+def test_the_url_comes_from_the_option_or_the_environment(forerun: Forerun) -> None:
+    page = {"items": [], "next_cursor": None}
+    forerun("jobs", answers=[answer(page)], env={"FORERUN_URL": "http://one:1"})
+    assert forerun.script.requests[0].url.netloc == b"one:1"
+    forerun("--url", "http://two:2", "jobs", answers=[answer(page)], env={"FORERUN_URL": "http://one:1"})
+    assert forerun.script.requests[0].url.netloc == b"two:2"
+
+
+def test_a_refusal_exits_1_with_a_line_a_field(forerun: Forerun, spec_file: Path) -> None:
+    errors = [{"field": "epochs", "value": 0, "message": "too\x1b[2J few"}]
+    refusal = problem(422, "invalid_input", "Invalid input", "epochs: too few", errors=errors)
+    result = forerun("submit", str(spec_file), answers=[refusal])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "forerun: Invalid input:\n  epochs = 0: too\ufffd[2J few\n"
+
+
+def test_no_service_exits_1_and_says_how_to_start_it(forerun: Forerun) -> None:
+    result = forerun("jobs", answers=[httpx.ConnectError("[Errno 111] Connection refused")])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("forerun: no answer from http://127.0.0.1:8000 ([Errno 111] Connection refused);")
+    assert "`forerun serve`" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["submit", "submit /does/not/exist.yaml", "jobs --limit 0", "lr-history job-1 --format xml", "--url nowhere jobs"],
+)
+def test_wrong_usage_exits_2(forerun: Forerun, words: str) -> None:
+    result = forerun(*words.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Error: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("spec.yaml", b"model: [lenet5\nepochs: 3\n", "line 2, column 7"),
+        ("spec.json", b'{"model": "lenet5",}', "line 1 column 20"),
+        ("spec.yaml", b"- lenet5\n", "must hold fields"),
+        ("spec.yaml", b"", "must hold fields"),
+        ("spec.yaml", b"\xff\xfe", "can't decode byte 0xff"),
+        ("spec.yaml", b"model: !!python/object:os.system x\n", "could not determine a constructor"),
+        ("spec.yaml", b"epochs: !!set {a, b}\n", "not JSON serializable"),
+        ("spec.yaml", b"a: &a [*a]\n", "Circular reference"),
+    ],
+)
+def test_a_file_that_is_no_spec_exits_2_and_says_why(
+    forerun: Forerun, tmp_path: Path, name: str, content: bytes, why: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    result = forerun("submit", str(tmp_path / name))
+    assert result.exit_code == 2
+    assert why in result.stderr
+    assert str(tmp_path / name) in result.stderr
+
+
+def test_yaml_is_read_as_people_mean_it(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yml"
+    path.write_text("a: [5e-4, .5, 1., -3, true, null, ~, on, 2024-01-01, 1_000, 1:30]\nb:\nc: '5'\n")
+    plain = ["on", "2024-01-01", "1_000", "1:30"]
+    assert cli.read_spec(path) == {"a": [0.0005, 0.5, 1.0, -3, True, None, None, *plain], "b": None, "c": "5"}
+
+
+def test_json_may_be_indented_with_tabs(tmp_path: Path) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text('{\n\t"epochs": 3\n}')
+    assert cli.read_spec(path) == {"epochs": 3}
+
+
+def test_serve_becomes_the_service(forerun: Forerun, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(os, "execv", lambda path, words: calls.append((path, words)))
+    assert forerun("serve").exit_code == 0
+    assert calls == [(sys.executable, [sys.executable, "-m", "api"])]
+
+
+@pytest.mark.parametrize("command", [[], ["submit"], ["watch"], ["jobs"], ["demo"]])
+def test_help(command: list[str]) -> None:
+    result = CliRunner().invoke(cli.app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage: ")
+
+
+def test_an_error_of_our_own_is_not_hidden(forerun: Forerun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.display, "job_table", lambda jobs: 1 / 0)
+    result = forerun("jobs", answers=[answer({"items": [], "next_cursor": None})])
+    assert isinstance(result.exception, ZeroDivisionError)

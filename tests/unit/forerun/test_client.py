@@ -1,0 +1,278 @@
+import json
+from itertools import pairwise
+
+import httpx
+import pytest
+
+from forerun import client as client_module
+from forerun.client import PAUSES, ApiError, Client, JobFailed, ServiceUnreachable, raise_unless_succeeded
+from service.errors import ForerunError
+from service.spec import JobSpec, PresetLrSet
+from tests.unit.forerun.service_double import (
+    Script,
+    answer,
+    branch,
+    epoch_event,
+    job,
+    problem,
+    sent,
+    state_event,
+    stream,
+    succeeded,
+)
+
+SPEC = {"model": "lenet5", "dataset": "digits", "epochs": 3, "lr_set": "middle"}
+REFUSED = httpx.ConnectError("[Errno 111] Connection refused")
+CUT = httpx.RemoteProtocolError("Server disconnected without sending a response.")
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that were taken, in seconds; nobody waits."""
+    taken: list[float] = []
+    monkeypatch.setattr(client_module.time, "sleep", taken.append)
+    return taken
+
+
+# --- requests ----------------------------------------------------------------------------------------
+
+
+def test_submit_sends_the_spec_with_a_key_of_its_own_each_time() -> None:
+    script = Script(answer(job(), 202), answer(job(), 202))
+    with Client(transport=script) as client:
+        assert client.submit(SPEC)["id"] == "job-1"
+        client.submit(SPEC)
+    assert script.asked == ["POST /v1/jobs", "POST /v1/jobs"]
+    assert json.loads(script.requests[0].content) == SPEC
+    assert script.requests[0].headers["Content-Type"] == "application/json"
+    keys = [request.headers["Idempotency-Key"] for request in script.requests]
+    assert len(set(keys)) == 2
+    assert all(keys)
+
+
+def test_submit_takes_a_job_spec_and_a_key() -> None:
+    spec = JobSpec(model="lenet5", dataset={"name": "digits"}, epochs=3, lr_set=PresetLrSet(name="middle"))
+    script = Script(answer(job(), 202))
+    Client(transport=script).submit(spec, idempotency_key="mine")
+    assert JobSpec.model_validate_json(script.requests[0].content) == spec
+    assert script.requests[0].headers["Idempotency-Key"] == "mine"
+
+
+def test_a_submit_whose_answer_was_lost_is_sent_again_with_the_same_key(pauses: list[float]) -> None:
+    script = Script(CUT, httpx.ReadTimeout("timed out"), answer(job(), 202))
+    assert Client(transport=script).submit(SPEC)["id"] == "job-1"
+    first, second, third = script.requests
+    assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"] == third.headers["Idempotency-Key"]
+    assert first.content == third.content
+    assert pauses == [0.5, 1.0]
+
+
+def test_a_request_is_sent_three_times_at_most() -> None:
+    script = Script(CUT, CUT, CUT)
+    with pytest.raises(ServiceUnreachable, match="Server disconnected"):
+        Client(transport=script).job("job-1")
+    assert len(script.requests) == 3
+
+
+def test_jobs_reads_page_after_page_as_they_are_needed() -> None:
+    script = Script(
+        answer({"items": [job(id="job-3"), job(id="job-2")], "next_cursor": "Mg"}),
+        answer({"items": [job(id="job-1")], "next_cursor": None}),
+    )
+    found = Client(transport=script).jobs(state=["running", "queued"], model="lenet5", page_size=2)
+    assert [next(found)["id"], next(found)["id"]] == ["job-3", "job-2"]
+    assert script.asked == ["GET /v1/jobs?state=running&state=queued&model=lenet5&limit=2"]
+    assert [item["id"] for item in found] == ["job-1"]
+    assert script.asked[1:] == ["GET /v1/jobs?state=running&state=queued&model=lenet5&limit=2&cursor=Mg"]
+
+
+def test_the_other_calls() -> None:
+    script = Script(
+        answer(job(state="cancelling"), 202),
+        answer({"job_id": "job-1", "items": [{"epoch": 1}]}),
+        answer({"job_id": "job-1", "items": [{"number": 1}]}),
+        answer({"job_id": "job-1", "items": [{"number": 2}]}),
+        answer({"job_id": "job-1", "items": [{"learning_rate": 0.1}]}),
+        httpx.Response(200, headers={"Content-Type": "text/csv"}, text="epoch\r\n1\r\n"),
+    )
+    client = Client(transport=script)
+    assert client.cancel("job-1")["state"] == "cancelling"
+    assert client.epochs("job-1") == [{"epoch": 1}]
+    assert client.branches("job-1") == [{"number": 1}]
+    assert client.branches("job-1", epoch=2) == [{"number": 2}]
+    assert client.lr_history("job-1") == [{"learning_rate": 0.1}]
+    assert client.lr_history_csv("job-1") == "epoch\r\n1\r\n"
+    assert script.asked == [
+        "POST /v1/jobs/job-1/cancel",
+        "GET /v1/jobs/job-1/epochs",
+        "GET /v1/jobs/job-1/branches",
+        "GET /v1/jobs/job-1/branches?epoch=2",
+        "GET /v1/jobs/job-1/lr-history?format=json",
+        "GET /v1/jobs/job-1/lr-history?format=csv",
+    ]
+
+
+def test_a_job_id_stays_one_part_of_the_path() -> None:
+    script = Script(answer(job()))
+    Client("http://host/forerun/", transport=script).job("a/b?c#d")
+    assert script.asked == ["GET /forerun/v1/jobs/a%2Fb%3Fc%23d"]
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", "", "http://[::1"])
+def test_what_is_not_the_url_of_a_service_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="write it like http://"):
+        Client(url)
+
+
+# --- errors ------------------------------------------------------------------------------------------
+
+
+def test_a_problem_document_becomes_an_api_error() -> None:
+    script = Script(problem(404, "not_found", "Not found", "there is no job job-1; GET /v1/jobs lists the jobs"))
+    with pytest.raises(ApiError) as raised:
+        Client(transport=script).job("job-1")
+    error = raised.value
+    assert isinstance(error, ForerunError)
+    assert (error.code, error.status, error.title, error.errors) == ("not_found", 404, "Not found", ())
+    assert str(error) == error.detail == "there is no job job-1; GET /v1/jobs lists the jobs"
+
+
+def test_field_errors_are_one_line_each() -> None:
+    errors = [
+        {"field": "lr_set.factors[1]", "value": -0.5, "message": "Input should be greater than 0"},
+        {"field": "model", "value": "lenet", "message": "no model of this name; did you mean lenet5?"},
+        {"field": "epochs", "value": "{'model': 'lenet'}", "message": "Field required"},
+    ]
+    script = Script(problem(422, "invalid_input", "Invalid input", "three of them", errors=errors))
+    with pytest.raises(ApiError) as raised:
+        Client(transport=script).submit(SPEC)
+    assert str(raised.value) == (
+        "Invalid input:\n"
+        "  lr_set.factors[1] = -0.5: Input should be greater than 0\n"
+        '  model = "lenet": no model of this name; did you mean lenet5?\n'
+        "  epochs: Field required"
+    )
+    assert [(e.field, e.value) for e in raised.value.errors][:2] == [("lr_set.factors[1]", -0.5), ("model", "lenet")]
+
+
+@pytest.mark.parametrize(
+    ("response", "what"),
+    [
+        (httpx.Response(502, html="<h1>Bad Gateway</h1>"), "502 Bad Gateway"),
+        (httpx.Response(404, json=["nothing"]), "404 Not Found"),
+        (httpx.Response(500, json={"detail": "oops"}), "500 Internal Server Error"),
+        (httpx.Response(307, headers={"Location": "/login"}), "307 Temporary Redirect"),
+        (httpx.Response(200, html="<h1>Welcome</h1>"), "with something other than JSON"),
+    ],
+)
+def test_an_answer_that_is_not_forerun_s(response: httpx.Response, what: str) -> None:
+    with pytest.raises(ApiError) as raised:
+        Client(transport=Script(response)).job("job-1")
+    assert raised.value.code == "unexpected_answer"
+    assert str(raised.value).startswith(f"http://127.0.0.1:8000/v1/jobs/job-1 answered {what}, ")
+
+
+def test_when_nobody_listens_the_error_says_how_to_start_the_service(pauses: list[float]) -> None:
+    with pytest.raises(ServiceUnreachable) as raised:
+        Client(transport=Script(REFUSED)).submit(SPEC)
+    assert str(raised.value) == (
+        "no answer from http://127.0.0.1:8000 ([Errno 111] Connection refused); start the service with "
+        "`forerun serve`, or, if it runs elsewhere, give its URL with --url or FORERUN_URL"
+    )
+    assert pauses == []
+
+
+@pytest.mark.parametrize(
+    ("ended", "why"),
+    [
+        (
+            job(state="failed", error={"code": "diverged", "message": "every branch diverged"}),
+            "job-1 failed (diverged): every branch diverged",
+        ),
+        (job(state="cancelled"), "job-1 was cancelled"),
+    ],
+)
+def test_a_job_that_did_not_succeed(ended: client_module.Job, why: str) -> None:
+    with pytest.raises(JobFailed) as raised:
+        raise_unless_succeeded(ended)
+    assert str(raised.value) == why
+
+
+# --- events ------------------------------------------------------------------------------------------
+
+QUEUED, RUNNING = state_event(1, "queued"), state_event(2, "running", attempt=1)
+EPOCH, DONE = epoch_event(3, 1, branch(1, 0.1, 0.5, "chosen")), state_event(4, "succeeded", attempt=1)
+
+
+def last_event_ids(script: Script) -> list[str | None]:
+    return [r.headers["Last-Event-ID"] for r in script.requests if r.url.path.endswith("/events")]
+
+
+def test_events_until_the_terminal_one() -> None:
+    never = AssertionError("read on behind the last event")
+    parts = [sent(QUEUED) + sent(RUNNING)[:20], sent(RUNNING)[20:], ": ping\r\n\r\n", sent(EPOCH), sent(DONE), never]
+    script = Script(answer(job()), stream(*parts))
+    assert list(Client(transport=script).events("job-1")) == [QUEUED, RUNNING, EPOCH, DONE]
+    assert script.asked == ["GET /v1/jobs/job-1", "GET /v1/jobs/job-1/events"]
+    assert script.requests[1].headers["Accept"] == "text/event-stream"
+    assert last_event_ids(script) == ["0"]
+
+
+def test_a_broken_stream_is_taken_up_behind_the_last_event(pauses: list[float]) -> None:
+    script = Script(
+        answer(job()),
+        stream(sent(QUEUED), sent(RUNNING), sent(EPOCH)[:30], httpx.ReadError("Connection reset by peer")),
+        REFUSED,
+        problem(503, "not_ready", "Not ready", "the database does not answer"),
+        stream(sent(EPOCH)),  # ends without the job's end: the service is being restarted
+        httpx.ReadTimeout("timed out"),
+        stream(sent(DONE)),
+    )
+    assert list(Client(transport=script).events("job-1")) == [QUEUED, RUNNING, EPOCH, DONE]
+    assert last_event_ids(script) == ["0", "2", "2", "2", "3", "3"]
+    assert pauses == [0.5, 1.0, 2.0, 0.5, 1.0]  # an event begins the pauses anew
+
+
+def test_a_service_that_does_not_come_back_is_given_up(pauses: list[float]) -> None:
+    script = Script(answer(job()), stream(sent(QUEUED), CUT), *[REFUSED] * len(PAUSES))
+    events = Client(transport=script).events("job-1")
+    assert next(events) == QUEUED
+    with pytest.raises(ServiceUnreachable, match="Connection refused"):
+        next(events)
+    assert pauses == list(PAUSES)
+    assert all(shorter <= longer for shorter, longer in pairwise(PAUSES))
+
+
+def test_events_of_a_job_that_has_ended_and_was_seen() -> None:
+    script = Script(answer(succeeded()), httpx.Response(204))
+    assert list(Client(transport=script).events("job-1", after=4)) == []
+    assert last_event_ids(script) == ["4"]
+
+
+def test_events_of_no_service_and_of_no_job_are_told_at_once(pauses: list[float]) -> None:
+    with pytest.raises(ServiceUnreachable):
+        next(Client(transport=Script(REFUSED)).events("job-1"))
+    with pytest.raises(ApiError) as raised:
+        next(Client(transport=Script(problem(404, "not_found", "Not found", "no job"))).events("job-1"))
+    assert raised.value.code == "not_found"
+    assert pauses == []
+
+
+def test_a_job_that_is_gone_after_a_restart_is_not_waited_for(pauses: list[float]) -> None:
+    script = Script(answer(job()), stream(sent(QUEUED)), problem(404, "not_found", "Not found", "there is no job"))
+    with pytest.raises(ApiError, match="there is no job"):
+        list(Client(transport=script).events("job-1"))
+    assert pauses == [0.5]
+
+
+def test_what_is_not_a_stream_of_events_is_refused() -> None:
+    script = Script(answer(job()), httpx.Response(200, html="<h1>Welcome</h1>"))
+    with pytest.raises(ApiError, match="with something other than events"):
+        list(Client(transport=script).events("job-1"))
+
+
+def test_wait_gives_the_job_as_it_ended() -> None:
+    script = Script(
+        answer(job()), stream(sent(QUEUED), sent(state_event(2, "cancelled"))), answer(job(state="cancelled"))
+    )
+    assert Client(transport=script).wait("job-1")["state"] == "cancelled"

@@ -1,0 +1,180 @@
+import io
+import re
+from typing import get_args
+
+import pytest
+from rich.console import Console
+
+from forerun import display
+from forerun.answers import Branch, Event
+from service.records import BranchState
+from service.spec import MAX_LEARNING_RATES
+from tests.unit.forerun.service_double import branch, epoch_event, job, state_event, succeeded
+
+FACTORS = (2.5, 2.0, 1.5, 1.0, 0.85, 0.7, 0.55, 0.4)
+EIGHT = [
+    branch(n, 0.1 * factor, None if n == 1 else 0.9 - n / 100, {1: "diverged", 5: "chosen"}.get(n, "lost"))
+    for n, factor in enumerate(FACTORS, start=1)
+]
+RETRIED = [
+    branch(1, 1.0, None, "diverged"),
+    branch(2, 0.5, None, "diverged"),
+    branch(3, 0.1, 0.81, "chosen", retry=1),
+    branch(4, 0.05, 0.8, retry=1),
+]
+EVENTS: list[Event] = [
+    state_event(1, "queued"),
+    state_event(2, "submitting", attempt=1),
+    state_event(3, "running", attempt=1),
+    epoch_event(4, 1, learning_rate=0.005),
+    epoch_event(5, 2, *EIGHT, learning_rate=0.085, val_accuracy=0.91234, test_accuracy=0.9),
+    state_event(6, "recovering", attempt=1),
+    state_event(7, "running", attempt=2),
+    epoch_event(8, 3, *RETRIED, retries=1, seconds=1234.56),
+    state_event(9, "succeeded", attempt=2),
+]
+
+AT_80 = """\
+job-1: lenet5 on digits, 2 workers, batch 64, seed 0 (first try)
+epoch  phase   learning rate  val acc  test acc   seconds
+    each branch: learning rate val_accuracy (* chosen)
+queued
+submitting
+running
+  1/3  warmup          0.005   0.7500    0.7000       2.5
+  2/3  stpt            0.085   0.9123    0.9000       2.5
+      0.25 diverged     0.2 0.8800      0.15 0.8700       0.1 0.8600
+    *0.085 0.8500      0.07 0.8400     0.055 0.8300      0.04 0.8200
+recovering
+running (attempt 2)
+  3/3  stpt              0.1   0.7500    0.7000    1234.6
+      1 diverged  0.5 diverged
+    every branch diverged; retry 1 with smaller learning rates:
+    *0.1 0.8100  0.05 0.8000
+succeeded (attempt 2)
+"""
+AT_120 = AT_80.replace(
+    """\
+      0.25 diverged     0.2 0.8800      0.15 0.8700       0.1 0.8600
+    *0.085 0.8500      0.07 0.8400     0.055 0.8300      0.04 0.8200
+""",
+    """\
+      0.25 diverged     0.2 0.8800      0.15 0.8700       0.1 0.8600    *0.085 0.8500      0.07 0.8400
+     0.055 0.8300      0.04 0.8200
+""",
+)
+
+
+def console(width: int, *, terminal: bool = False) -> Console:
+    return Console(
+        file=io.StringIO(), width=width, force_terminal=terminal, color_system="standard" if terminal else None
+    )
+
+
+def printed(on: Console) -> str:
+    assert isinstance(on.file, io.StringIO)
+    return on.file.getvalue()
+
+
+@pytest.mark.parametrize(("width", "expected"), [(80, AT_80), (120, AT_120)])
+def test_a_whole_job_where_there_is_no_terminal(width: int, expected: str) -> None:
+    plain = console(width)
+    display.follow(job(name="first try"), EVENTS, plain)
+    assert printed(plain) == expected
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_64_branches_stand_in_columns_of_lines_that_fit(width: int) -> None:
+    branches = [branch(n, 0.5 / n, 0.9 - n / 100, "chosen" if n == 64 else "lost") for n in range(1, 65)]
+    assert len(branches) == MAX_LEARNING_RATES
+    lines = display.epoch_row(epoch_event(1, 40, *branches), branches, 40, width).plain.split("\n")[1:]
+    assert len(lines) == {80: 16, 120: 11}[width]
+    assert max(map(len, lines)) <= width
+    cells = [cell for line in lines for cell in re.findall(r"\S+ \S+", line)]
+    assert (len(cells), cells[0], cells[-1]) == (64, "0.5 0.8900", "*0.007812 0.2600")
+
+
+def test_a_narrow_width_has_one_branch_a_line() -> None:
+    row = display.epoch_row(epoch_event(1, 1, *EIGHT), EIGHT, 3, 10)
+    assert len(row.plain.split("\n")) == 1 + len(EIGHT)
+
+
+def test_metrics_of_any_size() -> None:
+    losses: list[Branch] = [branch(1, 0.1, 2.30259, "chosen"), branch(2, 1.0, 1.5e30), branch(3, 0.5, -1234.5)]
+    row = display.epoch_row(epoch_event(1, 1, *losses), losses, 3, 80)
+    assert row.plain.split("\n")[1] == "    *0.1 2.3026        1 1.5e+30     0.5 -1.23e+03"
+
+
+def test_in_a_terminal_the_rows_are_the_same_with_colours_and_a_bar_below() -> None:
+    terminal = console(80, terminal=True)
+    display.follow(job(name="first try"), EVENTS, terminal)
+    text = printed(terminal)
+    assert "3 of 3 epochs" in text
+    assert "\x1b[1;32m*0.085 0.8500" in text  # bold green: chosen
+    assert "\x1b[31m  0.25 diverged" in text  # red
+    without_bar = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    for line in AT_80.splitlines():
+        assert line in without_bar
+
+
+def test_the_bar_follows_state_and_epochs() -> None:
+    terminal = console(80, terminal=True)
+    display.follow(job(), EVENTS[:4], terminal)
+    last_frame = printed(terminal).split("running")[-1]
+    assert "1 of 3 epochs" in last_frame
+
+
+def test_events_of_a_kind_that_is_not_known_are_passed_over() -> None:
+    plain = console(80)
+    newer: Event = {"number": 1, "kind": "telemetry", "created_at": "", "state": "x"}
+    display.follow(job(), [newer], plain)
+    assert "x" not in printed(plain).splitlines()[-1].split()
+
+
+def test_show_has_the_facts_and_the_rows() -> None:
+    plain = console(80)
+    known = succeeded(started_at="2025-01-01T00:00:10.5Z", submission_id="job-1-a1")
+    others = {"method": "stpt", "trial": 1}
+    branches = [{**b, **others, "epoch": epoch} for epoch in (1, 2) for b in EIGHT]
+    display.show(known, [epoch_event(5, 2, learning_rate=0.085)], branches, plain)
+    assert printed(plain) == (
+        "job-1: lenet5 on digits, 2 workers, batch 64, seed 0\n"
+        "    state          succeeded\n"
+        "    epochs         3 of 3\n"
+        "    test accuracy  0.9375\n"
+        "    created        2025-01-01 00:00:00 UTC\n"
+        "    started        2025-01-01 00:00:10 UTC\n"
+        "    in Ray         job-1-a1\n"
+        "epoch  phase   learning rate  val acc  test acc   seconds\n"
+        "    each branch: learning rate val_accuracy (* chosen)\n"
+        "  2/3  warmup          0.085   0.7500    0.7000       2.5\n"
+        "      0.25 diverged     0.2 0.8800      0.15 0.8700       0.1 0.8600\n"
+        "    *0.085 0.8500      0.07 0.8400     0.055 0.8300      0.04 0.8200\n"
+    )
+
+
+def test_show_says_why_a_job_failed() -> None:
+    plain = console(80)
+    display.show(job(state="failed", error={"code": "diverged", "message": "every branch diverged"}), [], [], plain)
+    assert "    why            every branch diverged (diverged)\n" in printed(plain)
+    assert "epoch  phase" not in printed(plain)
+
+
+def test_nothing_that_a_user_wrote_commands_the_terminal() -> None:
+    plain = console(80)
+    display.follow(job(name="\x1b[2J\x9b31m[bold]ä"), [], plain)
+    assert printed(plain).splitlines()[0].endswith("seed 0 (\ufffd[2J\ufffd31m[bold]ä)")
+
+
+def test_tables_have_a_line_a_row() -> None:
+    jobs = [job(), succeeded(id="job-22", name="second", model="resnet18-cifar")]
+    assert display.job_table(jobs) == (
+        "job     state      model           dataset  epochs  test acc  name\n"
+        "job-1   queued     lenet5          digits   0/3\n"
+        "job-22  succeeded  resnet18-cifar  digits   3/3     0.9375    second"
+    )
+    assert display.job_table([]) == "job  state  model  dataset  epochs  test acc  name"
+
+
+def test_every_state_of_a_branch_is_known() -> None:
+    assert set(display.BRANCH_STYLES) < set(get_args(BranchState))
