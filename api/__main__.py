@@ -21,7 +21,7 @@ from api.app import create_app
 from api.deps import Services
 from service.cluster import RayCluster
 from service.controller import Controller
-from service.head import EmbeddedHead
+from service.head import EmbeddedHead, OwnCluster
 from service.settings import Settings
 from service.store import Store
 
@@ -45,7 +45,7 @@ def main() -> None:
         if settings.ray_address is None:
             log.info("starting a local Ray head")
             head = stack.enter_context(EmbeddedHead(settings.ray_num_cpus, settings.ray_num_gpus))
-            cluster = RayCluster(head.dashboard_url, head.token, sys.executable)
+            cluster: RayCluster = OwnCluster(head)
             stack.enter_context(_file(token_file, head.token))
         else:
             token = settings.ray_token.get_secret_value() if settings.ray_token else None

@@ -10,6 +10,7 @@ drivers of jobs included, becomes its child, so whatever descends from the super
 
 import contextlib
 import ctypes
+import logging
 import os
 import secrets
 import shutil
@@ -24,8 +25,10 @@ from typing import Self
 
 import psutil  # type: ignore[import-untyped]
 
-from service.cluster import RayCluster
+from service.cluster import Capacity, RayCluster
 from service.errors import ClusterUnreachable
+
+log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 PACKAGES = str(Path(__file__).resolve().parents[1])  # the directory of the packages `service` and `workers`
@@ -75,9 +78,17 @@ class EmbeddedHead:
         command += [f"--dashboard-port={dashboard_port}", f"--ray-client-server-port={client_port}"]
         command += [f"--num-cpus={num_cpus}"] if num_cpus is not None else []
         command += [f"--num-gpus={num_gpus}"] if num_gpus is not None else []
+        self._command, self._timeout_s = command, timeout_s
+        try:
+            self._launch()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _launch(self) -> None:
         self._supervisor = subprocess.Popen(  # noqa: S603 - our own words only
-            command,
-            env=_environment(self.token, timeout_s),
+            self._command,
+            env=_environment(self.token, self._timeout_s),
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,
@@ -85,13 +96,29 @@ class EmbeddedHead:
         )
         self.pid = self._supervisor.pid
         try:
-            self.gcs_address = self._wait_until_up(time.monotonic() + timeout_s)
+            self.gcs_address = self._wait_until_up(time.monotonic() + self._timeout_s)
         except BaseException:
-            self.stop()
+            self._end()
             raise
+
+    def revive(self) -> bool:
+        """Start it again, at the same address with the same token, if it has ended by itself; whether it had.
+
+        Its jobs are gone with it. Not to be called after `stop`.
+        """
+        if self._supervisor.poll() is None:
+            return False
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        self._launch()
+        return True
 
     def stop(self) -> None:
         """Ends every process of this head and removes its files; returns when they are gone. May be repeated."""
+        self._end()
+        for file in (self._output, self._dashboard_claim, self._client_claim):
+            file.close()
+
+    def _end(self) -> None:
         self._supervisor.terminate()
         try:
             self._supervisor.wait(timeout=3 * GRACE_S)
@@ -100,8 +127,6 @@ class EmbeddedHead:
             self._supervisor.kill()
             self._supervisor.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
-        for file in (self._output, self._dashboard_claim, self._client_claim):
-            file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +150,19 @@ class EmbeddedHead:
     def _last_output(self) -> str:
         fd = self._output.fileno()  # shared with the writers: read without moving their position
         return os.pread(fd, 4000, max(0, os.fstat(fd).st_size - 4000)).decode(errors="replace")
+
+
+class OwnCluster(RayCluster):
+    """The cluster of a head of our own: when the head has died, the next look at the cluster starts it again."""
+
+    def __init__(self, head: EmbeddedHead) -> None:
+        super().__init__(head.dashboard_url, head.token, sys.executable)
+        self._head = head
+
+    def capacity(self) -> Capacity:
+        if self._head.revive():
+            log.error("the local Ray head had died and was started again; its jobs are lost and will be tried again")
+        return super().capacity()
 
 
 def _environment(token: str, timeout_s: float) -> dict[str, str]:

@@ -22,7 +22,7 @@ import pytest
 
 from service.cluster import Capacity, Cluster, FakeCluster, RayCluster, RayJobStatus, Submission
 from service.errors import ClusterUnreachable
-from service.head import PACKAGES, EmbeddedHead
+from service.head import PACKAGES, EmbeddedHead, OwnCluster
 from tests.integration.conftest import stub_cluster, wait_for
 
 
@@ -285,6 +285,20 @@ def test_nothing_is_left_when_the_owner_is_killed(owner: Owner) -> None:
     started = time.monotonic()
     wait_for(lambda: not [p for p in processes if p.is_running()] and not directory.exists(), seconds=20.0)
     print(f"gone after {time.monotonic() - started:.1f} s")
+
+
+def test_a_head_that_died_is_started_again_at_the_same_address() -> None:
+    with EmbeddedHead(num_cpus=1, num_gpus=0) as head:
+        cluster = OwnCluster(head)
+        cluster.submit("before-a1", "no-such-job", {})
+        url, token = head.dashboard_url, head.token
+        [gcs] = [p for p in descendants(head.pid) if p.name() == "gcs_server"]
+        gcs.kill()
+        wait_for(lambda: not psutil.pid_exists(head.pid) or psutil.Process(head.pid).status() == psutil.STATUS_ZOMBIE)
+        assert cluster.capacity().cpus == 1.0
+        assert (head.dashboard_url, head.token) == (url, token)
+        assert cluster.find("before-a1") is None  # and so the controller makes the next attempt
+        assert not head.revive()
 
 
 def test_a_head_that_cannot_start_shows_what_ray_said(monkeypatch: pytest.MonkeyPatch) -> None:
