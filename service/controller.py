@@ -120,11 +120,11 @@ class Controller:
             case _ if found is None:
                 self._lost(job, "Ray does not know its job any more (was the cluster restarted?)")
             case _ if found.status in ENDED:
-                self._lost(job, f"its Ray job has {found.status} without reporting an outcome. {found.message}")
+                self._lost(job, f"its Ray job {found.status.lower()} without an outcome. {_last_words(found.message)}")
 
     def _lost(self, job: Job, message: str) -> None:
         log.warning("job %s: attempt %d lost: %s", job.id, job.attempt, message)
-        jobs.attempt_lost(self._db, job.id, job.attempt, message[:2000].strip(), max_attempts=self._max_attempts)
+        jobs.attempt_lost(self._db, job.id, job.attempt, message, max_attempts=self._max_attempts)
 
     def _stop_orphans(self) -> None:
         """Ray jobs of attempts that ended (superseded, cancelled) and yet still run."""
@@ -148,3 +148,9 @@ class Controller:
     def _free_workers(self) -> float:
         with self._db.read() as session:
             return self._workers() - sum(j.workers for j in store.live_jobs(session) if j.job_state in HOLDS_WORKERS)
+
+
+def _last_words(message: str) -> str:
+    """The last line with something in it: Ray appends the driver's log, which ends with what ended the driver."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return lines[-1][-1000:] if lines else ""

@@ -31,13 +31,14 @@ from service.errors import (
     StateConflict,
 )
 from service.plan import check_across_fields, plan_epoch, split_sizes
-from service.records import Assignment, EpochRecord, Outcome
+from service.records import Assignment, CheckpointRef, EpochRecord, Outcome, ResumePoint
 from service.spec import FolderDataset, JobSpec, field_errors
 from service.states import FOLLOWS, TERMINAL, JobState
 from service.store import Store
 from service.tables import Attempt, Branch, Epoch, Event, IdempotencyKey, Job, Run, Trial
 
 MAX_SPEC_BYTES = 64 * 1024
+MAX_RESUME_POINTS = 20
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,13 @@ def exchange_ticket(db: Store, job_id: str, ticket: str) -> Assignment:
         row.ticket_hash, row.token_hash = None, _hash(token)
         job.started_at = job.started_at or _now()
         _move(session, job, JobState.RUNNING)
-        return Assignment(job_id=job.id, attempt=job.attempt, spec=json.dumps(job.spec), report_token=token)
+        return Assignment(
+            job_id=job.id,
+            attempt=job.attempt,
+            spec=json.dumps(job.spec),
+            report_token=token,
+            resume=_resume_points(session, job),
+        )
 
 
 def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> None:
@@ -269,7 +276,9 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Non
                 branches=[Branch(**branch.model_dump()) for branch in record.branches],
             )
         )
-        _append_event(session, job, "epoch", record.model_dump(mode="json") | {"attempt": job.attempt})
+        _append_event(
+            session, job, "epoch", record.model_dump(mode="json", exclude={"checkpoint"}) | {"attempt": job.attempt}
+        )
 
 
 def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:
@@ -296,6 +305,25 @@ def _holds_token(job: Job, token: str) -> bool:
 def _require_live(job: Job, token: str) -> None:
     if job.job_state is not JobState.RUNNING or not _holds_token(job, token):
         raise StaleAttempt(f"this report token is not that of the live attempt of job {job.id} ({job.state})")
+
+
+def _resume_points(session: Session, job: Job) -> list[ResumePoint]:
+    """Checkpoints of the newest trajectory, newest first.
+
+    An attempt that went back to epoch e and recorded e + 1 leaves later epochs of the attempt before it standing;
+    those lie on another trajectory (where arithmetic is not reproducible), and nothing may go on from them.
+    """
+    trial = store.get_trial(session, job.id, "stpt", 1)
+    points: list[ResumePoint] = []
+    attempt = 0
+    for row in store.epochs_of_trial(session, trial.id) if trial else ():
+        if row.attempt < attempt:
+            continue
+        attempt = row.attempt
+        if row.checkpoint is not None:
+            checkpoint = CheckpointRef.model_validate(row.checkpoint)
+            points.append(ResumePoint(epoch=row.epoch, val_accuracy=row.val_accuracy, checkpoint=checkpoint))
+    return points[: -MAX_RESUME_POINTS - 1 : -1]
 
 
 # --- shared ----------------------------------------------------------------------------------------

@@ -28,6 +28,13 @@ class BranchRecord(Frozen):
     seconds: Seconds
 
 
+class CheckpointRef(Frozen):
+    """A checkpoint, by the folder it lies in under the job's; its manifest vouches for every other byte."""
+
+    name: str = Field(max_length=100, pattern=r"^[a-z0-9-]+$")
+    manifest_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
 class EpochRecord(Frozen):
     """One epoch of one trial. `samples` counts every training sample processed, all branches included."""
 
@@ -48,6 +55,7 @@ class EpochRecord(Frozen):
     pretrain_seconds: Seconds
     main_train_seconds: Seconds
     branches: list[BranchRecord] = Field(max_length=64 * 11)
+    checkpoint: CheckpointRef | None = Field(None, description="Of the state after this epoch.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -77,6 +85,14 @@ class Outcome(Frozen):
         return self
 
 
+class ResumePoint(Frozen):
+    """A recorded epoch that has a checkpoint."""
+
+    epoch: int = Field(ge=1)
+    val_accuracy: Accuracy
+    checkpoint: CheckpointRef
+
+
 class Assignment(Frozen):
     """What the Ray job of an attempt gets for its ticket: the job's spec and the token to report with."""
 
@@ -84,3 +100,4 @@ class Assignment(Frozen):
     attempt: int
     spec: str = Field(description="JobSpec as JSON.")
     report_token: str = Field(repr=False)
+    resume: list[ResumePoint] = Field([], description="Where the training may go on, newest first.")

@@ -202,6 +202,10 @@ def epochs_of(session: Session, job_id: str, *, method: str | None = None, trial
     return session.scalars(query).all()
 
 
+def epochs_of_trial(session: Session, trial_id: int) -> Sequence[Epoch]:
+    return session.scalars(select(Epoch).where(Epoch.trial_id == trial_id).order_by(Epoch.epoch)).all()
+
+
 def branches_of(session: Session, job_id: str, epoch: int | None = None) -> Sequence[Branch]:
     query = (
         select(Branch)

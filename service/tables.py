@@ -37,7 +37,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
 
 
-Json = JSON().with_variant(JSONB(), "postgresql")
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 Id = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts INTEGER PRIMARY KEY alone
 
 
@@ -149,6 +149,7 @@ class Epoch(Base):
     seconds: Mapped[float]
     pretrain_seconds: Mapped[float]
     main_train_seconds: Mapped[float]
+    checkpoint: Mapped[dict[str, Any] | None] = mapped_column(Json)
     recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     trial: Mapped[Trial] = relationship(back_populates="epochs")

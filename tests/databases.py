@@ -66,6 +66,7 @@ def postgres() -> Iterator[Postgres]:
         postgres = Postgres(server.get_uri)
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):  # this database need not survive a crash
             postgres.execute(f"ALTER SYSTEM SET {setting} = off")
+        postgres.execute("ALTER SYSTEM SET lock_timeout = '20s'")  # who waits for ever fails
         postgres.execute("SELECT pg_reload_conf()")
         yield postgres
     finally:
@@ -114,8 +115,10 @@ def shared_postgres(postgres: Postgres) -> Iterator[Store]:
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     store: Store = request.getfixturevalue("shared_sqlite" if request.param == "sqlite" else "shared_postgres")
     yield store
-    check_invariants(store)
-    wipe(store)
+    try:
+        check_invariants(store)
+    finally:
+        wipe(store)
 
 
 @pytest.fixture
@@ -198,7 +201,8 @@ def _check_job(session: Session, job: Job) -> None:
     for epoch in epochs:
         data = dict(reported[epoch.epoch])
         assert data.pop("attempt") == epoch.attempt <= job.attempt
-        assert EpochRecord.model_validate(data).fingerprint() == epoch.fingerprint
+        record = EpochRecord.model_validate({**data, "checkpoint": epoch.checkpoint})  # a worker's affair, in no event
+        assert record.fingerprint() == epoch.fingerprint
         assert [branch.number for branch in epoch.branches] == list(range(1, len(epoch.branches) + 1))
         chosen = [branch.learning_rate for branch in epoch.branches if branch.state == "chosen"]
         assert chosen == ([] if epoch.phase == "warmup" else [epoch.learning_rate])

@@ -10,7 +10,7 @@ import sys
 
 import ray
 
-from service.errors import ForerunError, StaleAttempt
+from service.errors import ForerunError, StaleAttempt, WorkerFailed
 from service.plan import plan_epoch
 from service.records import Outcome
 from service.settings import WorkerSettings
@@ -23,7 +23,11 @@ log = logging.getLogger("forerun.job")
 
 
 def main(job_id: str) -> int:
-    """Run the job's live attempt to its end. 0: succeeded; 1: failed, and the API knows why."""
+    """Run the job's live attempt to its end.
+
+    0: succeeded; 1: failed, and the API knows why; 2: a worker was lost, or something failed that nobody foresaw: the
+    controller sees a Ray job without an outcome and makes the next attempt, which goes on from the newest checkpoint.
+    """
     settings = WorkerSettings()
     assignment = exchange_ticket(settings.api_url, job_id, settings.ticket.get_secret_value())
     name = f"{job_id}-a{assignment.attempt}"
@@ -43,13 +47,12 @@ def main(job_id: str) -> int:
                 storage_dir=settings.storage_dir,
             )
             outcome = Outcome(state="succeeded")
-        except ForerunError as error:
-            log.exception("%s failed", name)
-            outcome = Outcome(state="failed", code=error.code, message=error.detail[:4000])
         except Exception as error:
-            log.exception("%s failed", name)
-            sentence = f"{type(error).__name__}: {error}"
-            outcome = Outcome(state="failed", code="internal", message=sentence[:4000])
+            log.exception("%s ended", name)
+            if isinstance(error, WorkerFailed) or not isinstance(error, ForerunError):
+                reporter.flush()  # the more epochs are recorded, the later the next attempt begins
+                return 2
+            outcome = Outcome(state="failed", code=error.code, message=error.detail[:4000])
         try:
             reporter.outcome(outcome)
         except StaleAttempt as error:  # cancelled, or superseded: nobody waits for this attempt any more

@@ -1,6 +1,7 @@
 """Ray Train: one TorchTrainer for a whole training, every epoch and branch of it."""
 
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 
 import ray
@@ -14,8 +15,11 @@ from service.spec import JobSpec
 from workers.datasets import load_data
 from workers.groups import Workers
 from workers.report import Reporter
+from workers.run import run
 from workers.stpt import Stpt
 from workers.train import Trainer
+
+SHOWN_BY_RAY = {"epoch", "learning_rate", "val_accuracy", "test_accuracy"}
 
 
 def train_on_ray(
@@ -23,7 +27,8 @@ def train_on_ray(
 ) -> None:
     """Run the job's STPT training on `spec.workers` Ray workers, each epoch reported to the API as it ends.
 
-    Raises the ForerunError that ended the training, or WorkerFailed.
+    It goes on from the newest checkpoint that an earlier attempt left. Raises the ForerunError that ended the training,
+    or WorkerFailed when a worker died or raised something else: then another attempt may do better.
     """
 
     # The report token travels in this closure: Ray shows a train_loop_config on its dashboard and in its logs.
@@ -31,21 +36,13 @@ def train_on_ray(
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         workers = Workers(get_device())
         trainer = Trainer(spec, load_data(spec.dataset, data_dir, workers.device), workers)
-        spool = storage_dir / name / "spool"
-        with Reporter(api_url, assignment, spool) as reporter:
-            for record in Stpt(trainer).epochs():
-                if workers.rank == 0:
-                    reporter.epoch(record)
-                ray.train.report(
-                    {
-                        "epoch": record.epoch,
-                        "learning_rate": record.learning_rate,
-                        "val_accuracy": record.val_accuracy,
-                        "test_accuracy": record.test_accuracy,
-                    }
-                )
-            if workers.rank == 0:
-                reporter.flush()
+        with ExitStack() as stack:
+            reporter = Reporter(api_url, assignment, storage_dir / name / "spool") if workers.rank == 0 else None
+            if reporter is not None:
+                stack.enter_context(reporter)
+            checkpoints = storage_dir / assignment.job_id / "checkpoints"
+            for record in run(Stpt(trainer), assignment, checkpoints, reporter):
+                ray.train.report(record.model_dump(include=SHOWN_BY_RAY))
 
     use_gpu = spec.device == "cuda" or (spec.device == "auto" and ray.cluster_resources().get("GPU", 0) >= spec.workers)
     trainer = TorchTrainer(

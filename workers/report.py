@@ -52,13 +52,18 @@ class Reporter:
         try:
             self._drain()
         except ApiAway as error:
-            log.warning("%s; training goes on, %d epochs wait in %s", error, len(self._waiting()), self._spool)
+            log.warning("%s; training goes on, %d epochs wait in %s", error, len(self.waiting()), self._spool)
 
     def flush(self) -> None:
         """Post what waits. Raises ApiAway when the API does not come back in time; the files stay."""
         _patiently(self._drain)
 
     def outcome(self, outcome: Outcome) -> None:
+        """Say how the attempt ended. Epochs that still wait go first: a failed job keeps those it finished."""
+        try:
+            self.flush()
+        except (RecordConflict, InvalidInput) as error:
+            log.error("%s; what waits in %s stays there", error, self._spool)
         _patiently(lambda: _post(self._client, f"/internal/jobs/{self._job_id}/outcome", outcome.model_dump_json()))
 
     def _write(self, name: str, text: str) -> None:
@@ -71,11 +76,12 @@ class Reporter:
             os.fsync(file.fileno())
         unfinished.rename(self._spool / name)
 
-    def _waiting(self) -> list[Path]:
+    def waiting(self) -> list[Path]:
+        """Epochs that the API does not have yet, oldest first."""
         return sorted(self._spool.glob("[!.]*.json"))
 
     def _drain(self) -> None:
-        for path in self._waiting():
+        for path in self.waiting():
             _post(self._client, f"/internal/jobs/{self._job_id}/epochs", path.read_text())
             path.unlink()
 

@@ -50,17 +50,16 @@ class Flat:
         ]
 
 
-def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """The tensors that a step changes, in a fixed order; the optimizer's state is brought into being first."""
+def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The tensors that a step changes, by name, in a fixed order; the optimizer's state is brought into being first."""
     materialise(optimizer)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    states = [
-        value
-        for parameter in parameters
-        for _, value in sorted(optimizer.state[parameter].items())
-        if isinstance(value, Tensor)
-    ]
-    return [*model.parameters(), *model.buffers(), *states]
+    tensors: dict[str, Tensor] = {f"model.{name}": parameter for name, parameter in model.named_parameters()}
+    tensors |= {f"model.{name}": buffer for name, buffer in model.named_buffers()}
+    for name, parameter in model.named_parameters():
+        for key, value in sorted(optimizer.state[parameter].items()):
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{name}.{key}"] = value
+    return tensors
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from service.errors import Diverged
 from service.lr_sets import candidates
 from service.records import BranchRecord, EpochRecord
 from service.selector import MAXIMIZE, SELECTORS, BranchResult
+from workers.checkpoint import Position
 from workers.groups import Group
 from workers.train import Measurement, Trainer
 
@@ -40,14 +41,20 @@ class Stpt:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.spec, self.world = trainer, trainer.spec, trainer.workers.world
-        self.learning_rate = trainer.spec.initial_learning_rate
+        self.position = Position(learning_rate=trainer.spec.initial_learning_rate)
         self._start = trainer.state.empty()
         self._ends: list[Tensor] = []  # end states of this worker's branches; buffers are used again every epoch
 
     def epochs(self) -> Iterator[EpochRecord]:
-        """Train, yielding each epoch's record (the same on every worker). Raises Diverged."""
-        for epoch in range(1, self.spec.epochs + 1):
-            yield self.warmup_epoch(epoch) if epoch <= self.spec.warmup_epochs else self.stpt_epoch(epoch)
+        """Train from the position to the end; each epoch's record, the same on every worker. Raises Diverged."""
+        for epoch in range(self.position.epochs + 1, self.spec.epochs + 1):
+            if epoch <= self.spec.warmup_epochs:
+                record, current = self.warmup_epoch(epoch), self.position.learning_rate
+            else:
+                record = self.stpt_epoch(epoch)
+                current = record.learning_rate
+            self.position = Position(epochs=epoch, learning_rate=current)
+            yield record
 
     def warmup_epoch(self, epoch: int) -> EpochRecord:
         """As many iterations as any epoch, at the warm-up learning rate, without Pre-train."""
@@ -68,16 +75,16 @@ class Stpt:
 
     def stpt_epoch(self, epoch: int) -> EpochRecord:
         began = time.perf_counter()
-        plan, state = self.trainer.plan, self.trainer.state
+        plan, state, current = self.trainer.plan, self.trainer.state, self.position.learning_rate
         state.save(self._start)
-        lr_set = candidates(self.spec.lr_set, epoch=epoch, epochs=self.spec.epochs, current=self.learning_rate)
+        lr_set = candidates(self.spec.lr_set, epoch=epoch, epochs=self.spec.epochs, current=current)
         records: list[BranchRecord] = []
         for retry in range(self.spec.pretrain.max_retries + 1):
-            learning_rates = [learning_rate / 10**retry for learning_rate in lr_set]
+            learning_rates = [candidate / 10**retry for candidate in lr_set]
             placement = self._placement(len(learning_rates))
             branches = self._pretrain(epoch, learning_rates, placement)
             results = [branch.result for branch in branches]
-            chosen = SELECTORS[self.spec.selector](results, self.learning_rate, MAXIMIZE[self.spec.metric])
+            chosen = SELECTORS[self.spec.selector](results, current, MAXIMIZE[self.spec.metric])
             records += self._branch_records(branches, chosen, retry, len(records))
             if chosen is not None:
                 break
@@ -88,18 +95,18 @@ class Stpt:
                 f"({self.spec.pretrain.max_retries} retries); choose smaller learning rates"
             )
         self._adopt(chosen, placement)
-        self.learning_rate = learning_rates[chosen]
+        learning_rate = learning_rates[chosen]
         pretrained = time.perf_counter()
         main = self._main_train(
             epoch,
             range(plan.pretrain_iterations, plan.pretrain_iterations + plan.main_train_iterations),
-            self.learning_rate,
+            learning_rate,
         )
         trained = time.perf_counter()
         return self._record(
             epoch,
             phase="stpt",
-            learning_rate=self.learning_rate,
+            learning_rate=learning_rate,
             training=branches[chosen].training + main,
             main_iterations=plan.main_train_iterations,
             main_samples=main.samples,
@@ -168,13 +175,7 @@ class Stpt:
     # --- Main-train and the record -------------------------------------------------------------------
 
     def _main_train(self, epoch: int, iterations: range, learning_rate: float) -> Measurement:
-        training = self.trainer.train(epoch, iterations, learning_rate, self.world, self.world.size)
-        if iterations and not math.isfinite(training.loss):
-            raise Diverged(
-                f"epoch {epoch}: the loss became non-finite at learning rate {learning_rate:g} after Pre-train; "
-                f"choose smaller learning rates or a longer Pre-train"
-            )
-        return training
+        return self.trainer.train(epoch, iterations, learning_rate, self.world, self.world.size)
 
     def _branch_records(
         self, branches: Sequence[Branch], chosen: int | None, retry: int, earlier: int
@@ -208,6 +209,15 @@ class Stpt:
     ) -> EpochRecord:
         data = self.trainer.data
         validation = self.trainer.evaluate(data.validation, self.world)
+        if not (math.isfinite(training.loss) and math.isfinite(validation.loss)):  # the latter: after the last step
+            where, advice = (
+                ("in the warm-up", "a smaller warmup.learning_rate")
+                if phase == "warmup"
+                else ("after Pre-train", "smaller learning rates or a longer Pre-train")
+            )
+            raise Diverged(
+                f"epoch {epoch}: the loss became non-finite at learning rate {learning_rate:g} {where}; choose {advice}"
+            )
         test = self.trainer.evaluate(data.test, self.world)
         judged = 0 if self.spec.metric == "train_accuracy" else len(branches) * len(data.validation)
         begun, pretrained, trained = times
@@ -215,8 +225,8 @@ class Stpt:
             epoch=epoch,
             phase=phase,
             learning_rate=learning_rate,
-            train_loss=finite(training.loss),
-            val_loss=finite(validation.loss),
+            train_loss=training.loss,
+            val_loss=validation.loss,
             val_accuracy=validation.accuracy,
             test_accuracy=test.accuracy,
             retries=branches[-1].retry if branches else 0,
@@ -228,7 +238,3 @@ class Stpt:
             main_train_seconds=trained - pretrained,
             branches=list(branches),
         )
-
-
-def finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

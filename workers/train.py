@@ -61,7 +61,8 @@ class Trainer:
         ).to(workers.device)
         self.replica = workers.replicate(self.model)
         self.optimizer = build_optimizer(spec.optimizer, self.model.parameters(), spec.initial_learning_rate)
-        self.state = Flat(training_state(self.model, self.optimizer), workers.device)
+        self.tensors = training_state(self.model, self.optimizer)
+        self.state = Flat(list(self.tensors.values()), workers.device)
         self._buffers = Flat(list(self.model.buffers()), workers.device)
 
     def train(
@@ -108,7 +109,9 @@ class Trainer:
         """Loss and accuracy on a split, its samples shared out over the group."""
         self.model.eval()
         sums = torch.zeros(3, dtype=torch.float64, device=self.workers.device)
-        for indices in torch.arange(group.position, len(split), group.size).split(EVALUATION_BATCH):
+        share = group.size * EVALUATION_BATCH
+        for first in range(group.position, len(split), share):  # no pass for a worker without a sample
+            indices = torch.arange(first, min(first + share, len(split)), group.size)
             images, labels = split.batch(indices, self.workers.device)
             outputs = self.model(images)
             loss = cross_entropy(outputs, labels, reduction="sum").double()
@@ -127,9 +130,9 @@ def _measurement(sums: Tensor) -> Measurement:
     return Measurement(loss_sum, correct, int(samples))
 
 
-def derived_seed(*key: int) -> int:
-    """A 63-bit seed that depends on every part of the key."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def derived_seed(seed: int, *key: int) -> int:
+    """A 63-bit seed of its own for every seed and key (a spawn_key: to entropy, [1, 2] and [1, 2, 0] are one)."""
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextmanager

@@ -1,0 +1,116 @@
+"""Valid specs: a small one written out, and a Hypothesis strategy for all of them."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from service.catalog import DATASETS, MODELS
+from service.plan import split_sizes
+from service.spec import (
+    AbsoluteLrSet,
+    AdamOptimizer,
+    AdaptiveOptimizer,
+    FolderDataset,
+    JobSpec,
+    LrSetPhase,
+    MainTrain,
+    NamedDataset,
+    PresetLrSet,
+    Pretrain,
+    RelativeLrSet,
+    ScheduledLrSet,
+    SgdOptimizer,
+    Warmup,
+)
+
+SMALL = {"model": "lenet5", "dataset": "digits", "epochs": 10, "lr_set": "middle"}
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    return {**SMALL, **changes}
+
+
+RATE = st.floats(0, 1e6, exclude_min=True)
+RATES = st.lists(RATE, min_size=1, max_size=64)
+DECAY = st.floats(0, 1e3)
+BETA = st.floats(0, 1, exclude_max=True)
+FRACTION = st.floats(0, 0.5, exclude_min=True)
+PRESET_NAMES = st.sampled_from(["paper-alpha", "narrow", "middle", "wide", "mix"])
+
+SIMPLE_LR_SETS = (
+    st.builds(RelativeLrSet, factors=RATES, max_learning_rate=RATE)
+    | st.builds(AbsoluteLrSet, learning_rates=RATES)
+    | st.builds(PresetLrSet, name=PRESET_NAMES, max_learning_rate=RATE)
+)
+OPTIMIZERS = (
+    st.builds(SgdOptimizer, momentum=st.floats(0.01, 0.99), nesterov=st.booleans(), weight_decay=DECAY)
+    | st.builds(
+        AdamOptimizer,
+        name=st.sampled_from(["adam", "adamw"]),
+        betas=st.lists(BETA, min_size=2, max_size=2),
+        eps=st.floats(0, 1, exclude_min=True),
+        weight_decay=DECAY,
+    )
+    | st.builds(AdaptiveOptimizer, name=st.sampled_from(["adagrad", "adadelta", "rmsprop"]), weight_decay=DECAY)
+)
+FOLDERS = st.builds(
+    FolderDataset,
+    name=st.just("image-folder"),
+    path=st.lists(st.text("abcäλ .-_", min_size=1).filter(lambda s: s.strip(".")), min_size=1, max_size=3).map(
+        "/".join
+    ),
+    image_size=st.integers(8, 1024),
+    validation_fraction=FRACTION,
+)
+NAMED = st.sampled_from(sorted(DATASETS)).flatmap(
+    lambda name: st.builds(
+        NamedDataset,
+        name=st.just(name),
+        download=st.booleans() if DATASETS[name].can_download else st.just(False),
+        validation_fraction=FRACTION,
+    )
+)
+
+
+@st.composite
+def valid_specs(draw: st.DrawFn) -> JobSpec:
+    """Any spec that `parse_spec` accepts."""
+    dataset = draw(NAMED | FOLDERS)
+    if isinstance(dataset, NamedDataset):
+        samples = split_sizes(DATASETS[dataset.name].train_samples, dataset.validation_fraction)[0]
+    else:
+        samples = 2**20
+    workers = draw(st.integers(1, 64))
+    batch = workers * draw(st.integers(1, min(samples, 2**16) // workers))
+    iterations = samples // batch
+    alpha = draw(st.none() | st.integers(1, iterations))
+    beta = draw(st.none() | st.integers(0, iterations - (alpha or max(1, round(0.08 * iterations)))))
+    epochs = draw(st.integers(1, 100_000))
+    warmup = draw(st.none() | st.integers(0, epochs))
+    warmup_epochs = (epochs + 5) // 10 if warmup is None else warmup
+    first = draw(st.integers(1, warmup_epochs + 1))
+    firsts = draw(st.sets(st.integers(first + 1, first + 1000), max_size=5))
+    phases = [LrSetPhase(first_epoch=e, lr_set=draw(SIMPLE_LR_SETS)) for e in [first, *sorted(firsts)]]
+    placement = draw(st.sampled_from(["split", "sequential"]))
+    return JobSpec(
+        name=draw(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=200)),
+        model=draw(st.sampled_from(MODELS)),
+        dataset=dataset,
+        optimizer=draw(OPTIMIZERS),
+        global_batch_size=batch,
+        epochs=epochs,
+        workers=workers,
+        device=draw(st.sampled_from(["auto", "cpu", "cuda"])),
+        seed=draw(st.integers(0, 2**63 - 1)),
+        initial_learning_rate=draw(RATE),
+        lr_set=draw(SIMPLE_LR_SETS | st.just(ScheduledLrSet(phases=phases))),
+        warmup=Warmup(epochs=warmup, learning_rate=draw(RATE)),
+        pretrain=Pretrain(
+            iterations=alpha,
+            placement=placement,
+            batch=draw(st.sampled_from(["global", "per_worker"] if placement == "split" else ["global"])),
+            max_retries=draw(st.integers(0, 10)),
+        ),
+        main_train=MainTrain(iterations=beta),
+        metric=draw(st.sampled_from(["val_accuracy", "val_loss", "train_accuracy"])),
+    )

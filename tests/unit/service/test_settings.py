@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings, WorkerSettings
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch):
+    for field in (*Settings.model_fields, *WorkerSettings.model_fields):
+        monkeypatch.delenv(f"FORERUN_{field.upper()}", raising=False)
+
+
+def test_without_an_environment_the_database_lies_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert Settings().database() == f"sqlite:///{tmp_path}/.forerun/forerun.db"
+    monkeypatch.setenv("FORERUN_HOME", "/srv/forerun")
+    assert Settings().database() == "sqlite:////srv/forerun/forerun.db"
+    monkeypatch.setenv("FORERUN_DATABASE_URL", "postgresql://db/forerun")
+    assert Settings().database() == "postgresql://db/forerun"
+
+
+def test_every_setting_is_read_from_the_environment(monkeypatch):
+    monkeypatch.setenv("FORERUN_PORT", "8001")
+    monkeypatch.setenv("FORERUN_DATA_DIR", "/data")
+    monkeypatch.setenv("FORERUN_RAY_NUM_GPUS", "0")
+    settings = Settings()
+    assert (settings.port, settings.data_dir, settings.ray_num_gpus) == (8001, Path("/data"), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "0"), ("PORT", "65536"), ("PORT", "http"), ("MAX_ATTEMPTS", "0"), ("RAY_NUM_CPUS", "0")],
+)
+def test_a_wrong_setting_is_refused(monkeypatch, name, value):
+    monkeypatch.setenv(f"FORERUN_{name}", value)
+    with pytest.raises(ValidationError, match=name.lower()):
+        Settings()
+
+
+def test_secrets_are_not_shown(monkeypatch):
+    monkeypatch.setenv("FORERUN_RAY_TOKEN", "s3cret")
+    monkeypatch.setenv("FORERUN_TICKET", "s3cret")
+    for name in ("API_URL", "DATA_DIR", "STORAGE_DIR"):
+        monkeypatch.setenv(f"FORERUN_{name}", "x")
+    assert "s3cret" not in repr(Settings()) + repr(WorkerSettings())
+    assert Settings().ray_token.get_secret_value() == WorkerSettings().ticket.get_secret_value() == "s3cret"

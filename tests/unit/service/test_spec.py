@@ -1,0 +1,313 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from service.errors import InvalidInput
+from service.jobs import MAX_SPEC_BYTES, parse_spec
+from service.spec import AbsoluteLrSet, JobSpec, PresetLrSet, RelativeLrSet, ScheduledLrSet
+from tests.unit.service.specs import small, valid_specs
+
+
+def parse(document) -> JobSpec:
+    return parse_spec(document if isinstance(document, bytes) else json.dumps(document).encode())
+
+
+def wrong(document) -> dict[str, tuple[object, str]]:
+    """field -> (value, message) of what is wrong with the document."""
+    with pytest.raises(InvalidInput) as caught:
+        parse(document)
+    assert caught.value.code == "invalid_input"
+    return {error.field: (error.value, error.message) for error in caught.value.errors}
+
+
+# --- defaults and shorthand --------------------------------------------------------------------------
+
+
+def test_every_default():
+    assert parse({"model": "lenet5", "dataset": "digits", "epochs": 40, "lr_set": "mix"}).model_dump() == {
+        "name": "",
+        "model": "lenet5",
+        "dataset": {"name": "digits", "download": False, "validation_fraction": 0.1},
+        "optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": False, "weight_decay": 0.0},
+        "global_batch_size": 64,
+        "epochs": 40,
+        "workers": 1,
+        "device": "auto",
+        "seed": 0,
+        "initial_learning_rate": 0.1,
+        "lr_set": {"kind": "preset", "name": "mix", "max_learning_rate": 1.0},
+        "warmup": {"epochs": None, "learning_rate": 0.005},
+        "pretrain": {"iterations": None, "placement": "split", "batch": "global", "max_retries": 2},
+        "main_train": {"iterations": None},
+        "metric": "val_accuracy",
+        "selector": "greedy",
+    }
+
+
+def test_defaults_of_what_is_not_a_default_itself():
+    spec = parse(small(dataset={"name": "image-folder", "path": "birds"}, optimizer="adamw"))
+    assert spec.dataset.model_dump() == {
+        "name": "image-folder",
+        "path": "birds",
+        "image_size": 224,
+        "validation_fraction": 0.1,
+    }
+    assert spec.optimizer.model_dump() == {"name": "adamw", "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "warmup"),
+    [(40, 4), (8, 1), (3, 0), (1, 0), (4, 0), (5, 1), (10, 1), (14, 1), (15, 2), (100, 10), (100_000, 10_000)],
+)
+def test_the_warm_up_is_a_tenth_of_the_epochs(epochs, warmup):
+    assert parse(small(epochs=epochs)).warmup_epochs == warmup
+
+
+def test_a_warm_up_asked_for_is_taken_as_it_is():
+    assert parse(small(epochs=40, warmup={"epochs": 0})).warmup_epochs == 0
+    assert parse(small(epochs=40, warmup={"epochs": 40})).warmup_epochs == 40
+
+
+def test_batch_per_worker():
+    assert parse(small(global_batch_size=512, workers=8)).batch_per_worker == 64  # S1, Table 1
+
+
+@pytest.mark.parametrize(
+    ("short", "full"),
+    [
+        ("wide", PresetLrSet(name="wide")),
+        ({"name": "wide", "max_learning_rate": 2.0}, PresetLrSet(name="wide", max_learning_rate=2.0)),
+        ({"factors": [2.0, 0.5]}, RelativeLrSet(factors=[2.0, 0.5])),
+        ({"learning_rates": [0.1]}, AbsoluteLrSet(learning_rates=[0.1])),
+        (
+            {"phases": [{"first_epoch": 1, "lr_set": "wide"}, {"first_epoch": 4, "lr_set": {"factors": [1]}}]},
+            ScheduledLrSet(
+                phases=[
+                    {"first_epoch": 1, "lr_set": PresetLrSet(name="wide")},
+                    {"first_epoch": 4, "lr_set": RelativeLrSet(factors=[1.0])},
+                ]
+            ),
+        ),
+    ],
+)
+def test_short_ways_to_write_an_lr_set(short, full):
+    assert parse(small(lr_set=short)).lr_set == full
+    assert parse(small(lr_set=full.model_dump())).lr_set == full
+
+
+def test_short_ways_to_write_dataset_and_optimizer():
+    assert parse(small()) == parse(small(dataset={"name": "digits"}, optimizer={"name": "sgd"}))
+
+
+def test_the_examples_of_the_schema_are_valid():
+    examples = JobSpec.model_json_schema()["examples"]
+    assert [parse(example).model for example in examples] == ["lenet5", "resnet18-cifar"]
+
+
+# --- frozen, and the same after a round trip ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "part", ["", "dataset", "optimizer", "lr_set", "warmup", "pretrain", "main_train"], ids=lambda part: part or "spec"
+)
+def test_nothing_of_a_spec_can_be_assigned(part):
+    spec = parse(small())
+    thing = getattr(spec, part) if part else spec
+    before = spec.model_dump_json()
+    for name in type(thing).model_fields:
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(thing, name, getattr(thing, name))
+    assert spec.model_dump_json() == before
+
+
+@settings(max_examples=60)
+@given(spec=valid_specs())
+def test_a_spec_survives_json(spec):
+    assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert parse(spec.model_dump_json().encode()) == spec  # and passes the checks across fields
+    assert JobSpec.model_validate(json.loads(json.dumps(spec.model_dump(mode="json"), sort_keys=True))) == spec
+
+
+# --- what is refused, by field ------------------------------------------------------------------------
+
+FIELDS = [
+    # strict: no value of another type
+    ("epochs", True, "epochs", "valid integer"),
+    ("epochs", "3", "epochs", "valid integer"),
+    ("epochs", 3.0, "epochs", "valid integer"),
+    ("epochs", None, "epochs", "valid integer"),
+    ("workers", [1], "workers", "valid integer"),
+    ("seed", "0", "seed", "valid integer"),
+    ("initial_learning_rate", True, "initial_learning_rate", "valid number"),
+    ("initial_learning_rate", "0.1", "initial_learning_rate", "valid number"),
+    ("model", 5, "model", "valid string"),
+    ("name", 5, "name", "valid string"),
+    ("optimizer", {"name": "sgd", "nesterov": 1}, "optimizer.nesterov", "valid boolean"),
+    ("lr_set", {"factors": "1"}, "lr_set.factors", "valid array"),
+    ("lr_set", {"factors": [1, False]}, "lr_set.factors[1]", "valid number"),
+    # ranges
+    ("epochs", 0, "epochs", "greater than or equal to 1"),
+    ("epochs", 100_001, "epochs", "less than or equal to 100000"),
+    ("workers", 0, "workers", "greater than or equal to 1"),
+    ("workers", 4097, "workers", "less than or equal to 4096"),
+    ("global_batch_size", 0, "global_batch_size", "greater than or equal to 1"),
+    ("seed", -1, "seed", "greater than or equal to 0"),
+    ("seed", 2**63, "seed", "less than 9223372036854775808"),
+    ("initial_learning_rate", 0, "initial_learning_rate", "greater than 0"),
+    ("initial_learning_rate", -0.1, "initial_learning_rate", "greater than 0"),
+    ("initial_learning_rate", 1e7, "initial_learning_rate", "less than or equal to 1000000"),
+    ("lr_set", {"factors": []}, "lr_set.factors", "at least 1 item"),
+    ("lr_set", {"learning_rates": [0.1] * 65}, "lr_set.learning_rates", "at most 64 items"),
+    ("lr_set", {"learning_rates": [0.1, 0.0]}, "lr_set.learning_rates[1]", "greater than 0"),
+    ("lr_set", {"factors": [1], "max_learning_rate": 0}, "lr_set.max_learning_rate", "greater than 0"),
+    ("warmup", {"epochs": -1}, "warmup.epochs", "greater than or equal to 0"),
+    ("warmup", {"learning_rate": 0}, "warmup.learning_rate", "greater than 0"),
+    ("pretrain", {"iterations": 0}, "pretrain.iterations", "greater than or equal to 1"),
+    ("pretrain", {"max_retries": 11}, "pretrain.max_retries", "less than or equal to 10"),
+    ("main_train", {"iterations": -1}, "main_train.iterations", "greater than or equal to 0"),
+    ("optimizer", {"name": "sgd", "momentum": 1.0}, "optimizer.momentum", "less than 1"),
+    ("optimizer", {"name": "adam", "betas": [0.9]}, "optimizer.betas", "at least 2 items"),
+    ("optimizer", {"name": "adam", "betas": [0.9, 1.0]}, "optimizer.betas[1]", "less than 1"),
+    ("dataset", {"name": "digits", "validation_fraction": 0}, "dataset.validation_fraction", "greater than 0"),
+    ("dataset", {"name": "digits", "validation_fraction": 0.6}, "dataset.validation_fraction", "equal to 0.5"),
+    ("dataset", {"name": "image-folder", "path": "a", "image_size": 7}, "dataset.image_size", "equal to 8"),
+    ("name", "x" * 201, "name", "at most 200 characters"),
+    # names, each with what to do
+    ("model", "resnet51", "model", "did you mean resnet50"),
+    ("model", "zzz", "model", "GET /v1/catalog lists the models"),
+    ("dataset", "imagenet", "dataset", "'digits', 'mnist', 'fashion-mnist', 'cifar10', 'image-folder'"),
+    ("optimizer", "sdg", "optimizer", "'sgd', 'adam', 'adamw', 'adagrad', 'adadelta', 'rmsprop'"),
+    ("lr_set", "huge", "lr_set.name", "'paper-alpha', 'narrow', 'middle', 'wide' or 'mix'"),
+    ("lr_set", {"kind": "magic"}, "lr_set", "'relative', 'absolute', 'preset', 'schedule'"),
+    ("metric", "accuracy", "metric", "'val_accuracy', 'val_loss' or 'train_accuracy'"),
+    ("pretrain", {"placement": "packed"}, "pretrain.placement", "'split' or 'sequential'"),
+    ("device", "tpu", "device", "'auto', 'cpu' or 'cuda'"),
+    # unknown keys, also those that are named like a kind of something
+    ("epoch", 3, "epoch", "not permitted"),
+    ("preset", "mix", "preset", "not permitted"),
+    ("sgd", {}, "sgd", "not permitted"),
+    ("warmup", {"absolute": 1}, "warmup.absolute", "not permitted"),
+    ("lr_set", {"name": "mix", "preset": 1}, "lr_set.preset", "not permitted"),
+    ("optimizer", {"name": "adam", "adam": 1}, "optimizer.adam", "not permitted"),
+    ("dataset", {"name": "digits", "path": "x"}, "dataset.path", "not permitted"),
+    # rules inside one part
+    ("dataset", {"name": "digits", "download": True}, "dataset", "leave download out"),
+    ("optimizer", {"name": "sgd", "momentum": 0.0, "nesterov": True}, "optimizer", "set one, or leave nesterov out"),
+    ("dataset", {"name": "image-folder"}, "dataset.path", "required"),
+    ("dataset", {"name": "image-folder", "path": ""}, "dataset.path", "at least 1 character"),
+    ("dataset", {"name": "image-folder", "path": "/etc"}, "dataset.path", "a relative path without '..'"),
+    ("dataset", {"name": "image-folder", "path": "a/../../b"}, "dataset.path", "a relative path without '..'"),
+    ("dataset", {"name": "image-folder", "path": "a\0"}, "dataset.path", "a relative path without '..'"),
+    ("dataset", {"name": "image-folder", "path": "."}, "dataset.path", "a relative path without '..'"),
+    ("name", "a\0b", "name", "must not contain the character NUL (PostgreSQL cannot keep it); remove it"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "field", "remedy"), FIELDS, ids=[f"{f[2]}={f[1]}"[:60] for f in FIELDS])
+def test_a_wrong_field_is_named_with_its_value_and_a_remedy(key, value, field, remedy):
+    errors = wrong(small(**{key: value}))
+    assert list(errors) == [field]
+    assert remedy in errors[field][1]
+
+
+@pytest.mark.parametrize(
+    ("lr_set", "field"),
+    [
+        ({"phases": [{"first_epoch": 1, "lr_set": {"factors": [1, 0]}}]}, "lr_set.phases[0].lr_set.factors[1]"),
+        ({"phases": [{"first_epoch": 0, "lr_set": "mix"}]}, "lr_set.phases[0].first_epoch"),
+        ({"phases": [{"first_epoch": 1, "lr_set": "mux"}]}, "lr_set.phases[0].lr_set.name"),
+        ({"phases": [{"first_epoch": 1, "lr_set": {"phases": []}}]}, "lr_set.phases[0].lr_set"),
+        ({"phases": []}, "lr_set.phases"),
+    ],
+)
+def test_paths_lead_into_a_schedule(lr_set, field):
+    assert list(wrong(small(lr_set=lr_set))) == [field]
+
+
+@pytest.mark.parametrize("firsts", [[3, 1], [1, 1], [1, 5, 4]])
+def test_phases_must_ascend(firsts):
+    phases = [{"first_epoch": first, "lr_set": "mix"} for first in firsts]
+    [(field, (_, message))] = wrong(small(lr_set={"phases": phases})).items()
+    assert (field, message) == ("lr_set", f"phases must begin at ascending epochs, not {firsts}; reorder them")
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"), [("NaN", "nan"), ("Infinity", "inf"), ("-Infinity", "-inf"), ("1e999", "inf")]
+)
+def test_a_number_that_is_none_is_refused_and_shown(number, shown):
+    raw = json.dumps(small(initial_learning_rate=42)).replace("42", number).encode()
+    assert wrong(raw) == {"initial_learning_rate": (shown, "Input should be a finite number")}
+
+
+@pytest.mark.parametrize("missing", ["model", "dataset", "epochs", "lr_set"])
+def test_a_missing_field_is_named(missing):
+    document = small()
+    del document[missing]
+    assert {field: message for field, (_, message) in wrong(document).items()} == {missing: "Field required"}
+
+
+def test_every_wrong_field_is_named_at_once():
+    document = small(epochs=0, model="x", warmup={"epochs": "1"}, bogus=1)
+    assert set(wrong(document)) == {"epochs", "model", "warmup.epochs", "bogus"}
+
+
+def test_the_value_is_the_one_given():
+    assert wrong(small(epochs=True))["epochs"][0] is True
+    assert wrong(small(epochs=-3))["epochs"][0] == -3
+    assert wrong(small(initial_learning_rate=-0.5))["initial_learning_rate"][0] == -0.5
+    assert wrong(small(model="resnet51"))["model"][0] == "resnet51"
+    assert wrong(small(epochs=None))["epochs"][0] is None
+    assert wrong(small(dataset="nope"))["dataset"][0] == "nope"
+    assert wrong(small(optimizer={"name": "nope"}))["optimizer"][0] == "nope"
+    assert wrong(small(pretrain={"iterations": [3]}))["pretrain.iterations"][0] == "[3]"
+
+
+@pytest.mark.parametrize("long", ["x" * 5000, [0] * 5000, 10**4000])
+def test_a_long_value_is_cut_short(long):
+    value = wrong(small(model=long))["model"][0]
+    assert len(value) == 201
+    assert value.endswith("…")
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xff", b"{", b"[" * 1000, b'{"epochs":' + b"9" * 5000 + b"}", b"null", b"[]"])
+def test_what_is_no_json_object_is_the_fault_of_the_body(raw):
+    assert list(wrong(raw)) == ["body"]
+
+
+def test_a_spec_may_have_64_kib():
+    padding = MAX_SPEC_BYTES - len(json.dumps(small()).encode())
+    fits = json.dumps(small()).encode() + b" " * padding
+    assert parse(fits) == parse(small())
+    assert wrong(fits + b" ") == {"body": ("65537 bytes", "a spec may have 65536 bytes at most; shorten it")}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["kind", "name", "factors", "phases", "first_epoch", "lr_set", "iterations", "relative"])
+            | st.text(max_size=5),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=200)
+@given(changes=st.dictionaries(st.sampled_from([*JobSpec.model_fields, "preset"]), JSON, min_size=1, max_size=3))
+def test_whatever_comes_the_answer_is_a_spec_or_fields_that_json_can_carry(changes):
+    try:
+        errors = [] if parse(small(**changes)) else ["no spec"]
+    except InvalidInput as error:
+        errors = list(error.errors)
+    for error in errors:
+        assert error.field
+        assert error.message
+        assert len(json.dumps(error.value, allow_nan=False)) < 2000
+    assert errors or not {"preset"} & set(changes)

@@ -1,0 +1,309 @@
+"""The worker's side of reporting, against an API that answers, refuses and goes away."""
+
+import json
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.errors import InvalidInput, RecordConflict, StaleAttempt
+from service.records import Assignment, EpochRecord, Outcome
+from tests.builders import epoch_record
+from workers import report
+from workers.report import FIRST_PAUSE_S, LONGEST_PAUSE_S, PATIENCE_S, ApiAway, Reporter, exchange_ticket
+
+URL = "http://api.invalid"
+ASSIGNMENT = Assignment(job_id="job-1", attempt=2, spec='{"model": "lenet5"}', report_token="secret-token")
+SUCCEEDED = Outcome(state="succeeded")
+FAILED = Outcome(state="failed", code="diverged", message="all of them")
+
+
+def record(epoch: int, **changes) -> EpochRecord:
+    return EpochRecord.model_validate(epoch_record(epoch, **changes))
+
+
+class Api:
+    """Answers as `script` says, one entry a request, then 204; `accepted` are the bodies it took, in order.
+
+    An entry is a status, a response, or an exception for the way there.
+    """
+
+    def __init__(self) -> None:
+        self.script: list[int | httpx.Response | Exception] = []
+        self.requests: list[httpx.Request] = []
+        self.accepted: list[tuple[str, dict]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self.script.pop(0) if self.script else 204
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, int):
+            answer = httpx.Response(answer, json={"detail": f"status {answer}"} if answer >= 400 else None)
+        if answer.is_success:
+            self.accepted.append((request.url.path.rpartition("/")[2], json.loads(request.content)))
+        return answer
+
+    @property
+    def epochs(self) -> list[int]:
+        return [body["epoch"] for what, body in self.accepted if what == "epochs"]
+
+
+class Clock:
+    """Time that passes by sleeping alone."""
+
+    def __init__(self) -> None:
+        self.now, self.pauses = 1000.0, []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Api:
+    api, client = Api(), httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **options: client(transport=httpx.MockTransport(api), **options))
+    return api
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(report, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    return tmp_path / "job-1-a2" / "spool"
+
+
+def waiting(spool: Path) -> list[str]:
+    return sorted(path.name for path in spool.iterdir())
+
+
+AWAY = [
+    httpx.ConnectError("refused"),
+    httpx.ReadTimeout("slow"),
+    httpx.RemoteProtocolError("cut off"),
+    429,
+    500,
+    502,
+    503,
+]
+
+
+# --- epochs ----------------------------------------------------------------------------------------
+
+
+def test_an_epoch_is_posted_at_once_with_the_token(api, spool):
+    with Reporter(URL, ASSIGNMENT, spool) as reporter:
+        reporter.epoch(record(1))
+        assert waiting(spool) == []
+        reporter.epoch(record(2))
+    assert [(r.method, str(r.url)) for r in api.requests] == [("POST", f"{URL}/internal/jobs/job-1/epochs")] * 2
+    assert {(r.headers["Authorization"], r.headers["Content-Type"]) for r in api.requests} == {
+        ("Bearer secret-token", "application/json")
+    }
+    assert [EpochRecord.model_validate(body) for _, body in api.accepted] == [record(1), record(2)]
+
+
+@pytest.mark.parametrize("trouble", AWAY, ids=str)
+def test_an_api_that_is_away_does_not_hold_up_the_training(api, spool, clock, trouble):
+    api.script = [trouble, trouble]
+    with Reporter(URL, ASSIGNMENT, spool) as reporter:
+        reporter.epoch(record(1))
+        reporter.epoch(record(2))
+        assert waiting(spool) == ["stpt-000001-000001.json", "stpt-000001-000002.json"]
+        assert clock.pauses == []
+        reporter.epoch(record(3))  # it is back: all of them, in order
+    assert api.epochs == [1, 2, 3]
+    assert waiting(spool) == []
+
+
+def test_epochs_are_posted_in_order_of_their_numbers(api, spool):
+    with Reporter(URL, ASSIGNMENT, spool) as reporter:
+        for number in range(8, 102):
+            api.script = [503]
+            reporter.epoch(record(number))
+        reporter.flush()
+    assert api.epochs == list(range(8, 102))
+
+
+def test_an_api_that_goes_away_in_the_middle_gets_the_rest_later(api, spool):
+    with Reporter(URL, ASSIGNMENT, spool) as reporter:
+        for number in (1, 2, 3):
+            api.script = [503]
+            reporter.epoch(record(number))
+        api.script = [204, 204, httpx.ReadTimeout("was it written?")]
+        reporter.epoch(record(4))
+        assert api.epochs == [1, 2]
+        reporter.flush()
+    assert api.epochs == [1, 2, 3, 4]
+
+
+def test_what_waits_survives_a_crash(api, spool):
+    api.script = [503, 503]
+    with Reporter(URL, ASSIGNMENT, spool) as reporter:
+        reporter.epoch(record(1))
+        reporter.epoch(record(2))
+    (spool / ".stpt-000001-000003.json").write_text('{"method": "st')  # it died while it wrote the third
+    with Reporter(URL, ASSIGNMENT, spool) as reporter:
+        reporter.epoch(record(3))
+    assert [EpochRecord.model_validate(body) for _, body in api.accepted] == [record(1), record(2), record(3)]
+    assert waiting(spool) == []
+
+
+def test_a_file_in_the_spool_is_whole_or_absent(api, spool, monkeypatch):
+    """The last thing that happens to a file is its new name, and by then its bytes are on the disk."""
+    done = []
+    monkeypatch.setattr(report.os, "fsync", lambda descriptor: done.append("fsync"))
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda *paths: (done.append("rename"), rename(*paths))[1])
+    api.script = [503]
+    with Reporter(URL, ASSIGNMENT, spool) as reporter:
+        reporter.epoch(record(1))
+    assert done == ["fsync", "rename"]
+    assert EpochRecord.model_validate_json((spool / "stpt-000001-000001.json").read_text()) == record(1)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (401, StaleAttempt),
+        (403, StaleAttempt),
+        (404, StaleAttempt),
+        (409, RecordConflict),
+        (400, InvalidInput),
+        (422, InvalidInput),
+    ],
+)
+def test_a_refusal_raises_and_the_record_stays(api, spool, clock, status, error):
+    api.script = [status]
+    with Reporter(URL, ASSIGNMENT, spool) as reporter, pytest.raises(error) as caught:
+        reporter.epoch(record(1))
+    assert type(caught.value) is error
+    assert f"status {status}" in caught.value.detail
+    assert waiting(spool) == ["stpt-000001-000001.json"]
+    assert clock.pauses == []
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"title": "no"}', b""])
+def test_a_refusal_in_other_words_is_understood(api, spool, body):
+    api.script = [httpx.Response(403, content=body)]
+    with Reporter(URL, ASSIGNMENT, spool) as reporter, pytest.raises(StaleAttempt) as caught:
+        reporter.epoch(record(1))
+    assert caught.value.detail == "/internal/jobs/job-1/epochs answers 403"
+
+
+# --- the end ---------------------------------------------------------------------------------------
+
+
+def test_the_end_of_a_training_waits_for_the_api(api, spool, clock):
+    api.script = [503] * 10
+    with Reporter(URL, ASSIGNMENT, spool) as reporter:
+        reporter.epoch(record(1))
+        reporter.flush()
+    assert api.epochs == [1]
+    assert clock.pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 15.0, 15.0]
+
+
+def test_its_patience_ends_and_the_files_stay(api, spool, clock):
+    api.script = [httpx.ConnectError("refused")] * 1000
+    with Reporter(URL, ASSIGNMENT, spool) as reporter:
+        reporter.epoch(record(1))
+        with pytest.raises(ApiAway) as caught:
+            reporter.flush()
+    assert caught.value.detail == f"no answer from {URL} (ConnectError)"
+    assert PATIENCE_S - LONGEST_PAUSE_S <= clock.now - 1000 <= PATIENCE_S
+    assert (clock.pauses[0], max(clock.pauses)) == (FIRST_PAUSE_S, LONGEST_PAUSE_S)
+    assert waiting(spool) == ["stpt-000001-000001.json"]
+
+
+@pytest.mark.parametrize("outcome", [SUCCEEDED, FAILED], ids=lambda o: o.state)
+@pytest.mark.parametrize("trouble", AWAY, ids=str)
+def test_an_outcome_is_reported_until_it_arrives(api, spool, clock, outcome, trouble):
+    api.script = [trouble, trouble]
+    with Reporter(URL, ASSIGNMENT, spool) as reporter:
+        reporter.outcome(outcome)
+    assert [str(r.url) for r in api.requests] == [f"{URL}/internal/jobs/job-1/outcome"] * 3
+    assert [(what, Outcome.model_validate(body)) for what, body in api.accepted] == [("outcome", outcome)]
+    assert clock.pauses == [0.2, 0.4]
+
+
+def test_epochs_that_wait_go_before_the_outcome(api, spool):
+    """A training that fails while the API is away: another process of the job says so, on the same spool."""
+    with Reporter(URL, ASSIGNMENT, spool) as worker:
+        for number in (1, 2):
+            api.script = [503]
+            worker.epoch(record(number))
+    api.script = [503]
+    with Reporter(URL, ASSIGNMENT, spool) as driver:
+        driver.outcome(FAILED)
+    assert [what for what, _ in api.accepted] == ["epochs", "epochs", "outcome"]
+    assert waiting(spool) == []
+
+
+@pytest.mark.parametrize("status", [409, 422])
+def test_a_refused_epoch_does_not_keep_the_outcome_back(api, spool, status):
+    api.script = [status, status]
+    with Reporter(URL, ASSIGNMENT, spool) as reporter:
+        with pytest.raises((RecordConflict, InvalidInput)):
+            reporter.epoch(record(1))
+        reporter.outcome(FAILED)
+    assert [what for what, _ in api.accepted] == ["outcome"]
+    assert waiting(spool) == ["stpt-000001-000001.json"]
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, StaleAttempt), (409, RecordConflict), (422, InvalidInput)])
+def test_a_refused_outcome_raises(api, spool, clock, status, error):
+    api.script = [status]
+    with Reporter(URL, ASSIGNMENT, spool) as reporter, pytest.raises(error):
+        reporter.outcome(SUCCEEDED)
+    assert len(api.requests) == 1
+
+
+def test_a_superseded_attempt_with_epochs_left_says_nothing_more(api, spool):
+    with Reporter(URL, ASSIGNMENT, spool) as reporter:
+        api.script = [503]
+        reporter.epoch(record(1))
+        api.script = [403]
+        with pytest.raises(StaleAttempt):
+            reporter.outcome(FAILED)
+    assert api.accepted == []
+
+
+# --- the ticket ------------------------------------------------------------------------------------
+
+
+def test_a_ticket_buys_the_assignment(api, clock):
+    api.script = [httpx.ConnectError("refused"), 503, httpx.Response(200, json=ASSIGNMENT.model_dump())]
+    assert exchange_ticket(URL, "job-1", "the-ticket") == ASSIGNMENT
+    assert [str(r.url) for r in api.requests] == [f"{URL}/internal/jobs/job-1/ticket"] * 3
+    assert api.accepted == [("ticket", {"ticket": "the-ticket"})]
+    assert clock.pauses == [0.2, 0.4]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_stale_ticket_buys_nothing(api, clock, status):
+    api.script = [status]
+    with pytest.raises(StaleAttempt, match=f"^status {status}$"):
+        exchange_ticket(URL, "job-1", "the-ticket")
+    assert clock.pauses == []
+
+
+# --- a real socket ---------------------------------------------------------------------------------
+
+
+def test_a_port_where_nobody_listens_is_an_api_that_is_away(spool):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    with Reporter(f"http://127.0.0.1:{port}", ASSIGNMENT, spool) as reporter:
+        reporter.epoch(record(1))
+    assert waiting(spool) == ["stpt-000001-000001.json"]

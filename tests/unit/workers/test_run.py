@@ -1,0 +1,136 @@
+"""A training that is killed anywhere and resumed ends as the one that was not: same history, same bits."""
+
+import contextlib
+import random
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from service.records import Assignment, EpochRecord, ResumePoint
+from tests.unit.workers.ranks import Ranks, make_stpt
+from workers import checkpoint
+from workers.run import run
+from workers.train import Trainer
+
+pytest_plugins = ["tests.unit.workers.ranks"]
+
+SPEC: dict[str, Any] = {
+    "epochs": 4,
+    "warmup": {"epochs": 1, "learning_rate": 0.02},
+    "lr_set": {"factors": [2.0, 1.0, 0.5]},
+    "pretrain": {"iterations": 2, "placement": "sequential"},  # all ranks take the same steps
+    "main_train": {"iterations": 4},
+}
+STEPS = 4 * 6 + 3 * 2 * 2  # Main-train and warm-up of 4 epochs, two more branches of 2 iterations in 3 of them
+
+
+class Killed(BaseException):
+    pass
+
+
+class Sql:
+    """Stands for the reporter and what the API writes: the newest record of every epoch."""
+
+    def __init__(self) -> None:
+        self.records: dict[int, EpochRecord] = {}
+        self.dies_at: tuple[int, str] | None = None
+
+    def epoch(self, record: EpochRecord) -> None:
+        if self.dies_at == (record.epoch, "before the report"):
+            raise Killed
+        assert record.epoch <= len(self.records) + 1
+        self.records[record.epoch] = record
+        if self.dies_at == (record.epoch, "after the report"):
+            raise Killed
+
+    def waiting(self) -> list[Path]:
+        return []
+
+    def flush(self) -> None:
+        pass
+
+    def assignment(self, attempt: int) -> Assignment:
+        points = [
+            ResumePoint(epoch=r.epoch, val_accuracy=r.val_accuracy, checkpoint=r.checkpoint)
+            for r in self.records.values()
+            if r.checkpoint is not None
+        ]
+        return Assignment(job_id="job-1", attempt=attempt, spec="{}", report_token="t", resume=points[::-1])
+
+
+def train(net: str, folder: Path, sql: Sql, attempt: int, dies_at_step: int | None = None) -> str:
+    """One attempt; the digest of its last state. Raises Killed at that step, counted from 0."""
+    step, steps = Trainer._step, 0
+
+    def counted(self: Trainer, *arguments: Any) -> None:
+        nonlocal steps
+        if steps == dies_at_step:
+            raise Killed
+        steps += 1
+        step(self, *arguments)
+
+    stpt = make_stpt(net, **SPEC)
+    reporter: Any = sql if stpt.trainer.workers.rank == 0 else None
+    with patch.object(Trainer, "_step", counted):
+        for _ in run(stpt, sql.assignment(attempt), folder, reporter):
+            pass
+    return stpt.trainer.state.digest()
+
+
+def history(sql: Sql) -> list[Any]:
+    times = {"seconds", "pretrain_seconds", "main_train_seconds", "checkpoint"}
+    exclude: Any = dict.fromkeys(times, True) | {"branches": {"__all__": {"seconds"}}}
+    return [sql.records[epoch].model_dump(exclude=exclude) for epoch in sorted(sql.records)]
+
+
+def killed_and_resumed(net: str, folder: str, seed: int) -> tuple[str, list[Any], str, list[Any], int]:
+    """(digest, history) without a fault and with 24 random ones, of which some hit an attempt that resumed."""
+    undisturbed, root = Sql(), Path(folder)
+    expected = train(net, root / "undisturbed", undisturbed, attempt=1)
+    draw, kills = random.Random(seed), 0  # noqa: S311
+    while kills < 24:
+        sql, attempt, digest = Sql(), 1, None
+        place = root / f"killed-{kills}"
+        while digest is None:
+            sql.dies_at, at_step = None, None
+            if attempt <= 2:  # twice in one training
+                where = draw.choice(["in a step", "in a step", "before the report", "after the report"])
+                at_step = draw.randrange(STEPS) if where == "in a step" else None
+                sql.dies_at = None if where == "in a step" else (draw.randint(1, SPEC["epochs"]), where)
+            try:
+                digest = train(net, place, sql, attempt, at_step)
+            except Killed:
+                kills += 1
+            attempt += 1
+        if digest != expected or history(sql) != history(undisturbed):
+            return expected, history(undisturbed), digest, history(sql), kills
+    return expected, history(undisturbed), digest, history(sql), kills
+
+
+@pytest.mark.parametrize("net", ["lenet5", "batch-norm", "dropout"])
+def test_at_least_20_random_kills_make_no_difference(net: str, ranks: Ranks, tmp_path: Path) -> None:
+    [(expected, undisturbed, digest, resumed, kills)] = ranks(1, killed_and_resumed, net, str(tmp_path), 3)
+    assert kills >= 20
+    assert digest == expected
+    assert resumed == undisturbed
+
+
+def both_ranks_resume(folder: str) -> tuple[str, str, int]:
+    """Two workers: without a fault, and killed in the third epoch with the newest checkpoint damaged as well."""
+    undisturbed, sql = Sql(), Sql()
+    expected = train("batch-norm", Path(folder) / "undisturbed", undisturbed, attempt=1)
+    place = Path(folder) / "killed"
+    with contextlib.suppress(Killed):
+        train("batch-norm", place, sql, attempt=1, dies_at_step=6 + 10 + 9)
+    newest = place / "epoch-000002-a1" / checkpoint.STATE
+    if sql.records:  # rank 0
+        newest.write_bytes(newest.read_bytes()[:-1])
+    return expected, train("batch-norm", place, sql, attempt=2), len(sql.records)
+
+
+def test_every_rank_goes_on_from_what_rank_0_read(ranks: Ranks, tmp_path: Path) -> None:
+    (first, resumed_0, epochs), (second, resumed_1, _) = ranks(2, both_ranks_resume, str(tmp_path))
+    assert first == second == resumed_0 == resumed_1
+    assert epochs == 4

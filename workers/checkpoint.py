@@ -1,0 +1,121 @@
+"""Checkpoints: safetensors + JSON + manifest, each in a folder that is there whole or not at all.
+
+    <job>/checkpoints/epoch-000012-a1/state.safetensors    parameters, buffers, optimizer state
+                                      training.json        epochs done, current learning rate
+                                      manifest.json        size and SHA-256 of the other two
+
+Data order and random numbers are functions of (seed, epoch, iteration), see `workers.train`, so nothing more is needed
+to go on as if nothing had happened. SQL keeps the manifest's SHA-256 with the epoch: a checkpoint counts once its epoch
+is recorded, and is loaded only when every byte is as it was. Nothing is unpickled.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from service.records import CheckpointRef, ResumePoint
+from service.spec import Frozen, LearningRate
+
+log = logging.getLogger(__name__)
+
+STATE, TRAINING, MANIFEST = "state.safetensors", "training.json", "manifest.json"
+KEEP_LAST = 2  # and the best: one more than needed, should the newest not verify
+
+
+class Position(Frozen):
+    """Where a training stands: `epochs` of them done, `learning_rate` the current one."""
+
+    epochs: int = Field(0, ge=0)
+    learning_rate: LearningRate
+
+
+class UnusableCheckpoint(Exception):
+    """A checkpoint is absent, incomplete, altered, or of another model."""
+
+
+def save(folder: Path, name: str, tensors: Mapping[str, Tensor], position: Position) -> CheckpointRef:
+    """Write `folder/name`; when this returns it survives a power cut. An existing one of this name is replaced."""
+    unfinished = folder / f".{name}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, unfinished / STATE)
+    (unfinished / TRAINING).write_text(position.model_dump_json())
+    manifest = json.dumps({file: _facts(unfinished / file) for file in (STATE, TRAINING)}).encode()
+    (unfinished / MANIFEST).write_bytes(manifest)
+    for path in (*unfinished.iterdir(), unfinished):
+        _flush(path)
+    shutil.rmtree(folder / name, ignore_errors=True)
+    unfinished.rename(folder / name)
+    _flush(folder)
+    return CheckpointRef(name=name, manifest_sha256=hashlib.sha256(manifest).hexdigest())
+
+
+def load(folder: Path, ref: CheckpointRef, like: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Position]:
+    """The tensors, on the CPU, and the position. Raises UnusableCheckpoint unless all is as saved, shaped as `like`."""
+    path = folder / ref.name
+    try:
+        manifest = (path / MANIFEST).read_bytes()
+        if hashlib.sha256(manifest).hexdigest() != ref.manifest_sha256:
+            raise UnusableCheckpoint(f"{path / MANIFEST} is not the recorded one")
+        for file, facts in json.loads(manifest).items():
+            if _facts(path / file) != facts:
+                raise UnusableCheckpoint(f"{path / file} is not as it was written")
+        position = Position.model_validate_json((path / TRAINING).read_bytes())
+        tensors = load_file(path / STATE)
+    except (OSError, ValueError, ValidationError, SafetensorError) as error:
+        raise UnusableCheckpoint(f"{path}: {error}") from error
+    if _shapes(tensors) != _shapes(like):
+        raise UnusableCheckpoint(f"{path} is of another model or optimizer")
+    return tensors, position
+
+
+def load_newest(
+    folder: Path, points: Sequence[ResumePoint], like: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], Position] | None:
+    """The first of `points`, newest first, that verifies; the others are passed over with a warning."""
+    for point in points:
+        try:
+            return load(folder, point.checkpoint, like)
+        except UnusableCheckpoint as error:
+            log.warning("the checkpoint of epoch %d cannot be used: %s", point.epoch, error)
+    return None
+
+
+def to_keep(points: Sequence[ResumePoint]) -> set[str]:
+    """Names of the last KEEP_LAST of `points` and of the one with the best validation accuracy."""
+    newest = sorted(points, key=lambda point: point.epoch)[-KEEP_LAST:]
+    best = max(points, key=lambda point: (point.val_accuracy, point.epoch), default=None)
+    return {point.checkpoint.name for point in [*newest, *([best] if best else [])]}
+
+
+def prune(folder: Path, keep: Collection[str]) -> None:
+    """Delete every other checkpoint, unfinished ones too."""
+    for path in folder.iterdir():
+        if path.name not in keep:
+            shutil.rmtree(path)
+
+
+def _facts(path: Path) -> dict[str, int | str]:
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[object, ...]]:
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
