@@ -120,7 +120,8 @@ class Controller:
             case _ if found is None:
                 self._lost(job, "Ray does not know its job any more (was the cluster restarted?)")
             case _ if found.status in ENDED:
-                self._lost(job, f"its Ray job {found.status.lower()} without an outcome. {_last_words(found.message)}")
+                words = _last_words(found.message)
+                self._lost(job, f"its Ray job {found.status.lower()} without an outcome. {words}".strip())
 
     def _lost(self, job: Job, message: str) -> None:
         log.warning("job %s: attempt %d lost: %s", job.id, job.attempt, message)

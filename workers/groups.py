@@ -80,13 +80,16 @@ class Workers:
         return self._splits[count]
 
     def replicate(self, model: nn.Module) -> nn.Module:
-        """The model for synchronous data-parallel training by the world."""
+        """The model for synchronous data-parallel training by the world: DDP, or for one worker the model itself."""
         if self.size == 1:
             return model
+        # Looking for unused parameters keeps DDP from rearranging its buckets after its first step. Rearranged, three
+        # workers or more would add in another order than a resumed training, whose DDP is new: on CPU that has to agree.
+        fixed_buckets = self.device.type == "cpu"
         # Buffers travel once at the end of a phase, not at every step: in training mode nothing reads them.
         with warnings.catch_warnings():  # torch 2.15 has a new name for broadcast_buffers, which 2.11 does not know
             warnings.simplefilter("ignore", FutureWarning)
-            return DistributedDataParallel(model, broadcast_buffers=False)
+            return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=fixed_buckets)
 
 
 def group_members(world_size: int, count: int) -> Sequence[tuple[int, ...]]:

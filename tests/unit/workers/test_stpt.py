@@ -131,6 +131,27 @@ def test_any_number_of_workers_trains_the_same(ranks):
         np.testing.assert_allclose(other.weights, alone.weights, rtol=0, atol=TOLERANCE)
 
 
+def resumed(net, changes, epochs):
+    """The digest at the end of a training, and of one that went on from a copy of its state after so many epochs."""
+    whole, rest = make_stpt(net, **changes), make_stpt(net, **changes)
+    for record in whole.epochs():
+        if record.epoch == epochs:
+            state, position = whole.trainer.state.save(whole.trainer.state.empty()), whole.position
+    rest.trainer.state.load(state)
+    rest.position = position
+    numbers = [record.epoch for record in rest.epochs()]
+    assert numbers == list(range(epochs + 1, whole.spec.epochs + 1))
+    return whole.trainer.state.digest(), rest.trainer.state.digest()
+
+
+@pytest.mark.parametrize("net", ["lenet5", "batch-norm"])
+@pytest.mark.parametrize(("workers", "epochs"), [(1, 1), (2, 1), (3, 2), (4, 1)])
+def test_a_training_that_goes_on_from_its_state_and_position_ends_with_the_same_bits(ranks, net, workers, epochs):
+    [digests, *others] = ranks(workers, resumed, net, {**SHORT, "lr_set": relative(2)}, epochs)
+    assert others == [digests] * (workers - 1)
+    assert len(set(digests)) == 1
+
+
 # --- the slow obvious reference ----------------------------------------------------------------------
 
 
