@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
 from service import controller, jobs, store
 from service.cluster import LIVE, Capacity, FakeCluster, RayJobStatus
@@ -243,15 +243,19 @@ def test_two_services_submit_a_job_once(world):
 # --- lost attempts -------------------------------------------------------------------------------------
 
 LOST = {
-    "failed": (RayJobStatus.FAILED, "its Ray job failed without an outcome. oops"),
-    "stopped": (RayJobStatus.STOPPED, "its Ray job stopped without an outcome. oops"),
-    "silent": (RayJobStatus.SUCCEEDED, "its Ray job succeeded without an outcome. oops"),
-    "unknown": (None, "Ray does not know its job any more (was the cluster restarted?)"),
+    "failed": (
+        RayJobStatus.FAILED,
+        "exit code 1:\n\n  no memory \n\n",
+        "its Ray job failed without an outcome. no memory",
+    ),
+    "stopped": (RayJobStatus.STOPPED, "", "its Ray job stopped without an outcome."),
+    "silent": (RayJobStatus.SUCCEEDED, "done", "its Ray job succeeded without an outcome. done"),
+    "unknown": (None, "", "Ray does not know its job any more (was the cluster restarted?)"),
 }
 
 
-@pytest.mark.parametrize(("status", "message"), LOST.values(), ids=LOST)
-def test_a_lost_attempt_is_followed_by_the_next_until_they_are_exhausted(world, status, message):
+@pytest.mark.parametrize(("status", "words", "message"), LOST.values(), ids=LOST)
+def test_a_lost_attempt_is_followed_by_the_next_until_they_are_exhausted(world, status, words, message):
     job_id = world.submit()
     world.run_pass()
     for attempt in (1, 2, 3):
@@ -260,7 +264,7 @@ def test_a_lost_attempt_is_followed_by_the_next_until_they_are_exhausted(world, 
         assert world.cluster.live() == [submission_id]
         token = world.start(submission_id)
         if status:
-            world.status(submission_id, status, "oops")
+            world.status(submission_id, status, words)
         else:
             world.cluster.forget(submission_id)
         world.run_pass()
@@ -290,7 +294,7 @@ def test_one_attempt_may_be_all(sqlite_store, clock):
     world.status(f"{job_id}-a1", RayJobStatus.FAILED, "x" * 5000)
     world.run_pass()
     assert world.path(job_id) == ["queued", "submitting", "running", "failed"]
-    assert len(world.job(job_id).error_message) < 2100
+    assert len(world.job(job_id).error_message) < 1100
 
 
 def test_a_second_attempt_can_succeed(world):
@@ -721,14 +725,14 @@ class Faults(RuleBasedStateMachine):
     def __init__(self, db: Store, clock: Clock, check_design: Callable[[Store], None]) -> None:
         super().__init__()
         self.world, self.check_design = World(db, clock), check_design
-        self.job_ids: list[str] = []
+        self.job_ids: list[str] = [self.world.submit(workers=2)]
         self.processes: dict[str, RayJob] = {}  # of each submission that Ray took
-        self.ended: dict[str, JobState] = {}
+        self.ended: dict[str, str] = {}  # terminal state of each job that has one
+        self._pass(0)
 
     def teardown(self) -> None:
         """Everybody behaves from now on: each job ends within as many passes as it can have attempts, and a few."""
         cluster = self.world.cluster
-        cluster.unreachable, cluster.fault = False, None
         cluster.capacity_value = Capacity(cpus=8, gpus=0)
         for _ in range(5):
             self.world.run_pass(31)
@@ -736,9 +740,9 @@ class Faults(RuleBasedStateMachine):
             for submission_id in cluster.live():
                 self._live_on(submission_id)
         self.world.run_pass(31)
-        assert all(self.world.state(job_id)[0] in TERMINAL for job_id in self.job_ids)
-        assert cluster.live() == []
         self.terminal_states_stay()
+        assert self.ended.keys() == set(self.job_ids)
+        assert cluster.live() == []
         self.check_design(self.world.db)
         with self.world.db.write() as session:
             session.execute(delete(Job))
@@ -762,36 +766,31 @@ class Faults(RuleBasedStateMachine):
 
     # Ray
 
-    @rule(cpus=st.integers(0, 4))
+    @rule(cpus=st.sampled_from([4, 2, 1, 0]))
     def resize(self, cpus):
         self.world.cluster.capacity_value = Capacity(cpus=cpus, gpus=0)
 
-    @rule(unreachable=st.booleans())
-    def cut_off_or_restore(self, unreachable):
-        self.world.cluster.unreachable = unreachable
-
-    @precondition(lambda self: self.processes)
+    @precondition(lambda self: self._live())
     @rule(data=st.data(), end=st.sampled_from([RayJobStatus.FAILED, RayJobStatus.SUCCEEDED, None]))
     def a_process_ends_or_vanishes(self, data, end):
-        submission_id = data.draw(st.sampled_from(sorted(self.processes)))
-        if submission_id not in self._live():
-            return
+        submission_id = data.draw(st.sampled_from(self._live()))
         if end is None:
             self.world.cluster.forget(submission_id)
         else:
             self.world.status(submission_id, end)
 
     @rule()
-    def ray_restarts(self):
-        for submission_id in self._live():
-            self.world.cluster.forget(submission_id)
+    def ray_restarts_and_knows_nothing(self):
+        self.world.cluster._submissions.clear()
 
     # workers; one whose Ray job is gone may still have something to say
 
     @precondition(lambda self: self.processes)
     @rule(data=st.data(), what=st.sampled_from(["start", "report", "succeed", "fail"]))
     def a_worker_speaks(self, data, what):
-        submission_id = data.draw(st.sampled_from(sorted(self.processes)))
+        self._speak(data.draw(st.sampled_from(sorted(self.processes))), what)
+
+    def _speak(self, submission_id, what):
         process, job_id = self.processes[submission_id], job_of(submission_id)
         before = self.world.state(job_id)
         live = before == (S.RUNNING, int(submission_id.rpartition("-a")[2]))
@@ -840,8 +839,19 @@ class Faults(RuleBasedStateMachine):
 
     # the controller
 
-    @rule(seconds=st.sampled_from([0, 11, 31]))
-    def a_pass(self, seconds):
+    @rule(seconds=st.sampled_from([31, 11, 0]), start=st.booleans())
+    def a_pass(self, seconds, start):
+        self._pass(seconds)
+        for submission_id in self._live() if start else ():
+            self._speak(submission_id, "start")
+
+    @precondition(lambda self: self._live())
+    @rule(data=st.data(), seconds=st.sampled_from([31, 11, 0]))
+    def an_attempt_is_lost(self, data, seconds):
+        """As above, and noticed: else few examples get to a third attempt."""
+        submission_id = data.draw(st.sampled_from(self._live()))
+        self._speak(submission_id, "start")
+        self.world.status(submission_id, RayJobStatus.FAILED)
         self._pass(seconds)
 
     @rule(
@@ -857,7 +867,9 @@ class Faults(RuleBasedStateMachine):
 
     def _pass(self, seconds):
         world = self.world
-        attempts, stops = {job_id: world.job(job_id).attempt for job_id in self.job_ids}, len(world.cluster.stopped)
+        with world.db.read() as session:
+            attempts = dict(session.execute(select(Job.id, Job.attempt)).all())
+        stops = len(world.cluster.stopped)
         try:
             world.run_pass(seconds)
         except ClusterUnreachable:
@@ -900,11 +912,10 @@ class Faults(RuleBasedStateMachine):
 
     @invariant()
     def terminal_states_stay(self):
-        for job_id in self.job_ids:
-            state = self.world.state(job_id)[0]
-            assert self.ended.get(job_id, state) is state
-            if state in TERMINAL:
-                self.ended[job_id] = state
+        with self.world.db.read() as session:
+            ended = dict(session.execute(select(Job.id, Job.state).where(Job.state.in_(TERMINAL))).all())
+        assert self.ended.items() <= ended.items()
+        self.ended = ended
 
 
 def test_all_faults_in_any_order(sqlite_store, clock, invariants, monkeypatch):
@@ -913,6 +924,6 @@ def test_all_faults_in_any_order(sqlite_store, clock, invariants, monkeypatch):
     run_state_machine_as_test(
         lambda: Faults(sqlite_store, clock, invariants),
         settings=settings(
-            max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

@@ -203,8 +203,8 @@ def test_dropout_depends_on_seed_epoch_iteration_and_microbatch():
         trainer = make_trainer("lenet5", seed=seed)
         trainer.model = nn.Sequential(Recorded(), nn.Linear(10, 10))
         for epoch in (1, 2):
-            trainer.train(epoch, range(3), 0.1, trainer.workers.world, 1)
-    assert len(masks) == len(set(masks)) == 12
+            trainer.train(epoch, range(3), 0.1, trainer.workers.world, 2)
+    assert len(masks) == len(set(masks)) == 24
 
 
 # --- batch normalisation ---------------------------------------------------------------------------
