@@ -212,7 +212,13 @@ def _supervise(parent: int, directory: str, command: list[str]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     try:
         # Should the supervisor itself be killed, `ray start` gets a SIGTERM and ends the rest, as far as it can.
-        ray = subprocess.Popen(command, preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM))  # noqa: S603
+        def in_the_child() -> None:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            )  # ignored by what a script runs with &; it is how jobs are stopped
+
+        ray = subprocess.Popen(command, preexec_fn=in_the_child)  # noqa: S603
         while ray.pid not in _reaped() and os.getppid() == parent:
             time.sleep(0.5)
     finally:

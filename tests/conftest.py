@@ -1,12 +1,20 @@
 """Fixtures for every test."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from service.catalog import require_files
 from service.errors import DatasetMissing
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # several processes train at once: more threads only get in each other's way
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # ignored when a script runs the tests with &; children inherit
 
 
 @pytest.fixture(scope="session")

@@ -154,6 +154,8 @@ def test_what_waits_survives_a_crash(api, spool):
         reporter.epoch(record(2))
     (spool / ".stpt-000001-000003.json").write_text('{"method": "st')  # it died while it wrote the third
     with Reporter(URL, ASSIGNMENT, spool) as reporter:
+        reporter.flush()
+        assert api.epochs == [1, 2]
         reporter.epoch(record(3))
     assert [EpochRecord.model_validate(body) for _, body in api.accepted] == [record(1), record(2), record(3)]
     assert waiting(spool) == []
