@@ -6,6 +6,7 @@ reach is a flag, never a reason for a second attempt.
 
 import logging
 import math
+import re
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from service.tables import Job
 
 log = logging.getLogger(__name__)
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 ENDED = frozenset({RayJobStatus.SUCCEEDED, RayJobStatus.FAILED, RayJobStatus.STOPPED})
 HOLDS_WORKERS = frozenset({JobState.SUBMITTING, JobState.RUNNING, JobState.CANCELLING})
 SUBMIT_GRACE = timedelta(seconds=10)  # another controller may be between its claim and its submit
@@ -153,5 +155,5 @@ class Controller:
 
 def _last_words(message: str) -> str:
     """The last line with something in it: Ray appends the driver's log, which ends with what ended the driver."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    lines = [line.strip() for line in COLOURS.sub("", message).splitlines() if line.strip()]
     return lines[-1][-1000:] if lines else ""

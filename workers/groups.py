@@ -84,7 +84,7 @@ class Workers:
         if self.size == 1:
             return model
         # Looking for unused parameters keeps DDP from rearranging its buckets after its first step. Rearranged, three
-        # workers or more would add in another order than a resumed training, whose DDP is new: on CPU that has to agree.
+        # workers or more would add in another order than a resumed training, whose DDP is new: on CPU they must agree.
         fixed_buckets = self.device.type == "cpu"
         # Buffers travel once at the end of a phase, not at every step: in training mode nothing reads them.
         with warnings.catch_warnings():  # torch 2.15 has a new name for broadcast_buffers, which 2.11 does not know
