@@ -16,6 +16,7 @@ from pathlib import Path
 
 import uvicorn
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from api.app import create_app
 from api.deps import Services
@@ -29,8 +30,12 @@ log = logging.getLogger("forerun")
 
 
 def main() -> None:
-    settings = Settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        wrong = (f"FORERUN_{str(e['loc'][0]).upper()} = {e['input']!r}: {e['msg']}" for e in error.errors())
+        raise SystemExit("\n".join(["forerun: the environment has settings that cannot be used", *wrong])) from None
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     home = settings.home.absolute()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
