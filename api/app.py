@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from api import problems, schemas
 from api.deps import Services
-from api.routes import catalog, events, health, history, jobs, worker
+from api.routes import catalog, events, experiments, health, history, jobs, worker
 from service.spec import JobSpec
 
 DESCRIPTION = """
@@ -19,6 +19,7 @@ TAGS = [
     {"name": "jobs", "description": "Submit, list, read and cancel."},
     {"name": "history", "description": "Epochs, branches and learning rates of a job, from SQL."},
     {"name": "events", "description": "Follow a job live."},
+    {"name": "experiments", "description": "Forecasts, and the studies of the STPT paper."},
     {"name": "catalog", "description": "What a spec may name."},
     {"name": "health", "description": "For whoever starts and watches the service."},
 ]
@@ -28,7 +29,7 @@ def create_app(services: Services) -> FastAPI:
     app = _App(title="Forerun", version="1", description=DESCRIPTION, openapi_tags=TAGS, redirect_slashes=False)
     app.state.services = services
     problems.install(app)
-    for module in (jobs, history, events, catalog, health, worker):
+    for module in (jobs, history, events, experiments, catalog, health, worker):
         app.include_router(module.router)
     return app
 
