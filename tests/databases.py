@@ -19,16 +19,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count, pairwise
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from service.lr_sets import trials_of
 from service.records import EpochRecord
+from service.spec import JobSpec
 from service.states import FOLLOWS, TERMINAL, JobState
 from service.store import Store
-from service.tables import Base, Event, Job
+from service.tables import Base, Epoch, Event, Job
 
 
 class Postgres:
@@ -189,20 +192,34 @@ def _check_job(session: Session, job: Job) -> None:
             assert attempt.ticket_hash is None
         assert attempt.ticket_hash is None or attempt.token_hash is None
 
+    # the runs and trials are those of the spec's methods
+    spec = JobSpec.model_validate(job.spec)
+    trials = [(run.method, [trial.number for trial in run.trials]) for run in job.runs]
+    assert trials == [(method.name, list(range(1, trials_of(spec, method) + 1))) for method in spec.methods]
+    assert sum(len(numbers) for _, numbers in trials) == job.trials
+
     # (trial, epoch) and (trial, epoch, branch) are unique and without gaps; what stands there was reported last
-    reported = {event.data["epoch"]: event.data for event in events if event.kind == "epoch"}
-    assert [(run.method, [trial.number for trial in run.trials]) for run in job.runs] == [("stpt", [1])]
-    epochs = job.runs[0].trials[0].epochs
-    assert [epoch.epoch for epoch in epochs] == list(range(1, len(epochs) + 1))
-    assert set(reported) == {epoch.epoch for epoch in epochs}
-    assert len(epochs) <= job.spec["epochs"]
-    if job.state == "succeeded":
-        assert len(epochs) == job.spec["epochs"]
-    for epoch in epochs:
-        data = dict(reported[epoch.epoch])
-        assert data.pop("attempt") == epoch.attempt <= job.attempt
-        record = EpochRecord.model_validate({**data, "checkpoint": epoch.checkpoint})  # a worker's affair, in no event
-        assert record.fingerprint() == epoch.fingerprint
-        assert [branch.number for branch in epoch.branches] == list(range(1, len(epoch.branches) + 1))
-        chosen = [branch.learning_rate for branch in epoch.branches if branch.state == "chosen"]
-        assert chosen == ([] if epoch.phase == "warmup" else [epoch.learning_rate])
+    reported = {
+        tuple(event.data[key] for key in ("method", "trial", "epoch")): event.data
+        for event in events
+        if event.kind == "epoch"
+    }
+    for run in job.runs:
+        for trial in run.trials:
+            assert [epoch.epoch for epoch in trial.epochs] == list(range(1, len(trial.epochs) + 1))
+            assert len(trial.epochs) <= spec.epochs
+            if job.state == "succeeded":
+                assert len(trial.epochs) == spec.epochs
+            for epoch in trial.epochs:
+                _check_epoch(epoch, reported.pop((run.method, trial.number, epoch.epoch)), job.attempt)
+    assert not reported
+
+
+def _check_epoch(epoch: Epoch, event: dict[str, Any], last_attempt: int) -> None:
+    data = dict(event)
+    assert data.pop("attempt") == epoch.attempt <= last_attempt
+    record = EpochRecord.model_validate({**data, "checkpoint": epoch.checkpoint})  # a worker's affair, in no event
+    assert record.fingerprint() == epoch.fingerprint
+    assert [branch.number for branch in epoch.branches] == list(range(1, len(epoch.branches) + 1))
+    chosen = [branch.learning_rate for branch in epoch.branches if branch.state == "chosen"]
+    assert chosen == ([epoch.learning_rate] if epoch.phase == "stpt" else [])

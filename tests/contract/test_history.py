@@ -41,7 +41,7 @@ def test_epochs_are_what_was_reported(client: httpx.Client, job_id: str) -> None
     assert answer["job_id"] == job_id
     for item, record in zip(answer["items"], (FIRST, SECOND, THIRD), strict=True):
         assert item.pop("recorded_at").endswith("Z")
-        reported = {"retries": 0} | record | {"method": "stpt", "trial": 1, "attempt": 1}
+        reported = {"retries": 0, "rollbacks": 0, "audit": None} | record | {"method": "stpt", "trial": 1, "attempt": 1}
         del reported["branches"]
         assert item == reported
 
@@ -49,7 +49,7 @@ def test_epochs_are_what_was_reported(client: httpx.Client, job_id: str) -> None
 def test_one_epoch_with_its_branches(client: httpx.Client, job_id: str) -> None:
     epoch = client.get(f"/v1/jobs/{job_id}/epochs/3").json()
     assert (epoch["epoch"], epoch["learning_rate"], epoch["retries"]) == (3, 0.01, 1)
-    assert epoch["branches"] == [{"retry": 0} | branch for branch in THIRD["branches"]]
+    assert epoch["branches"] == [{"retry": 0, "end_metric": None} | branch for branch in THIRD["branches"]]
     assert client.get(f"/v1/jobs/{job_id}/epochs/1").json()["branches"] == []
 
 
@@ -82,13 +82,13 @@ def test_branches(client: httpx.Client, job_id: str) -> None:
     assert client.get(f"/v1/jobs/{job_id}/branches?epoch=1").json()["items"] == []
 
 
-HISTORY = [  # method, trial, epoch, phase, LR, candidates, val. accuracy and loss, test accuracy, samples, …
-    ("stpt", 1, 1, "warmup", 0.005, [], 0.5, None, 0.4, 1536, 1536, 2.5),
-    ("stpt", 1, 2, "stpt", 0.2, [0.1, 0.2, 0.05], 0.75, 0.75, 0.7, 1536, 3072, 2.5),
-    ("stpt", 1, 3, "stpt", 0.01, [0.1, 0.01], 1 - 0.5 / 3, 0.5, 0.8, 3000, 6072, 2.5),
+HISTORY = [  # method, trial, epoch, phase, LRs, candidates, val. accuracy and loss, test accuracy, samples, …
+    ("stpt", 1, 1, "warmup", 0.005, 0.1, 0.09, [], 0.5, None, 0.4, 1536, 1536, 2.5),
+    ("stpt", 1, 2, "stpt", 0.2, 0.1, 0.09, [0.1, 0.2, 0.05], 0.75, 0.75, 0.7, 1536, 3072, 2.5),
+    ("stpt", 1, 3, "stpt", 0.01, 0.1, 0.09, [0.1, 0.01], 1 - 0.5 / 3, 0.5, 0.8, 3000, 6072, 2.5),
 ]
 COLUMNS = (
-    *("method", "trial", "epoch", "phase", "learning_rate", "candidates"),
+    *("method", "trial", "epoch", "phase", "learning_rate", "first_learning_rate", "last_learning_rate", "candidates"),
     *("val_accuracy", "val_loss", "test_accuracy", "samples", "samples_so_far", "seconds"),
 )
 
@@ -117,9 +117,9 @@ def test_lr_history_as_csv(client: httpx.Client, job_id: str, query: str, accept
     assert response.headers["Content-Disposition"] == f'attachment; filename="{job_id}-lr-history.csv"'
     header, *rows = csv.reader(io.StringIO(response.text))
     assert tuple(header) == COLUMNS
-    assert rows[0] == ["stpt", "1", "1", "warmup", "0.005", "", "0.5", "", "0.4", "1536", "1536", "2.5"]
-    assert rows[1][4:8] == ["0.2", "0.1 0.2 0.05", "0.75", "0.75"]
-    assert [float(row[6]) for row in rows] == [line[6] for line in HISTORY]  # not a digit lost
+    assert rows[0] == ["stpt", "1", "1", "warmup", *"0.005 0.1 0.09  0.5  0.4 1536 1536 2.5".split(" ")]
+    assert rows[1][4:10] == ["0.2", "0.1", "0.09", "0.1 0.2 0.05", "0.75", "0.75"]
+    assert [float(row[8]) for row in rows] == [line[8] for line in HISTORY]  # not a digit lost
 
 
 def test_lr_history_of_a_job_that_has_not_begun(client: httpx.Client) -> None:

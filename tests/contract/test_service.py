@@ -41,7 +41,10 @@ def test_catalog(client: httpx.Client) -> None:
     ]
     assert catalog["optimizers"] == ["sgd", "adam", "adamw", "adagrad", "adadelta", "rmsprop"]
     assert catalog["metrics"] == ["val_accuracy", "val_loss", "train_accuracy"]
-    assert catalog["selectors"] == ["greedy"]
+    assert catalog["selectors"] == ["greedy", "tolerance"]
+    assert catalog["methods"] == ["stpt", "sweep", "reference", "replay"]
+    assert catalog["presets"] == ["stpt-paper", "stpt-paper-fashion-mnist", "stpt-paper-cifar10"]
+    assert catalog["experiments"] == ["alpha-sweep", "lr-sets", "mix", "reference", "conventional-sweep"]
 
 
 @pytest.mark.parametrize("field", ["model", "dataset", "lr_set", "optimizer", "metric", "selector"])

@@ -121,7 +121,7 @@ def test_jobs_as_a_table_with_filters_and_a_limit(forerun: Forerun) -> None:
     result = forerun(*words, answers=[page])
     assert (result.exit_code, result.stderr) == (0, "")
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["job", "job-3", "job-2"]
-    query = "state=running&state=queued&model=lenet5&dataset=digits&name=n&limit=2"
+    query = "state=running&state=queued&model=lenet5&dataset=digits&limit=2&name=n"
     assert forerun.script.asked == [f"GET /v1/jobs?{query}"]
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from service.records import BranchRecord, CheckpointRef, EpochRecord
+from service.records import AuditRecord, BranchRecord, CheckpointRef, EpochRecord
 
 
 def branch(number: int = 1, **changes: Any) -> BranchRecord:
@@ -14,6 +14,10 @@ def branch(number: int = 1, **changes: Any) -> BranchRecord:
 
 def checkpoint(number: int, attempt: int = 1) -> CheckpointRef:
     return CheckpointRef(name=f"epoch-{number}-a{attempt}", manifest_sha256=f"{number:064x}")
+
+
+def audit(**changes: Any) -> AuditRecord:
+    return AuditRecord(**{"branches": 2, "samples": 2560, "regret": 0.0, "rank_correlation": 0.5, **changes})
 
 
 def epoch(number: int = 1, **changes: Any) -> EpochRecord:
@@ -42,6 +46,10 @@ def warmup_epoch(number: int = 1, **changes: Any) -> EpochRecord:
     return epoch(number, **{"phase": "warmup", "learning_rate": 0.005, "branches": [], **changes})
 
 
+def scheduled_epoch(number: int = 1, **changes: Any) -> EpochRecord:
+    return epoch(number, **{"phase": "scheduled", "branches": [], **changes})
+
+
 RATE = st.floats(0, 1e6, exclude_min=True)
 COUNT = st.integers(0, 2**63 - 1)
 SECONDS = st.floats(0, 1e9)
@@ -51,9 +59,14 @@ SHARE = st.floats(0, 1)
 
 @st.composite
 def valid_records(draw: st.DrawFn) -> EpochRecord:
-    phase = draw(st.sampled_from(["warmup", "stpt"]))
+    phase = draw(st.sampled_from(["warmup", "stpt", "scheduled"]))
     losers = [
-        {"learning_rate": draw(RATE), "metric": draw(METRIC), "state": draw(st.sampled_from(["lost", "diverged"]))}
+        {
+            "learning_rate": draw(RATE),
+            "metric": draw(METRIC),
+            "end_metric": draw(METRIC),
+            "state": draw(st.sampled_from(["lost", "diverged", "rolled_back"])),
+        }
         for _ in range(draw(st.integers(0, 3) if phase == "stpt" else st.just(0)))
     ]
     rate = draw(RATE)
@@ -65,6 +78,12 @@ def valid_records(draw: st.DrawFn) -> EpochRecord:
         trial=draw(st.integers(1, 2**31 - 1)),
         phase=phase,
         learning_rate=rate,
+        first_learning_rate=draw(st.floats(0, 1e6)),
+        last_learning_rate=draw(st.floats(0, 1e6)),
+        rollbacks=draw(st.integers(0, 3)),
+        audit=draw(
+            st.none() | st.builds(audit, regret=st.floats(0, 1e9), rank_correlation=st.none() | st.floats(-1, 1))
+        ),
         train_loss=draw(METRIC),
         val_loss=draw(METRIC),
         val_accuracy=draw(SHARE),

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from pydantic import ValidationError
 
 from service.records import Assignment, CheckpointRef, EpochRecord, Outcome
-from tests.unit.service.reports import branch, checkpoint, epoch, valid_records, warmup_epoch
+from tests.unit.service.reports import audit, branch, checkpoint, epoch, valid_records, warmup_epoch
 
 CHOSEN = {"state": "chosen", "learning_rate": 0.05}
 
@@ -26,11 +26,14 @@ def test_the_fingerprint_changes_with_every_field(field):
         "epoch": 2,
         "phase": "warmup",
         "learning_rate": 0.06,
+        "first_learning_rate": 0.06,
+        "last_learning_rate": 0.05,
         "train_loss": None,
         "val_loss": 1.5000000000000002,
         "val_accuracy": 0.75,
         "test_accuracy": 0.75,
         "retries": 1,
+        "rollbacks": 1,
         "iterations": 23,
         "samples": 1409,
         "evaluation_samples": 793,
@@ -38,6 +41,7 @@ def test_the_fingerprint_changes_with_every_field(field):
         "pretrain_seconds": 1.25,
         "main_train_seconds": 2.25,
         "branches": [branch(1, **CHOSEN)],
+        "audit": audit(),
         "checkpoint": checkpoint(1),
     }
     assert epoch().model_copy(update={field: other[field]}).fingerprint() != epoch().fingerprint()
@@ -74,6 +78,9 @@ def test_a_non_finite_number_is_refused(field, bad):
         ("method", "a\0"),
         ("phase", "main"),
         ("learning_rate", 0),
+        ("first_learning_rate", -0.1),
+        ("last_learning_rate", 1.1e6),
+        ("audit", {}),
         ("val_accuracy", 1.01),
         ("val_accuracy", -0.01),
         ("val_accuracy", None),
@@ -83,6 +90,7 @@ def test_a_non_finite_number_is_refused(field, bad):
         ("samples", 2**63),
         ("evaluation_samples", -1),
         ("retries", 11),
+        ("rollbacks", -1),
         ("seconds", -0.1),
         ("pretrain_seconds", -0.1),
         ("main_train_seconds", -0.1),
@@ -138,17 +146,31 @@ def test_a_pretrain_has_exactly_one_chosen_branch(branches):
         epoch(branches=branches)
 
 
-def test_a_warm_up_epoch_chooses_nothing():
-    assert warmup_epoch().branches == []
+@pytest.mark.parametrize("phase", ["warmup", "scheduled"])
+def test_an_epoch_without_pretrain_chooses_nothing(phase):
+    assert warmup_epoch(phase=phase).branches == []
     with pytest.raises(ValidationError, match="exactly one chosen branch"):
-        warmup_epoch(learning_rate=0.05, branches=[branch(1, **CHOSEN)])
+        warmup_epoch(phase=phase, learning_rate=0.05, branches=[branch(1, **CHOSEN)])
+
+
+def test_the_envelope_may_have_come_down_to_nothing():
+    assert epoch(last_learning_rate=0.0).last_learning_rate == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"), [("branches", 0), ("regret", -0.1), ("rank_correlation", -1.1), ("samples", -1)]
+)
+def test_a_wrong_field_of_an_audit_is_refused(field, bad):
+    with pytest.raises(ValidationError, match=field):
+        audit(**{field: bad})
 
 
 def test_branches_for_every_retry_of_the_largest_set():
-    most = [branch(n, **(CHOSEN if n == 1 else {})) for n in range(1, 64 * 11 + 1)]  # 64 candidates, 10 retries
-    assert len(epoch(branches=most).branches) == 704
-    with pytest.raises(ValidationError, match="at most 704"):
-        epoch(branches=[*most, branch(705)])
+    # 64 candidates and the two that extend them, 10 retries
+    most = [branch(n, **(CHOSEN if n == 1 else {})) for n in range(1, 66 * 11 + 1)]
+    assert len(epoch(branches=most).branches) == 726
+    with pytest.raises(ValidationError, match="at most 726"):
+        epoch(branches=[*most, branch(727)])
 
 
 def test_records_are_frozen():
