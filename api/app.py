@@ -39,7 +39,7 @@ class _App(FastAPI):
         """FastAPI's document and the schemas it cannot see: of the body that is read raw, and of problems."""
         if self.openapi_schema is None:
             components = super().openapi()["components"]["schemas"]
-            for model in (JobSpec, schemas.Problem):
+            for model in (JobSpec, schemas.Problem, experiments.ExperimentRequest):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 components |= schema.pop("$defs", {}) | {model.__name__: schema}
             components["Job"]["properties"]["spec"] = {"$ref": "#/components/schemas/JobSpec"}

@@ -214,7 +214,7 @@ class Client:
         items: list[ExperimentFacts] = self._json("GET", "/v1/experiments")["items"]
         return items
 
-    def run_experiment(self, name: str, scale: str = "fashion-mnist", **spec: Any) -> ExperimentJobs:
+    def run_experiment(self, name: str, scale: str = "fashion-mnist", /, **spec: Any) -> ExperimentJobs:
         """Submit the jobs of a study; `spec`: keys of a JobSpec that hold for all of them."""
         # chosen here: a request that is sent again finds its jobs
         group = f"{name}-{uuid4().hex[:8]}"

@@ -37,10 +37,15 @@ class Replay(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         document = schedule if isinstance(schedule, Mapping) else json.loads(Path(schedule).read_text())
-        self.iterations_per_epoch = iterations_per_epoch or int(document["iterations_per_epoch"])
-        if self.iterations_per_epoch < 1:
-            raise ValueError(f"iterations_per_epoch: must be 1 at least, not {iterations_per_epoch}")
-        self.schedule = Schedule.model_validate({key: document[key] for key in Schedule.model_fields})
+        if not isinstance(document, Mapping):
+            raise ValueError("schedule: must be an object, as `forerun schedule JOB` prints it")
+        iterations = document.get("iterations_per_epoch") if iterations_per_epoch is None else iterations_per_epoch
+        if not isinstance(iterations, int) or iterations < 1:
+            raise ValueError(f"iterations_per_epoch: must be a whole number, 1 at least, not {iterations!r}")
+        self.iterations_per_epoch = iterations
+        self.schedule = Schedule.model_validate(
+            {key: document[key] for key in Schedule.model_fields if key in document}
+        )
         groups = optimizer.param_groups
         first = groups[0].get("initial_lr", groups[0]["lr"])
         self._ratios = [float(group.get("initial_lr", group["lr"])) / float(first) for group in groups]

@@ -69,8 +69,10 @@ def documents(experiment: Experiment, scale: Scale, changes: Document, iteration
     specs = []
     for name, varied in experiment.jobs(iterations).items():
         merged = {"preset": preset, **changes, **varied}
-        merged["pretrain"] = PRESETS[preset]["pretrain"] | changes.get("pretrain", {}) | varied.get("pretrain", {})
-        specs.append(merged | {"name": name, "experiment": group})
+        pretrain = changes.get("pretrain", {})
+        if isinstance(pretrain, dict):  # anything else is for the door to refuse
+            pretrain = PRESETS[preset]["pretrain"] | pretrain | varied.get("pretrain", {})
+        specs.append(merged | {"pretrain": pretrain, "name": name, "experiment": group})
     return specs
 
 

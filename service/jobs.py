@@ -55,15 +55,20 @@ class Claim:
 
 def parse_spec(raw: bytes) -> JobSpec:
     """The JobSpec in `raw` (JSON). Raises InvalidInput with one entry a wrong field."""
-    if len(raw) > MAX_SPEC_BYTES:
-        message = f"a spec may have {MAX_SPEC_BYTES} bytes at most; shorten it"
-        raise InvalidInput([FieldError("body", f"{len(raw)} bytes", message)])
+    check_size(raw)
     try:
         spec = JobSpec.model_validate_json(raw)
     except ValidationError as error:
         raise InvalidInput(field_errors(error)) from None
     check_across_fields(spec)
     return spec
+
+
+def check_size(raw: bytes) -> None:
+    """Raise InvalidInput when `raw` is more than a spec may be."""
+    if len(raw) > MAX_SPEC_BYTES:
+        message = f"a spec may have {MAX_SPEC_BYTES} bytes at most; shorten it"
+        raise InvalidInput([FieldError("body", f"{len(raw)} bytes", message)])
 
 
 def check_dataset(spec: JobSpec, data_dir: Path) -> None:

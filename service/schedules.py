@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from service.lr_sets import MIN_LEARNING_RATE
 from service.spec import Envelope, ReferenceMethod, Schedule
 
 
@@ -25,16 +26,17 @@ def epoch_envelope(kind: Envelope, *, epoch: int, epochs: int, iterations: int) 
 
 def schedule_learning_rates(schedule: Schedule, *, epoch: int, iterations: int) -> list[float]:
     """Applied at each of the `iterations` of `epoch` (from 1)."""
-    kind = schedule.envelope if epoch > schedule.warmup_epochs else "constant"
-    epochs, learning_rate = len(schedule.learning_rates), schedule.learning_rates[epoch - 1]
-    return [learning_rate * x for x in epoch_envelope(kind, epoch=epoch, epochs=epochs, iterations=iterations)]
+    first = (epoch - 1) * iterations
+    return [schedule_learning_rate(schedule, first + iteration, iterations) for iteration in range(iterations)]
 
 
 def schedule_learning_rate(schedule: Schedule, iteration: int, iterations_per_epoch: int) -> float:
     """Applied at `iteration` (from 0) of the whole training; after its end, that of the last iteration."""
-    last = len(schedule.learning_rates) * iterations_per_epoch - 1
-    epoch, within = divmod(min(iteration, last), iterations_per_epoch)
-    return schedule_learning_rates(schedule, epoch=epoch + 1, iterations=iterations_per_epoch)[within]
+    whole = len(schedule.learning_rates) * iterations_per_epoch
+    iteration = min(iteration, whole - 1)
+    epoch = iteration // iterations_per_epoch  # from 0
+    kind = schedule.envelope if epoch >= schedule.warmup_epochs else "constant"
+    return schedule.learning_rates[epoch] * envelope(kind, iteration / whole)
 
 
 def reference_learning_rate(method: ReferenceMethod, val_accuracies: Sequence[float]) -> float:
@@ -43,5 +45,5 @@ def reference_learning_rate(method: ReferenceMethod, val_accuracies: Sequence[fl
     for accuracy in val_accuracies:
         best, since_best = (accuracy, 0) if accuracy > best else (best, since_best + 1)
         if since_best == method.patience:
-            learning_rate, since_best = learning_rate / method.factor, 0
+            learning_rate, since_best = max(learning_rate / method.factor, MIN_LEARNING_RATE), 0
     return learning_rate

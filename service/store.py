@@ -186,7 +186,7 @@ def get_trial(session: Session, job_id: str, method: str, number: int) -> Trial 
 def trials_of(session: Session, job_id: str) -> Sequence[tuple[Run, Trial]]:
     """Every trial of a job with its run, in the order in which they train."""
     query = select(Run, Trial).join(Trial).where(Run.job_id == job_id).order_by(Run.id, Trial.number)
-    return [row.tuple() for row in session.execute(query)]
+    return [(run, trial) for run, trial in session.execute(query)]
 
 
 def get_epoch(session: Session, trial_id: int, epoch: int) -> Epoch | None:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
@@ -59,11 +60,11 @@ class Job(Base):
     number: Mapped[int] = mapped_column(Id, primary_key=True)  # order of submission; pages go by it
     id: Mapped[str] = mapped_column(String(40), unique=True)
     name: Mapped[str] = mapped_column(String(200))
-    experiment: Mapped[str] = mapped_column(String(100), index=True)
+    experiment: Mapped[str] = mapped_column(String(100), index=True, server_default=text("''"))
     model: Mapped[str] = mapped_column(String(100), index=True)
     dataset: Mapped[str] = mapped_column(String(100), index=True)
     workers: Mapped[int]  # world size
-    trials: Mapped[int]  # of all its runs
+    trials: Mapped[int] = mapped_column(server_default="1")  # of all its runs
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
     state: Mapped[str] = mapped_column(String(20), index=True)
     error_code: Mapped[str | None] = mapped_column(String(100))
@@ -140,14 +141,14 @@ class Epoch(Base):
     fingerprint: Mapped[str] = mapped_column(String(64))
     phase: Mapped[str] = mapped_column(String(20))
     learning_rate: Mapped[float]
-    first_learning_rate: Mapped[float]
-    last_learning_rate: Mapped[float]
+    first_learning_rate: Mapped[float] = mapped_column(server_default="0")
+    last_learning_rate: Mapped[float] = mapped_column(server_default="0")
     train_loss: Mapped[float | None]
     val_loss: Mapped[float | None]
     val_accuracy: Mapped[float]
     test_accuracy: Mapped[float]
     retries: Mapped[int]
-    rollbacks: Mapped[int]
+    rollbacks: Mapped[int] = mapped_column(server_default="0")
     iterations: Mapped[int] = mapped_column(BigInteger)
     samples: Mapped[int] = mapped_column(BigInteger)
     evaluation_samples: Mapped[int] = mapped_column(BigInteger)

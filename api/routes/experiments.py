@@ -6,16 +6,17 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api import schemas
 from api.deps import NO_NUL, ServicesOf
 from api.problems import documented
-from api.routes.jobs import SPEC_BODY, job_answer, require_means, spec_body
+from api.routes.jobs import SPEC_BODY, job_answer, read_spec, require_means, spec_body
 from service import jobs
-from service.errors import FieldError, InvalidInput
+from service.errors import DatasetMissing, FieldError, InvalidInput
 from service.experiments import EXPERIMENTS, PRESET_OF, Scale, documents
 from service.plan import count_train_samples, forecast, plan_epoch, search_area
+from service.spec import JobSpec, field_errors
 
 router = APIRouter(prefix="/v1", tags=["experiments"])
 
@@ -23,10 +24,8 @@ router = APIRouter(prefix="/v1", tags=["experiments"])
 @router.post("/plan", summary="Forecast a job", openapi_extra=SPEC_BODY, responses=documented(415, 422))
 def plan(services: ServicesOf, raw: Annotated[bytes, Depends(spec_body)]) -> schemas.Plan:
     """What a spec amounts to in iterations and samples. Nothing is stored, nothing starts."""
-    spec = jobs.parse_spec(raw)
-    if services.data_is_local:
-        jobs.check_dataset(spec, services.data_dir)
-    samples = count_train_samples(spec.dataset, services.data_dir)
+    spec = read_spec(services, raw)
+    samples = _train_samples(services, spec)
     epoch = plan_epoch(spec, samples)
     return schemas.Plan(
         train_samples=samples,
@@ -69,19 +68,33 @@ class ExperimentRequest(BaseModel):
     spec: dict[str, Any] = Field({}, description="Keys of a JobSpec that hold for every job.", examples=[{"epochs": 4}])
 
 
-@router.post("/experiments", status_code=202, summary="Submit the jobs of a study", responses=documented(409, 415, 422))
-def run_experiment(services: ServicesOf, request: ExperimentRequest) -> schemas.ExperimentJobs:
+# Read raw, as a spec is: the same limit, the same errors.
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ExperimentRequest"}}},
+    }
+}
+
+
+@router.post(
+    "/experiments",
+    status_code=202,
+    summary="Submit the jobs of a study",
+    openapi_extra=_BODY,
+    responses=documented(409, 415, 422),
+)
+def run_experiment(services: ServicesOf, raw: Annotated[bytes, Depends(spec_body)]) -> schemas.ExperimentJobs:
     """All its jobs are accepted, or none; they train one after another, as the cluster has room."""
+    request = _parse(raw)
     experiment = EXPERIMENTS.get(request.name)
     if experiment is None:
         known = ", ".join(EXPERIMENTS)
         raise InvalidInput([FieldError("name", request.name, f"no experiment of this name; choose one of {known}")])
     group = request.experiment or f"{experiment.name}-{secrets.token_hex(4)}"
-    iterations = _iterations(services, documents(experiment, request.scale, request.spec, 1, group)[0])
-    specs = [
-        jobs.parse_spec(json.dumps(document).encode())
-        for document in documents(experiment, request.scale, request.spec, iterations, group)
-    ]
+    first = _specs(services, documents(experiment, request.scale, request.spec, 1, group)[:1])[0]
+    iterations = plan_epoch(first, _train_samples(services, first)).iterations_per_epoch
+    specs = _specs(services, documents(experiment, request.scale, request.spec, iterations, group))
     for spec in specs:
         require_means(services, spec)
     job_ids = jobs.submit_all(services.store, specs, group)
@@ -89,9 +102,22 @@ def run_experiment(services: ServicesOf, request: ExperimentRequest) -> schemas.
     return schemas.ExperimentJobs(experiment=group, items=[job_answer(services, job_id) for job_id in job_ids])
 
 
-def _iterations(services: ServicesOf, document: dict[str, Any]) -> int:
-    """Of an epoch of the study's jobs."""
-    spec = jobs.parse_spec(json.dumps(document).encode())
+def _parse(raw: bytes) -> ExperimentRequest:
+    jobs.check_size(raw)
+    try:
+        return ExperimentRequest.model_validate_json(raw)
+    except ValidationError as error:
+        raise InvalidInput(field_errors(error)) from None
+
+
+def _specs(services: ServicesOf, documents: list[dict[str, Any]]) -> list[JobSpec]:
+    return [read_spec(services, json.dumps(document).encode()) for document in documents]
+
+
+def _train_samples(services: ServicesOf, spec: JobSpec) -> int:
     if services.data_is_local:
         jobs.check_dataset(spec, services.data_dir)
-    return plan_epoch(spec, count_train_samples(spec.dataset, services.data_dir)).iterations_per_epoch
+    try:
+        return count_train_samples(spec.dataset, services.data_dir)
+    except DatasetMissing as error:  # data that only the workers see
+        raise InvalidInput([FieldError("dataset", spec.dataset.name, error.detail)]) from None

@@ -60,15 +60,20 @@ def submit(
     idempotency_key: _IdempotencyKey = None,
 ) -> schemas.Job:
     """Checked in full before it is accepted; then it is stored, and trained as soon as the cluster has room."""
-    spec = jobs.parse_spec(raw)
-    with services.store.read() as session:
-        spec = history.with_schedules(session, spec)
+    spec = read_spec(services, raw)
     if not _was_accepted(services, idempotency_key):
         require_means(services, spec)
     job_id, _ = jobs.submit(services.store, spec, idempotency_key)
     services.fleet.wake()
     response.headers["Location"] = f"/v1/jobs/{job_id}"
     return job_answer(services, job_id)
+
+
+def read_spec(services: Services, raw: bytes) -> JobSpec:
+    """The spec in `raw`, with the schedules of the jobs that it is to replay. Raises InvalidInput."""
+    spec = jobs.parse_spec(raw)
+    with services.store.read() as session:
+        return history.with_schedules(session, spec)
 
 
 def _was_accepted(services: Services, key: str | None) -> bool:

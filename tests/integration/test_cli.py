@@ -115,7 +115,7 @@ def test_submit_and_watch(http: httpx.Client, fleet: Fleet, services: Services, 
     assert out.splitlines() == [
         f"{claimed.job_id}: lenet5 on digits, 1 worker, batch 64, seed 0 (from the command line)",
         "epoch  phase   learning rate  val acc  test acc   seconds",
-        "    each branch: learning rate val_accuracy (* chosen)",
+        "    each branch: learning rate val_loss (* chosen)",
         "queued",
         "submitting",
         "running",
@@ -186,12 +186,12 @@ def test_every_other_command(http: httpx.Client, services: Services, spec_file: 
 
 
 def test_a_refused_spec(http: httpx.Client, tmp_path: Path) -> None:
-    (tmp_path / "spec.json").write_text(json.dumps(spec_document(epochs=0, model="lenet", lr_set={"factors": [1, -2]})))
+    (tmp_path / "spec.json").write_text(json.dumps(spec_document(epochs=0, model="vgg17", lr_set={"factors": [1, -2]})))
     code, out, err = run(http, "submit", str(tmp_path / "spec.json"))
     assert (code, out) == (1, "")
     assert err.splitlines() == [
         "forerun: Invalid input:",
-        '  model = "lenet": no model of this name; did you mean lenet5 or alexnet or googlenet?',
+        '  model = "vgg17": no model of this name; did you mean vgg19 or vgg16 or vgg13?',
         "  epochs = 0: Input should be greater than or equal to 1",
         "  lr_set.factors[1] = -2: Input should be greater than 0",
     ]
