@@ -1,0 +1,74 @@
+import json
+from typing import get_args
+
+import pytest
+
+from service.experiments import EXPERIMENTS, Scale, documents
+from service.jobs import parse_spec
+from service.spec import JobSpec
+
+IMAGENET = {"dataset": {"name": "image-folder", "path": "imagenet"}}
+
+
+def specs(study: str, scale: Scale = "paper", /, *, iterations: int = 2500, **changes) -> dict[str, JobSpec]:
+    """By name, of the paper's own size."""
+    found = documents(EXPERIMENTS[study], scale, changes, iterations, "my study")
+    parsed = [parse_spec(json.dumps(document).encode()) for document in found]
+    return {spec.name: spec for spec in parsed}
+
+
+def test_alphas_of_the_paper():
+    jobs = specs("alpha-sweep", **IMAGENET)
+    assert {name: spec.pretrain.iterations for name, spec in jobs.items()} == {
+        "alpha 8% of an epoch": 200,
+        "alpha 25% of an epoch": 625,
+        "alpha 50% of an epoch": 1250,
+        "alpha 100% of an epoch": 2500,
+        "reference": 200,
+    }
+    assert {spec.lr_set.name for name, spec in jobs.items() if name != "reference"} == {"paper-alpha"}
+    assert [method.name for method in jobs["reference"].methods] == ["reference"]
+
+
+def test_alphas_in_proportion_on_smaller_data():
+    jobs = specs("alpha-sweep", "fashion-mnist", iterations=105)
+    assert [spec.pretrain.iterations for spec in jobs.values()] == [8, 26, 52, 105, None]
+    assert specs("alpha-sweep", "fashion-mnist", iterations=1)["alpha 8% of an epoch"].pretrain.iterations == 1
+
+
+@pytest.mark.parametrize("scale", get_args(Scale))
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_study_at_every_scale_is_made_of_jobs(name, scale):
+    jobs = specs(name, scale, iterations=105, **(IMAGENET if scale == "paper" else {}))
+    assert len(jobs) == {"alpha-sweep": 5, "lr-sets": 3, "mix": 3}.get(name, 1)
+    for spec in jobs.values():
+        assert spec.experiment == "my study"
+        assert (spec.selector.name, spec.pretrain.weights) == ("greedy", "raw")  # the paper's rule
+
+
+def test_the_conventional_sweep_trains_each_candidate():
+    [spec] = specs("conventional-sweep", "fashion-mnist").values()
+    assert (spec.lr_set.name, [method.name for method in spec.methods]) == ("paper-alpha", ["sweep"])
+
+
+def test_the_users_keys_win_but_for_what_the_study_varies():
+    jobs = specs(
+        "lr-sets",
+        "fashion-mnist",
+        epochs=4,
+        lr_set="wide",
+        name="mine",
+        experiment="other",
+        pretrain={"iterations": 3},
+        metric="val_loss",
+    )
+    assert {name: spec.lr_set.name for name, spec in jobs.items()} == {
+        "narrow": "narrow",
+        "middle": "middle",
+        "wide": "wide",
+    }
+    for spec in jobs.values():
+        assert (spec.epochs, spec.metric, spec.experiment) == (4, "val_loss", "my study")
+        assert (spec.pretrain.iterations, spec.pretrain.weights) == (3, "raw")  # the rest of it is the preset's
+    [alpha, *_] = specs("alpha-sweep", "fashion-mnist", iterations=100, pretrain={"iterations": 3}).values()
+    assert alpha.pretrain.iterations == 8
