@@ -68,7 +68,8 @@ def with_schedules(session: Session, spec: JobSpec) -> JobSpec:
 
 
 def stored_epochs(session: Session, job_id: str) -> list[StoredEpoch]:
-    """Epochs of the job's STPT run that had a Pre-train. Of retries, the last one's branches competed in the end."""
+    """Epochs of the job's STPT run that had a Pre-train, with the branches that competed in the end: those of the last
+    retry, and after a rollback the tamer ones alone."""
     return [
         StoredEpoch(
             epoch=row.epoch,
@@ -76,13 +77,18 @@ def stored_epochs(session: Session, job_id: str) -> list[StoredEpoch]:
             branches=[
                 BranchResult(branch.number, branch.learning_rate, math.nan if branch.metric is None else branch.metric)
                 for branch in row.branches
-                if branch.retry == row.retries and branch.state != "rolled_back"
+                if branch.retry == row.retries and branch.learning_rate < _undone(row)
             ],
             end_metrics={b.number: b.end_metric for b in row.branches if b.end_metric is not None},
         )
         for row in store.epochs_of(session, job_id, method="stpt")
         if row.branches
     ]
+
+
+def _undone(row: Epoch) -> float:
+    """The smallest learning rate whose Main-train was undone."""
+    return min((branch.learning_rate for branch in row.branches if branch.state == "rolled_back"), default=math.inf)
 
 
 def _iterations(row: Epoch) -> int:

@@ -128,6 +128,7 @@ def submit(db: Store, spec: JobSpec, idempotency_key: str | None = None) -> tupl
 def submit_all(db: Store, specs: Sequence[JobSpec], experiment: str) -> list[str]:
     """Accept the jobs of an experiment at once, or none of them; their ids. Jobs that it has already are its jobs."""
     with db.write() as session:
+        store.lock_experiment(session, experiment)
         if known := store.jobs_of_experiment(session, experiment):
             return [job.id for job in known]
         return [_add_job(session, spec).id for spec in specs]

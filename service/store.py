@@ -158,6 +158,12 @@ def jobs_of_experiment(session: Session, experiment: str) -> Sequence[Job]:
     return session.scalars(select(Job).where(Job.experiment == experiment).order_by(Job.number)).all()
 
 
+def lock_experiment(session: Session, experiment: str) -> None:
+    """Of two transactions that submit it at once, the second waits for the first, as on SQLite every writer does."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(experiment, 0))))
+
+
 def live_jobs(session: Session) -> Sequence[Job]:
     """Jobs that are not in a terminal state, oldest first."""
     query = select(Job).options(selectinload(Job.attempts)).where(Job.state.not_in(TERMINAL)).order_by(Job.number)

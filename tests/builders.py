@@ -1,11 +1,14 @@
 """Documents and drivers that more than one suite needs. `http` is an httpx.Client on the API (TestClient is one)."""
 
+from collections.abc import Iterable
 from typing import Any, Self
 
 import httpx
 
 from service import jobs
 from service.jobs import Claim
+from service.records import EpochRecord
+from service.spec import JobSpec
 from service.store import Store
 
 # S1's rule and nothing else: no envelope, no averaging, no guards.
@@ -14,7 +17,7 @@ PAPER: dict[str, Any] = {
     "envelope": "constant",
     "metric": "val_accuracy",
     "selector": "greedy",
-    "guards": {"extend": False, "rollback": False, "rescale_momentum": False},
+    "guards": {"extend": False, "skip_dead": False, "rollback": False, "rescale_momentum": False},
 }
 
 
@@ -100,6 +103,15 @@ def claim(store: Store) -> Claim:
     claimed = jobs.claim_next(store)
     assert claimed is not None
     return claimed
+
+
+def train(store: Store, records: Iterable[EpochRecord], **changes: Any) -> tuple[str, str]:
+    """A running job with these epochs recorded, without the API; its id and report token."""
+    job_id, _ = jobs.submit(store, JobSpec.model_validate(spec_document(**changes)))
+    token = jobs.exchange_ticket(store, job_id, claim(store).ticket).report_token
+    for record in records:
+        jobs.record_epoch(store, job_id, token, record)
+    return job_id, token
 
 
 def run_to_success(http: httpx.Client, store: Store, **changes: Any) -> str:

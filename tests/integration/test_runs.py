@@ -1,0 +1,167 @@
+"""Jobs with several methods, and the jobs of an experiment: on SQLite and on a real PostgreSQL.
+
+Each test leaves a database in which DESIGN.md's invariants hold: the `store` fixture checks them.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from service import jobs
+from service import store as queries
+from service.errors import RecordConflict
+from service.records import Outcome
+from service.spec import JobSpec
+from service.store import Store
+from tests.builders import claim, spec_document, train
+from tests.unit.service.reports import checkpoint, epoch, scheduled_epoch
+
+pytest_plugins = ["tests.databases"]
+
+METHODS = ["reference", {"name": "sweep", "learning_rates": [0.2, 0.1, 0.2]}, "stpt"]  # two learning rates: two trials
+SUCCESS = Outcome(state="succeeded")
+
+
+def start(store: Store, *records, **changes: Any) -> tuple[str, str]:
+    """A running job of all METHODS: its id and report token."""
+    return train(store, records, epochs=1, methods=METHODS, **changes)
+
+
+def reference(number: int = 1, **changes: Any):
+    return scheduled_epoch(number, method="reference", **changes)
+
+
+def sweep(trial: int, number: int = 1, **changes: Any):
+    return scheduled_epoch(number, method="sweep", trial=trial, **changes)
+
+
+def test_a_run_for_each_method_and_a_trial_for_each_training(store):
+    job_id, _ = start(store)
+    with store.read() as session:
+        trials = [(run.method, trial.number) for run, trial in queries.trials_of(session, job_id)]
+        assert queries.get_job(session, job_id).trials == 4
+    assert trials == [("reference", 1), ("sweep", 1), ("sweep", 2), ("stpt", 1)]  # in the order of the spec
+
+
+def test_success_needs_the_epochs_of_every_trial(store):
+    job_id, token = start(store, reference(), sweep(1), epoch(1))
+    with pytest.raises(RecordConflict) as caught:
+        jobs.finish(store, job_id, token, SUCCESS)
+    assert caught.value.detail == f"job {job_id} has 0 of 1 epochs of sweep 2 recorded; report the others first"
+    jobs.record_epoch(store, job_id, token, sweep(2))
+    jobs.finish(store, job_id, token, SUCCESS)
+
+
+def test_a_trial_that_the_job_does_not_have(store):
+    job_id, token = start(store)
+    for record, what in (
+        (sweep(3), "trial 3 of method sweep"),
+        (epoch(1, method="replay"), "trial 1 of method replay"),
+    ):
+        with pytest.raises(RecordConflict, match=f"has no {what}"):
+            jobs.record_epoch(store, job_id, token, record)
+
+
+def test_epochs_of_a_job_are_told_apart_by_method_and_trial(store):
+    job_id, _ = start(store, epoch(1), sweep(2), sweep(1), reference())
+    with store.read() as session:
+        rows = [(row.trial.run.method, row.trial.number, row.epoch) for row in queries.epochs_of(session, job_id)]
+        [second] = queries.epochs_of(session, job_id, method="sweep", trial=2)
+        assert {row.epoch_row.trial.run.method for row in queries.branches_of(session, job_id)} == {"stpt"}
+    assert rows == [("reference", 1, 1), ("sweep", 1, 1), ("sweep", 2, 1), ("stpt", 1, 1)]
+    assert second.trial.number == 2
+
+
+def test_what_a_record_says_comes_back(store):
+    record = epoch(
+        1,
+        first_learning_rate=0.1,
+        last_learning_rate=0.0,
+        rollbacks=2,
+        audit={"branches": 1, "samples": 128, "regret": 0.25, "rank_correlation": None},
+    )
+    job_id, _ = start(store, record)
+    with store.read() as session:
+        [row] = queries.epochs_of(session, job_id)
+    assert (row.first_learning_rate, row.last_learning_rate, row.rollbacks) == (0.1, 0.0, 2)
+    assert row.audit == {"branches": 1, "samples": 128, "regret": 0.25, "rank_correlation": None}
+
+
+def test_every_trial_resumes_where_it_stands(store):
+    job_id, _ = train(
+        store,
+        [
+            reference(1, checkpoint=checkpoint(1)),
+            reference(2, checkpoint=checkpoint(2)),
+            sweep(1, 1, checkpoint=checkpoint(3)),
+            sweep(2, 1),  # its checkpoint is gone
+            epoch(1, checkpoint=checkpoint(4)),
+        ],
+        epochs=2,
+        methods=METHODS,
+    )
+    jobs.attempt_lost(store, job_id, 1, "node died", max_attempts=3)
+    again = claim(store)
+    points = jobs.exchange_ticket(store, job_id, again.ticket).resume
+    assert [(point.method, point.trial, point.epoch, point.checkpoint.name) for point in points] == [
+        ("reference", 1, 2, "epoch-2-a1"),
+        ("reference", 1, 1, "epoch-1-a1"),
+        ("sweep", 1, 1, "epoch-3-a1"),
+        ("stpt", 1, 1, "epoch-4-a1"),
+    ]
+
+
+def test_the_latest_epoch_is_that_of_the_first_trial_of_the_first_run(store):
+    job_id, token = train(store, [sweep(1, 1), sweep(1, 2), epoch(1)], epochs=2, methods=METHODS)
+    with store.read() as session:
+        assert queries.latest_epochs(session, [job_id]) == {}
+    jobs.record_epoch(store, job_id, token, reference(1, val_accuracy=0.75))
+    with store.read() as session:
+        row = queries.latest_epochs(session, [job_id])[job_id]
+    assert (row.epoch, row.val_accuracy) == (1, 0.75)
+
+
+# --- experiments -------------------------------------------------------------------------------------
+
+
+def specs(experiment: str, count: int = 3) -> list[JobSpec]:
+    documents = [spec_document(name=f"job {number}", experiment=experiment) for number in range(count)]
+    return [JobSpec.model_validate(document) for document in documents]
+
+
+def test_the_jobs_of_an_experiment_come_at_once_and_once(store):
+    ids = jobs.submit_all(store, specs("a study"), "a study")
+    others = jobs.submit_all(store, specs("another", 1), "another")
+    assert jobs.submit_all(store, specs("a study", 2), "a study") == ids
+    with store.read() as session:
+        found = queries.jobs_of_experiment(session, "a study")
+        assert [(job.id, job.name, job.state) for job in found] == [
+            (job_id, f"job {number}", "queued") for number, job_id in enumerate(ids)
+        ]
+        page = queries.list_jobs(session, experiment="a study", limit=10)
+        assert [job.id for job in page.jobs] == ids[::-1]
+        assert [job.id for job in queries.list_jobs(session, limit=10).jobs] == [*others, *ids[::-1]]
+
+
+def test_the_jobs_of_an_experiment_come_all_or_not_at_all(store, monkeypatch):
+    written = []
+
+    def power_cut(*args: Any) -> None:
+        written.append(args)
+        if len(written) == 2:
+            raise RuntimeError("power cut")
+
+    monkeypatch.setattr(jobs, "_append_event", power_cut)
+    with pytest.raises(RuntimeError, match="power cut"):
+        jobs.submit_all(store, specs("a study"), "a study")
+    with store.read() as session:
+        assert queries.jobs_of_experiment(session, "a study") == []
+
+
+def test_eight_requests_for_an_experiment_at_once_are_one(store):
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: jobs.submit_all(store, specs("a study"), "a study"), range(8)))
+    assert answers == [answers[0]] * 8
+    with store.read() as session:
+        assert len(queries.jobs_of_experiment(session, "a study")) == 3
