@@ -24,7 +24,7 @@ TORCHVISION_MODELS = tuple(
     vit_b_16 vit_b_32 vit_h_14 vit_l_16 vit_l_32 wide_resnet101_2 wide_resnet50_2
     """.split()
 )
-MODELS = ("lenet5", "resnet18-cifar", "resnet34-cifar", *TORCHVISION_MODELS)
+MODELS = ("lenet5", "lenet5-bn", "resnet18-cifar", "resnet34-cifar", *TORCHVISION_MODELS)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from service.spec import (
     PresetLrSet,
     RelativeLrSet,
     ScheduledLrSet,
+    StagedLrSet,
     SweepMethod,
 )
 
@@ -35,7 +36,7 @@ def mix_phase(epoch: int, epochs: int) -> str:
     raise AssertionError(f"epoch {epoch} of {epochs}")
 
 
-def candidates(lr_set: LrSet, *, epoch: int, epochs: int, current: float) -> tuple[float, ...]:
+def candidates(lr_set: LrSet, *, epoch: int, epochs: int, current: float, warmup_epochs: int = 0) -> tuple[float, ...]:
     """The learning rates to try at `epoch` (from 1) of `epochs`, in the set's order.
 
     Relative sets multiply `current` and are capped; values equal after the cap become one.
@@ -50,6 +51,9 @@ def candidates(lr_set: LrSet, *, epoch: int, epochs: int, current: float) -> tup
         case ScheduledLrSet(phases=phases):
             phase = [phase for phase in phases if phase.first_epoch <= epoch][-1]
             return candidates(phase.lr_set, epoch=epoch, epochs=epochs, current=current)
+        case StagedLrSet(stages=stages, max_learning_rate=cap):
+            number = epoch - warmup_epochs - 1
+            return _relative(stages[number].factors if number < len(stages) else (1.0,), current, cap)
 
 
 def _relative(factors: Sequence[float], current: float, cap: float) -> tuple[float, ...]:
@@ -60,12 +64,17 @@ def _distinct(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(dict.fromkeys(values))
 
 
+def epoch_candidates(spec: JobSpec, *, epoch: int, current: float) -> tuple[float, ...]:
+    """The learning rates that the job tries at `epoch`, which is behind its warm-up."""
+    epochs, warmup_epochs = max(epoch, spec.epochs), spec.warmup_epochs
+    return candidates(spec.lr_set, epoch=epoch, epochs=epochs, current=current, warmup_epochs=warmup_epochs)
+
+
 def sweep_learning_rates(spec: JobSpec, method: SweepMethod) -> tuple[float, ...]:
     """The learning rate of each trial of a sweep."""
     if method.learning_rates is not None:
         return _distinct(method.learning_rates)
-    first = spec.warmup_epochs + 1
-    return candidates(spec.lr_set, epoch=first, epochs=max(first, spec.epochs), current=spec.initial_learning_rate)
+    return epoch_candidates(spec, epoch=spec.warmup_epochs + 1, current=spec.initial_learning_rate)
 
 
 def trials_of(spec: JobSpec, method: Method) -> int:

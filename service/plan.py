@@ -8,8 +8,8 @@ from pathlib import Path
 
 from service.catalog import DATASETS, count_images, require_image_folder
 from service.errors import FieldError, InvalidInput
-from service.lr_sets import candidates, trials_of
-from service.spec import Dataset, JobSpec, NamedDataset, ReplayMethod, ScheduledLrSet, StptMethod
+from service.lr_sets import epoch_candidates, trials_of
+from service.spec import Dataset, JobSpec, NamedDataset, ReplayMethod, ScheduledLrSet, StagedLrSet, StptMethod
 
 PRETRAIN_SHARE = 200 / 2500  # S1: alpha = 200 of the 2500 iterations of an epoch
 
@@ -76,6 +76,14 @@ def plan_epoch(spec: JobSpec, train_samples: int) -> EpochPlan:
             ]
         )
     return EpochPlan(iterations, alpha, iterations - alpha if beta is None else beta)
+
+
+def pretrain_iterations(spec: JobSpec, plan: EpochPlan, epoch: int) -> int:
+    """alpha of `epoch`, which is behind the warm-up."""
+    if isinstance(spec.lr_set, StagedLrSet) and (number := epoch - spec.warmup_epochs - 1) < len(spec.lr_set.stages):
+        share = spec.lr_set.stages[number].pretrain_share
+        return plan.pretrain_iterations if share is None else max(1, round(share * plan.iterations))
+    return plan.pretrain_iterations
 
 
 def check_across_fields(spec: JobSpec) -> None:
@@ -158,8 +166,7 @@ def search_area(spec: JobSpec) -> list[SearchArea]:
     low = high = spec.initial_learning_rate
     for epoch in range(spec.warmup_epochs + 1, spec.epochs + 1):
         low, high = (
-            bound(candidates(spec.lr_set, epoch=epoch, epochs=spec.epochs, current=current))
-            for bound, current in ((min, low), (max, high))
+            bound(epoch_candidates(spec, epoch=epoch, current=current)) for bound, current in ((min, low), (max, high))
         )
         areas.append(SearchArea(epoch, low, high))
     return areas
@@ -173,11 +180,11 @@ def _search_samples(spec: JobSpec, plan: EpochPlan, epoch: int) -> int:
     shares = spec.workers
     if spec.pretrain.batch == "per_worker":
         shares //= min(branches, spec.workers)
-    branch = plan.pretrain_iterations * shares * spec.batch_per_worker
-    return branches * branch - plan.pretrain_iterations * spec.global_batch_size
+    alpha = pretrain_iterations(spec, plan, epoch)
+    return branches * alpha * shares * spec.batch_per_worker - alpha * spec.global_batch_size
 
 
 def _candidates_at(spec: JobSpec, epoch: int) -> int:
     if epoch <= spec.warmup_epochs:
         return 0
-    return len(candidates(spec.lr_set, epoch=epoch, epochs=spec.epochs, current=spec.initial_learning_rate))
+    return len(epoch_candidates(spec, epoch=epoch, current=spec.initial_learning_rate))

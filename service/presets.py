@@ -10,13 +10,14 @@ _PAPER: dict[str, Any] = {  # S1, Table 1, Table 4 and Algorithm 1, as far as th
     "envelope": "constant",
     "metric": "val_accuracy",
     "selector": "greedy",
-    "guards": {"extend": False, "rollback": False, "rescale_momentum": False},
+    "guards": {"extend": False, "skip_dead": False, "rollback": False, "rescale_momentum": False},
+    "warmup": {"epochs": None, "learning_rate": 0.005},
 }
 _ALPHA: dict[str, Any] = {"weights": "raw", "batch": "per_worker"}  # Fig. 1: one branch a worker
 PRESETS: dict[str, dict[str, Any]] = {
     "stpt-paper": _PAPER
     | {"model": "resnet50", "epochs": 40, "workers": 8, "global_batch_size": 512}
-    | {"pretrain": _ALPHA | {"iterations": 200}, "warmup": {"epochs": 4, "learning_rate": 0.005}},
+    | {"pretrain": _ALPHA | {"iterations": 200}},
     # alpha stays 8 % of an epoch, and warm-up a tenth of the epochs
     "stpt-paper-fashion-mnist": _PAPER
     | {"model": "lenet5", "dataset": "fashion-mnist", "epochs": 20, "workers": 2, "global_batch_size": 512}

@@ -11,7 +11,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Retry = Annotated[int, Field(ge=0, le=10)]  # as Pretrain.max_retries
 AppliedRate = Annotated[float, Field(ge=0, le=1e6)]  # 0 where the envelope has come down to it
 Seconds = Annotated[float, Field(ge=0)]
-MAX_BRANCHES = (64 + 2) * 11  # candidates and the two that extend them, of every retry
+MAX_BRANCHES = (64 + 16 + 2) * 11  # candidates and those that extend them, of every retry
 Accuracy = Annotated[float, Field(ge=0, le=1)]
 
 BranchState = Literal["chosen", "lost", "diverged", "rolled_back"]

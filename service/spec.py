@@ -106,8 +106,40 @@ class ScheduledLrSet(Frozen):
         return self
 
 
-_LrSets = Annotated[RelativeLrSet | AbsoluteLrSet | PresetLrSet | ScheduledLrSet, Field(discriminator="kind")]
-LrSet = Annotated[_LrSets, _tagged({**_KINDS, "phases": "schedule"}, _LrSets)]
+class Stage(Frozen):
+    """One epoch's search."""
+
+    factors: list[Factor] = Field(min_length=1, max_length=MAX_LEARNING_RATES)
+    pretrain_share: float | None = Field(
+        None, gt=0, le=1, description="alpha as a share of the epoch; null: as `pretrain.iterations` says."
+    )
+
+
+class StagedLrSet(Frozen):
+    """Search first, then train: one stage an epoch after the warm-up; behind the last, the learning rate stays."""
+
+    kind: Literal["stages"] = "stages"
+    stages: list[Stage] = Field(min_length=1, max_length=64)
+    max_learning_rate: LearningRate = 1e6
+    max_extensions: int = Field(
+        4,
+        ge=0,
+        le=16,
+        description="Further candidates, a factor 3 apart, that a stage may try when an end one is best.",
+    )
+
+
+_LrSets = Annotated[
+    RelativeLrSet | AbsoluteLrSet | PresetLrSet | ScheduledLrSet | StagedLrSet, Field(discriminator="kind")
+]
+LrSet = Annotated[_LrSets, _tagged({**_KINDS, "phases": "schedule", "stages": "stages"}, _LrSets)]
+# Wide, then fine, each over a whole epoch: see docs/selection.md
+DEFAULT_LR_SET = StagedLrSet(
+    stages=[
+        Stage(factors=[10.0, 3.0, 1.0, 0.3, 0.1], pretrain_share=1.0),
+        Stage(factors=[2.0, 1.0, 0.5, 0.25], pretrain_share=1.0),
+    ]
+)
 
 
 # --- model, data, optimizer ----------------------------------------------------------------------
@@ -215,7 +247,7 @@ Optimizer = Annotated[_Optimizers, _named(Literal["sgd"] | AdamName | AdaptiveNa
 class Warmup(Frozen):
     """The first epochs at one small learning rate, without Pre-train."""
 
-    epochs: int | None = Field(None, ge=0, description="null: a tenth of the epochs, rounded (S1: 4 of 40).")
+    epochs: int | None = Field(0, ge=0, description="null: a tenth of the epochs, rounded (S1: 4 of 40).")
     learning_rate: LearningRate = 0.005
 
 
@@ -234,7 +266,9 @@ class Pretrain(Frozen):
         "global",
         description="split only: a branch takes the global batch, or one worker's share for each of its workers.",
     )
-    max_retries: int = Field(2, ge=0, le=10, description="When every branch diverges: again with all candidates / 10.")
+    max_retries: int = Field(
+        2, ge=0, le=10, description="When every branch diverges: again with all candidates / 10 (a single one: / 2)."
+    )
 
 
 class MainTrain(Frozen):
@@ -247,6 +281,9 @@ class Guards(Frozen):
     """What saves a training from a choice that turns out badly. On unless switched off."""
 
     extend: bool = Field(True, description="When no branch improves on the epoch's start, try far smaller ones too.")
+    skip_dead: bool = Field(
+        True, description="In the first epoch, a branch whose last weights have learned nothing is not chosen."
+    )
     rollback: bool = Field(True, description="Undo a Main-train that diverges or collapses; go on with the runner-up.")
     max_accuracy_drop: float = Field(
         0.2, gt=0, le=1, description="A Main-train has collapsed when validation accuracy falls by more than this."
@@ -390,7 +427,7 @@ class JobSpec(Frozen):
     )
     seed: int = Field(0, ge=0, lt=2**63)
     initial_learning_rate: LearningRate = Field(0.1, description="Current learning rate of the first Pre-train.")
-    lr_set: LrSet = RelativeLrSet(factors=[2.0, 1.4, 1.0, 0.7, 0.5], max_learning_rate=1e6)
+    lr_set: LrSet = DEFAULT_LR_SET
     envelope: Envelope = Field(
         "linear", description="What every learning rate is multiplied by: 1 at the start of the training, 0 at its end."
     )
@@ -398,7 +435,7 @@ class JobSpec(Frozen):
     pretrain: Pretrain = Pretrain()
     main_train: MainTrain = MainTrain()
     metric: Metric = Field("val_loss", description="What branches are judged by after alpha iterations.")
-    selector: Selector = ToleranceSelector()
+    selector: Selector = GreedySelector()
     guards: Guards = Guards()
     audit: Audit | None = None
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -447,7 +484,7 @@ def _field_error(details: ErrorDetails) -> FieldError:
 
 
 _TAGS = {
-    *("relative", "absolute", "preset", "schedule"),
+    *("relative", "absolute", "preset", "schedule", "stages"),
     *(tag for model in (NamedDataset, FolderDataset) for tag in get_args(model.model_fields["name"].annotation)),
     *("sgd", "adam", "adamw", "adagrad", "adadelta", "rmsprop"),
     *get_args(SelectorName),

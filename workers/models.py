@@ -63,6 +63,18 @@ def _lenet5(classes: int, channels: int, image_size: int) -> nn.Module:
     )  # fmt: skip
 
 
+def _lenet5_bn(classes: int, channels: int, image_size: int) -> nn.Module:
+    """LeNet-5 with batch normalisation after each convolution and fully connected layer but the last."""
+    layers: list[nn.Module] = []
+    for layer in _lenet5(classes, channels, image_size).children():
+        layers.append(layer)
+        if isinstance(layer, nn.Conv2d):
+            layers.append(nn.BatchNorm2d(layer.out_channels))
+        elif isinstance(layer, nn.Linear) and layer.out_features != classes:
+            layers.append(nn.BatchNorm1d(layer.out_features))
+    return nn.Sequential(*layers)
+
+
 def _cifar_resnet(name: str, classes: int, channels: int, image_size: int) -> nn.Module:
     """torchvision's ResNet `name` for small images: a 3x3 stem of stride 1 and no max pool (as in S3)."""
     model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
@@ -94,6 +106,7 @@ def _grey_as_rgb(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 BUILDERS: dict[str, Callable[[int, int, int], nn.Module]] = {  # name -> f(classes, channels, image_size)
     "lenet5": _lenet5,
+    "lenet5-bn": _lenet5_bn,
     "resnet18-cifar": partial(_cifar_resnet, "resnet18"),
     "resnet34-cifar": partial(_cifar_resnet, "resnet34"),
     **{name: partial(_torchvision, name) for name in TORCHVISION_MODELS},

@@ -11,15 +11,19 @@ from scipy.stats import spearmanr  # type: ignore[import-untyped]
 from torch import Tensor
 
 from service.errors import Diverged
-from service.lr_sets import candidates
+from service.lr_sets import epoch_candidates
+from service.plan import pretrain_iterations
 from service.records import AuditRecord, BranchRecord, BranchState
 from service.selector import MAXIMIZE, BranchResult, Decision, select
+from service.spec import StagedLrSet
 from workers.groups import Group
 from workers.state import Average
 from workers.trainer import Measurement, Trainer, derived_seed
 from workers.training import TrainedEpoch, Training
 
 EXTENSION = (0.1, 0.01)  # of the smallest candidate, when none improves on the epoch's start
+BEYOND = 3.0  # from the end of a stage's candidates to the next
+DEAD = 0.99  # of the untrained net's loss: a branch above it has learned nothing
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Branch:
     place: int  # among the candidates of its Pre-train, from 0
     groups: int  # of its placement; 1: every worker has its end state
     slot: int  # which of the end states of a worker that has it
+    dead: bool = False  # its last weights have learned nothing
     state: BranchState = "lost"
     end_metric: float | None = None  # audited
 
@@ -64,10 +69,11 @@ class Stpt(Training):
 
     def __init__(self, trainer: Trainer, trial: int = 1) -> None:
         super().__init__(trainer, trial)
-        self._alpha, self._beta = trainer.plan.pretrain_iterations, trainer.plan.main_train_iterations
+        self._alpha = trainer.plan.pretrain_iterations  # of the epoch at hand
         self._maximize = MAXIMIZE[self.spec.metric]
         self._average = Average(trainer.model) if self.spec.pretrain.weights == "averaged" else None
         self._start, self._received = trainer.state.empty(), trainer.state.empty()
+        self._start_loss: float | None = None  # that a branch must get below to be alive; None: every one is
         self._ends: list[Tensor] = []  # end states of this worker's branches; buffers are used again every epoch
 
     def train_epoch(self, epoch: int) -> TrainedEpoch:
@@ -76,15 +82,19 @@ class Stpt(Training):
     def stpt_epoch(self, epoch: int) -> TrainedEpoch:
         """Pre-train, select, Main-train; once more with smaller learning rates where that came to nothing."""
         began = time.perf_counter()
+        self._alpha = pretrain_iterations(self.spec, self.trainer.plan, epoch)
         self.trainer.state.save(self._start)
         start_metric, evaluated = self._start_metric()
-        lr_set = candidates(self.spec.lr_set, epoch=epoch, epochs=self.spec.epochs, current=self.position.learning_rate)
+        lr_set = epoch_candidates(self.spec, epoch=epoch, current=self.position.learning_rate)
+        searching = len(lr_set) > 1  # a single candidate has been settled
         branches: list[Branch] = []
         undone: list[Measurement] = []  # Main-trains that were rolled back
         for retry in range(self.spec.pretrain.max_retries + 1):
-            learning_rates = [candidate / 10**retry for candidate in lr_set]
+            learning_rates = [candidate / (10 if searching else 2) ** retry for candidate in lr_set]
             competing = self._pretrain(epoch, learning_rates, retry, branches)
-            if self.spec.guards.extend and not self._improves(competing, start_metric):
+            if searching:
+                self._extend_ends(epoch, competing, retry, branches)
+            if self.spec.guards.extend and searching and not self._improves(competing, start_metric):
                 competing += self._pretrain(epoch, [min(learning_rates) * x for x in EXTENSION], retry, branches)
             while (decision := self._select(competing)).chosen is not None:
                 chosen = branches[decision.chosen - 1]
@@ -123,6 +133,10 @@ class Stpt(Training):
             f"({self.spec.pretrain.max_retries} retries); choose smaller learning rates"
         )
 
+    @property
+    def _beta(self) -> int:
+        return self.trainer.plan.iterations - self._alpha
+
     # --- Pre-train -----------------------------------------------------------------------------------
 
     def _pretrain(
@@ -139,15 +153,16 @@ class Stpt(Training):
         first_slot = max((branch.slot + 1 for branch in branches if branch.retry == retry), default=0)
         while len(self._ends) < first_slot + len(mine):
             self._ends.append(state.empty())
-        # [branch, (metric, seconds, loss sum, correct, samples)]: each group's first worker fills in its branches
-        table = torch.zeros(len(learning_rates), 5, dtype=torch.float64)
+        del self._ends[first_slot + len(mine) :]
+        # [branch, (metric, dead, seconds, loss sum, correct, samples)]: each group's first worker fills in its branches
+        table = torch.zeros(len(learning_rates), 6, dtype=torch.float64)
         for slot, place in enumerate(mine, start=first_slot):
             began = time.perf_counter()
             state.load(self._start)
-            training, metric = self.train_branch(epoch, learning_rates[place], placement, self._ends[slot])
+            training, metric, dead = self.train_branch(epoch, learning_rates[place], placement, self._ends[slot])
             if group.position == 0:
                 seconds = time.perf_counter() - began
-                values = [metric, seconds, training.loss_sum, training.correct, training.samples]
+                values = [metric, dead, seconds, training.loss_sum, training.correct, training.samples]
                 table[place] = torch.tensor(values, dtype=torch.float64)
         rows = self.world.sum_(table.to(device)).tolist()
         new = [
@@ -159,9 +174,10 @@ class Stpt(Training):
                 place=place,
                 groups=placement.groups,
                 slot=first_slot + place // placement.groups,
+                dead=bool(dead),
                 state="lost" if math.isfinite(metric) else "diverged",
             )
-            for place, (metric, seconds, loss_sum, correct, samples) in enumerate(rows)
+            for place, (metric, dead, seconds, loss_sum, correct, samples) in enumerate(rows)
         ]
         branches += new
         return new
@@ -177,8 +193,8 @@ class Stpt(Training):
 
     def train_branch(
         self, epoch: int, learning_rate: float, placement: Placement, end: Tensor
-    ) -> tuple[Measurement, float]:
-        """One branch from the state at hand to `end`: its training, and its metric (NaN when not finite)."""
+    ) -> tuple[Measurement, float, bool]:
+        """One branch from the state at hand to `end`: its training, its metric (NaN when not finite), whether dead."""
         rates = self._rates(epoch, learning_rate)[: self._alpha]
         self.ease_momentum(rates[0])
         if self._average is not None:
@@ -188,12 +204,15 @@ class Stpt(Training):
         )
         self.trainer.state.save(end)
         if self.spec.metric == "train_accuracy":
-            return training, training.accuracy if training.is_finite else math.nan
+            return training, training.accuracy if training.is_finite else math.nan, False
+        dead = self._start_loss is not None and not (
+            self.trainer.evaluate(self.trainer.data.validation, placement.group).loss < DEAD * self._start_loss
+        )
         if self._average is not None:
             self._average.load()
             self.trainer.share_buffers(placement.group)
         validation = self.trainer.evaluate(self.trainer.data.validation, placement.group)
-        return training, self._metric(validation) if training.is_finite else math.nan
+        return training, self._metric(validation) if training.is_finite else math.nan, dead
 
     def _metric(self, validation: Measurement) -> float:
         if not validation.is_finite:
@@ -203,9 +222,10 @@ class Stpt(Training):
     # --- select, adopt, Main-train -----------------------------------------------------------------------
 
     def _select(self, competing: Sequence[Branch]) -> Decision:
+        living = [branch for branch in competing if not branch.dead] or competing
         return select(
             self.spec.selector,
-            [branch.result for branch in competing],
+            [branch.result for branch in living],
             current_learning_rate=self.position.learning_rate,
             maximize=self._maximize,
             state=self.position.selector_state,
@@ -226,16 +246,37 @@ class Stpt(Training):
     def _rates(self, epoch: int, learning_rate: float) -> list[float]:
         return [learning_rate * factor for factor in self.envelope(epoch)]
 
-    # --- guards and the audit ----------------------------------------------------------------------------
+    # --- guards (service.spec.Guards) and the audit -------------------------------------------------------
 
     def _start_metric(self) -> tuple[float | None, int]:
         """What branches are to improve on, None when not known, and the samples that had to be evaluated."""
-        if not self.spec.guards.extend or self.spec.metric == "train_accuracy":
+        guards, self._start_loss = self.spec.guards, None
+        if not (guards.extend or guards.skip_dead) or self.spec.metric == "train_accuracy":
             return None, 0
         if self.position.val_accuracies:
             return self.position.val_loss if self.spec.metric == "val_loss" else self.position.val_accuracies[-1], 0
         start = self.trainer.evaluate(self.trainer.data.validation, self.world)
+        if guards.skip_dead:
+            self._start_loss = start.loss
         return self._metric(start), start.samples
+
+    def _extend_ends(self, epoch: int, competing: list[Branch], retry: int, branches: list[Branch]) -> None:
+        """While a stage's largest or smallest candidate is the best, try one beyond it."""
+        lr_set = self.spec.lr_set
+        if not isinstance(lr_set, StagedLrSet):
+            return
+        for _ in range(lr_set.max_extensions):
+            chosen, tried = self._select(competing).chosen, sorted(branch.learning_rate for branch in competing)
+            if chosen is None:  # all diverged: that calls for a retry
+                return
+            best = branches[chosen - 1].learning_rate
+            if best == tried[0]:
+                beyond = best / BEYOND
+            elif best == tried[-1] and best * BEYOND <= lr_set.max_learning_rate:
+                beyond = best * BEYOND
+            else:
+                return
+            competing += self._pretrain(epoch, [beyond], retry, branches)
 
     def _improves(self, branches: Sequence[Branch], start: float | None) -> bool:
         """Whether any branch does. True also when nothing is to be told, or all diverged: that calls for a retry."""
@@ -288,6 +329,7 @@ class Stpt(Training):
     def _evaluated(self, branches: Sequence[Branch], undone: int, audit: AuditRecord | None) -> int:
         """Validation samples that branches, undone Main-trains and the audit took."""
         judged = 0 if self.spec.metric == "train_accuracy" else len(branches)
+        judged *= 1 if self._start_loss is None else 2
         return (judged + undone + (audit.branches if audit else 0)) * len(self.trainer.data.validation)
 
     def _branch_records(self, branches: Sequence[Branch]) -> list[BranchRecord]:

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from service.plan import EpochPlan, plan_epoch
+from service.plan import EpochPlan, plan_epoch, pretrain_iterations
 from service.spec import JobSpec
 from workers.datasets import Data, ImageFiles, Split
 from workers.groups import Group, Workers
@@ -133,7 +133,7 @@ class Trainer:
         key = (epoch, iteration, number)
         if (decoded := self._decoded.get(key)) is None:
             decoded = split.read(order[first : first + size])
-            if isinstance(split.images, ImageFiles) and iteration < self.plan.pretrain_iterations:
+            if isinstance(split.images, ImageFiles) and iteration < pretrain_iterations(self.spec, self.plan, epoch):
                 if self._decoded and next(iter(self._decoded))[0] != epoch:
                     self._decoded.clear()
                 if (len(self._decoded) + 1) * decoded[0].nbytes <= MAX_DECODED_BYTES:

@@ -1,0 +1,107 @@
+"""Trainings without Ray or a service, many at a time: one process a core, one thread each."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+
+from service.lr_sets import trials_of
+from service.records import EpochRecord
+from service.spec import Dataset, JobSpec
+from workers.datasets import Data, load_data
+from workers.groups import Workers
+from workers.scheduled import make_training
+from workers.trainer import Trainer
+
+SHOWN_TEST_SAMPLES = 1000  # evaluated after each epoch; the whole test split at the end
+
+
+@dataclass(frozen=True)
+class Task:
+    """One trial of the only method of a spec (a document), on the first `train_samples` of its training split."""
+
+    key: tuple[Any, ...]
+    spec: dict[str, Any]
+    trial: int
+    train_samples: int
+    val_samples: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A training that diverged has no records behind it, and the accuracy of its last weights."""
+
+    key: tuple[Any, ...]
+    test_accuracy: float
+    samples: int
+    seconds: float
+    records: Sequence[EpochRecord]
+    diverged: str | None
+
+
+def tasks_of(key: tuple[Any, ...], spec: dict[str, Any], *, train_samples: int, val_samples: int) -> list[Task]:
+    """A task for each trial; its learning rate, or trial number, is put behind the key."""
+    job = JobSpec.model_validate(spec)
+    [method] = job.methods
+    return [
+        Task((*key, trial), spec, trial, train_samples, val_samples) for trial in range(1, trials_of(job, method) + 1)
+    ]
+
+
+def run_all(tasks: Iterable[Task], data_dir: Path) -> Iterator[Result]:
+    """Every task, as it ends. Progress goes to standard error."""
+    from rich.console import Console
+
+    waiting = list(tasks)
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("forkserver")) as pool:
+        futures = [pool.submit(run, task, data_dir) for task in waiting]
+        for future in track(as_completed(futures), total=len(waiting), console=Console(stderr=True)):
+            yield future.result()
+
+
+def run(task: Task, data_dir: Path) -> Result:
+    from service.errors import Diverged
+
+    torch.set_num_threads(1)
+    spec = JobSpec.model_validate(task.spec)
+    whole = _data(spec.dataset.model_dump_json(), data_dir)
+    trainer = Trainer(spec, _subset(whole, task.train_samples, task.val_samples), Workers(torch.device("cpu")))
+    training, records, diverged = make_training(spec.methods[0], task.trial, trainer), list[EpochRecord](), None
+    began = time.perf_counter()
+    try:
+        records.extend(training.epochs())
+    except Diverged as error:
+        diverged = error.detail
+    seconds = time.perf_counter() - began
+    accuracy = trainer.evaluate(whole.test, training.world).accuracy
+    # a training that ended early is not cheaper for it: it would have been paid for
+    planned = trainer.plan.iterations * spec.global_batch_size * (spec.epochs - len(records))
+    return Result(task.key, accuracy, sum(r.samples for r in records) + planned, seconds, records, diverged)
+
+
+@cache
+def _data(dataset: str, data_dir: Path) -> Data:
+    from pydantic import TypeAdapter
+
+    return load_data(TypeAdapter[Dataset](Dataset).validate_json(dataset), data_dir, torch.device("cpu"))
+
+
+def _subset(data: Data, train_samples: int, val_samples: int) -> Data:
+    def first(split: Any, samples: int) -> Any:
+        chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:samples].sort().values
+        return replace(split, rows=split.rows[chosen])
+
+    return replace(
+        data,
+        train=first(data.train, train_samples),
+        validation=first(data.validation, val_samples),
+        test=first(data.test, SHOWN_TEST_SAMPLES),
+    )
