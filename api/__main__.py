@@ -81,6 +81,8 @@ def main() -> None:
             ready=lambda: stack.enter_context(_file(home / "service.json", json.dumps(facts))),
         )
         controller.start()
+        if settings.ray_address is None:
+            stack.callback(controller.release)
         stack.callback(controller.stop)
         # uvicorn raises the signal that ended it once more; from here it ends this block, and all it holds, in order
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())

@@ -18,7 +18,7 @@ NO_NUL = r"^[^\x00]*$"  # PostgreSQL refuses NUL in strings
 
 
 class Fleet(Protocol):
-    """What the API knows of the cluster: the controller's last look at it. Nothing here waits for Ray."""
+    """What the API knows of the cluster: the controller's last look at it."""
 
     @property
     def dashboard_url(self) -> str:
@@ -34,6 +34,9 @@ class Fleet(Protocol):
 
     def wake(self) -> None:
         """There is something new to do."""
+
+    def logs(self, submission_id: str) -> str:
+        """What an attempt has printed so far: the one thing that is asked of Ray. Raises ClusterUnreachable."""
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,7 @@ class LrStep(Schema):
     method: str
     trial: int
     epoch: int
+    attempt: int = Field(description="That recorded it. One of an older attempt stands until a newer one replaces it.")
     phase: str = Field(description="warmup or stpt")
     learning_rate: float
     candidates: list[float] = Field(description="The learning rates tried, in order, those of retries included.")
@@ -205,6 +206,7 @@ class LrHistory(Schema):
                     method=row.trial.run.method,
                     trial=row.trial.number,
                     epoch=row.epoch,
+                    attempt=row.attempt,
                     phase=row.phase,
                     learning_rate=row.learning_rate,
                     candidates=[branch.learning_rate for branch in row.branches],

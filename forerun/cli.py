@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 import yaml
 from rich.console import Console
@@ -117,6 +118,16 @@ def cancel(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
     """Ask for the end of a job."""
     job = _client(ctx).cancel(job_id)
     _print_json(job) if as_json else typer.echo(f"{job['id']} {job['state']}")
+
+
+@app.command()
+def logs(
+    ctx: typer.Context,
+    job_id: JobId,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Of this attempt; default: the newest.")] = None,
+) -> None:
+    """What a job printed: the end of the log of its Ray job."""
+    typer.echo(display.clean(click.unstyle(_client(ctx).logs(job_id, attempt))), nl=False)
 
 
 class HistoryFormat(StrEnum):

@@ -147,6 +147,11 @@ class Client:
         job: Job = self._json("POST", _path(job_id, "cancel"))
         return job
 
+    def logs(self, job_id: str, attempt: int | None = None) -> str:
+        """The last 65,536 characters that an attempt of the job printed; of the newest one unless said otherwise."""
+        params = {} if attempt is None else {"attempt": attempt}
+        return self._answer("GET", _path(job_id, "logs"), params=params).text
+
     def wait(self, job_id: str) -> Job:
         """The job, once it has ended: succeeded, failed or cancelled."""
         for _ in self.events(job_id):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -39,6 +40,7 @@ from service.tables import Attempt, Branch, Epoch, Event, IdempotencyKey, Job, R
 
 MAX_SPEC_BYTES = 64 * 1024
 MAX_RESUME_POINTS = 20
+LOG_CHARACTERS = 64 * 1024  # kept of each attempt's log, from its end
 
 
 @dataclass(frozen=True)
@@ -196,17 +198,44 @@ def reissue_ticket(db: Store, job_id: str, attempt: int) -> Claim | None:
 
 
 def attempt_lost(db: Store, job_id: str, attempt: int, message: str, *, max_attempts: int) -> None:
-    """The Ray job of the live attempt ended without an outcome: recover, or fail after the last attempt."""
+    """The Ray job of the live attempt ended without an outcome: recover, or give the job up.
+
+    It is given up when `max_attempts` in a row were lost without a new epoch; a job that makes progress never is.
+    """
     with db.write() as session:
         job = store.get_job(session, job_id, lock=True)
-        if job.attempt != attempt or job.job_state not in (JobState.SUBMITTING, JobState.RUNNING):
+        if not _is_live(job, attempt):
             return
         _end_attempt(job, message)
-        if attempt < max_attempts:
+        _attempt(job, attempt).lost = True
+        progress = store.last_attempt_with_epoch(session, job_id)
+        in_a_row = sum(row.lost for row in job.attempts if row.number > progress)
+        if in_a_row < max_attempts:
             _move(session, job, JobState.RECOVERING)
         else:
-            sentence = f"attempt {attempt} of {max_attempts} was lost: {message}"
+            sentence = f"attempt {attempt} was lost, {in_a_row} in a row without a new epoch: {message}"
             _move(session, job, JobState.FAILED, code="attempts_exhausted", message=sentence)
+
+
+def attempt_interrupted(db: Store, job_id: str, attempt: int) -> None:
+    """The service stops in order, and its Ray with it: the live attempt is over, which does not count as a loss."""
+    with db.write() as session:
+        job = store.get_job(session, job_id, lock=True)
+        if _is_live(job, attempt):
+            _end_attempt(job, "the service was stopped")
+            _move(session, job, JobState.RECOVERING)
+
+
+def keep_log(db: Store, submission_id: str, log: str) -> None:
+    """Keep the end of an attempt's log, which Ray forgets when it ends."""
+    with db.write() as session:
+        session.execute(update(Attempt).where(Attempt.submission_id == submission_id).values(log=log_end(log)))
+
+
+def log_end(log: str) -> str:
+    """The last lines of a log, as many as LOG_CHARACTERS have room for."""
+    end = _storable(log[-LOG_CHARACTERS:])
+    return end if len(log) <= LOG_CHARACTERS else end.partition("\n")[2] or end
 
 
 def confirm_cancelled(db: Store, job_id: str) -> None:
@@ -331,7 +360,7 @@ def _resume_points(session: Session, job: Job) -> list[ResumePoint]:
 
 def _move(session: Session, job: Job, to: JobState, *, code: str | None = None, message: str | None = None) -> None:
     assert to in FOLLOWS[job.job_state], f"{job.id}: {job.state} -> {to}"
-    job.state, message = to, _storable(message)
+    job.state, message = to, message and _storable(message)
     if to in TERMINAL:
         job.finished_at, job.error_code, job.error_message = _now(), code, message
     data = {"state": to, "attempt": job.attempt, "code": code, "message": message}
@@ -343,6 +372,10 @@ def _append_event(session: Session, job: Job, kind: str, data: dict[str, Any]) -
     session.add(Event(job_id=job.id, number=job.last_event, kind=kind, data=data, created_at=_now()))
 
 
+def _is_live(job: Job, attempt: int) -> bool:
+    return job.attempt == attempt and job.job_state in (JobState.SUBMITTING, JobState.RUNNING)
+
+
 def _attempt(job: Job, number: int) -> Attempt:
     return next(attempt for attempt in job.attempts if attempt.number == number)
 
@@ -350,12 +383,12 @@ def _attempt(job: Job, number: int) -> Attempt:
 def _end_attempt(job: Job, message: str | None) -> None:
     row = _attempt(job, job.attempt)
     if row.ended_at is None:  # else: cancelled while recovering; how the attempt ended is known
-        row.ended_at, row.message, row.ticket_hash = _now(), _storable(message), None
+        row.ended_at, row.message, row.ticket_hash = _now(), message and _storable(message), None
 
 
-def _storable(text: str | None) -> str | None:
+def _storable(text: str) -> str:
     """A Ray job's last words may be anything: PostgreSQL keeps no NUL, and no database a lone surrogate."""
-    return None if text is None else text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 
 def _hash(secret: str) -> str:

@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     ray_python: str = Field("python", description="Python with Forerun installed, on the nodes of ray_address.")
     ray_num_cpus: Annotated[int, Field(ge=1)] | None = Field(None, description="CPUs of the local head; default: all.")
     ray_num_gpus: Annotated[int, Field(ge=0)] | None = Field(None, description="GPUs of the local head; default: all.")
-    max_attempts: int = Field(3, ge=1, description="Ray jobs to try for one tuning job when they are lost.")
+    max_attempts: int = Field(3, ge=1, description="Ray jobs lost in a row without a new epoch that end a job.")
     poll_seconds: float = Field(0.5, gt=0, description="How often the controller looks at Ray.")
     log_level: str = "INFO"
 

@@ -162,6 +162,27 @@ def ended_submissions(session: Session, submission_ids: Sequence[str], before: d
     return session.scalars(query).all()
 
 
+def attempts_without_log(session: Session) -> Sequence[str]:
+    """Submissions of attempts that have ended, and whose log is not kept yet."""
+    query = select(Attempt.submission_id).where(Attempt.ended_at.is_not(None), Attempt.log.is_(None))
+    return session.scalars(query.order_by(Attempt.id)).all()
+
+
+def get_log(session: Session, job_id: str, attempt: int) -> tuple[str, str | None]:
+    """The attempt's submission id and the end of its log, None while it is not kept yet. Raises NotFound."""
+    query = select(Attempt.submission_id, Attempt.log).where(Attempt.job_id == job_id, Attempt.number == attempt)
+    row = session.execute(query).one_or_none()
+    if row is None:
+        raise NotFound(f"job {job_id} has no attempt {attempt}; GET /v1/jobs/{job_id} has the number of the newest")
+    return row.submission_id, row.log
+
+
+def last_attempt_with_epoch(session: Session, job_id: str) -> int:
+    """Number of the newest attempt that recorded an epoch; 0: none did."""
+    query = select(func.max(Epoch.attempt)).join(Trial).join(Run).where(Run.job_id == job_id)
+    return session.scalar(query) or 0
+
+
 def next_to_submit(session: Session, total_workers: float) -> Job | None:
     """The oldest job that waits for an attempt and fits the cluster, locked; jobs another holds are passed over."""
     query = select(Job).where(Job.state.in_([JobState.QUEUED, JobState.RECOVERING]))

@@ -47,7 +47,7 @@ def test_operations(document: dict[str, Any]) -> None:
     assert set(operations(document)) == {
         *("POST /v1/jobs", "GET /v1/jobs", f"GET {job}", f"POST {job}/cancel"),
         *(f"GET {job}/epochs", f"GET {job}/epochs/{{epoch}}", f"GET {job}/branches", f"GET {job}/lr-history"),
-        *(f"GET {job}/events", "GET /v1/catalog", "GET /healthz", "GET /readyz"),
+        *(f"GET {job}/events", f"GET {job}/logs", "GET /v1/catalog", "GET /healthz", "GET /readyz"),
     }
     known = {tag["name"] for tag in document["tags"]}
     for name, operation in operations(document).items():

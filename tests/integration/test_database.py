@@ -553,6 +553,8 @@ def test_the_epochs_of_a_job_that_did_not_succeed_are_kept(store, end):
     if end == "failed":
         jobs.finish(store, job_id, token, FAILURE)
     elif end == "lost":
+        lose(store, job_id, max_attempts=1)  # with new epochs: it goes on
+        begin(store, job_id)
         lose(store, job_id, max_attempts=1)
     else:
         jobs.cancel(store, job_id)
@@ -777,6 +779,7 @@ def test_why_an_attempt_was_lost_is_not_forgotten_by_a_cancel(store):
         jobs.confirm_cancelled,
         lambda db, job_id: jobs.reissue_ticket(db, job_id, 1),
         lambda db, job_id: jobs.attempt_lost(db, job_id, 1, "x", max_attempts=1),
+        lambda db, job_id: jobs.attempt_interrupted(db, job_id, 1),
         lambda db, job_id: jobs.exchange_ticket(db, job_id, "x"),
         lambda db, job_id: jobs.record_epoch(db, job_id, "x", epoch(1)),
         lambda db, job_id: jobs.finish(db, job_id, "x", FAILURE),
@@ -803,7 +806,7 @@ def test_attempts_are_lost_until_the_last(store):
         jobs.attempt_lost(store, job_id, number, f"node {number} died", max_attempts=3)
     job = job_of(store, job_id)
     assert (job.state, job.error_code) == ("failed", "attempts_exhausted")
-    assert job.error_message == "attempt 3 of 3 was lost: node 3 died"
+    assert job.error_message == "attempt 3 was lost, 3 in a row without a new epoch: node 3 died"
     assert [attempt.message for attempt in job.attempts] == ["node 1 died", "node 2 died", "node 3 died"]
     assert jobs.claim_next(store) is None
     assert [(number, data["state"], data.get("attempt")) for number, _, data in events_of(store, job_id)] == [
@@ -817,6 +820,50 @@ def test_attempts_are_lost_until_the_last(store):
         (8, "running", 3),
         (9, "failed", 3),
     ]
+
+
+def test_losses_count_from_the_newest_attempt_that_recorded_an_epoch(store):
+    job_id, token = start(store)
+    jobs.record_epoch(store, job_id, token, epoch(1))
+    lose(store, job_id, max_attempts=2)
+    begin(store, job_id)
+    lose(store, job_id, max_attempts=2)
+    jobs.record_epoch(store, job_id, begin(store, job_id), epoch(1))  # from the start: the checkpoint was damaged
+    lose(store, job_id, max_attempts=2)
+    begin(store, job_id)
+    lose(store, job_id, max_attempts=2)
+    assert state_of(store, job_id) is S.RECOVERING
+    begin(store, job_id)
+    jobs.attempt_interrupted(store, job_id, 5)
+    assert state_of(store, job_id) is S.RECOVERING
+    begin(store, job_id)
+    lose(store, job_id, max_attempts=2)
+    assert state_of(store, job_id) is S.FAILED
+    assert [attempt.lost for attempt in job_of(store, job_id).attempts] == [True, True, True, True, False, True]
+
+
+def test_the_log_of_an_attempt(store):
+    job_id, _ = start(store)
+    assert get_log(store, job_id, 1) == (f"{job_id}-a1", None)
+    assert unkept(store) == []
+    lose(store, job_id)
+    begin(store, job_id)
+    assert unkept(store) == [f"{job_id}-a1"]
+    jobs.keep_log(store, f"{job_id}-a1", "ends\x00 \udc80\n")
+    assert get_log(store, job_id, 1) == (f"{job_id}-a1", "ends\ufffd ?\n")
+    assert unkept(store) == []
+    with pytest.raises(NotFound, match="has no attempt 3; GET /v1/jobs/"):
+        get_log(store, job_id, 3)
+
+
+def get_log(db: Store, job_id: str, attempt: int) -> tuple[str, str | None]:
+    with db.read() as session:
+        return queries.get_log(session, job_id, attempt)
+
+
+def unkept(db: Store) -> list[str]:
+    with db.read() as session:
+        return list(queries.attempts_without_log(session))
 
 
 def test_started_at_is_the_first_attempts(store):
@@ -833,6 +880,7 @@ def test_only_a_live_attempt_can_be_lost(store, state):
     rows = everything(store)
     for number in (0, 1, 2):
         jobs.attempt_lost(store, job_id, number, "late news", max_attempts=3)
+        jobs.attempt_interrupted(store, job_id, number)
     assert everything(store) == rows
 
 

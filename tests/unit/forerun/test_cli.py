@@ -148,11 +148,22 @@ def test_cancel(forerun: Forerun) -> None:
     assert json.loads(forerun("cancel", "job-1", "--json", answers=[answer(cancelling, 202)]).stdout) == cancelling
 
 
+def test_logs(forerun: Forerun) -> None:
+    text = "\x1b[36mit trains\x1b[0m\nbell \x07\n"
+    log = [httpx.Response(200, text=text) for _ in range(2)]
+    result = forerun("logs", "job-1", answers=log[:1])
+    assert (result.exit_code, result.stdout) == (0, "it trains\nbell \ufffd\n")
+    assert forerun.script.asked == ["GET /v1/jobs/job-1/logs"]
+    forerun("logs", "job-1", "--attempt", "2", answers=log[1:])
+    assert forerun.script.asked == ["GET /v1/jobs/job-1/logs?attempt=2"]
+
+
 def test_lr_history_in_its_three_formats(forerun: Forerun) -> None:
     step = {
         "method": "stpt",
         "trial": 1,
         "epoch": 1,
+        "attempt": 2,
         "phase": "stpt",
         "learning_rate": 0.085,
         "candidates": [0.1, 0.085],
@@ -165,8 +176,8 @@ def test_lr_history_in_its_three_formats(forerun: Forerun) -> None:
     }
     steps = answer({"job_id": "job-1", "items": [step]})
     assert forerun("lr-history", "job-1", answers=[steps]).stdout == (
-        "epoch  phase  learning rate  of  val acc  test acc  samples so far  seconds\n"
-        "1      stpt   0.085          2   0.7500   0.7000    1536            2.5\n"
+        "epoch  attempt  phase  learning rate  of  val acc  test acc  samples so far  seconds\n"
+        "1      2        stpt   0.085          2   0.7500   0.7000    1536            2.5\n"
     )
     steps = answer({"job_id": "job-1", "items": [step]})
     assert json.loads(forerun("lr-history", "job-1", "--format", "json", answers=[steps]).stdout) == [step]
