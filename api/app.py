@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from api import problems, schemas
-from api.deps import Services
+from api.deps import Services, known_parameters
 from api.routes import catalog, events, health, history, jobs, worker
 from service.spec import JobSpec
 
@@ -25,7 +25,15 @@ TAGS = [
 
 
 def create_app(services: Services) -> FastAPI:
-    app = _App(title="Forerun", version="1", description=DESCRIPTION, openapi_tags=TAGS, redirect_slashes=False)
+    app = _App(
+        title="Forerun",
+        version="1",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        redirect_slashes=False,
+        dependencies=[Depends(known_parameters)],
+        responses=problems.documented(422),
+    )
     app.state.services = services
     problems.install(app)
     for module in (jobs, history, events, catalog, health, worker):

@@ -67,7 +67,7 @@ class ApiError(ForerunError):
 
 
 def _line(error: FieldError) -> str:
-    if error.message == "Field required":  # the value would be the object that lacks the field
+    if error.message.startswith("Field required"):  # there is no value
         return f"  {error.field}: {error.message}"
     return f"  {error.field} = {json.dumps(error.value, ensure_ascii=False)}: {error.message}"
 

@@ -33,7 +33,7 @@ from service.errors import (
 )
 from service.plan import check_across_fields, plan_epoch, split_sizes
 from service.records import Assignment, CheckpointRef, EpochRecord, Outcome, ResumePoint
-from service.spec import FolderDataset, JobSpec, field_errors
+from service.spec import FolderDataset, JobSpec, ScheduledLrSet, field_errors, unique_keys
 from service.states import FOLLOWS, TERMINAL, JobState
 from service.store import Store
 from service.tables import Attempt, Branch, Epoch, Event, IdempotencyKey, Job, Run, Trial
@@ -55,28 +55,51 @@ class Claim:
 
 def parse_spec(raw: bytes) -> JobSpec:
     """The JobSpec in `raw` (JSON). Raises InvalidInput with one entry a wrong field."""
-    if len(raw) > MAX_SPEC_BYTES:
-        message = f"a spec may have {MAX_SPEC_BYTES} bytes at most; shorten it"
-        raise InvalidInput([FieldError("body", f"{len(raw)} bytes", message)])
+    _require_unique_keys(raw)
     try:
         spec = JobSpec.model_validate_json(raw)
     except ValidationError as error:
-        raise InvalidInput(field_errors(error)) from None
+        raise InvalidInput(field_errors(error, JobSpec)) from None
     check_across_fields(spec)
+    _check_phases(spec)
     return spec
+
+
+def _require_unique_keys(raw: bytes) -> None:
+    try:
+        json.loads(raw, object_pairs_hook=unique_keys)
+    except InvalidInput:
+        raise
+    except (ValueError, RecursionError):
+        pass  # no JSON, or nested too deeply: Pydantic says so
+
+
+def _check_phases(spec: JobSpec) -> None:
+    phases = spec.lr_set.phases if isinstance(spec.lr_set, ScheduledLrSet) else []
+    message = f"after the last epoch ({spec.epochs}); lower it, raise epochs, or leave the phase out"
+    late = [
+        FieldError(f"lr_set.phases[{number}].first_epoch", phase.first_epoch, message)
+        for number, phase in enumerate(phases)
+        if phase.first_epoch > spec.epochs
+    ]
+    if late:
+        raise InvalidInput(late)
 
 
 def check_dataset(spec: JobSpec, data_dir: Path) -> None:
     """Raise InvalidInput when the files are absent from `data_dir`, or too few for one epoch."""
+    dataset = spec.dataset
     try:
-        if isinstance(spec.dataset, FolderDataset):
-            root = require_image_folder(spec.dataset.path, data_dir)
-            images = count_images(root / "train")
-            plan_epoch(spec, split_sizes(images, spec.dataset.validation_fraction)[0])
-        elif not spec.dataset.download:
-            require_files(spec.dataset.name, data_dir)
+        if isinstance(dataset, FolderDataset):
+            root = require_image_folder(dataset.path, data_dir)
+            plan_epoch(spec, split_sizes(count_images(root / "train"), dataset.validation_fraction)[0])
+        elif not dataset.download:
+            require_files(dataset.name, data_dir)
     except DatasetMissing as error:
-        raise InvalidInput([FieldError("dataset", spec.dataset.name, error.detail)]) from None
+        field, value = (
+            ("dataset.path", dataset.path) if isinstance(dataset, FolderDataset) else ("dataset", dataset.name)
+        )
+        raise InvalidInput([FieldError(field, value, error.detail)]) from None
 
 
 def check_capacity(spec: JobSpec, *, cpus: float, gpus: float) -> None:
@@ -84,6 +107,11 @@ def check_capacity(spec: JobSpec, *, cpus: float, gpus: float) -> None:
     have, what = (
         (gpus, "GPUs") if spec.device == "cuda" else (max(cpus, gpus) if spec.device == "auto" else cpus, "CPUs")
     )
+    if have < 1:
+        remedy = "use auto or cpu, or add GPUs" if what == "GPUs" else "try again when it has a node"
+        raise NotEnoughWorkers(
+            f"device: {spec.device} takes one of the cluster's {what} a worker, and it has none; {remedy}"
+        )
     if spec.workers > have:
         raise NotEnoughWorkers(
             f"workers: {spec.workers} asked for, one {what[:-1]} each, but the cluster has {cpus:g} CPUs and "

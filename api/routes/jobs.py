@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from starlette.responses import PlainTextResponse
 
 from api import schemas
@@ -96,9 +96,7 @@ _Text = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 
 
 class JobFilter(BaseModel):
-    """The query of a list of jobs. A parameter that is not named here is an error, not ignored."""
-
-    model_config = ConfigDict(extra="forbid")
+    """The query of a list of jobs."""
 
     state: Annotated[list[JobState], BeforeValidator(_split)] = Field([], description="Repeated or comma separated.")
     model: _Text | None = None

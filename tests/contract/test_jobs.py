@@ -198,6 +198,7 @@ WRONG_QUERIES = {
     "?state=": "state.0",
     "?state=queued,done": "state.1",
     "?stat=queued": "stat",
+    "?State=queued": "State",
     "?cursor=nonsense": "cursor",
     "?cursor=": "cursor",
     "?cursor=%C3%A9": "cursor",
@@ -208,6 +209,24 @@ WRONG_QUERIES = {
     "?dataset=%00": "dataset",
     f"?name={'x' * 201}": "name",
 }
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/v1/jobs?limt=3", "unknown parameter; did you mean limit? known: state, model, dataset, name, limit, cursor"),
+        ("/v1/jobs/job-1?limt=3", "unknown parameter; known: none"),
+        ("/v1/jobs/job-1/epochs?limt=3", "unknown parameter; known: none"),
+        ("/v1/jobs/job-1/branches?limt=3", "unknown parameter; known: epoch"),
+        ("/v1/jobs/job-1/events?limt=3", "unknown parameter; known: after"),
+        ("/v1/catalog?limt=3", "unknown parameter; known: none"),
+        ("/healthz?limt=3", "unknown parameter; known: none"),
+    ],
+)
+def test_unknown_parameters_are_refused_everywhere(client: httpx.Client, path: str, message: str) -> None:
+    response = client.get(path)
+    assert response.status_code == 422
+    assert response.json()["errors"] == [{"field": "limt", "value": "3", "message": message}]
 
 
 @pytest.mark.parametrize(("query", "field"), WRONG_QUERIES.items())

@@ -2,6 +2,7 @@ import json
 import os
 import sys
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -231,7 +232,13 @@ def test_wrong_usage_exits_2(forerun: Forerun, words: str) -> None:
         ("spec.yaml", b"\xff\xfe", "can't decode byte 0xff"),
         ("spec.yaml", b"model: !!python/object:os.system x\n", "could not determine a constructor"),
         ("spec.yaml", b"epochs: !!set {a, b}\n", "not JSON serializable"),
-        ("spec.yaml", b"a: &a [*a]\n", "Circular reference"),
+        ("spec.yaml", b"a: &a [*a]\n", "the alias *a is not taken; write it out"),
+        ("spec.yaml", b"a: &a [1]\nb: [*a, *a]\n", "line 2, column 5"),
+        ("spec.yaml", b"epochs: 1\nmodel: lenet5\nepochs: 2\n", "epochs stands there twice; keep one of them"),
+        ("spec.yaml", b"warmup: {epochs: 1, epochs: 2}\n", "epochs stands there twice; keep one of them"),
+        ("spec.yaml", b"[" * 5000, "nested too deeply"),
+        ("spec.json", b'{"a":' * 5000 + b"1" + b"}" * 5000, "nested too deeply"),
+        ("spec.json", b'{"warmup": {"epochs": 1, "epochs": 2}}', "epochs: stands there twice; keep one of them"),
     ],
 )
 def test_a_file_that_is_no_spec_exits_2_and_says_why(
@@ -255,6 +262,11 @@ def test_json_may_be_indented_with_tabs(tmp_path: Path) -> None:
     path = tmp_path / "spec.json"
     path.write_text('{\n\t"epochs": 3\n}')
     assert cli.read_spec(path) == {"epochs": 3}
+
+
+def test_version(forerun: Forerun) -> None:
+    result = forerun("--version")
+    assert (result.exit_code, result.stdout) == (0, f"forerun {version('forerun')}\n")
 
 
 def test_serve_becomes_the_service(forerun: Forerun, monkeypatch: pytest.MonkeyPatch) -> None:

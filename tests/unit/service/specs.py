@@ -88,8 +88,8 @@ def valid_specs(draw: st.DrawFn) -> JobSpec:
     epochs = draw(st.integers(1, 100_000))
     warmup = draw(st.none() | st.integers(0, epochs))
     warmup_epochs = (epochs + 5) // 10 if warmup is None else warmup
-    first = draw(st.integers(1, warmup_epochs + 1))
-    firsts = draw(st.sets(st.integers(first + 1, first + 1000), max_size=5))
+    first = draw(st.integers(1, min(warmup_epochs + 1, epochs)))
+    firsts = draw(st.sets(st.integers(first + 1, epochs), max_size=5)) if first < epochs else set()
     phases = [LrSetPhase(first_epoch=e, lr_set=draw(SIMPLE_LR_SETS)) for e in [first, *sorted(firsts)]]
     placement = draw(st.sampled_from(["split", "sequential"]))
     return JobSpec(

@@ -73,7 +73,7 @@ def test_absent_files_are_the_fault_of_the_dataset(tmp_path):
 def test_an_image_folder_must_be_there_and_hold_a_batch(tmp_path):
     birds = spec(dataset={"name": "image-folder", "path": "birds"}, global_batch_size=4)
     error = refusal(jobs.check_dataset, birds, tmp_path)
-    assert (error.field, error.value) == ("dataset", "image-folder")
+    assert (error.field, error.value) == ("dataset.path", "birds")
     assert f"needs {tmp_path}/birds/train/CLASS/IMAGE" in error.message
 
     for folder in ("train/robin", "val/robin"):
@@ -124,6 +124,20 @@ def test_a_job_that_fits(device, workers, cpus, gpus):
             1,
             "workers: 2 asked for, one GPU each, but the cluster has 64 CPUs and 1 GPUs; "
             "ask for 1 at most, or grow the cluster",
+        ),
+        (
+            "cuda",
+            1,
+            64,
+            0,
+            "device: cuda takes one of the cluster's GPUs a worker, and it has none; use auto or cpu, or add GPUs",
+        ),
+        (
+            "auto",
+            1,
+            0,
+            0,
+            "device: auto takes one of the cluster's CPUs a worker, and it has none; try again when it has a node",
         ),
         (
             "auto",
