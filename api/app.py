@@ -6,6 +6,7 @@ from fastapi import Depends, FastAPI
 
 from api import problems, schemas
 from api.deps import Services, known_parameters
+from api.hosts import KnownHosts
 from api.routes import catalog, events, health, history, jobs, worker
 from service.spec import JobSpec
 
@@ -35,6 +36,7 @@ def create_app(services: Services) -> FastAPI:
         responses=problems.documented(422),
     )
     app.state.services = services
+    app.add_middleware(KnownHosts)
     problems.install(app)
     for module in (jobs, history, events, catalog, health, worker):
         app.include_router(module.router)

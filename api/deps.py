@@ -42,12 +42,16 @@ class Fleet(Protocol):
 
 @dataclass(frozen=True)
 class Services:
-    """`data_is_local`: the workers see the same `data_dir`, so a missing dataset can be told at the door."""
+    """`data_is_local`: the workers see the same `data_dir`, so a missing dataset can be told at the door.
+
+    `hosts`: the names, in lower case, that requests may be for.
+    """
 
     store: Store
     fleet: Fleet
     data_dir: FilePath
     data_is_local: bool
+    hosts: frozenset[str] = frozenset({"localhost"})
 
 
 async def _services(request: Request) -> Services:

@@ -24,6 +24,7 @@ from forerun import demo as demo_
 from forerun import display
 from forerun.answers import Job
 from forerun.client import DEFAULT_URL, Client, raise_unless_succeeded
+from forerun.program import program
 from service.errors import ForerunError
 from service.spec import unique_keys
 
@@ -167,7 +168,8 @@ def lr_history(
 @app.command()
 def serve() -> None:
     """Run the service, with Ray if it has no cluster to use, until Ctrl-C. Its settings are variables FORERUN_…"""
-    os.execv(sys.executable, [sys.executable, "-m", "api"])  # noqa: S606 - our own module
+    # -P: not a folder `api` that happens to lie here
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "api", program()])  # noqa: S606 - our own module
 
 
 @app.command()
@@ -255,7 +257,7 @@ def _client(ctx: typer.Context) -> Client:
 
 def _command(ctx: typer.Context, *words: str) -> str:
     url = _client(ctx).base_url
-    return " ".join(["forerun", *([] if url == DEFAULT_URL else ["--url", url]), *words])
+    return " ".join([program(), *([] if url == DEFAULT_URL else ["--url", url]), *words])
 
 
 def _console() -> Console:

@@ -17,6 +17,7 @@ import httpx
 from httpx_sse import SSEError, connect_sse
 
 from forerun.answers import TERMINAL, BranchOfEpoch, Epoch, Event, Job, JobPage, LrStep
+from forerun.program import program
 from service.errors import FieldError, ForerunError
 from service.spec import JobSpec
 
@@ -252,7 +253,7 @@ class Client:
     def _unreachable(self, why: object) -> ServiceUnreachable:
         return ServiceUnreachable(
             f"no answer from {self.base_url} ({str(why) or type(why).__name__}); start the service with "
-            "`forerun serve`, or, if it runs elsewhere, give its URL with --url or FORERUN_URL"
+            f"`{program()} serve`, or, if it runs elsewhere, give its URL with --url or FORERUN_URL"
         )
 
 

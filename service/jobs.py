@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service import store
-from service.catalog import count_images, require_files, require_image_folder
+from service.catalog import DATASETS, count_images, image_sizes, require_files, require_image_folder
 from service.errors import (
     DatasetMissing,
     FieldError,
@@ -62,6 +62,7 @@ def parse_spec(raw: bytes) -> JobSpec:
         raise InvalidInput(field_errors(error, JobSpec)) from None
     check_across_fields(spec)
     _check_phases(spec)
+    _check_images(spec)
     return spec
 
 
@@ -84,6 +85,25 @@ def _check_phases(spec: JobSpec) -> None:
     ]
     if late:
         raise InvalidInput(late)
+
+
+def _check_images(spec: JobSpec) -> None:
+    """Whether the model takes the dataset's images."""
+    dataset, sizes = spec.dataset, image_sizes(spec.model)
+    size = dataset.image_size if isinstance(dataset, FolderDataset) else DATASETS[dataset.name].image_size
+    if size < sizes.least or size % sizes.step:
+        wanted = f"{sizes.least} pixels or more" if sizes.step == 1 else f"a multiple of {sizes.step} pixels"
+        message = (
+            f"takes images of {wanted}, and those of {dataset.name} have {size}; choose a model for small images "
+            "(lenet5, resnet18-cifar) or a dataset with other images (image-folder has image_size)"
+        )
+        raise InvalidInput([FieldError("model", spec.model, message)])
+    if spec.batch_per_worker == 1 and size < sizes.lone:
+        message = (
+            f"one sample a worker is too little for the batch normalisation of {spec.model} at {size} pixels; "
+            f"raise it to {2 * spec.workers}, or lower workers"
+        )
+        raise InvalidInput([FieldError("global_batch_size", spec.global_batch_size, message)])
 
 
 def check_dataset(spec: JobSpec, data_dir: Path) -> None:

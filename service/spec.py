@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from service.catalog import DATASETS, MODELS
+from service.catalog import DATASETS, MODELS, SMALLEST_IMAGE
 from service.errors import FieldError, InvalidInput
 
 MAX_LEARNING_RATES = 64
@@ -147,7 +147,9 @@ class FolderDataset(Frozen):
 
     name: Literal["image-folder"]
     path: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_inside)]
-    image_size: int = Field(224, ge=8, le=1024, description="Pixels: shorter side resized to this, centre cropped.")
+    image_size: int = Field(
+        224, ge=SMALLEST_IMAGE, le=1024, description="Pixels: shorter side resized to this, centre cropped."
+    )
     validation_fraction: float = Field(0.1, gt=0, le=0.5, description="Share of the training split held out.")
 
 

@@ -16,9 +16,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, make_url, select, text
 from sqlalchemy.orm import Session, selectinload
 
 import migrations
@@ -61,8 +60,9 @@ class Store:
 
     def is_current(self) -> bool:
         """Whether the schema is at the newest revision."""
-        with self._engine.connect() as connection:
-            revision = MigrationContext.configure(connection).get_current_revision()
+        with self._engine.connect() as connection:  # not by Alembic: it would log two lines, and this is asked often
+            migrated = inspect(connection).has_table("alembic_version")
+            revision = connection.scalar(text("SELECT version_num FROM alembic_version")) if migrated else None
         return revision == ScriptDirectory.from_config(_alembic_config()).get_current_head()
 
     def close(self) -> None:

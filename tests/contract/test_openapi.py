@@ -95,7 +95,9 @@ def lived_in(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """The application with a job that ran to its end, and the job's id."""
     folder = tmp_path_factory.mktemp("lived-in")
     store = Store(f"sqlite:///{shutil.copy(sqlite_template, folder)}")
-    app = create_app(Services(store, FakeFleet(), folder, data_is_local=True))
+    app = create_app(
+        Services(store, FakeFleet(), folder, data_is_local=True, hosts=frozenset({"testserver", "localhost"}))
+    )
     with TestClient(app) as client:
         yield app, run_to_success(client, store)
     store.close()

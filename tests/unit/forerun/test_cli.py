@@ -236,7 +236,7 @@ def test_wrong_usage_exits_2(forerun: Forerun, words: str) -> None:
         ("spec.yaml", b"a: &a [1]\nb: [*a, *a]\n", "line 2, column 5"),
         ("spec.yaml", b"epochs: 1\nmodel: lenet5\nepochs: 2\n", "epochs stands there twice; keep one of them"),
         ("spec.yaml", b"warmup: {epochs: 1, epochs: 2}\n", "epochs stands there twice; keep one of them"),
-        ("spec.yaml", b"[" * 5000, "nested too deeply"),
+        ("spec.yaml", b"[" * 1000, "nested too deeply"),
         ("spec.json", b'{"a":' * 5000 + b"1" + b"}" * 5000, "nested too deeply"),
         ("spec.json", b'{"warmup": {"epochs": 1, "epochs": 2}}', "epochs: stands there twice; keep one of them"),
     ],
@@ -273,7 +273,7 @@ def test_serve_becomes_the_service(forerun: Forerun, monkeypatch: pytest.MonkeyP
     calls: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(os, "execv", lambda path, words: calls.append((path, words)))
     assert forerun("serve").exit_code == 0
-    assert calls == [(sys.executable, [sys.executable, "-m", "api"])]
+    assert calls == [(sys.executable, [sys.executable, "-P", "-m", "api", "forerun"])]
 
 
 @pytest.mark.parametrize("command", [[], ["submit"], ["watch"], ["jobs"], ["demo"]])

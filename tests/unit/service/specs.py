@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from service.catalog import DATASETS, MODELS
+from service.catalog import DATASETS, MODELS, image_sizes
 from service.plan import split_sizes
 from service.spec import (
     AbsoluteLrSet,
@@ -80,6 +80,8 @@ def valid_specs(draw: st.DrawFn) -> JobSpec:
         samples = split_sizes(DATASETS[dataset.name].train_samples, dataset.validation_fraction)[0]
     else:
         samples = 2**20
+    size = dataset.image_size if isinstance(dataset, FolderDataset) else DATASETS[dataset.name].image_size
+    models = [name for name in MODELS if size >= image_sizes(name).lone and size % image_sizes(name).step == 0]
     workers = draw(st.integers(1, 64))
     batch = workers * draw(st.integers(1, min(samples, 2**16) // workers))
     iterations = samples // batch
@@ -94,7 +96,7 @@ def valid_specs(draw: st.DrawFn) -> JobSpec:
     placement = draw(st.sampled_from(["split", "sequential"]))
     return JobSpec(
         name=draw(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=200)),
-        model=draw(st.sampled_from(MODELS)),
+        model=draw(st.sampled_from(models)),
         dataset=dataset,
         optimizer=draw(OPTIMIZERS),
         global_batch_size=batch,

@@ -314,6 +314,49 @@ def test_no_phase_begins_after_the_last_epoch():
     }
 
 
+def folder(image_size):
+    return {"name": "image-folder", "path": "birds", "image_size": image_size}
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "wanted"),
+    [
+        ("vgg16", "digits", "32 pixels or more, and those of digits have 28"),
+        ("alexnet", "cifar10", "63 pixels or more, and those of cifar10 have 32"),
+        ("inception_v3", folder(74), "75 pixels or more, and those of image-folder have 74"),
+        ("vit_b_16", folder(100), "a multiple of 16 pixels, and those of image-folder have 100"),
+        ("maxvit_t", folder(256), "a multiple of 224 pixels, and those of image-folder have 256"),
+    ],
+)
+def test_a_model_must_take_the_datasets_images(model, dataset, wanted):
+    [(field, (value, message))] = wrong(small(model=model, dataset=dataset)).items()
+    assert (field, value) == ("model", model)
+    assert message == (
+        f"takes images of {wanted}; choose a model for small images (lenet5, resnet18-cifar) or a dataset with other "
+        "images (image-folder has image_size)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset"), [("vgg16", "cifar10"), ("vit_h_14", "digits"), ("inception_v3", folder(75))]
+)
+def test_models_and_images_that_fit(model, dataset):
+    assert parse(small(model=model, dataset=dataset)).model == model
+
+
+def test_batch_normalisation_needs_two_samples_a_worker_where_one_pixel_is_left():
+    assert wrong(small(model="resnet18", global_batch_size=4, workers=4)) == {
+        "global_batch_size": (
+            4,
+            "one sample a worker is too little for the batch normalisation of resnet18 at 28 pixels; raise it to 8, or "
+            "lower workers",
+        )
+    }
+    parse(small(model="resnet18", global_batch_size=8, workers=4))
+    parse(small(model="resnet18", dataset=folder(33), global_batch_size=4, workers=4))
+    parse(small(global_batch_size=4, workers=4))  # lenet5 has none
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
     lambda inner: (
