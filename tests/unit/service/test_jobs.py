@@ -1,6 +1,6 @@
 """The checks at the door, and all use cases against a slow obvious model of them.
 
-Their contract, one by one and on both databases: tests/integration/test_database.py. `parse_spec`: test_spec.py.
+Their contract, one by one and on both databases: tests/integration. `parse_spec`: test_spec.py.
 """
 
 from collections.abc import Callable
