@@ -33,27 +33,35 @@ Factor = Annotated[float, Field(gt=0, le=1e6)]
 PresetName = Literal["paper-alpha", "narrow", "middle", "wide", "mix"]
 
 
+_KIND = "May be left out: the other keys tell it."
+_CAP = "No candidate is larger."
+
+
 class RelativeLrSet(Frozen):
     """Candidates = current learning rate x factor, capped at `max_learning_rate`."""
 
-    kind: Literal["relative"] = "relative"
-    factors: list[Factor] = Field(min_length=1, max_length=MAX_LEARNING_RATES)
-    max_learning_rate: LearningRate = 1.0
+    kind: Literal["relative"] = Field("relative", description=_KIND)
+    factors: list[Factor] = Field(
+        min_length=1, max_length=MAX_LEARNING_RATES, description="What the current learning rate is multiplied by."
+    )
+    max_learning_rate: LearningRate = Field(1.0, description=_CAP)
 
 
 class AbsoluteLrSet(Frozen):
     """The candidates themselves, the same every epoch."""
 
-    kind: Literal["absolute"] = "absolute"
-    learning_rates: list[LearningRate] = Field(min_length=1, max_length=MAX_LEARNING_RATES)
+    kind: Literal["absolute"] = Field("absolute", description=_KIND)
+    learning_rates: list[LearningRate] = Field(
+        min_length=1, max_length=MAX_LEARNING_RATES, description="The candidates of every epoch."
+    )
 
 
 class PresetLrSet(Frozen):
     """A set of S1 by name: capped relative factors; `mix` is S1's Table 4, scaled to the epochs."""
 
-    kind: Literal["preset"] = "preset"
-    name: PresetName
-    max_learning_rate: LearningRate = 1.0
+    kind: Literal["preset"] = Field("preset", description=_KIND)
+    name: PresetName = Field(description="The set's name; GET /v1/catalog has its factors.")
+    max_learning_rate: LearningRate = Field(1.0, description=_CAP)
 
 
 def _tagged(shorthand: dict[str, str], union: Any) -> Any:
@@ -79,15 +87,15 @@ SimpleLrSet = Annotated[_SimpleLrSets, _tagged(_KINDS, _SimpleLrSets)]
 class LrSetPhase(Frozen):
     """From `first_epoch` (counted from 1) until the next phase begins."""
 
-    first_epoch: int = Field(ge=1)
-    lr_set: SimpleLrSet
+    first_epoch: int = Field(ge=1, description="The first epoch that takes this set; no later than the last epoch.")
+    lr_set: SimpleLrSet = Field(description="The set: any but another schedule.")
 
 
 class ScheduledLrSet(Frozen):
     """A schedule of sets (S1, Table 4): each phase lasts until the next begins."""
 
-    kind: Literal["schedule"] = "schedule"
-    phases: list[LrSetPhase] = Field(min_length=1, max_length=64)
+    kind: Literal["schedule"] = Field("schedule", description=_KIND)
+    phases: list[LrSetPhase] = Field(min_length=1, max_length=64, description="By ascending first epoch.")
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -131,7 +139,7 @@ DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar10"]
 class NamedDataset(Frozen):
     """A dataset of known size; its files lie in the service's data folder (`digits` brings its own)."""
 
-    name: DatasetName
+    name: DatasetName = Field(description="Which one; GET /v1/catalog has their sizes.")
     download: bool = Field(False, description="Fetch the files from their publisher when they are absent.")
     validation_fraction: float = Field(0.1, gt=0, le=0.5, description="Share of the training split held out.")
 
@@ -145,8 +153,10 @@ class NamedDataset(Frozen):
 class FolderDataset(Frozen):
     """A class-per-folder tree of images: PATH/train/CLASS/IMAGE and PATH/test/CLASS/IMAGE (or val/)."""
 
-    name: Literal["image-folder"]
-    path: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_inside)]
+    name: Literal["image-folder"] = Field(description="This kind of dataset.")
+    path: Annotated[str, AfterValidator(_inside)] = Field(
+        min_length=1, max_length=1024, description="Folder inside the service's data folder."
+    )
     image_size: int = Field(
         224, ge=SMALLEST_IMAGE, le=1024, description="Pixels: shorter side resized to this, centre cropped."
     )
@@ -167,11 +177,14 @@ WeightDecay = Annotated[float, Field(ge=0, le=1e3)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+_DECAY = "L2 penalty, as torch has it (adamw: decoupled)."
+
+
 class SgdOptimizer(Frozen):
-    name: Literal["sgd"] = "sgd"
-    momentum: Beta = 0.9
-    nesterov: bool = False
-    weight_decay: WeightDecay = 0.0
+    name: Literal["sgd"] = Field("sgd", description="torch.optim.SGD.")
+    momentum: Beta = Field(0.9, description="Momentum; 0: none.")
+    nesterov: bool = Field(False, description="Nesterov's momentum.")
+    weight_decay: WeightDecay = Field(0.0, description=_DECAY)
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
@@ -185,17 +198,17 @@ AdaptiveName = Literal["adagrad", "adadelta", "rmsprop"]
 
 
 class AdamOptimizer(Frozen):
-    name: AdamName
-    betas: list[Beta] = Field([0.9, 0.999], min_length=2, max_length=2)
-    eps: float = Field(1e-8, gt=0, le=1)
-    weight_decay: WeightDecay = 0.0
+    name: AdamName = Field(description="torch.optim.Adam or AdamW.")
+    betas: list[Beta] = Field([0.9, 0.999], min_length=2, max_length=2, description="Decay of both running averages.")
+    eps: float = Field(1e-8, gt=0, le=1, description="Added to the denominator.")
+    weight_decay: WeightDecay = Field(0.0, description=_DECAY)
 
 
 class AdaptiveOptimizer(Frozen):
     """torch's defaults for everything but the learning rate and the weight decay."""
 
-    name: AdaptiveName
-    weight_decay: WeightDecay = 0.0
+    name: AdaptiveName = Field(description="torch.optim.Adagrad, Adadelta or RMSprop.")
+    weight_decay: WeightDecay = Field(0.0, description=_DECAY)
 
 
 _Optimizers = Annotated[SgdOptimizer | AdamOptimizer | AdaptiveOptimizer, Field(discriminator="name")]
@@ -209,7 +222,7 @@ class Warmup(Frozen):
     """The first epochs at one small learning rate, without Pre-train."""
 
     epochs: int | None = Field(None, ge=0, description="null: a tenth of the epochs, rounded (S1: 4 of 40).")
-    learning_rate: LearningRate = 0.005
+    learning_rate: LearningRate = Field(0.005, description="Of all warm-up epochs.")
 
 
 class Pretrain(Frozen):
@@ -267,23 +280,27 @@ class JobSpec(Frozen):
     name: Annotated[str, Field(max_length=200), AfterValidator(_without_nul)] = Field(
         "", description="Free text to find the job by."
     )
-    model: Annotated[str, Field(max_length=100), AfterValidator(_known_model)]
-    dataset: Dataset
-    optimizer: Optimizer = SgdOptimizer()
-    global_batch_size: int = Field(64, ge=1, le=2**20, description="Samples per iteration over all workers.")
-    epochs: int = Field(ge=1, le=100_000)
+    model: Annotated[str, AfterValidator(_known_model)] = Field(
+        max_length=100, description="A model of GET /v1/catalog that takes images of the dataset's size."
+    )
+    dataset: Dataset = Field(description="A dataset, or its name alone.")
+    optimizer: Optimizer = Field(SgdOptimizer(), description="An optimizer, or its name alone.")
+    global_batch_size: int = Field(
+        64, ge=1, le=2**20, description="Samples per iteration over all workers; a multiple of `workers`."
+    )
+    epochs: int = Field(ge=1, le=100_000, description="Epochs to train, warm-up included.")
     workers: int = Field(1, ge=1, le=4096, description="World size: data-parallel processes.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: one GPU a worker where the cluster has them."
     )
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0, lt=2**63, description="Of initial weights, the order of samples and dropout.")
     initial_learning_rate: LearningRate = Field(0.1, description="Current learning rate of the first Pre-train.")
-    lr_set: LrSet
-    warmup: Warmup = Warmup()
-    pretrain: Pretrain = Pretrain()
-    main_train: MainTrain = MainTrain()
+    lr_set: LrSet = Field(description="The candidates of each epoch, or the name of a preset.")
+    warmup: Warmup = Field(Warmup(), description="The epochs before the first Pre-train.")
+    pretrain: Pretrain = Field(Pretrain(), description="How the candidates of an epoch are tried.")
+    main_train: MainTrain = Field(MainTrain(), description="How the chosen one carries on.")
     metric: Metric = Field("val_accuracy", description="What branches are judged by after alpha iterations.")
-    selector: Literal["greedy"] = "greedy"
+    selector: Literal["greedy"] = Field("greedy", description="greedy: the branch with the best metric is chosen.")
 
     @property
     def warmup_epochs(self) -> int:

@@ -84,6 +84,38 @@ def test_examples_are_true(document: dict[str, Any], client: httpx.Client, servi
         assert client.post("/v1/jobs", json=example).status_code == 202
 
 
+def test_examples_of_answers_are_true(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    answers = ("Job", "JobPage", "Epoch", "EpochList", "EpochWithBranches", "Branch", "BranchOfEpoch", "BranchList")
+    for name in (*answers, "LrStep", "LrHistory"):
+        (example,) = schemas[name]["examples"]
+        assert set(example) == set(schemas[name]["properties"]), name
+        jsonschema.validate(example, {"$ref": f"#/components/schemas/{name}", "components": document["components"]})
+
+
+def test_every_field_of_a_spec_is_described(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    names = {"JobSpec"}
+    while (
+        more := {
+            node["$ref"].rpartition("/")[2]
+            for name in names
+            for node in walk(schemas[name])
+            if isinstance(node.get("$ref"), str)
+        }
+        - names
+    ):
+        names |= more
+    assert len(names) == 14
+    silent = [
+        f"{name}.{field}"
+        for name in names
+        for field, facts in schemas[name]["properties"].items()
+        if not facts.get("description")
+    ]
+    assert silent == []
+
+
 # --- schemathesis ----------------------------------------------------------------------------------
 
 # The document depends on no service; the application under test is handed over with each call.

@@ -1,6 +1,7 @@
 """The catalog, health, readiness and the documentation pages."""
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,7 +107,17 @@ def test_not_ready_without_a_database(services: Services, tmp_path: Path) -> Non
     assert str(tmp_path) not in detail
 
 
-def test_documentation(client: httpx.Client) -> None:
+def test_documentation_comes_from_here_alone(client: httpx.Client) -> None:
     response = client.get("/docs")
     assert response.headers["Content-Type"].startswith("text/html")
     assert "/openapi.json" in response.text
+    links = re.findall(r'(?:src|href)="([^"]+)"', response.text)
+    assert links == [
+        "/docs/assets/swagger-ui.css",
+        "/docs/assets/favicon-32x32.png",
+        "/docs/assets/swagger-ui-bundle.js",
+    ]
+    assert "://" not in response.text
+    kinds = [client.get(link).headers["Content-Type"].partition(";")[0] for link in links]
+    assert kinds == ["text/css", "image/png", "text/javascript"]
+    assert client.get("/redoc").status_code == client.get("/docs/assets/none").status_code == 404
