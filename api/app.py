@@ -10,7 +10,7 @@ from starlette.staticfiles import StaticFiles
 from api import problems, schemas
 from api.deps import Services, known_parameters
 from api.hosts import KnownHosts
-from api.routes import catalog, events, health, history, jobs, worker
+from api.routes import catalog, events, experiments, health, history, jobs, worker
 from service.spec import JobSpec
 
 DESCRIPTION = """
@@ -23,6 +23,7 @@ TAGS = [
     {"name": "jobs", "description": "Submit, list, read and cancel."},
     {"name": "history", "description": "Epochs, branches and learning rates of a job, from SQL."},
     {"name": "events", "description": "Follow a job live."},
+    {"name": "experiments", "description": "Forecasts, and the studies of the STPT paper."},
     {"name": "catalog", "description": "What a spec may name."},
     {"name": "health", "description": "For whoever starts and watches the service."},
 ]
@@ -44,7 +45,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_middleware(KnownHosts)
     problems.install(app)
-    for module in (jobs, history, events, catalog, health, worker):
+    for module in (jobs, history, events, experiments, catalog, health, worker):
         app.include_router(module.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)
     app.mount(ASSETS, StaticFiles(packages=[("fastapi_swagger", "resources")]))
@@ -66,10 +67,11 @@ class _App(FastAPI):
         """FastAPI's document and what it cannot see: the schemas of the body that is read raw and of problems."""
         if self.openapi_schema is None:
             components = super().openapi()["components"]["schemas"]
+            for name, schema in components.items():
+                if "examples" in schema:  # FastAPI leaves out what is null
+                    schema["examples"] = getattr(schemas, name).model_json_schema()["examples"]
             for model in (JobSpec, schemas.Problem):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 components |= schema.pop("$defs", {}) | {model.__name__: schema}
-            for answer in (schemas.Job, schemas.JobPage):  # FastAPI leaves out what is null
-                components[answer.__name__]["examples"] = answer.model_json_schema()["examples"]
             components["Job"]["properties"]["spec"] = {"$ref": "#/components/schemas/JobSpec"}
         return super().openapi()

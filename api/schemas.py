@@ -7,7 +7,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import tables
-from service.spec import JobSpec
+from service.records import AuditRecord
+from service.spec import JobSpec, Schedule
 from service.states import JobState
 
 
@@ -24,17 +25,21 @@ _EPOCH = {
     "attempt": 1,
     "phase": "stpt",
     "learning_rate": 0.085,
+    "first_learning_rate": 0.068,
+    "last_learning_rate": 0.0596,
     "train_loss": 0.21,
     "val_loss": 0.25,
     "val_accuracy": 0.9236,
     "test_accuracy": 0.925,
     "retries": 0,
+    "rollbacks": 0,
     "iterations": 34,
     "samples": 2176,
     "evaluation_samples": 1656,
     "seconds": 1.42,
     "pretrain_seconds": 0.51,
     "main_train_seconds": 0.83,
+    "audit": None,
     "recorded_at": "2026-01-01T12:00:30.500000Z",
 }
 _BRANCH = {
@@ -42,12 +47,15 @@ _BRANCH = {
     "retry": 0,
     "learning_rate": 0.085,
     "metric": 0.8819,
+    "end_metric": None,
     "state": "chosen",
     "iterations": 2,
     "samples": 128,
     "seconds": 0.06,
 }
 _LR_STEP = {name: _EPOCH[name] for name in ("method", "trial", "epoch", "attempt", "phase", "learning_rate")} | {
+    "first_learning_rate": 0.068,
+    "last_learning_rate": 0.0596,
     "candidates": [0.1, 0.085, 0.07],
     "val_accuracy": 0.9236,
     "val_loss": 0.25,
@@ -59,6 +67,7 @@ _LR_STEP = {name: _EPOCH[name] for name in ("method", "trial", "epoch", "attempt
 _JOB = {
     "id": _JOB_ID,
     "name": _SPEC.name,
+    "experiment": "",
     "state": "running",
     "error": None,
     "model": _SPEC.model,
@@ -70,6 +79,7 @@ _JOB = {
     "started_at": "2026-01-01T12:00:09Z",
     "finished_at": None,
     "epochs": _SPEC.epochs,
+    "trials": 1,
     "epochs_done": 3,
     "learning_rate": 0.085,
     "val_accuracy": 0.9236,
@@ -126,6 +136,7 @@ class Job(Schema):
 
     id: str = Field(examples=["job-0123456789abcdef"])
     name: str
+    experiment: str
     state: JobState
     error: JobError | None = Field(description="Why a failed job failed.")
     model: str
@@ -136,8 +147,9 @@ class Job(Schema):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    epochs: int = Field(description="Epochs asked for.")
-    epochs_done: int = Field(description="Epochs recorded so far.")
+    epochs: int = Field(description="Epochs asked for, of each trial.")
+    trials: int = Field(description="Trainings of the job, over all its methods.")
+    epochs_done: int = Field(description="Epochs recorded so far of the first one, as are the values below.")
     learning_rate: float | None = Field(description="Of the last recorded epoch, as are the accuracies.")
     val_accuracy: float | None
     test_accuracy: float | None
@@ -150,6 +162,7 @@ class Job(Schema):
         return cls(
             id=job.id,
             name=job.name,
+            experiment=job.experiment,
             state=job.job_state,
             error=JobError(code=job.error_code, message=job.error_message or "") if job.error_code else None,
             model=job.model,
@@ -161,6 +174,7 @@ class Job(Schema):
             started_at=job.started_at,
             finished_at=job.finished_at,
             epochs=job.spec["epochs"],
+            trials=job.trials,
             epochs_done=last.epoch if last else 0,
             learning_rate=last.learning_rate if last else None,
             val_accuracy=last.val_accuracy if last else None,
@@ -193,19 +207,23 @@ class Epoch(Schema):
     trial: int
     epoch: int
     attempt: int
-    phase: str = Field(description="warmup or stpt")
-    learning_rate: float
+    phase: str = Field(description="warmup, stpt or scheduled")
+    learning_rate: float = Field(description="Before the envelope.")
+    first_learning_rate: float = Field(description="Of the epoch's first iteration, under the envelope.")
+    last_learning_rate: float = Field(description="Of its last iteration.")
     train_loss: float | None
     val_loss: float | None
     val_accuracy: float
     test_accuracy: float
     retries: int
+    rollbacks: int = Field(description="Main-trains that were undone.")
     iterations: int
     samples: int
     evaluation_samples: int
     seconds: float
     pretrain_seconds: float
     main_train_seconds: float
+    audit: AuditRecord | None = Field(description="What the epoch's losers would have come to, where it was audited.")
     recorded_at: datetime
 
     @classmethod
@@ -223,7 +241,8 @@ class Branch(Schema):
     retry: int
     learning_rate: float
     metric: float | None = Field(description="What the branch was judged by; null: not finite.")
-    state: str = Field(description="chosen, lost or diverged")
+    end_metric: float | None = Field(description="Audited: validation metric at the end of the epoch.")
+    state: str = Field(description="chosen, lost, diverged or rolled_back")
     iterations: int
     samples: int
     seconds: float
@@ -272,8 +291,10 @@ class LrStep(Schema):
     trial: int
     epoch: int
     attempt: int = Field(description="That recorded it. One of an older attempt stands until a newer one replaces it.")
-    phase: str = Field(description="warmup or stpt")
-    learning_rate: float
+    phase: str = Field(description="warmup, stpt or scheduled")
+    learning_rate: float = Field(description="Before the envelope.")
+    first_learning_rate: float = Field(description="Of the epoch's first iteration, under the envelope.")
+    last_learning_rate: float = Field(description="Of its last iteration.")
     candidates: list[float] = Field(description="The learning rates tried, in order, those of retries included.")
     val_accuracy: float
     val_loss: float | None
@@ -303,6 +324,8 @@ class LrHistory(Schema):
                     attempt=row.attempt,
                     phase=row.phase,
                     learning_rate=row.learning_rate,
+                    first_learning_rate=row.first_learning_rate,
+                    last_learning_rate=row.last_learning_rate,
                     candidates=[branch.learning_rate for branch in row.branches],
                     val_accuracy=row.val_accuracy,
                     val_loss=row.val_loss,
@@ -313,6 +336,73 @@ class LrHistory(Schema):
                 )
             )
         return cls(job_id=job_id, items=items)
+
+
+class JobSchedule(Schedule):
+    """What `forerun.schedules.Replay` and the method `replay` train by."""
+
+    job_id: str
+    method: str
+    trial: int
+    iterations_per_epoch: int
+
+
+class ReplayedEpoch(Schema):
+    epoch: int
+    recorded_learning_rate: float
+    learning_rate: float | None = Field(description="What the other selector would have chosen; null: all diverged.")
+    regret: float | None = Field(description="How much better the best audited branch ended; null: not audited.")
+
+
+class SelectorReplay(Schema):
+    """What another selector would have chosen at each epoch, from the learning rate that the job really had."""
+
+    job_id: str
+    selector: dict[str, Any]
+    agreement: float | None = Field(description="Share of the epochs with the same choice; null: no epoch yet.")
+    items: list[ReplayedEpoch]
+
+
+class RunCost(Schema):
+    method: str
+    trainings: int
+    samples: int = Field(description="Training samples, search included, evaluation not.")
+    iterations: float = Field(description="Of the global batch.")
+    relative_to_sweep: float = Field(description="To a whole training for each candidate.")
+
+
+class SearchArea(Schema):
+    epoch: int
+    low: float
+    high: float
+
+
+class Plan(Schema):
+    """What a spec amounts to, before anything starts."""
+
+    train_samples: int
+    iterations_per_epoch: int
+    pretrain_iterations: int = Field(description="alpha")
+    main_train_iterations: int = Field(description="beta")
+    runs: list[RunCost]
+    search_area: list[SearchArea] = Field(description="The learning rates within reach of each epoch's Pre-train.")
+
+
+class ExperimentFacts(Schema):
+    name: str = Field(examples=["alpha-sweep"])
+    figures: str = Field(description="Of the STPT paper.")
+    description: str
+    jobs: list[str]
+
+
+class ExperimentList(Schema):
+    items: list[ExperimentFacts]
+    scales: list[str]
+
+
+class ExperimentJobs(Schema):
+    experiment: str = Field(description="Shared by its jobs: GET /v1/jobs?experiment= lists them.")
+    items: list[Job]
 
 
 class DatasetFacts(Schema):
@@ -345,6 +435,9 @@ class Catalog(Schema):
     optimizers: list[str]
     metrics: list[str]
     selectors: list[str]
+    methods: list[str]
+    presets: list[str]
+    experiments: list[str]
 
 
 class Health(Schema):

@@ -26,6 +26,7 @@ class Job(TypedDict):
 
     id: str
     name: str
+    experiment: str
     state: str
     error: JobError | None
     model: str
@@ -37,6 +38,7 @@ class Job(TypedDict):
     started_at: str | None
     finished_at: str | None
     epochs: int
+    trials: int
     epochs_done: int
     learning_rate: float | None
     val_accuracy: float | None
@@ -56,6 +58,7 @@ class Branch(TypedDict):
     retry: int
     learning_rate: float
     metric: float | None
+    end_metric: float | None
     state: str
     iterations: int
     samples: int
@@ -68,6 +71,15 @@ class BranchOfEpoch(Branch):
     epoch: int
 
 
+class Audit(TypedDict):
+    """What the epoch's losers would have come to."""
+
+    branches: int
+    samples: int
+    regret: float
+    rank_correlation: float | None
+
+
 class EpochValues(TypedDict):
     """What is known of an epoch, wherever it comes from. `samples` and `iterations` count all branches and retries."""
 
@@ -77,17 +89,21 @@ class EpochValues(TypedDict):
     attempt: int
     phase: str
     learning_rate: float
+    first_learning_rate: float
+    last_learning_rate: float
     train_loss: float | None
     val_loss: float | None
     val_accuracy: float
     test_accuracy: float
     retries: int
+    rollbacks: int
     iterations: int
     samples: int
     evaluation_samples: int
     seconds: float
     pretrain_seconds: float
     main_train_seconds: float
+    audit: Audit | None
 
 
 class Epoch(EpochValues):
@@ -107,6 +123,8 @@ class LrStep(TypedDict):
     attempt: int
     phase: str
     learning_rate: float
+    first_learning_rate: float
+    last_learning_rate: float
     candidates: list[float]
     val_accuracy: float
     val_loss: float | None
@@ -114,6 +132,67 @@ class LrStep(TypedDict):
     samples: int
     samples_so_far: int
     seconds: float
+
+
+class Schedule(TypedDict):
+    """What `forerun.schedules.Replay` trains by."""
+
+    job_id: str
+    method: str
+    trial: int
+    iterations_per_epoch: int
+    learning_rates: list[float]
+    envelope: str
+    warmup_epochs: int
+
+
+class ReplayedEpoch(TypedDict):
+    epoch: int
+    recorded_learning_rate: float
+    learning_rate: float | None
+    regret: float | None
+
+
+class SelectorReplay(TypedDict):
+    job_id: str
+    selector: dict[str, Any]
+    agreement: float | None
+    items: list[ReplayedEpoch]
+
+
+class RunCost(TypedDict):
+    method: str
+    trainings: int
+    samples: int
+    iterations: float
+    relative_to_sweep: float
+
+
+class SearchArea(TypedDict):
+    epoch: int
+    low: float
+    high: float
+
+
+class Plan(TypedDict):
+    train_samples: int
+    iterations_per_epoch: int
+    pretrain_iterations: int
+    main_train_iterations: int
+    runs: list[RunCost]
+    search_area: list[SearchArea]
+
+
+class ExperimentFacts(TypedDict):
+    name: str
+    figures: str
+    description: str
+    jobs: list[str]
+
+
+class ExperimentJobs(TypedDict):
+    experiment: str
+    items: list[Job]
 
 
 class StateEvent(TypedDict):

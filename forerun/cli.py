@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from importlib.metadata import version
 from itertools import islice
@@ -105,12 +105,13 @@ def list_jobs(
     model: Annotated[str | None, typer.Option()] = None,
     dataset: Annotated[str | None, typer.Option()] = None,
     name: Annotated[str | None, typer.Option(help="The whole name, exactly.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="The whole name of the experiment, exactly.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
-    found = _client(ctx).jobs(state=state or (), model=model, dataset=dataset, name=name, page_size=min(limit, 200))
-    jobs = list(islice(found, limit))
+    filters = {"model": model, "dataset": dataset, "name": name, "experiment": experiment}
+    jobs = list(islice(_client(ctx).jobs(state=state or (), **filters, page_size=min(limit, 200)), limit))
     _print_json(jobs) if as_json else typer.echo(display.job_table(jobs))
 
 
@@ -163,6 +164,59 @@ def lr_history(
             typer.echo(client.lr_history_csv(job_id), nl=False)
         case HistoryFormat.JSON:
             _print_json(client.lr_history(job_id))
+
+
+@app.command()
+def schedule(
+    ctx: typer.Context,
+    job_id: JobId,
+    method: Annotated[str | None, typer.Option(help="Default: the job's first.")] = None,
+    trial: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """The learning rates of a job as JSON, for forerun.schedules.Replay."""
+    _print_json(_client(ctx).schedule(job_id, method=method, trial=trial))
+
+
+@app.command()
+def selector_replay(
+    ctx: typer.Context,
+    job_id: JobId,
+    selector: Annotated[str, typer.Option(help="greedy or tolerance.")],
+    tolerance: Annotated[float | None, typer.Option(help="Of the selector tolerance.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What another selector would have chosen at each epoch, from the stored branches."""
+    options = {} if tolerance is None else {"tolerance": tolerance}
+    replayed = _client(ctx).selector_replay(job_id, selector, **options)
+    _print_json(replayed) if as_json else typer.echo(display.replay_table(replayed))
+
+
+@app.command()
+def plan(ctx: typer.Context, file: SpecFile, as_json: AsJson = False) -> None:
+    """What a spec would cost; nothing starts."""
+    forecast = _client(ctx).plan(read_spec(file))
+    _print_json(forecast) if as_json else typer.echo(display.plan_table(forecast))
+
+
+@app.command()
+def experiment(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="Of the study to run; without it, they are listed.")] = None,
+    scale: Annotated[str, typer.Option(help="paper, fashion-mnist or cifar10.")] = "fashion-mnist",
+    file: Annotated[
+        Path | None, typer.Option("--spec", exists=True, dir_okay=False, help="Keys that hold for every job.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a study of the STPT paper: submits its jobs."""
+    client = _client(ctx)
+    if name is None:
+        studies = client.experiments()
+        _print_json(studies) if as_json else typer.echo(display.experiment_table(studies))
+        return
+    submitted = client.run_experiment(name, scale, **(read_spec(file) if file else {}))
+    _print_json(submitted) if as_json else typer.echo(display.job_table(submitted["items"]))
+    _say(f"List them with: {_command(ctx, 'jobs', '--experiment', submitted['experiment'])}")
 
 
 @app.command()
@@ -264,7 +318,7 @@ def _console() -> Console:
     return Console(highlight=False, markup=False)
 
 
-def _print_json(value: Job | Sequence[Any]) -> None:
+def _print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 

@@ -16,7 +16,20 @@ from uuid import uuid4
 import httpx
 from httpx_sse import SSEError, connect_sse
 
-from forerun.answers import TERMINAL, BranchOfEpoch, Epoch, Event, Job, JobPage, LrStep
+from forerun.answers import (
+    TERMINAL,
+    BranchOfEpoch,
+    Epoch,
+    Event,
+    ExperimentFacts,
+    ExperimentJobs,
+    Job,
+    JobPage,
+    LrStep,
+    Plan,
+    Schedule,
+    SelectorReplay,
+)
 from forerun.program import program
 from service.errors import FieldError, ForerunError
 from service.spec import JobSpec
@@ -131,10 +144,12 @@ class Client:
         model: str | None = None,
         dataset: str | None = None,
         name: str | None = None,
+        experiment: str | None = None,
         page_size: int = 50,
     ) -> Iterator[Job]:
         """Jobs that match, newest first; pages are fetched as they are needed."""
-        params: dict[str, Any] = {"state": state, "model": model, "dataset": dataset, "name": name, "limit": page_size}
+        params: dict[str, Any] = {"state": state, "model": model, "dataset": dataset, "limit": page_size}
+        params |= {"name": name, "experiment": experiment}
         params = {key: value for key, value in params.items() if value}
         while True:
             page: JobPage = self._json("GET", "/v1/jobs", params=params)
@@ -179,6 +194,40 @@ class Client:
     def lr_history_csv(self, job_id: str) -> str:
         """The same as CSV, with a header line; the candidates share one cell, separated by spaces."""
         return self._answer("GET", _path(job_id, "lr-history"), params={"format": "csv"}).text
+
+    def schedule(self, job_id: str, *, method: str | None = None, trial: int = 1) -> Schedule:
+        """The learning rates of a trial that has ended, for `forerun.schedules.Replay`."""
+        params = {"trial": trial} | ({} if method is None else {"method": method})
+        schedule: Schedule = self._json("GET", _path(job_id, "schedule"), params=params)
+        return schedule
+
+    def selector_replay(self, job_id: str, selector: str, **options: float) -> SelectorReplay:
+        """What another selector would have chosen at each epoch, from the stored branches."""
+        params = {"selector": selector, **options}
+        replayed: SelectorReplay = self._json("GET", _path(job_id, "selector-replay"), params=params)
+        return replayed
+
+    # --- before a job, and many of them ------------------------------------------------------------------
+
+    def plan(self, spec: JobSpec | Mapping[str, Any]) -> Plan:
+        """What a spec amounts to in iterations and samples; nothing starts."""
+        document = spec.model_dump_json() if isinstance(spec, JobSpec) else json.dumps(dict(spec))
+        headers = {"Content-Type": "application/json"}
+        plan: Plan = self._json("POST", "/v1/plan", headers=headers, content=document)
+        return plan
+
+    def experiments(self) -> list[ExperimentFacts]:
+        items: list[ExperimentFacts] = self._json("GET", "/v1/experiments")["items"]
+        return items
+
+    def run_experiment(self, name: str, scale: str = "fashion-mnist", **spec: Any) -> ExperimentJobs:
+        """Submit the jobs of a study; `spec`: keys of a JobSpec that hold for all of them."""
+        # chosen here: a request that is sent again finds its jobs
+        group = f"{name}-{uuid4().hex[:8]}"
+        document = json.dumps({"name": name, "scale": scale, "spec": spec, "experiment": group})
+        headers = {"Content-Type": "application/json"}
+        submitted: ExperimentJobs = self._json("POST", "/v1/experiments", headers=headers, content=document)
+        return submitted
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
         """What happens to the job, as it happens, from event number `after` + 1 to that of its terminal state.

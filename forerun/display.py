@@ -12,11 +12,23 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from forerun.answers import Branch, BranchOfEpoch, EpochValues, Event, Job, LrStep, StateEvent
+from forerun.answers import (
+    Branch,
+    BranchOfEpoch,
+    EpochEvent,
+    EpochValues,
+    Event,
+    ExperimentFacts,
+    Job,
+    LrStep,
+    Plan,
+    SelectorReplay,
+    StateEvent,
+)
 
 INDENT = "    "
 STATE_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "recovering": "yellow"}
-BRANCH_STYLES = {"chosen": "bold green", "diverged": "red"}
+BRANCH_STYLES = {"chosen": "bold green", "diverged": "red", "rolled_back": "red"}
 
 
 def follow(job: Job, events: Iterable[Event], console: Console) -> None:
@@ -35,14 +47,16 @@ def follow(job: Job, events: Iterable[Event], console: Console) -> None:
     _print(console, heading(job))
     _print(console, column_names(job))
     with bar:
-        task = bar.add_task(job["state"], total=job["epochs"])
+        task = bar.add_task(job["state"], total=job["epochs"] * job["trials"])
+        seen: set[tuple[str, int, int]] = set()
         for event in events:
             if event["kind"] == "state":
                 bar.update(task, description=event["state"])
                 _print(console, state_row(event))
             elif event["kind"] == "epoch":
                 _print(console, epoch_row(event, event["branches"], job["epochs"], console.width))
-                bar.update(task, completed=event["epoch"])
+                seen.add(_key(event))
+                bar.update(task, completed=len(seen))
 
 
 def show(job: Job, epochs: Sequence[EpochValues], branches: Sequence[BranchOfEpoch], console: Console) -> None:
@@ -91,7 +105,7 @@ def epoch_row(epoch: EpochValues, branches: Sequence[Branch], epochs: int, width
     row = Text(
         _columns(
             f"{epoch['epoch']}/{epochs}",
-            epoch["phase"],
+            epoch["phase"] if epoch["phase"] != "scheduled" else f"{epoch['method']} {epoch['trial']}",
             f"{epoch['learning_rate']:.4g}",
             f"{epoch['val_accuracy']:.4f}",
             f"{epoch['test_accuracy']:.4f}",
@@ -101,7 +115,7 @@ def epoch_row(epoch: EpochValues, branches: Sequence[Branch], epochs: int, width
     )
     for retry, group in groupby(branches, key=lambda branch: branch["retry"]):
         if retry:
-            row.append(f"\n{INDENT}every branch diverged; retry {retry} with smaller learning rates:", "yellow")
+            row.append(f"\n{INDENT}that came to nothing; retry {retry} with smaller learning rates:", "yellow")
         _append_branches(row, list(group), width)
     return row
 
@@ -163,6 +177,43 @@ def lr_table(steps: Iterable[LrStep]) -> str:
     )
 
 
+def replay_table(replayed: SelectorReplay) -> str:
+    rows = [
+        (
+            str(step["epoch"]),
+            f"{step['recorded_learning_rate']:.4g}",
+            "" if step["learning_rate"] is None else f"{step['learning_rate']:.4g}",
+            "" if step["regret"] is None else f"{step['regret']:.4f}",
+        )
+        for step in replayed["items"]
+    ]
+    agreement = "no epoch yet" if replayed["agreement"] is None else f"the same in {replayed['agreement']:.0%}"
+    return f"{table(('epoch', 'recorded', replayed['selector']['name'], 'regret'), rows)}\n{agreement}"
+
+
+def plan_table(plan: Plan) -> str:
+    rows = [
+        (
+            run["method"],
+            str(run["trainings"]),
+            str(run["samples"]),
+            f"{run['iterations']:.0f}",
+            f"{run['relative_to_sweep']:.1%}",
+        )
+        for run in plan["runs"]
+    ]
+    epoch = (
+        f"an epoch: {plan['iterations_per_epoch']} iterations, {plan['pretrain_iterations']} of them Pre-train, "
+        f"{plan['main_train_iterations']} Main-train"
+    )
+    return f"{epoch}\n{table(('method', 'trainings', 'samples', 'iterations', 'of the sweep'), rows)}"
+
+
+def experiment_table(experiments: Iterable[ExperimentFacts]) -> str:
+    rows = [(e["name"], e["figures"], str(len(e["jobs"])), e["description"]) for e in experiments]
+    return table(("name", "figures", "jobs", "description"), rows)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns as wide as they need to be, one line a row whatever the width, so that grep and cut can read it."""
     lines = [header, *rows]
@@ -179,7 +230,7 @@ def _print(console: Console, text: Text) -> None:
     console.print(text, soft_wrap=True)  # lines are wrapped above, where it is known what belongs together
 
 
-def _key(item: EpochValues | BranchOfEpoch) -> tuple[str, int, int]:
+def _key(item: EpochValues | BranchOfEpoch | EpochEvent) -> tuple[str, int, int]:
     return item["method"], item["trial"], item["epoch"]
 
 

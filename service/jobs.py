@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hmac import compare_digest
@@ -20,7 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service import store
-from service.catalog import DATASETS, count_images, image_sizes, require_files, require_image_folder
+from service.catalog import DATASETS, image_sizes, require_files
 from service.errors import (
     DatasetMissing,
     FieldError,
@@ -31,7 +32,8 @@ from service.errors import (
     StaleAttempt,
     StateConflict,
 )
-from service.plan import check_across_fields, plan_epoch, split_sizes
+from service.lr_sets import trials_of
+from service.plan import check_across_fields, count_train_samples, plan_epoch
 from service.records import Assignment, CheckpointRef, EpochRecord, Outcome, ResumePoint
 from service.spec import FolderDataset, JobSpec, ScheduledLrSet, field_errors, unique_keys
 from service.states import FOLLOWS, TERMINAL, JobState
@@ -111,8 +113,7 @@ def check_dataset(spec: JobSpec, data_dir: Path) -> None:
     dataset = spec.dataset
     try:
         if isinstance(dataset, FolderDataset):
-            root = require_image_folder(dataset.path, data_dir)
-            plan_epoch(spec, split_sizes(count_images(root / "train"), dataset.validation_fraction)[0])
+            plan_epoch(spec, count_train_samples(dataset, data_dir))
         elif not dataset.download:
             require_files(dataset.name, data_dir)
     except DatasetMissing as error:
@@ -147,34 +148,18 @@ def submit(db: Store, spec: JobSpec, idempotency_key: str | None = None) -> tupl
 
     Raises IdempotencyConflict when the key came with another spec.
     """
-    document = spec.model_dump(mode="json")
-    fingerprint = _hash(json.dumps(document, sort_keys=True))
+    fingerprint = _hash(json.dumps(spec.model_dump(mode="json"), sort_keys=True))
     try:
         with db.write() as session:
             if idempotency_key is not None:
                 known = store.get_idempotency_key(session, idempotency_key)
                 if known is not None:
                     return _same_request(known, fingerprint), False
-            job = Job(
-                id=f"job-{secrets.token_hex(8)}",
-                name=spec.name,
-                model=spec.model,
-                dataset=spec.dataset.name,
-                workers=spec.workers,
-                spec=document,
-                state=JobState.QUEUED,
-                created_at=_now(),
-                attempt=0,
-                last_event=0,
-                runs=[Run(method="stpt", trials=[Trial(number=1)])],
-            )
-            session.add(job)
-            session.flush()
+            job = _add_job(session, spec)
             if idempotency_key is not None:
                 session.add(
                     IdempotencyKey(key=idempotency_key, fingerprint=fingerprint, job_id=job.id, created_at=_now())
                 )
-            _append_event(session, job, "state", {"state": JobState.QUEUED})
             return job.id, True
     except IntegrityError:
         if idempotency_key is None:
@@ -184,6 +169,42 @@ def submit(db: Store, spec: JobSpec, idempotency_key: str | None = None) -> tupl
             if known is None:
                 raise
             return _same_request(known, fingerprint), False
+
+
+def submit_all(db: Store, specs: Sequence[JobSpec], experiment: str) -> list[str]:
+    """Accept the jobs of an experiment at once, or none of them; their ids. Jobs that it has already are its jobs."""
+    with db.write() as session:
+        if known := store.jobs_of_experiment(session, experiment):
+            return [job.id for job in known]
+        return [_add_job(session, spec).id for spec in specs]
+
+
+def _add_job(session: Session, spec: JobSpec) -> Job:
+    job = Job(
+        id=f"job-{secrets.token_hex(8)}",
+        name=spec.name,
+        experiment=spec.experiment,
+        model=spec.model,
+        dataset=spec.dataset.name,
+        workers=spec.workers,
+        trials=sum(trials_of(spec, method) for method in spec.methods),
+        spec=spec.model_dump(mode="json"),
+        state=JobState.QUEUED,
+        created_at=_now(),
+        attempt=0,
+        last_event=0,
+        runs=[
+            Run(
+                method=method.name,
+                trials=[Trial(number=number + 1) for number in range(trials_of(spec, method))],
+            )
+            for method in spec.methods
+        ],
+    )
+    session.add(job)
+    session.flush()
+    _append_event(session, job, "state", {"state": JobState.QUEUED})
+    return job
 
 
 def _same_request(known: IdempotencyKey, fingerprint: str) -> str:
@@ -366,10 +387,14 @@ def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:
             return  # the same outcome again: its answer was lost on the way
         _require_live(job, token)
         if outcome.state == "succeeded":
-            trial = store.get_trial(session, job_id, "stpt", 1)
-            done, epochs = store.last_epoch(session, trial.id) if trial else 0, job.spec["epochs"]
-            if done != epochs:
-                raise RecordConflict(f"job {job_id} has {done} of {epochs} epochs recorded; report the others first")
+            epochs = job.spec["epochs"]
+            for run, trial in store.trials_of(session, job_id):
+                done = store.last_epoch(session, trial.id)
+                if done != epochs:
+                    raise RecordConflict(
+                        f"job {job_id} has {done} of {epochs} epochs of {run.method} {trial.number} recorded; "
+                        f"report the others first"
+                    )
         _end_attempt(job, outcome.message)
         _move(session, job, JobState(outcome.state), code=outcome.code, message=outcome.message)
 
@@ -385,22 +410,31 @@ def _require_live(job: Job, token: str) -> None:
 
 
 def _resume_points(session: Session, job: Job) -> list[ResumePoint]:
-    """Checkpoints of the newest trajectory, newest first.
+    """Checkpoints of every trial's newest trajectory, newest first.
 
     An attempt that went back to epoch e and recorded e + 1 leaves later epochs of the attempt before it standing;
     those lie on another trajectory (where arithmetic is not reproducible), and nothing may go on from them.
     """
-    trial = store.get_trial(session, job.id, "stpt", 1)
     points: list[ResumePoint] = []
-    attempt = 0
-    for row in store.epochs_of_trial(session, trial.id) if trial else ():
-        if row.attempt < attempt:
-            continue
-        attempt = row.attempt
-        if row.checkpoint is not None:
-            checkpoint = CheckpointRef.model_validate(row.checkpoint)
-            points.append(ResumePoint(epoch=row.epoch, val_accuracy=row.val_accuracy, checkpoint=checkpoint))
-    return points[: -MAX_RESUME_POINTS - 1 : -1]
+    for run, trial in store.trials_of(session, job.id):
+        its_points: list[ResumePoint] = []
+        attempt = 0
+        for row in store.epochs_of_trial(session, trial.id):
+            if row.attempt < attempt:
+                continue
+            attempt = row.attempt
+            if row.checkpoint is not None:
+                its_points.append(
+                    ResumePoint(
+                        method=run.method,
+                        trial=trial.number,
+                        epoch=row.epoch,
+                        val_accuracy=row.val_accuracy,
+                        checkpoint=CheckpointRef.model_validate(row.checkpoint),
+                    )
+                )
+        points += its_points[: -MAX_RESUME_POINTS - 1 : -1]
+    return points
 
 
 # --- shared ----------------------------------------------------------------------------------------

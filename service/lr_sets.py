@@ -2,7 +2,16 @@
 
 from collections.abc import Sequence
 
-from service.spec import AbsoluteLrSet, LrSet, PresetLrSet, RelativeLrSet, ScheduledLrSet
+from service.spec import (
+    AbsoluteLrSet,
+    JobSpec,
+    LrSet,
+    Method,
+    PresetLrSet,
+    RelativeLrSet,
+    ScheduledLrSet,
+    SweepMethod,
+)
 
 # Factors on the current learning rate, as the paper prints them.
 PRESETS: dict[str, tuple[float, ...]] = {
@@ -49,3 +58,16 @@ def _relative(factors: Sequence[float], current: float, cap: float) -> tuple[flo
 
 def _distinct(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(dict.fromkeys(values))
+
+
+def sweep_learning_rates(spec: JobSpec, method: SweepMethod) -> tuple[float, ...]:
+    """The learning rate of each trial of a sweep."""
+    if method.learning_rates is not None:
+        return _distinct(method.learning_rates)
+    first = spec.warmup_epochs + 1
+    return candidates(spec.lr_set, epoch=first, epochs=max(first, spec.epochs), current=spec.initial_learning_rate)
+
+
+def trials_of(spec: JobSpec, method: Method) -> int:
+    """Trainings that a method of the job takes."""
+    return len(sweep_learning_rates(spec, method)) if isinstance(method, SweepMethod) else 1

@@ -1,13 +1,15 @@
 """What a spec amounts to: iterations an epoch, and how they divide into Pre-train and Main-train.
 
-Pure functions of the spec and the size of its training set.
+Functions of the spec and the size of its training set.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from service.catalog import DATASETS
+from service.catalog import DATASETS, count_images, require_image_folder
 from service.errors import FieldError, InvalidInput
-from service.spec import JobSpec, NamedDataset, ScheduledLrSet
+from service.lr_sets import candidates, trials_of
+from service.spec import Dataset, JobSpec, NamedDataset, ReplayMethod, ScheduledLrSet, StptMethod
 
 PRETRAIN_SHARE = 200 / 2500  # S1: alpha = 200 of the 2500 iterations of an epoch
 
@@ -20,6 +22,11 @@ class EpochPlan:
     pretrain_iterations: int  # alpha
     main_train_iterations: int  # beta
 
+    @property
+    def iterations(self) -> int:
+        """That a model is trained in an epoch, with search or without."""
+        return self.pretrain_iterations + self.main_train_iterations
+
 
 def split_sizes(train_samples: int, validation_fraction: float) -> tuple[int, int]:
     """(training samples left, validation samples held out); at least one is held out."""
@@ -29,9 +36,16 @@ def split_sizes(train_samples: int, validation_fraction: float) -> tuple[int, in
 
 def known_train_samples(spec: JobSpec) -> int | None:
     """Training samples after the validation split; None for a dataset that must be looked at first."""
-    if not isinstance(spec.dataset, NamedDataset):
-        return None
-    return split_sizes(DATASETS[spec.dataset.name].train_samples, spec.dataset.validation_fraction)[0]
+    return count_train_samples(spec.dataset, Path()) if isinstance(spec.dataset, NamedDataset) else None
+
+
+def count_train_samples(dataset: Dataset, data_dir: Path) -> int:
+    """The same of any dataset, by looking at its files' names. Raises DatasetMissing."""
+    if isinstance(dataset, NamedDataset):
+        samples = DATASETS[dataset.name].train_samples
+    else:
+        samples = count_images(require_image_folder(dataset.path, data_dir) / "train")
+    return split_sizes(samples, dataset.validation_fraction)[0]
 
 
 def plan_epoch(spec: JobSpec, train_samples: int) -> EpochPlan:
@@ -83,6 +97,11 @@ def check_across_fields(spec: JobSpec) -> None:
             "a sequential branch runs on all workers, its batch is the global one; use 'global', or placement 'split'"
         )
         errors.append(FieldError("pretrain.batch", "per_worker", message))
+    for number, method in enumerate(spec.methods):
+        if isinstance(method, ReplayMethod) and method.schedule and len(method.schedule.learning_rates) != spec.epochs:
+            field, rates = f"methods[{number}].schedule.learning_rates", len(method.schedule.learning_rates)
+            message = f"has {rates} epochs, the job {spec.epochs}; set epochs to {rates}"
+            errors.append(FieldError(field, rates, message))
     train_samples = known_train_samples(spec)
     if train_samples is not None:
         try:
@@ -91,3 +110,74 @@ def check_across_fields(spec: JobSpec) -> None:
             errors.extend(error.errors)
     if errors:
         raise InvalidInput(errors)
+
+
+# --- forecast ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Training work of one run, search included, evaluation not; at most this where candidates coincide."""
+
+    method: str
+    trainings: int
+    samples: int
+    iterations: float  # of the global batch: samples / global_batch_size
+    relative_to_sweep: float  # to a whole training for each candidate, which is S1's conventional method
+
+
+@dataclass(frozen=True)
+class SearchArea:
+    """The smallest and largest learning rate that a Pre-train of `epoch` can try (S1, Fig. 9)."""
+
+    epoch: int
+    low: float
+    high: float
+
+
+def forecast(spec: JobSpec, train_samples: int) -> list[Cost]:
+    """What each run of the job takes (S1, Fig. 4: 87.5 % less than the sweep for 8 candidates on 8 workers)."""
+    plan = plan_epoch(spec, train_samples)
+    training = plan.iterations * spec.global_batch_size * spec.epochs
+    largest = max(_candidates_at(spec, epoch) for epoch in range(1, spec.epochs + 1)) or 1
+    costs = []
+    for method in spec.methods:
+        trainings = trials_of(spec, method)
+        samples = training * trainings
+        if isinstance(method, StptMethod):
+            samples += sum(_search_samples(spec, plan, epoch) for epoch in range(1, spec.epochs + 1))
+        costs.append(
+            Cost(method.name, trainings, samples, samples / spec.global_batch_size, samples / (largest * training))
+        )
+    return costs
+
+
+def search_area(spec: JobSpec) -> list[SearchArea]:
+    """Bounds of the candidates, epoch by epoch, whatever is chosen; warm-up epochs have none."""
+    areas = []
+    low = high = spec.initial_learning_rate
+    for epoch in range(spec.warmup_epochs + 1, spec.epochs + 1):
+        low, high = (
+            bound(candidates(spec.lr_set, epoch=epoch, epochs=spec.epochs, current=current))
+            for bound, current in ((min, low), (max, high))
+        )
+        areas.append(SearchArea(epoch, low, high))
+    return areas
+
+
+def _search_samples(spec: JobSpec, plan: EpochPlan, epoch: int) -> int:
+    """What Pre-train takes in excess of the branch that goes on, which has trained alpha of the epoch's iterations."""
+    branches = _candidates_at(spec, epoch)
+    if not branches:
+        return 0
+    shares = spec.workers
+    if spec.pretrain.batch == "per_worker":
+        shares //= min(branches, spec.workers)
+    branch = plan.pretrain_iterations * shares * spec.batch_per_worker
+    return branches * branch - plan.pretrain_iterations * spec.global_batch_size
+
+
+def _candidates_at(spec: JobSpec, epoch: int) -> int:
+    if epoch <= spec.warmup_epochs:
+        return 0
+    return len(candidates(spec.lr_set, epoch=epoch, epochs=spec.epochs, current=spec.initial_learning_rate))

@@ -9,10 +9,12 @@ from service.spec import Frozen, LearningRate
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Retry = Annotated[int, Field(ge=0, le=10)]  # as Pretrain.max_retries
+AppliedRate = Annotated[float, Field(ge=0, le=1e6)]  # 0 where the envelope has come down to it
 Seconds = Annotated[float, Field(ge=0)]
+MAX_BRANCHES = (64 + 2) * 11  # candidates and the two that extend them, of every retry
 Accuracy = Annotated[float, Field(ge=0, le=1)]
 
-BranchState = Literal["chosen", "lost", "diverged"]
+BranchState = Literal["chosen", "lost", "diverged", "rolled_back"]
 
 
 class BranchRecord(Frozen):
@@ -22,10 +24,22 @@ class BranchRecord(Frozen):
     retry: Retry = 0
     learning_rate: LearningRate
     metric: float | None
+    end_metric: float | None = Field(None, description="Audited: validation metric at the end of the epoch.")
     state: BranchState
     iterations: Count
     samples: Count
     seconds: Seconds
+
+
+class AuditRecord(Frozen):
+    """What the epoch's losers would have come to. A `None`: all ended, or began, alike."""
+
+    branches: int = Field(ge=1, description="Losing branches trained to the end of the epoch.")
+    samples: Count = Field(description="Training samples that took, not counted elsewhere.")
+    regret: float = Field(ge=0, description="How much better the best of them ended than the chosen one; 0: none did.")
+    rank_correlation: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        description="Spearman's, of the metric after alpha iterations with that at the end, the chosen one included."
+    )
 
 
 class CheckpointRef(Frozen):
@@ -41,20 +55,24 @@ class EpochRecord(Frozen):
     method: str = Field("stpt", max_length=50, pattern=r"^[a-z0-9-]+$")
     trial: int = Field(1, ge=1, lt=2**31)
     epoch: int = Field(ge=1, lt=2**31)
-    phase: Literal["warmup", "stpt"]
-    learning_rate: LearningRate
+    phase: Literal["warmup", "stpt", "scheduled"]
+    learning_rate: LearningRate = Field(description="Before the envelope.")
+    first_learning_rate: AppliedRate = Field(description="Of the epoch's first iteration, under the envelope.")
+    last_learning_rate: AppliedRate = Field(description="Of its last iteration.")
     train_loss: float | None
     val_loss: float | None
     val_accuracy: Accuracy
     test_accuracy: Accuracy
     retries: Retry = 0
+    rollbacks: Annotated[int, Field(ge=0, le=MAX_BRANCHES)] = 0
     iterations: Count = Field(description="Training iterations of the epoch, all branches and retries included.")
     samples: Count
     evaluation_samples: Count
     seconds: Seconds
     pretrain_seconds: Seconds
     main_train_seconds: Seconds
-    branches: list[BranchRecord] = Field(max_length=64 * 11)
+    branches: list[BranchRecord] = Field(max_length=MAX_BRANCHES)
+    audit: AuditRecord | None = None
     checkpoint: CheckpointRef | None = Field(None, description="Of the state after this epoch.")
 
     @model_validator(mode="after")
@@ -62,7 +80,7 @@ class EpochRecord(Frozen):
         if [branch.number for branch in self.branches] != list(range(1, len(self.branches) + 1)):
             raise ValueError("branches must be numbered 1, 2, 3, …")
         chosen = [branch.learning_rate for branch in self.branches if branch.state == "chosen"]
-        if chosen != ([] if self.phase == "warmup" else [self.learning_rate]):
+        if chosen != ([self.learning_rate] if self.phase == "stpt" else []):
             raise ValueError("a Pre-train has exactly one chosen branch, whose learning rate is the epoch's")
         return self
 
@@ -88,6 +106,8 @@ class Outcome(Frozen):
 class ResumePoint(Frozen):
     """A recorded epoch that has a checkpoint."""
 
+    method: str = "stpt"
+    trial: int = 1
     epoch: int = Field(ge=1)
     val_accuracy: Accuracy
     checkpoint: CheckpointRef

@@ -1,8 +1,16 @@
-"""Selectors: the results of an epoch's branches in, the number of the chosen branch out. Pure."""
+"""Selectors: the results of an epoch's branches in, the chosen branch and the selector's own state out. Pure.
+
+To add one: a function here, a type with its options in service/spec.py, and a line in SELECTORS.
+"""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.spec import GreedySelector, Metric, Selector, ToleranceSelector
+
+MAXIMIZE: dict[Metric, bool] = {"val_accuracy": True, "train_accuracy": True, "val_loss": False}
 
 
 @dataclass(frozen=True)
@@ -18,26 +26,59 @@ class BranchResult:
         return not math.isfinite(self.metric)
 
 
-Selector = Callable[[Sequence[BranchResult], float, bool], int | None]
+@dataclass(frozen=True)
+class Decision:
+    """The number of the chosen branch, None when every branch diverged, and what the selector wants to remember."""
+
+    chosen: int | None
+    state: Mapping[str, Any] = field(default_factory=dict)  # JSON
 
 
-def greedy(branches: Sequence[BranchResult], current_learning_rate: float, maximize: bool) -> int | None:
-    """S1, Algorithm 1: the best metric wins; None when every branch diverged.
-
-    Ties go to the learning rate nearest the current one (as a ratio), then to the smaller.
-    """
+def select(
+    selector: Selector,
+    branches: Sequence[BranchResult],
+    *,
+    current_learning_rate: float,
+    maximize: bool,
+    state: Mapping[str, Any],
+) -> Decision:
+    """Let `selector` choose. `state` is that of its last decision, {} at first; a diverged branch is never chosen."""
     alive = [branch for branch in branches if not branch.diverged]
     if not alive:
-        return None
+        return Decision(None, state)
+    return SELECTORS[selector.name](selector, alive, current_learning_rate, maximize, state)
+
+
+def _greedy(
+    _: GreedySelector, alive: Sequence[BranchResult], current: float, maximize: bool, state: Mapping[str, Any]
+) -> Decision:
+    """S1, Algorithm 1: the best metric. Ties go to the learning rate nearest the current one (as a ratio), then to
+    the smaller."""
 
     def rank(branch: BranchResult) -> tuple[float, float, float]:
         metric = -branch.metric if maximize else branch.metric
-        low, high = sorted((branch.learning_rate, current_learning_rate))
+        low, high = sorted((branch.learning_rate, current))
         # rounded: 1.25 x and 0.8 x are equally far, whatever the last bit of their logarithms says
         return metric, round(math.log(high / low), 9), branch.learning_rate
 
-    return min(alive, key=rank).number
+    return Decision(min(alive, key=rank).number, state)
 
 
-SELECTORS: dict[str, Selector] = {"greedy": greedy}
-MAXIMIZE = {"val_accuracy": True, "train_accuracy": True, "val_loss": False}
+def _tolerance(
+    selector: ToleranceSelector,
+    alive: Sequence[BranchResult],
+    current: float,
+    maximize: bool,
+    state: Mapping[str, Any],
+) -> Decision:
+    """The largest learning rate whose loss, or error (1 - accuracy), is at most 1 + tolerance times the best one."""
+    losses = {branch.number: 1 - branch.metric if maximize else branch.metric for branch in alive}
+    limit = min(losses.values()) * (1 + selector.tolerance)
+    near = [branch for branch in alive if losses[branch.number] <= limit]
+    return Decision(max(near, key=lambda branch: branch.learning_rate).number, state)
+
+
+SELECTORS: dict[str, Callable[[Any, Sequence[BranchResult], float, bool, Mapping[str, Any]], Decision]] = {
+    "greedy": _greedy,
+    "tolerance": _tolerance,
+}

@@ -9,11 +9,21 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from service.catalog import DATASETS, MODELS, SMALLEST_IMAGE
 from service.errors import FieldError, InvalidInput
+from service.presets import PRESETS, PresetSpec
 
 MAX_LEARNING_RATES = 64
 
@@ -228,6 +238,10 @@ class Warmup(Frozen):
 class Pretrain(Frozen):
     """alpha iterations of every candidate from the same state."""
 
+    weights: Literal["raw", "averaged"] = Field(
+        "averaged", description="What is judged: the last weights, or the mean of those of the last half of alpha."
+    )
+
     iterations: int | None = Field(None, ge=1, description="alpha; null: 8 % of an epoch (S1: 200 of 2500).")
     placement: Literal["split", "sequential"] = Field(
         "split", description="split: branches side by side on groups of workers; sequential: one after another on all."
@@ -245,7 +259,105 @@ class MainTrain(Frozen):
     iterations: int | None = Field(None, ge=0, description="beta; null: the rest of the epoch.")
 
 
+class Guards(Frozen):
+    """What saves a training from a choice that turns out badly. On unless switched off."""
+
+    extend: bool = Field(True, description="When no branch improves on the epoch's start, try far smaller ones too.")
+    rollback: bool = Field(True, description="Undo a Main-train that diverges or collapses; go on with the runner-up.")
+    max_accuracy_drop: float = Field(
+        0.2, gt=0, le=1, description="A Main-train has collapsed when validation accuracy falls by more than this."
+    )
+    rescale_momentum: bool = Field(
+        True, description="sgd only: a rise of the learning rate does not enlarge the step that momentum carries over."
+    )
+
+
+class Audit(Frozen):
+    """Train losing branches to the end of the epoch too, to see whether the choice was right. Changes nothing else."""
+
+    every: int = Field(5, ge=1, le=100_000, description="Epochs from one audit to the next, from the first Pre-train.")
+    branches: int = Field(2, ge=1, le=64, description="Losing branches, drawn at random.")
+
+
+# --- selectors: which branch goes on ----------------------------------------------------------------
+
+
+class GreedySelector(Frozen):
+    """S1, Algorithm 1: the best metric."""
+
+    name: Literal["greedy"] = Field("greedy", description="The best metric wins.")
+
+
+class ToleranceSelector(Frozen):
+    """The largest learning rate whose metric is nearly as good as the best."""
+
+    name: Literal["tolerance"] = Field("tolerance", description="The largest that is nearly as good as the best.")
+    tolerance: float = Field(
+        0.03, ge=0, le=1, description="Loss: share of the best loss. Accuracy: share of the best error (1 - accuracy)."
+    )
+
+
+_Selectors = Annotated[GreedySelector | ToleranceSelector, Field(discriminator="name")]
+SelectorName = Literal["greedy", "tolerance"]
+Selector = Annotated[_Selectors, _named(SelectorName, _Selectors)]
+
+Envelope = Literal["constant", "linear", "cosine"]
 Metric = Literal["val_accuracy", "val_loss", "train_accuracy"]
+
+
+# --- methods: how the learning rate comes about; each is a run of the job ----------------------------
+
+
+class StptMethod(Frozen):
+    """Short-term pre-training, as the rest of the spec says."""
+
+    name: Literal["stpt"] = Field("stpt", description="This method.")
+
+
+class SweepMethod(Frozen):
+    """S1's conventional method: a whole training for each learning rate."""
+
+    name: Literal["sweep"] = Field("sweep", description="This method.")
+    learning_rates: list[LearningRate] | None = Field(
+        None, min_length=1, max_length=MAX_LEARNING_RATES, description="null: the first candidates of lr_set."
+    )
+    schedule: Envelope = Field("constant", description="How each falls over its training.")
+
+
+class ReferenceMethod(Frozen):
+    """S1's reference: a constant learning rate, divided when validation accuracy saturates; no warm-up."""
+
+    name: Literal["reference"] = Field("reference", description="This method.")
+    learning_rate: LearningRate = Field(0.1, description="Until it is divided for the first time.")
+    factor: float = Field(10.0, gt=1, le=1e6, description="What it is divided by.")
+    patience: int = Field(3, ge=1, le=100_000, description="Epochs without a new best accuracy: saturated.")
+
+
+class Schedule(Frozen):
+    """A history of learning rates to train by: one for each epoch, under an envelope over the whole training."""
+
+    learning_rates: list[LearningRate] = Field(min_length=1, max_length=100_000, description="Of epochs 1, 2, 3, …")
+    envelope: Envelope = Field("constant", description="What the learning rates are multiplied by.")
+    warmup_epochs: int = Field(0, ge=0, description="The first epochs, which the envelope leaves as they are.")
+
+
+class ReplayMethod(Frozen):
+    """Train by the learning rates that an earlier job chose, without search."""
+
+    name: Literal["replay"] = Field("replay", description="This method.")
+    job: str | None = Field(None, max_length=40, description="Take the schedule of this job.")
+    schedule: Schedule | None = Field(None, description="Or this one.")
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Self:
+        if self.job is None and self.schedule is None:
+            raise ValueError("needs the schedule to train by; name a job, or give a schedule")
+        return self
+
+
+_Methods = Annotated[StptMethod | SweepMethod | ReferenceMethod | ReplayMethod, Field(discriminator="name")]
+MethodName = Literal["stpt", "sweep", "reference"]
+Method = Annotated[_Methods, _named(MethodName, _Methods)]
 
 
 class JobSpec(Frozen):
@@ -261,7 +373,6 @@ class JobSpec(Frozen):
                     "global_batch_size": 64,
                     "epochs": 10,
                     "workers": 2,
-                    "lr_set": "middle",
                 },
                 {
                     "model": "resnet18-cifar",
@@ -280,6 +391,10 @@ class JobSpec(Frozen):
     name: Annotated[str, Field(max_length=200), AfterValidator(_without_nul)] = Field(
         "", description="Free text to find the job by."
     )
+    experiment: Annotated[str, Field(max_length=100), AfterValidator(_without_nul)] = Field(
+        "", description="Free text that jobs of one study share; the job list filters by it."
+    )
+    preset: PresetSpec | None = Field(None, description="Where its defaults come from; what you say goes before it.")
     model: Annotated[str, AfterValidator(_known_model)] = Field(
         max_length=100, description="A model of GET /v1/catalog that takes images of the dataset's size."
     )
@@ -295,12 +410,42 @@ class JobSpec(Frozen):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Of initial weights, the order of samples and dropout.")
     initial_learning_rate: LearningRate = Field(0.1, description="Current learning rate of the first Pre-train.")
-    lr_set: LrSet = Field(description="The candidates of each epoch, or the name of a preset.")
+    lr_set: LrSet = Field(
+        RelativeLrSet(factors=[2.0, 1.4, 1.0, 0.7, 0.5], max_learning_rate=1e6),
+        description="The candidates of each epoch, or the name of a preset.",
+    )
+    envelope: Envelope = Field(
+        "linear", description="What every learning rate is multiplied by: 1 at the start of the training, 0 at its end."
+    )
     warmup: Warmup = Field(Warmup(), description="The epochs before the first Pre-train.")
     pretrain: Pretrain = Field(Pretrain(), description="How the candidates of an epoch are tried.")
     main_train: MainTrain = Field(MainTrain(), description="How the chosen one carries on.")
-    metric: Metric = Field("val_accuracy", description="What branches are judged by after alpha iterations.")
-    selector: Literal["greedy"] = Field("greedy", description="greedy: the branch with the best metric is chosen.")
+    metric: Metric = Field("val_loss", description="What branches are judged by after alpha iterations.")
+    selector: Selector = Field(ToleranceSelector(), description="How the branch that goes on is chosen.")
+    guards: Guards = Field(Guards(), description="What is done about an epoch that went wrong.")
+    audit: Audit | None = Field(
+        None, description="What is tried beside the training to judge its choices; null: nothing."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 autocast on GPUs, float32 on CPUs. Weights are float32 always."
+    )
+    methods: list[Method] = Field([StptMethod()], min_length=1, max_length=16, description="Runs of the job, in order.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, value: Any) -> Any:
+        """What the preset says stands where the user says nothing."""
+        if isinstance(value, dict) and isinstance(preset := value.get("preset"), str) and preset in PRESETS:
+            return PRESETS[preset] | value
+        return value
+
+    @field_validator("methods")
+    @classmethod
+    def _distinct(cls, methods: list[Any]) -> list[Any]:
+        names = [method.name for method in methods]
+        if len(set(names)) < len(names):
+            raise ValueError(f"each method once, not {', '.join(names)}; leave the repetition out")
+        return methods
 
     @property
     def warmup_epochs(self) -> int:
@@ -385,8 +530,10 @@ _TAGS = {
     *("relative", "absolute", "preset", "schedule"),
     *(tag for model in (NamedDataset, FolderDataset) for tag in get_args(model.model_fields["name"].annotation)),
     *("sgd", "adam", "adamw", "adagrad", "adadelta", "rmsprop"),
+    *get_args(SelectorName),
+    *(*get_args(MethodName), "replay"),
 }
-_UNIONS = ("lr_set", "dataset", "optimizer")
+_UNIONS = ("lr_set", "dataset", "optimizer", "selector", "methods")
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
@@ -394,7 +541,8 @@ def _path(loc: tuple[int | str, ...]) -> str:
     for part in loc:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif before not in _UNIONS or part not in _TAGS:  # a tag stands right after its union, nowhere else
+            continue
+        if before not in _UNIONS or part not in _TAGS:  # a tag stands right after its union, nowhere else
             path += f".{part}" if path else part
         before = part
     return path

@@ -131,6 +131,7 @@ def list_jobs(
     model: str | None = None,
     dataset: str | None = None,
     name: str | None = None,
+    experiment: str | None = None,
     limit: int,
     cursor: str | None = None,
 ) -> Page:
@@ -143,11 +144,18 @@ def list_jobs(
         query = query.where(Job.dataset == dataset)
     if name is not None:
         query = query.where(Job.name == name)
+    if experiment is not None:
+        query = query.where(Job.experiment == experiment)
     if cursor is not None:
         query = query.where(Job.number < _decode_cursor(cursor))
     jobs = session.scalars(query).all()
     more = len(jobs) > limit
     return Page(jobs[:limit], _encode_cursor(jobs[limit - 1].number) if more else None)
+
+
+def jobs_of_experiment(session: Session, experiment: str) -> Sequence[Job]:
+    """Oldest first."""
+    return session.scalars(select(Job).where(Job.experiment == experiment).order_by(Job.number)).all()
 
 
 def live_jobs(session: Session) -> Sequence[Job]:
@@ -196,6 +204,12 @@ def get_trial(session: Session, job_id: str, method: str, number: int) -> Trial 
     return session.scalar(query)
 
 
+def trials_of(session: Session, job_id: str) -> Sequence[tuple[Run, Trial]]:
+    """Every trial of a job with its run, in the order in which they train."""
+    query = select(Run, Trial).join(Trial).where(Run.job_id == job_id).order_by(Run.id, Trial.number)
+    return [row.tuple() for row in session.execute(query)]
+
+
 def get_epoch(session: Session, trial_id: int, epoch: int) -> Epoch | None:
     return session.scalar(select(Epoch).where(Epoch.trial_id == trial_id, Epoch.epoch == epoch))
 
@@ -241,12 +255,13 @@ def branches_of(session: Session, job_id: str, epoch: int | None = None) -> Sequ
 
 
 def latest_epochs(session: Session, job_ids: Sequence[str]) -> dict[str, Epoch]:
-    """The newest epoch of each job's STPT trial, by job id."""
+    """The newest epoch of the first trial of each job's first run, by job id."""
+    first = select(func.min(Run.id)).where(Run.job_id.in_(job_ids)).group_by(Run.job_id)
     last = (
         select(Run.job_id, Epoch.trial_id, func.max(Epoch.epoch).label("epoch"))
         .join(Trial, Trial.id == Epoch.trial_id)
         .join(Run, Run.id == Trial.run_id)
-        .where(Run.job_id.in_(job_ids), Run.method == "stpt")
+        .where(Run.id.in_(first), Trial.number == 1)
         .group_by(Run.job_id, Epoch.trial_id)
         .subquery()
     )

@@ -60,9 +60,11 @@ class Job(Base):
     number: Mapped[int] = mapped_column(Id, primary_key=True)  # order of submission; pages go by it
     id: Mapped[str] = mapped_column(String(40), unique=True)
     name: Mapped[str] = mapped_column(String(200))
+    experiment: Mapped[str] = mapped_column(String(100), index=True)
     model: Mapped[str] = mapped_column(String(100), index=True)
     dataset: Mapped[str] = mapped_column(String(100), index=True)
     workers: Mapped[int]  # world size
+    trials: Mapped[int]  # of all its runs
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
     state: Mapped[str] = mapped_column(String(20), index=True)
     error_code: Mapped[str | None] = mapped_column(String(100))
@@ -141,17 +143,21 @@ class Epoch(Base):
     fingerprint: Mapped[str] = mapped_column(String(64))
     phase: Mapped[str] = mapped_column(String(20))
     learning_rate: Mapped[float]
+    first_learning_rate: Mapped[float]
+    last_learning_rate: Mapped[float]
     train_loss: Mapped[float | None]
     val_loss: Mapped[float | None]
     val_accuracy: Mapped[float]
     test_accuracy: Mapped[float]
     retries: Mapped[int]
+    rollbacks: Mapped[int]
     iterations: Mapped[int] = mapped_column(BigInteger)
     samples: Mapped[int] = mapped_column(BigInteger)
     evaluation_samples: Mapped[int] = mapped_column(BigInteger)
     seconds: Mapped[float]
     pretrain_seconds: Mapped[float]
     main_train_seconds: Mapped[float]
+    audit: Mapped[dict[str, Any] | None] = mapped_column(Json)
     checkpoint: Mapped[dict[str, Any] | None] = mapped_column(Json)
     recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -171,6 +177,7 @@ class Branch(Base):
     retry: Mapped[int]
     learning_rate: Mapped[float]
     metric: Mapped[float | None]
+    end_metric: Mapped[float | None]
     state: Mapped[str] = mapped_column(String(20))
     iterations: Mapped[int] = mapped_column(BigInteger)
     samples: Mapped[int] = mapped_column(BigInteger)

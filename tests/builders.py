@@ -8,10 +8,20 @@ from service import jobs
 from service.jobs import Claim
 from service.store import Store
 
+# S1's rule and nothing else: no envelope, no averaging, no guards.
+PAPER: dict[str, Any] = {
+    "lr_set": "middle",
+    "envelope": "constant",
+    "metric": "val_accuracy",
+    "selector": "greedy",
+    "guards": {"extend": False, "rollback": False, "rescale_momentum": False},
+}
+
 
 def spec_document(**changes: Any) -> dict[str, Any]:
-    """A small valid JobSpec as JSON: 3 epochs of LeNet-5 on digits, no warm-up."""
-    return {"model": "lenet5", "dataset": "digits", "epochs": 3, "lr_set": "middle"} | changes
+    """A small valid JobSpec as JSON: 3 epochs of LeNet-5 on digits by S1's rule, no warm-up."""
+    pretrain = {"weights": "raw"} | changes.pop("pretrain", {})
+    return {"model": "lenet5", "dataset": "digits", "epochs": 3, **PAPER, "pretrain": pretrain} | changes
 
 
 def branch_records(*learning_rates: float, chosen: int = 1) -> list[dict[str, Any]]:
@@ -36,6 +46,8 @@ def epoch_record(epoch: int, **changes: Any) -> dict[str, Any]:
         "epoch": epoch,
         "phase": "stpt",
         "learning_rate": 0.1,
+        "first_learning_rate": 0.1,
+        "last_learning_rate": 0.09,
         "train_loss": 1 / epoch,
         "val_loss": 1.5 / epoch,
         "val_accuracy": 1 - 0.5 / epoch,

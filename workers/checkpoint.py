@@ -1,7 +1,7 @@
 """Checkpoints: safetensors + JSON + manifest, each in a folder that is there whole or not at all.
 
     <job>/checkpoints/epoch-000012-a1/state.safetensors    parameters, buffers, optimizer state
-                                      training.json        epochs done, current learning rate
+                                      training.json        where the training stands: a Position
                                       manifest.json        size and SHA-256 of the other two
 
 Data order and random numbers are functions of (seed, epoch, iteration), see `workers.train`, so nothing more is needed
@@ -16,13 +16,14 @@ import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from service.records import CheckpointRef, ResumePoint
+from service.records import Accuracy, AppliedRate, CheckpointRef, ResumePoint
 from service.spec import Frozen, LearningRate
 
 log = logging.getLogger(__name__)
@@ -32,10 +33,14 @@ KEEP_LAST = 2  # and the best: one more than needed, should the newest not verif
 
 
 class Position(Frozen):
-    """Where a training stands: `epochs` of them done, `learning_rate` the current one."""
+    """Where a training stands: `epochs` of them done, `learning_rate` the one to choose the next from."""
 
     epochs: int = Field(0, ge=0)
     learning_rate: LearningRate
+    last_learning_rate: AppliedRate | None = None  # of the last iteration, under the envelope
+    val_loss: float | None = None
+    val_accuracies: list[Accuracy] = []  # of every epoch
+    selector_state: dict[str, Any] = {}
 
 
 class UnusableCheckpoint(Exception):

@@ -79,11 +79,19 @@ class Split:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """int64 [k], each below len(self) -> normalised images float32 [k, C, H, W], labels int64 [k], on `device`."""
+    def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """int64 [k], each below len(self) -> images uint8 [k, C, H, W], labels int64 [k], where they lie."""
         rows = self.rows[indices.to(self.rows.device)]
-        images = self.images[rows].to(device).to(torch.float32).div_(255)
-        return images.sub_(self.mean.to(device)).div_(self.std.to(device)), self.labels[rows].to(device)
+        return self.images[rows], self.labels[rows]
+
+    def normalised(self, images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What was read -> images float32 [k, C, H, W] with mean 0 and deviation 1, labels int64 [k], on `device`."""
+        layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        pixels = images.to(device).to(torch.float32, memory_format=layout).div_(255)
+        return pixels.sub_(self.mean.to(device)).div_(self.std.to(device)), labels.to(device)
+
+    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        return self.normalised(*self.read(indices), device)
 
 
 @dataclass(frozen=True)
@@ -129,15 +137,6 @@ def load_data(spec: NamedDataset | FolderDataset, data_dir: Path, device: torch.
         channels=channels,
         image_size=image_size,
     )
-
-
-def count_train_samples(spec: NamedDataset | FolderDataset, data_dir: Path) -> int:
-    """Training samples left after the validation split is held out; decodes nothing."""
-    if isinstance(spec, FolderDataset):
-        samples = len(_scan(require_image_folder(spec.path, data_dir) / "train").samples)
-    else:
-        samples = DATASETS[spec.name].train_samples
-    return split_sizes(samples, spec.validation_fraction)[0]
 
 
 def _fixed_permutation(samples: int) -> Tensor:

@@ -40,6 +40,15 @@ class Group:
             dist.broadcast(tensor, src=source, group=self.handle)
         return tensor
 
+    def broadcast_text(self, text: str, source: int, device: torch.device) -> str:
+        """The text that the worker with world rank `source` has."""
+        if self.size == 1:
+            return text
+        sent = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(device)
+        size = self.broadcast_(torch.tensor([len(sent)], device=device), source).item()
+        received = sent if dist.get_rank() == source else torch.empty(int(size), dtype=torch.uint8, device=device)
+        return bytes(self.broadcast_(received, source).cpu().numpy()).decode()
+
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Sum the gradients over the group in one flat all-reduce; a worker that has none adds zeros."""
         if self.size == 1:

@@ -11,11 +11,10 @@ import sys
 import ray
 
 from service.errors import ForerunError, StaleAttempt, WorkerFailed
-from service.plan import plan_epoch
+from service.plan import count_train_samples, plan_epoch
 from service.records import Outcome
 from service.settings import WorkerSettings
 from service.spec import JobSpec, NamedDataset
-from workers.datasets import count_train_samples
 from workers.launch import train_on_ray
 from workers.report import Reporter, exchange_ticket
 

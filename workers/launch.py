@@ -13,36 +13,42 @@ from ray.train.torch import TorchTrainer, get_device
 from service.errors import ForerunError, OutOfMemory, WorkerFailed
 from service.records import Assignment
 from service.spec import JobSpec
-from workers.datasets import load_data
-from workers.groups import Workers
-from workers.report import Reporter
-from workers.run import run
-from workers.stpt import Stpt
-from workers.train import Trainer
 
-SHOWN_BY_RAY = {"epoch", "learning_rate", "val_accuracy", "test_accuracy"}
+SHOWN_BY_RAY = {"method", "trial", "epoch", "learning_rate", "val_accuracy", "test_accuracy"}
 
 
 def train_on_ray(
     spec: JobSpec, assignment: Assignment, *, name: str, api_url: str, data_dir: Path, storage_dir: Path
 ) -> None:
-    """Run the job's STPT training on `spec.workers` Ray workers, each epoch reported to the API as it ends.
+    """Run the job's trainings on `spec.workers` Ray workers, each epoch reported to the API as it ends.
 
-    It goes on from the newest checkpoint that an earlier attempt left. Raises the ForerunError that ended the training,
-    or WorkerFailed when a worker died or raised something else: then another attempt may do better.
+    They go on from the newest checkpoints that an earlier attempt left. Raises the ForerunError that ended
+    the training, or WorkerFailed when a worker died or raised something else: then another attempt may do better.
     """
 
     # The report token travels in this closure: Ray shows a train_loop_config on its dashboard and in its logs.
     def train_loop() -> None:
+        # here: neither the driver nor Ray Train's controller, which starts before the workers, needs torchvision
+        from workers.datasets import load_data
+        from workers.groups import Workers
+        from workers.report import Reporter
+        from workers.train import train_job
+
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         workers = Workers(get_device())
-        trainer = Trainer(spec, load_data(spec.dataset, data_dir, workers.device), workers)
         with ExitStack() as stack:
             reporter = Reporter(api_url, assignment, storage_dir / name / "spool") if workers.rank == 0 else None
             if reporter is not None:
                 stack.enter_context(reporter)
-            checkpoints = storage_dir / assignment.job_id / "checkpoints"
-            for record in run(Stpt(trainer), assignment, checkpoints, reporter):
+            for record in train_job(
+                spec,
+                load_data(spec.dataset, data_dir, workers.device),
+                workers,
+                points=assignment.resume,
+                attempt=assignment.attempt,
+                folder=storage_dir / assignment.job_id / "checkpoints",
+                recorder=reporter,
+            ):
                 ray.train.report(record.model_dump(include=SHOWN_BY_RAY))
 
     use_gpu = spec.device == "cuda" or (spec.device == "auto" and ray.cluster_resources().get("GPU", 0) >= spec.workers)

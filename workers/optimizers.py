@@ -29,3 +29,16 @@ def build_optimizer(spec: Optimizer, parameters: Iterable[nn.Parameter], learnin
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
+
+
+@torch.no_grad()
+def scale_momentum(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Multiply SGD's momentum by `factor`; other optimizers have none that scales with the learning rate.
+
+    torch's SGD takes steps of learning_rate x momentum: when the learning rate rises by 1 / factor, what momentum
+    carries over would grow with it (Goyal et al. 2017, arXiv 1706.02677, section 2.1, for a gradual change).
+    """
+    if isinstance(optimizer, torch.optim.SGD) and factor != 1:
+        for state in optimizer.state.values():
+            if (momentum := state.get("momentum_buffer")) is not None:
+                momentum.mul_(factor)

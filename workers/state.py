@@ -50,6 +50,30 @@ class Flat:
         ]
 
 
+class Average:
+    """The mean of a model's weights, and of its running statistics, over several iterations."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
+        self._sums = [torch.zeros_like(tensor) for tensor in self._tensors]
+        self._count = 0
+
+    def clear(self) -> None:
+        torch._foreach_zero_(self._sums)
+        self._count = 0
+
+    @torch.no_grad()
+    def add(self) -> None:
+        torch._foreach_add_(self._sums, self._tensors)
+        self._count += 1
+
+    @torch.no_grad()
+    def load(self) -> None:
+        """The model becomes its mean."""
+        for tensor, mean in zip(self._tensors, torch._foreach_div(self._sums, self._count), strict=True):
+            tensor.copy_(mean)
+
+
 def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The tensors that a step changes, by name, in a fixed order; the optimizer's state is brought into being first."""
     materialise(optimizer)

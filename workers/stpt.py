@@ -2,29 +2,24 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from scipy.stats import spearmanr  # type: ignore[import-untyped]
 from torch import Tensor
 
 from service.errors import Diverged
 from service.lr_sets import candidates
-from service.records import BranchRecord, EpochRecord
-from service.selector import MAXIMIZE, SELECTORS, BranchResult
-from workers.checkpoint import Position
+from service.records import AuditRecord, BranchRecord, BranchState
+from service.selector import MAXIMIZE, BranchResult, Decision, select
 from workers.groups import Group
-from workers.train import Measurement, Trainer
+from workers.state import Average
+from workers.trainer import Measurement, Trainer, derived_seed
+from workers.training import TrainedEpoch, Training
 
-
-@dataclass(frozen=True)
-class Branch:
-    """One candidate after its alpha iterations, as every worker knows it once results are gathered."""
-
-    result: BranchResult
-    training: Measurement
-    seconds: float
+EXTENSION = (0.1, 0.01)  # of the smallest candidate, when none improves on the epoch's start
 
 
 @dataclass(frozen=True)
@@ -36,85 +31,140 @@ class Placement:
     microbatches: int  # that an iteration of a branch takes, of the n in a global batch
 
 
-class Stpt:
-    """One STPT training. Every worker of the world runs one of these and they stay in step."""
+@dataclass(frozen=True)
+class Branch:
+    """One candidate after its alpha iterations, as every worker knows it once results are gathered."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer, self.spec, self.world = trainer, trainer.spec, trainer.workers.world
-        self.position = Position(learning_rate=trainer.spec.initial_learning_rate)
-        self._start = trainer.state.empty()
+    result: BranchResult
+    retry: int
+    training: Measurement
+    seconds: float
+    place: int  # among the candidates of its Pre-train, from 0
+    groups: int  # of its placement; 1: every worker has its end state
+    slot: int  # which of the end states of a worker that has it
+    state: BranchState = "lost"
+    end_metric: float | None = None  # audited
+
+    @property
+    def number(self) -> int:
+        return self.result.number
+
+    @property
+    def learning_rate(self) -> float:
+        return self.result.learning_rate
+
+    @property
+    def source(self) -> int:
+        """World rank of a worker that has its end state: the first of its group."""
+        return self.place % self.groups
+
+
+class Stpt(Training):
+    method = "stpt"
+
+    def __init__(self, trainer: Trainer, trial: int = 1) -> None:
+        super().__init__(trainer, trial)
+        self._alpha, self._beta = trainer.plan.pretrain_iterations, trainer.plan.main_train_iterations
+        self._maximize = MAXIMIZE[self.spec.metric]
+        self._average = Average(trainer.model) if self.spec.pretrain.weights == "averaged" else None
+        self._start, self._received = trainer.state.empty(), trainer.state.empty()
         self._ends: list[Tensor] = []  # end states of this worker's branches; buffers are used again every epoch
 
-    def epochs(self) -> Iterator[EpochRecord]:
-        """Train from the position to the end; each epoch's record, the same on every worker. Raises Diverged."""
-        for epoch in range(self.position.epochs + 1, self.spec.epochs + 1):
-            if epoch <= self.spec.warmup_epochs:
-                record, current = self.warmup_epoch(epoch), self.position.learning_rate
-            else:
-                record = self.stpt_epoch(epoch)
-                current = record.learning_rate
-            self.position = Position(epochs=epoch, learning_rate=current)
-            yield record
+    def train_epoch(self, epoch: int) -> TrainedEpoch:
+        return self.warmup_epoch(epoch) if epoch <= self.spec.warmup_epochs else self.stpt_epoch(epoch)
 
-    def warmup_epoch(self, epoch: int) -> EpochRecord:
-        """As many iterations as any epoch, at the warm-up learning rate, without Pre-train."""
+    def stpt_epoch(self, epoch: int) -> TrainedEpoch:
+        """Pre-train, select, Main-train; once more with smaller learning rates where that came to nothing."""
         began = time.perf_counter()
-        plan, learning_rate = self.trainer.plan, self.spec.warmup.learning_rate
-        iterations = range(plan.pretrain_iterations + plan.main_train_iterations)
-        training = self._main_train(epoch, iterations, learning_rate)
-        trained = time.perf_counter()
-        return self._record(
-            epoch,
-            phase="warmup",
-            learning_rate=learning_rate,
-            training=training,
-            main_iterations=len(iterations),
-            main_samples=training.samples,
-            times=(began, began, trained),
-        )
-
-    def stpt_epoch(self, epoch: int) -> EpochRecord:
-        began = time.perf_counter()
-        plan, state, current = self.trainer.plan, self.trainer.state, self.position.learning_rate
-        state.save(self._start)
-        lr_set = candidates(self.spec.lr_set, epoch=epoch, epochs=self.spec.epochs, current=current)
-        records: list[BranchRecord] = []
+        self.trainer.state.save(self._start)
+        start_metric, evaluated = self._start_metric()
+        lr_set = candidates(self.spec.lr_set, epoch=epoch, epochs=self.spec.epochs, current=self.position.learning_rate)
+        branches: list[Branch] = []
+        undone: list[Measurement] = []  # Main-trains that were rolled back
         for retry in range(self.spec.pretrain.max_retries + 1):
             learning_rates = [candidate / 10**retry for candidate in lr_set]
-            placement = self._placement(len(learning_rates))
-            branches = self._pretrain(epoch, learning_rates, placement)
-            results = [branch.result for branch in branches]
-            chosen = SELECTORS[self.spec.selector](results, current, MAXIMIZE[self.spec.metric])
-            records += self._branch_records(branches, chosen, retry, len(records))
-            if chosen is not None:
-                break
-            state.load(self._start)
-        else:
-            raise Diverged(
-                f"epoch {epoch}: every branch diverged, down to learning rate {min(learning_rates):g} "
-                f"({self.spec.pretrain.max_retries} retries); choose smaller learning rates"
-            )
-        self._adopt(chosen, placement)
-        learning_rate = learning_rates[chosen]
-        pretrained = time.perf_counter()
-        main = self._main_train(
-            epoch,
-            range(plan.pretrain_iterations, plan.pretrain_iterations + plan.main_train_iterations),
-            learning_rate,
-        )
-        trained = time.perf_counter()
-        return self._record(
-            epoch,
-            phase="stpt",
-            learning_rate=learning_rate,
-            training=branches[chosen].training + main,
-            main_iterations=plan.main_train_iterations,
-            main_samples=main.samples,
-            times=(began, pretrained, trained),
-            branches=records,
+            competing = self._pretrain(epoch, learning_rates, retry, branches)
+            if self.spec.guards.extend and not self._improves(competing, start_metric):
+                competing += self._pretrain(epoch, [min(learning_rates) * x for x in EXTENSION], retry, branches)
+            while (decision := self._select(competing)).chosen is not None:
+                chosen = branches[decision.chosen - 1]
+                self._adopt(chosen)
+                pretrained = time.perf_counter()
+                main = self._main_train(epoch, chosen.learning_rate)
+                trained = time.perf_counter()
+                validation = self.trainer.evaluate(self.trainer.data.validation, self.world)
+                if not self._failed(epoch, chosen, main, validation):
+                    branches[chosen.number - 1] = replace(chosen, state="chosen")
+                    branches, audit = self._audit(epoch, branches, validation)
+                    return TrainedEpoch(
+                        phase="stpt",
+                        learning_rate=chosen.learning_rate,
+                        applied=self._rates(epoch, chosen.learning_rate),
+                        training=chosen.training + main,
+                        validation=validation,
+                        began=began,
+                        pretrained=pretrained,
+                        trained=trained,
+                        iterations=len(branches) * self._alpha + (1 + len(undone)) * self._beta,
+                        samples=sum(work.samples for work in (*(b.training for b in branches), *undone, main)),
+                        branches=self._branch_records(branches),
+                        rollbacks=len(undone),
+                        audit=audit,
+                        evaluation_samples=evaluated + self._evaluated(branches, len(undone), audit),
+                        selector_state=dict(decision.state),
+                    )
+                undone.append(main)
+                branches[chosen.number - 1] = replace(chosen, state="rolled_back")
+                # the runner-up is the best of those that are tamer
+                competing = [branch for branch in competing if branch.learning_rate < chosen.learning_rate]
+            self.trainer.state.load(self._start)
+        raise Diverged(
+            f"epoch {epoch}: every branch diverged, down to learning rate {min(learning_rates):g} "
+            f"({self.spec.pretrain.max_retries} retries); choose smaller learning rates"
         )
 
     # --- Pre-train -----------------------------------------------------------------------------------
+
+    def _pretrain(
+        self, epoch: int, learning_rates: Sequence[float], retry: int, branches: list[Branch]
+    ) -> list[Branch]:
+        """alpha iterations of every candidate from the start state; their results, also put behind `branches`.
+
+        End states of earlier branches of the same retry stay.
+        """
+        device, state, earlier = self.trainer.workers.device, self.trainer.state, len(branches)
+        placement = self._placement(len(learning_rates))
+        group = placement.group
+        mine = range(group.number, len(learning_rates), placement.groups)
+        first_slot = max((branch.slot + 1 for branch in branches if branch.retry == retry), default=0)
+        while len(self._ends) < first_slot + len(mine):
+            self._ends.append(state.empty())
+        # [branch, (metric, seconds, loss sum, correct, samples)]: each group's first worker fills in its branches
+        table = torch.zeros(len(learning_rates), 5, dtype=torch.float64)
+        for slot, place in enumerate(mine, start=first_slot):
+            began = time.perf_counter()
+            state.load(self._start)
+            training, metric = self.train_branch(epoch, learning_rates[place], placement, self._ends[slot])
+            if group.position == 0:
+                seconds = time.perf_counter() - began
+                values = [metric, seconds, training.loss_sum, training.correct, training.samples]
+                table[place] = torch.tensor(values, dtype=torch.float64)
+        rows = self.world.sum_(table.to(device)).tolist()
+        new = [
+            Branch(
+                result=BranchResult(earlier + place + 1, learning_rates[place], metric),
+                retry=retry,
+                training=Measurement(loss_sum, correct, int(samples)),
+                seconds=seconds,
+                place=place,
+                groups=placement.groups,
+                slot=first_slot + place // placement.groups,
+                state="lost" if math.isfinite(metric) else "diverged",
+            )
+            for place, (metric, seconds, loss_sum, correct, samples) in enumerate(rows)
+        ]
+        branches += new
+        return new
 
     def _placement(self, branches: int) -> Placement:
         workers = self.trainer.workers
@@ -125,116 +175,150 @@ class Stpt:
         shares = workers.size if self.spec.pretrain.batch == "global" else workers.size // groups
         return Placement(groups, workers.split(groups), shares)
 
-    def _pretrain(self, epoch: int, learning_rates: Sequence[float], placement: Placement) -> list[Branch]:
-        """alpha iterations of every branch from the start state; the results of all branches."""
-        device, state = self.trainer.workers.device, self.trainer.state
-        group = placement.group
-        mine = range(group.number, len(learning_rates), placement.groups)
-        while len(self._ends) < len(mine):
-            self._ends.append(state.empty())
-        # [branch, (metric, seconds, loss sum, correct, samples)]: each group's first worker fills in its branches
-        table = torch.zeros(len(learning_rates), 5, dtype=torch.float64)
-        for slot, number in enumerate(mine):
-            began = time.perf_counter()
-            state.load(self._start)
-            training, metric = self.train_branch(epoch, learning_rates[number], placement)
-            state.save(self._ends[slot])
-            if group.position == 0:
-                seconds = time.perf_counter() - began
-                values = [metric, seconds, training.loss_sum, training.correct, training.samples]
-                table[number] = torch.tensor(values, dtype=torch.float64)
-        rows = self.world.sum_(table.to(device)).tolist()
-        return [
-            Branch(
-                BranchResult(number, learning_rates[number], metric),
-                Measurement(loss_sum, correct, int(samples)),
-                seconds,
-            )
-            for number, (metric, seconds, loss_sum, correct, samples) in enumerate(rows)
-        ]
-
-    def train_branch(self, epoch: int, learning_rate: float, placement: Placement) -> tuple[Measurement, float]:
-        """One branch from the state at hand: its training, and its metric (NaN when anything was not finite)."""
-        iterations = range(self.trainer.plan.pretrain_iterations)
-        training = self.trainer.train(epoch, iterations, learning_rate, placement.group, placement.microbatches)
+    def train_branch(
+        self, epoch: int, learning_rate: float, placement: Placement, end: Tensor
+    ) -> tuple[Measurement, float]:
+        """One branch from the state at hand to `end`: its training, and its metric (NaN when not finite)."""
+        rates = self._rates(epoch, learning_rate)[: self._alpha]
+        self.ease_momentum(rates[0])
+        if self._average is not None:
+            self._average.clear()
+        training = self.trainer.train(
+            epoch, range(self._alpha), rates, placement.group, placement.microbatches, self._average
+        )
+        self.trainer.state.save(end)
         if self.spec.metric == "train_accuracy":
-            return training, training.accuracy if math.isfinite(training.loss) else math.nan
+            return training, training.accuracy if training.is_finite else math.nan
+        if self._average is not None:
+            self._average.load()
+            self.trainer.share_buffers(placement.group)
         validation = self.trainer.evaluate(self.trainer.data.validation, placement.group)
-        if not (math.isfinite(training.loss) and math.isfinite(validation.loss)):
-            return training, math.nan
-        return training, validation.accuracy if self.spec.metric == "val_accuracy" else validation.loss
+        return training, self._metric(validation) if training.is_finite else math.nan
 
-    def _adopt(self, chosen: int, placement: Placement) -> None:
-        """The chosen branch's end state becomes everybody's, in one broadcast from the first worker of its group."""
-        slot, source = divmod(chosen, placement.groups)  # the first worker of group k has world rank k
-        buffer = self._ends[slot if placement.group.number == source else 0]
-        if placement.groups > 1:
-            self.world.broadcast_(buffer, source)
+    def _metric(self, validation: Measurement) -> float:
+        if not validation.is_finite:
+            return math.nan
+        return validation.loss if self.spec.metric == "val_loss" else validation.accuracy
+
+    # --- select, adopt, Main-train -----------------------------------------------------------------------
+
+    def _select(self, competing: Sequence[Branch]) -> Decision:
+        return select(
+            self.spec.selector,
+            [branch.result for branch in competing],
+            current_learning_rate=self.position.learning_rate,
+            maximize=self._maximize,
+            state=self.position.selector_state,
+        )
+
+    def _adopt(self, branch: Branch) -> None:
+        """Its end state becomes everybody's, in one broadcast from the first worker of its group."""
+        has_it = branch.groups == 1 or self.trainer.workers.rank == branch.source
+        buffer = self._ends[branch.slot] if has_it else self._received
+        if branch.groups > 1:
+            self.world.broadcast_(buffer, branch.source)
         self.trainer.state.load(buffer)
 
-    # --- Main-train and the record -------------------------------------------------------------------
+    def _main_train(self, epoch: int, learning_rate: float) -> Measurement:
+        rates = self._rates(epoch, learning_rate)
+        return self.main_train(epoch, range(self._alpha, len(rates)), rates[self._alpha :])
 
-    def _main_train(self, epoch: int, iterations: range, learning_rate: float) -> Measurement:
-        return self.trainer.train(epoch, iterations, learning_rate, self.world, self.world.size)
+    def _rates(self, epoch: int, learning_rate: float) -> list[float]:
+        return [learning_rate * factor for factor in self.envelope(epoch)]
 
-    def _branch_records(
-        self, branches: Sequence[Branch], chosen: int | None, retry: int, earlier: int
-    ) -> list[BranchRecord]:
-        plan = self.trainer.plan
+    # --- guards and the audit ----------------------------------------------------------------------------
+
+    def _start_metric(self) -> tuple[float | None, int]:
+        """What branches are to improve on, None when not known, and the samples that had to be evaluated."""
+        if not self.spec.guards.extend or self.spec.metric == "train_accuracy":
+            return None, 0
+        if self.position.val_accuracies:
+            return self.position.val_loss if self.spec.metric == "val_loss" else self.position.val_accuracies[-1], 0
+        start = self.trainer.evaluate(self.trainer.data.validation, self.world)
+        return self._metric(start), start.samples
+
+    def _improves(self, branches: Sequence[Branch], start: float | None) -> bool:
+        """Whether any branch does. True also when nothing is to be told, or all diverged: that calls for a retry."""
+        metrics = [branch.result.metric for branch in branches if not branch.result.diverged]
+        if start is None or not math.isfinite(start) or not metrics:
+            return True
+        return max(metrics) > start if self._maximize else min(metrics) < start
+
+    def _failed(self, epoch: int, chosen: Branch, main: Measurement, validation: Measurement) -> bool:
+        """Whether the Main-train must be undone. Raises Diverged where it must but may not."""
+        if not (validation.is_finite and (main.is_finite or not self._beta)):  # the former: after the last step
+            if not self.spec.guards.rollback:
+                raise Diverged(
+                    f"epoch {epoch}: the loss became non-finite at learning rate {chosen.learning_rate:g} after "
+                    f"Pre-train; choose smaller learning rates or a longer Pre-train"
+                )
+            return True
+        before = self.position.val_accuracies[-1] if self.position.val_accuracies else 0.0
+        return self.spec.guards.rollback and validation.accuracy < before - self.spec.guards.max_accuracy_drop
+
+    def _audit(
+        self, epoch: int, branches: list[Branch], validation: Measurement
+    ) -> tuple[list[Branch], AuditRecord | None]:
+        """Train losers of the last Pre-train to the end of the epoch, from their end states; the model stays."""
+        audit, chosen = self.spec.audit, next(branch for branch in branches if branch.state == "chosen")
+        losers = [branch for branch in branches if branch.state == "lost" and branch.retry == chosen.retry]
+        if audit is None or (epoch - self.spec.warmup_epochs - 1) % audit.every or not losers:
+            return branches, None
+        self.trainer.state.save(self._start)  # nobody needs the epoch's start any more
+        draw = np.random.default_rng(derived_seed(self.spec.seed, epoch))
+        drawn = sorted(draw.choice(len(losers), size=min(audit.branches, len(losers)), replace=False).tolist())
+        ended, samples = [replace(chosen, end_metric=self._metric(validation))], 0
+        for loser in (losers[index] for index in drawn):
+            self._adopt(loser)
+            main = self._main_train(epoch, loser.learning_rate)
+            end = self.trainer.evaluate(self.trainer.data.validation, self.world)
+            ended.append(replace(loser, end_metric=self._metric(end)))
+            samples += main.samples
+        self.trainer.state.load(self._start)
+        by_number = {branch.number: branch for branch in ended}
+        return [by_number.get(branch.number, branch) for branch in branches], _audit_record(
+            [branch.result.metric for branch in ended],
+            [branch.end_metric or 0.0 for branch in ended],
+            maximize=self.spec.metric != "val_loss",
+            samples=samples,
+        )
+
+    # --- the record --------------------------------------------------------------------------------------
+
+    def _evaluated(self, branches: Sequence[Branch], undone: int, audit: AuditRecord | None) -> int:
+        """Validation samples that branches, undone Main-trains and the audit took."""
+        judged = 0 if self.spec.metric == "train_accuracy" else len(branches)
+        return (judged + undone + (audit.branches if audit else 0)) * len(self.trainer.data.validation)
+
+    def _branch_records(self, branches: Sequence[Branch]) -> list[BranchRecord]:
         return [
             BranchRecord(
-                number=earlier + branch.result.number + 1,
-                retry=retry,
-                learning_rate=branch.result.learning_rate,
-                metric=None if branch.result.diverged else branch.result.metric,
-                state="diverged" if branch.result.diverged else "chosen" if branch.result.number == chosen else "lost",
-                iterations=plan.pretrain_iterations,
+                number=branch.number,
+                retry=branch.retry,
+                learning_rate=branch.learning_rate,
+                metric=_finite(branch.result.metric),
+                end_metric=_finite(branch.end_metric),
+                state=branch.state,
+                iterations=self._alpha,
                 samples=branch.training.samples,
                 seconds=branch.seconds,
             )
             for branch in branches
         ]
 
-    def _record(
-        self,
-        epoch: int,
-        *,
-        phase: Literal["warmup", "stpt"],
-        learning_rate: float,
-        training: Measurement,
-        main_iterations: int,
-        main_samples: int,
-        times: tuple[float, float, float],  # begun, pre-trained, main-trained
-        branches: Sequence[BranchRecord] = (),
-    ) -> EpochRecord:
-        data = self.trainer.data
-        validation = self.trainer.evaluate(data.validation, self.world)
-        if not (math.isfinite(training.loss) and math.isfinite(validation.loss)):  # the latter: after the last step
-            where, advice = (
-                ("in the warm-up", "a smaller warmup.learning_rate")
-                if phase == "warmup"
-                else ("after Pre-train", "smaller learning rates or a longer Pre-train")
-            )
-            raise Diverged(
-                f"epoch {epoch}: the loss became non-finite at learning rate {learning_rate:g} {where}; choose {advice}"
-            )
-        test = self.trainer.evaluate(data.test, self.world)
-        judged = 0 if self.spec.metric == "train_accuracy" else len(branches) * len(data.validation)
-        begun, pretrained, trained = times
-        return EpochRecord(
-            epoch=epoch,
-            phase=phase,
-            learning_rate=learning_rate,
-            train_loss=training.loss,
-            val_loss=validation.loss,
-            val_accuracy=validation.accuracy,
-            test_accuracy=test.accuracy,
-            retries=branches[-1].retry if branches else 0,
-            iterations=main_iterations + sum(branch.iterations for branch in branches),
-            samples=main_samples + sum(branch.samples for branch in branches),
-            evaluation_samples=judged + validation.samples + test.samples,
-            seconds=time.perf_counter() - begun,
-            pretrain_seconds=pretrained - begun,
-            main_train_seconds=trained - pretrained,
-            branches=list(branches),
-        )
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _audit_record(at_alpha: Sequence[float], at_end: Sequence[float], *, maximize: bool, samples: int) -> AuditRecord:
+    """Of the chosen branch, which comes first, and the audited ones."""
+    pairs = [(early, late) for early, late in zip(at_alpha, at_end, strict=True) if math.isfinite(late)]
+    gains = [late - at_end[0] if maximize else at_end[0] - late for _, late in pairs]
+    told = len({early for early, _ in pairs}) > 1 and len({late for _, late in pairs}) > 1
+    return AuditRecord(
+        branches=len(at_end) - 1,
+        samples=samples,
+        regret=max(gains),
+        rank_correlation=float(spearmanr(*zip(*pairs, strict=True)).statistic) if told else None,
+    )

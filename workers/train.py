@@ -1,151 +1,190 @@
-"""The plain loop that every method shares: steps and evaluation. Runs without Ray.
+"""Every training of a job, one after another, each epoch checkpointed and reported. Runs without Ray.
 
-The unit of work is a microbatch: one worker's share of the global batch, b = B / n samples. An iteration over the
-global batch is always the same n microbatches, whether n workers take one each or one worker takes all of them in
-turn (gradient accumulation), so that batch normalisation sees b samples, and gradients agree, in every placement.
+    python -m workers.train SPEC [--data DIR] [--checkpoints DIR]           one process
+    torchrun --nproc-per-node 2 -m workers.train SPEC                       two
 
-Batches and random numbers (dropout) are functions of (seed, epoch, iteration, microbatch): branches of one epoch see
-common random numbers, and a training can begin again anywhere.
+SPEC is a job spec as YAML or JSON. Each epoch is a line; the last line is one JSON object. Run again, it goes on from
+the newest checkpoint in DIR.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
+import torch.distributed as dist
 
-from service.plan import EpochPlan, plan_epoch
+from service.lr_sets import trials_of
+from service.plan import check_across_fields
+from service.records import CheckpointRef, EpochRecord, ResumePoint
 from service.spec import JobSpec
-from workers.datasets import Data, Split
-from workers.groups import Group, Workers
-from workers.models import build_model
-from workers.optimizers import build_optimizer, set_learning_rate
-from workers.state import Flat, training_state
-
-EVALUATION_BATCH = 500  # samples a forward pass
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Sums over `samples` samples; `loss_sum` is not finite when the training diverged."""
-
-    loss_sum: float
-    correct: float
-    samples: int
-
-    @property
-    def loss(self) -> float:
-        return self.loss_sum / self.samples if self.samples else float("nan")
-
-    @property
-    def accuracy(self) -> float:
-        return self.correct / self.samples if self.samples else float("nan")
-
-    def __add__(self, other: "Measurement") -> "Measurement":
-        return Measurement(self.loss_sum + other.loss_sum, self.correct + other.correct, self.samples + other.samples)
+from workers import checkpoint
+from workers.checkpoint import Position
+from workers.datasets import Data, load_data
+from workers.groups import Workers
+from workers.scheduled import make_training
+from workers.trainer import Trainer
+from workers.training import Training
 
 
-class Trainer:
-    """One model in training on this worker. All workers of the world call the same methods in the same order."""
+class Recorder(Protocol):
+    """Where records go: workers.report.Reporter."""
 
-    def __init__(self, spec: JobSpec, data: Data, workers: Workers) -> None:
-        self.spec, self.data, self.workers = spec, data, workers
-        self.plan: EpochPlan = plan_epoch(spec, len(data.train))
-        self.model = build_model(
-            spec.model, classes=data.classes, channels=data.channels, image_size=data.image_size, seed=spec.seed
-        ).to(workers.device)
-        self.replica = workers.replicate(self.model)
-        self.optimizer = build_optimizer(spec.optimizer, self.model.parameters(), spec.initial_learning_rate)
-        self.tensors = training_state(self.model, self.optimizer)
-        self.state = Flat(list(self.tensors.values()), workers.device)
-        self._buffers = Flat(list(self.model.buffers()), workers.device)
-
-    def train(
-        self, epoch: int, iterations: range, learning_rate: float, group: Group, microbatches: int
-    ) -> Measurement:
-        """Train `iterations` of `epoch` in `group`, each on the first `microbatches` microbatches of its global batch.
-
-        The measurement is that of the forward passes that trained, summed over the group.
-        """
-        self.model.train()
-        set_learning_rate(self.optimizer, learning_rate)
-        order = self._order(epoch)
-        sums = torch.zeros(3, dtype=torch.float64, device=self.workers.device)
-        for iteration in iterations:
-            self._step(epoch, iteration, order, group, microbatches, sums)
-        if self._buffers.nbytes and group.size > 1:  # running statistics are those of the group's first worker
-            self._buffers.load(group.broadcast_(self._buffers.save(self._buffers.empty()), group.ranks[0]))
-        return _measurement(group.sum_(sums))
-
-    def _step(self, epoch: int, iteration: int, order: Tensor, group: Group, microbatches: int, sums: Tensor) -> None:
-        size = self.spec.batch_per_worker
-        first = iteration * self.spec.global_batch_size
-        # DDP averages over the world during backward; every other case sums over its group afterwards.
-        use_ddp = isinstance(self.replica, DistributedDataParallel) and group.size == microbatches == self.workers.size
-        model = self.replica if use_ddp else self.model
-        self.optimizer.zero_grad()
-        for number in range(group.position, microbatches, group.size):
-            indices = order[first + number * size : first + (number + 1) * size]
-            images, labels = self.data.train.batch(indices, self.workers.device)
-            torch.manual_seed(derived_seed(self.spec.seed, epoch, iteration, number))
-            with frozen_statistics(self.model) if number else nullcontext():
-                outputs = model(images)
-            loss = cross_entropy(outputs, labels)
-            (loss if use_ddp else loss / microbatches).backward()
-            with torch.no_grad():
-                correct = (outputs.argmax(1) == labels).sum()
-                sums += torch.stack([loss.double() * size, correct.double(), correct.new_tensor(size).double()])
-        if not use_ddp:
-            group.sum_gradients(self.model.parameters())
-        self.optimizer.step()
-
-    @torch.no_grad()
-    def evaluate(self, split: Split, group: Group) -> Measurement:
-        """Loss and accuracy on a split, its samples shared out over the group."""
-        self.model.eval()
-        sums = torch.zeros(3, dtype=torch.float64, device=self.workers.device)
-        share = group.size * EVALUATION_BATCH
-        for first in range(group.position, len(split), share):  # no pass for a worker without a sample
-            indices = torch.arange(first, min(first + share, len(split)), group.size)
-            images, labels = split.batch(indices, self.workers.device)
-            outputs = self.model(images)
-            loss = cross_entropy(outputs, labels, reduction="sum").double()
-            correct = (outputs.argmax(1) == labels).sum()
-            sums += torch.stack([loss, correct.double(), correct.new_tensor(len(indices)).double()])
-        return _measurement(group.sum_(sums))
-
-    def _order(self, epoch: int) -> Tensor:
-        """The epoch's permutation of the training samples, int64 [samples]."""
-        generator = torch.Generator().manual_seed(derived_seed(self.spec.seed, epoch))
-        return torch.randperm(len(self.data.train), generator=generator)
+    def epoch(self, record: EpochRecord) -> None: ...
+    def waiting(self) -> Sequence[object]: ...
+    def flush(self) -> None: ...
 
 
-def _measurement(sums: Tensor) -> Measurement:
-    loss_sum, correct, samples = sums.tolist()
-    return Measurement(loss_sum, correct, int(samples))
+def train_job(
+    spec: JobSpec,
+    data: Data,
+    workers: Workers,
+    *,
+    points: Sequence[ResumePoint],
+    attempt: int,
+    folder: Path,
+    recorder: Recorder | None,
+) -> Iterator[EpochRecord]:
+    """All trials of all methods, but for what `points`, newest first, say is done.
 
-
-def derived_seed(seed: int, *key: int) -> int:
-    """A 63-bit seed of its own for every seed and key (a spawn_key: to entropy, [1, 2] and [1, 2, 0] are one)."""
-    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-@contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch normalisation by the batch at hand, as in training, but without updating the running statistics.
-
-    An iteration updates them once, from its first microbatch, as the first worker of a data-parallel group does.
+    Every worker of the world runs this; the one with rank 0, and only it, has a recorder.
     """
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for layer in layers:
-        layer.track_running_stats = False
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.track_running_stats = True
+    for method in spec.methods:
+        for trial in range(1, trials_of(spec, method) + 1):
+            its_points = [point for point in points if (point.method, point.trial) == (method.name, trial)]
+            if its_points and its_points[0].epoch == spec.epochs:
+                continue
+            training = make_training(method, trial, Trainer(spec, data, workers))
+            yield from run(training, its_points, attempt, folder / f"{method.name}-{trial}", recorder)
+
+
+def run(
+    training: Training, points: Sequence[ResumePoint], attempt: int, folder: Path, recorder: Recorder | None
+) -> Iterator[EpochRecord]:
+    """Resume from the newest usable checkpoint in `folder`, then yield each epoch's record as it is handed over."""
+    usable = resume(training, folder, points)
+    for record in training.epochs():
+        if recorder is not None:
+            name = f"epoch-{record.epoch:06d}-a{attempt}"
+            ref = checkpoint.save(folder, name, training.trainer.tensors, training.position)
+            recorder.epoch(record.model_copy(update={"checkpoint": ref}))
+            usable.append(_point(record, ref))
+            if not recorder.waiting():  # else SQL still counts on older ones
+                checkpoint.prune(folder, checkpoint.to_keep(usable))
+        yield record
+    if recorder is not None:
+        recorder.flush()
+
+
+@torch.no_grad()
+def resume(training: Training, folder: Path, points: Sequence[ResumePoint]) -> list[ResumePoint]:
+    """Bring every worker to the newest usable point, or leave it at the start; the points up to there.
+
+    Rank 0 reads the files and broadcasts, so that all workers go on from one and the same state.
+    """
+    trainer, world = training.trainer, training.world
+    position = training.position
+    if trainer.workers.rank == 0 and (found := checkpoint.load_newest(folder, points, trainer.tensors)) is not None:
+        tensors, position = found
+        for name, tensor in trainer.tensors.items():
+            tensor.copy_(tensors[name])
+    text = world.broadcast_text(position.model_dump_json(), 0, trainer.workers.device)
+    training.position = Position.model_validate_json(text)
+    trainer.state.load(world.broadcast_(trainer.state.save(trainer.state.empty()), 0))
+    return [point for point in points if point.epoch <= training.position.epochs]
+
+
+def _point(record: EpochRecord, ref: CheckpointRef) -> ResumePoint:
+    return ResumePoint(
+        method=record.method,
+        trial=record.trial,
+        epoch=record.epoch,
+        val_accuracy=record.val_accuracy,
+        checkpoint=ref,
+    )
+
+
+# --- the command -----------------------------------------------------------------------------------
+
+
+class RecordsFile:
+    """A recorder without a service: one line of JSON an epoch, in a file beside the checkpoints."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def epoch(self, record: EpochRecord) -> None:
+        with self._path.open("a") as file:
+            file.write(record.model_dump_json() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def waiting(self) -> Sequence[object]:
+        return ()
+
+    def flush(self) -> None:
+        pass
+
+    def points(self) -> list[ResumePoint]:
+        """Newest first."""
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        records = [EpochRecord.model_validate_json(line) for line in lines]
+        return [_point(record, record.checkpoint) for record in reversed(records) if record.checkpoint is not None]
+
+
+def main(arguments: Sequence[str]) -> None:
+    import yaml  # only here: in a job, specs are JSON
+
+    parser = argparse.ArgumentParser(prog="python -m workers.train", description="Train a job spec without a service.")
+    parser.add_argument("spec", type=Path)
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the datasets")
+    parser.add_argument(
+        "--checkpoints", type=Path, default=Path("checkpoints"), help="folder to write to and resume from"
+    )
+    options = parser.parse_args(arguments)
+    document = yaml.safe_load(options.spec.read_text())
+    world_size, on_gpu = int(os.environ.get("WORLD_SIZE", 1)), torch.cuda.is_available()
+    spec = JobSpec.model_validate(document | {"workers": world_size})
+    check_across_fields(spec)
+    use_gpu = spec.device == "cuda" or (spec.device == "auto" and on_gpu)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if use_gpu else torch.device("cpu")
+    if use_gpu:
+        torch.cuda.set_device(device)
+    if world_size > 1:
+        dist.init_process_group("nccl" if use_gpu else "gloo")
+    workers = Workers(device)
+    options.checkpoints.mkdir(parents=True, exist_ok=True)
+    records = RecordsFile(options.checkpoints / "records.jsonl")
+    began, last = time.perf_counter(), None
+    for last in train_job(
+        spec,
+        load_data(spec.dataset, options.data, device),
+        workers,
+        points=records.points(),
+        attempt=1,
+        folder=options.checkpoints,
+        recorder=records if workers.rank == 0 else None,
+    ):
+        if workers.rank == 0:
+            print(
+                f"{last.method} {last.trial}, epoch {last.epoch}: learning rate {last.learning_rate:.4g}, "
+                f"val_loss {last.val_loss:.4f}, val_accuracy {last.val_accuracy:.4f}, "
+                f"test_accuracy {last.test_accuracy:.4f}, {last.seconds:.1f} s",
+                flush=True,
+            )
+    if workers.rank == 0:
+        seconds = round(time.perf_counter() - began, 1)
+        print(json.dumps({"test_accuracy": last and last.test_accuracy, "seconds": seconds, "device": str(device)}))
+    if world_size > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    main(sys.argv[1:])

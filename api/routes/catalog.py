@@ -7,12 +7,24 @@ from fastapi import APIRouter
 
 from api import schemas
 from service.catalog import DATASETS, MODELS
+from service.experiments import EXPERIMENTS
 from service.lr_sets import MIX, MIX_EPOCHS, PRESETS
+from service.presets import PRESETS as SPEC_PRESETS
 from service.selector import SELECTORS
-from service.spec import AdamOptimizer, AdaptiveOptimizer, Metric, SgdOptimizer
+from service.spec import (
+    AdamOptimizer,
+    AdaptiveOptimizer,
+    Metric,
+    ReferenceMethod,
+    ReplayMethod,
+    SgdOptimizer,
+    StptMethod,
+    SweepMethod,
+)
 
 router = APIRouter(prefix="/v1/catalog", tags=["catalog"])
 
+METHODS = (StptMethod, SweepMethod, ReferenceMethod, ReplayMethod)
 _MIX = schemas.LrPreset(
     name="mix",
     factors=None,
@@ -32,6 +44,9 @@ _CATALOG = schemas.Catalog(
     ],
     metrics=list(get_args(Metric)),
     selectors=list(SELECTORS),
+    methods=[name for method in METHODS for name in get_args(method.model_fields["name"].annotation)],
+    presets=list(SPEC_PRESETS),
+    experiments=list(EXPERIMENTS),
 )
 
 

@@ -5,13 +5,17 @@ import io
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query
+from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response
 
 from api import schemas
-from api.deps import MAX_INT, EpochNumber, JobId, ServicesOf
+from api.deps import MAX_INT, NO_NUL, EpochNumber, JobId, ServicesOf
 from api.problems import documented
-from service import store
-from service.errors import NotFound
+from service import history, store
+from service.errors import FieldError, InvalidInput, NotFound
+from service.offline import replay
+from service.selector import MAXIMIZE
+from service.spec import Selector, SelectorName
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 
@@ -24,12 +28,11 @@ def epochs(services: ServicesOf, job_id: JobId) -> schemas.EpochList:
         return schemas.EpochList(job_id=job_id, items=items)
 
 
-@router.get("/epochs/{epoch}", summary="One epoch with its branches", responses=documented(404, 422))
+@router.get("/epochs/{epoch}", summary="One epoch of the first run, with its branches", responses=documented(404, 422))
 def epoch(services: ServicesOf, job_id: JobId, epoch: EpochNumber) -> schemas.EpochWithBranches:
     with services.store.read() as session:
         store.get_job(session, job_id)
-        trial = store.get_trial(session, job_id, "stpt", 1)
-        row = store.get_epoch(session, trial.id, epoch) if trial else None
+        row = store.get_epoch(session, store.trials_of(session, job_id)[0][1].id, epoch)
         if row is None:
             raise NotFound(
                 f"epoch {epoch} of job {job_id} is not recorded; GET /v1/jobs/{job_id}/epochs lists those that are"
@@ -76,6 +79,57 @@ def lr_history(
         response = Response(history.model_dump_json(), media_type="application/json")
     response.headers["Vary"] = "Accept"
     return response
+
+
+@router.get("/schedule", summary="The learning rates as a schedule", responses=documented(404, 409, 422))
+def schedule(
+    services: ServicesOf,
+    job_id: JobId,
+    method: Annotated[str | None, Query(max_length=50, pattern=NO_NUL, description="Default: the first run.")] = None,
+    trial: Annotated[int, Query(ge=1, le=MAX_INT)] = 1,
+) -> schemas.JobSchedule:
+    """For `forerun.schedules.Replay`, or for the method `replay` of another job."""
+    with services.store.read() as session:
+        made, iterations = history.schedule(session, job_id, method=method, trial=trial)
+        name = method or history.job_spec(store.get_job(session, job_id)).methods[0].name
+    return schemas.JobSchedule(
+        **made.model_dump(), job_id=job_id, method=name, trial=trial, iterations_per_epoch=iterations
+    )
+
+
+@router.get("/selector-replay", summary="What another selector would have chosen", responses=documented(404, 422))
+def selector_replay(
+    services: ServicesOf,
+    job_id: JobId,
+    selector: SelectorName,
+    tolerance: Annotated[float | None, Query(ge=0, le=1, description="Of the selector tolerance.")] = None,
+) -> schemas.SelectorReplay:
+    """Offline, over the stored branches: each choice starts from the learning rate that the job really had."""
+    options = {"name": selector} | ({} if tolerance is None else {"tolerance": tolerance})
+    try:
+        other: Selector = TypeAdapter[Selector](Selector).validate_python(options)
+    except ValidationError:
+        message = f"selector {selector} has no tolerance; leave it out"
+        raise InvalidInput([FieldError("tolerance", tolerance, message)]) from None
+    with services.store.read() as session:
+        spec = history.job_spec(store.get_job(session, job_id))
+        epochs = history.stored_epochs(session, job_id)
+    replayed = replay(other, epochs, initial_learning_rate=spec.initial_learning_rate, maximize=MAXIMIZE[spec.metric])
+    same = [step.recorded == step.replayed for step in replayed]
+    return schemas.SelectorReplay(
+        job_id=job_id,
+        selector=other.model_dump(),
+        agreement=sum(same) / len(same) if same else None,
+        items=[
+            schemas.ReplayedEpoch(
+                epoch=step.epoch,
+                recorded_learning_rate=step.recorded,
+                learning_rate=step.replayed,
+                regret=step.regret,
+            )
+            for step in replayed
+        ],
+    )
 
 
 def _csv(history: schemas.LrHistory) -> str:

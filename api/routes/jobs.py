@@ -9,19 +9,19 @@ from starlette.responses import PlainTextResponse
 from api import schemas
 from api.deps import MAX_INT, NO_NUL, JobId, Services, ServicesOf, read_json
 from api.problems import documented
-from service import jobs, store
+from service import history, jobs, store
 from service.spec import JobSpec
 from service.states import JobState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
-async def _spec_body(request: Request) -> bytes:
+async def spec_body(request: Request) -> bytes:
     return await read_json(request, jobs.MAX_SPEC_BYTES)
 
 
 # The body is read raw: parse_spec is the one door for specs. So its schema is named here by hand.
-_SPEC_BODY: dict[str, Any] = {
+SPEC_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -51,23 +51,25 @@ _IdempotencyKey = Annotated[
     "",
     status_code=202,
     summary="Submit a job",
-    openapi_extra=_SPEC_BODY,
+    openapi_extra=SPEC_BODY,
     responses={202: {"headers": {"Location": _LOCATION}}, **documented(409, 415, 422)},
 )
 def submit(
     services: ServicesOf,
-    raw: Annotated[bytes, Depends(_spec_body)],
+    raw: Annotated[bytes, Depends(spec_body)],
     response: Response,
     idempotency_key: _IdempotencyKey = None,
 ) -> schemas.Job:
     """Checked in full before it is accepted; then it is stored, and trained as soon as the cluster has room."""
     spec = jobs.parse_spec(raw)
+    with services.store.read() as session:
+        spec = history.with_schedules(session, spec)
     if not _was_accepted(services, idempotency_key):
-        _require_means(services, spec)
+        require_means(services, spec)
     job_id, _ = jobs.submit(services.store, spec, idempotency_key)
     services.fleet.wake()
     response.headers["Location"] = f"/v1/jobs/{job_id}"
-    return _job(services, job_id)
+    return job_answer(services, job_id)
 
 
 def _was_accepted(services: Services, key: str | None) -> bool:
@@ -78,7 +80,7 @@ def _was_accepted(services: Services, key: str | None) -> bool:
         return store.get_idempotency_key(session, key) is not None
 
 
-def _require_means(services: Services, spec: JobSpec) -> None:
+def require_means(services: Services, spec: JobSpec) -> None:
     """The dataset and the workers, as far as either is known here."""
     if services.data_is_local:
         jobs.check_dataset(spec, services.data_dir)
@@ -102,6 +104,7 @@ class JobFilter(BaseModel):
     model: _Text | None = None
     dataset: _Text | None = None
     name: _Text | None = Field(None, description="The whole name, exactly.")
+    experiment: _Text | None = Field(None, description="The whole name of the experiment, exactly.")
     limit: int = Field(50, ge=1, le=200)
     cursor: _Text | None = Field(None, description="`next_cursor` of the page before.")
 
@@ -118,7 +121,7 @@ def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> sch
 
 @router.get("/{job_id}", summary="Read a job", responses=documented(404, 422))
 def read(services: ServicesOf, job_id: JobId) -> schemas.Job:
-    return _job(services, job_id)
+    return job_answer(services, job_id)
 
 
 @router.get(
@@ -144,10 +147,10 @@ def cancel(services: ServicesOf, job_id: JobId) -> schemas.Job:
     """The job becomes `cancelling`, and `cancelled` once Ray has confirmed its end. Asking again changes nothing."""
     jobs.cancel(services.store, job_id)
     services.fleet.wake()
-    return _job(services, job_id)
+    return job_answer(services, job_id)
 
 
-def _job(services: Services, job_id: str) -> schemas.Job:
+def job_answer(services: Services, job_id: str) -> schemas.Job:
     with services.store.read() as session:
         job = store.get_job(session, job_id)
         last = store.latest_epochs(session, [job_id]).get(job_id)

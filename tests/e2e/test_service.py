@@ -20,7 +20,7 @@ from tests.e2e.service import Service, descendants, running_service, wait_until
 from workers.datasets import load_data
 from workers.groups import Workers
 from workers.stpt import Stpt
-from workers.train import Trainer
+from workers.trainer import Trainer
 
 pytest_plugins = ["tests.databases"]
 

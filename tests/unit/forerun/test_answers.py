@@ -6,7 +6,7 @@ import pytest
 
 from api import schemas
 from forerun import answers
-from service.records import EpochRecord
+from service.records import AuditRecord, EpochRecord
 from service.states import TERMINAL
 
 
@@ -21,6 +21,15 @@ from service.states import TERMINAL
         (answers.Branch, schemas.Branch),
         (answers.BranchOfEpoch, schemas.BranchOfEpoch),
         (answers.LrStep, schemas.LrStep),
+        (answers.Audit, AuditRecord),
+        (answers.Schedule, schemas.JobSchedule),
+        (answers.SelectorReplay, schemas.SelectorReplay),
+        (answers.ReplayedEpoch, schemas.ReplayedEpoch),
+        (answers.Plan, schemas.Plan),
+        (answers.RunCost, schemas.RunCost),
+        (answers.SearchArea, schemas.SearchArea),
+        (answers.ExperimentFacts, schemas.ExperimentFacts),
+        (answers.ExperimentJobs, schemas.ExperimentJobs),
     ],
 )
 def test_keys_are_those_of_the_api(promised: Any, given: Any) -> None:

@@ -49,7 +49,7 @@ recovering
 running (attempt 2)
   3/3  stpt              0.1   0.7500    0.7000    1234.6
       1 diverged  0.5 diverged
-    every branch diverged; retry 1 with smaller learning rates:
+    that came to nothing; retry 1 with smaller learning rates:
     *0.1 0.8100  0.05 0.8000
 succeeded (attempt 2)
 """

@@ -21,6 +21,8 @@ def epoch(number: int = 1, **changes: Any) -> EpochRecord:
     values: dict[str, Any] = {
         "phase": "stpt",
         "learning_rate": 0.05,
+        "first_learning_rate": 0.05,
+        "last_learning_rate": 0.045,
         "train_loss": 1.25,
         "val_loss": 1.5,
         "val_accuracy": 0.5,

@@ -6,10 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.lr_sets import PRESETS
-from service.selector import MAXIMIZE, SELECTORS, BranchResult, greedy
-from service.spec import JobSpec
+from service.selector import MAXIMIZE, SELECTORS, BranchResult, Decision, select
+from service.spec import GreedySelector, JobSpec, ToleranceSelector
 
 NAN, INF = math.nan, math.inf
+
+
+def greedy(results, current, maximize):
+    return select(GreedySelector(), results, current_learning_rate=current, maximize=maximize, state={}).chosen
+
+
+def tolerance(share, results, maximize):
+    selector = ToleranceSelector(tolerance=share)
+    return select(selector, results, current_learning_rate=0.1, maximize=maximize, state={}).chosen
+
+
 best_accuracy = partial(greedy, maximize=True)
 least_loss = partial(greedy, maximize=False)
 
@@ -47,8 +58,8 @@ def test_which_metrics_are_to_be_high():
 def test_every_selector_and_metric_that_a_spec_may_name_exists():
     properties = JobSpec.model_json_schema()["properties"]
     assert set(MAXIMIZE) == set(properties["metric"]["enum"])
-    assert set(SELECTORS) == {properties["selector"]["const"]}
-    assert SELECTORS["greedy"] is greedy
+    names = properties["selector"]["anyOf"][0]["enum"]
+    assert set(SELECTORS) == set(names)
 
 
 @pytest.mark.parametrize("select", [best_accuracy, least_loss])
@@ -124,3 +135,50 @@ def test_nobody_alive_is_better_than_the_winner(results, current, maximize):
         assert winner is None
     else:
         assert alive[winner] == (max if maximize else min)(alive.values())
+
+
+# --- the largest within a tolerance ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "winner"),
+    [(0.0, 3), (0.01, 3), (0.02, 2), (0.04, 2), (0.05, 1), (1.0, 1)],
+)
+def test_the_largest_learning_rate_whose_loss_is_near_the_best_wins(share, winner):
+    # losses 0.525, 0.51, 0.5, 0.6: 5 %, 2 %, 0 and 20 % above the best
+    assert tolerance(share, branches((0.2, 0.525), (0.14, 0.51), (0.1, 0.5), (0.07, 0.6)), False) == winner
+
+
+@pytest.mark.parametrize(("share", "winner"), [(0.0, 2), (0.09, 2), (0.11, 1)])
+def test_an_accuracy_is_judged_by_its_error(share, winner):
+    # errors 0.22 and 0.2: 10 % above the best
+    assert tolerance(share, branches((0.2, 0.78), (0.1, 0.8), (0.05, 0.7)), True) == winner
+
+
+def test_a_diverged_branch_is_not_near_the_best():
+    assert tolerance(1.0, branches((0.4, NAN), (0.2, 0.6), (0.1, 0.5), (0.3, INF)), False) == 2
+    assert tolerance(1.0, branches((0.4, NAN)), False) is None
+
+
+@given(results=RESULTS, maximize=st.booleans(), share=st.floats(0, 1))
+def test_a_wider_tolerance_never_chooses_a_smaller_learning_rate(results, maximize, share):
+    if maximize:
+        results = [BranchResult(b.number, b.learning_rate, min(b.metric, 1.0)) for b in results]
+    else:
+        results = [BranchResult(b.number, b.learning_rate, abs(b.metric)) for b in results]
+    rates = {b.number: b.learning_rate for b in results}
+    narrow, wide = tolerance(0.0, results, maximize), tolerance(share, results, maximize)
+    assert (narrow is None) == (wide is None)
+    if narrow is not None:
+        assert rates[wide] >= rates[narrow]
+        best = greedy(results, 0.1, maximize)
+        metric = {b.number: b.metric for b in results}
+        assert metric[narrow] == metric[best]
+
+
+def test_a_selector_without_memory_hands_its_state_on():
+    state = {"anything": [1, 2]}
+    for selector in (GreedySelector(), ToleranceSelector()):
+        for results, chosen in ((branches((0.1, 0.5)), 1), (branches((0.1, NAN)), None)):
+            decision = select(selector, results, current_learning_rate=0.1, maximize=False, state=state)
+            assert decision == Decision(chosen, state)

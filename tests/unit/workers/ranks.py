@@ -36,7 +36,7 @@ from workers import models
 from workers.datasets import Data, load_data
 from workers.groups import Workers
 from workers.stpt import Stpt
-from workers.train import Trainer
+from workers.trainer import Trainer
 
 torch.set_num_threads(1)  # in the tests' own process too: worlds share the machine's cores
 

@@ -17,7 +17,14 @@ TENSORS = {
     "model.batches": torch.tensor(7),
     "optimizer.weight.momentum_buffer": torch.full((2, 3), -0.5),
 }
-POSITION = Position(epochs=3, learning_rate=0.1 + 0.2)
+POSITION = Position(
+    epochs=3,
+    learning_rate=0.1 + 0.2,
+    last_learning_rate=0.1,
+    val_loss=0.5,
+    val_accuracies=[0.25, 0.5, 0.75],
+    selector_state={"since": 2},
+)
 
 
 def point(epoch: int, val_accuracy: float, ref: CheckpointRef) -> ResumePoint:
@@ -83,6 +90,10 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     assert json.loads((tmp_path / ref.name / checkpoint.TRAINING).read_text()) == {
         "epochs": 3,
         "learning_rate": 0.30000000000000004,
+        "last_learning_rate": 0.1,
+        "val_loss": 0.5,
+        "val_accuracies": [0.25, 0.5, 0.75],
+        "selector_state": {"since": 2},
     }
 
 

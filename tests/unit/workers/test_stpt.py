@@ -20,7 +20,7 @@ from tests.builders import spec_document
 from tests.unit.workers.ranks import CPU, NETS, digits, make_stpt
 from workers.datasets import Split
 from workers.stpt import Stpt
-from workers.train import Trainer, derived_seed
+from workers.trainer import Trainer, derived_seed
 
 pytest_plugins = ["tests.unit.workers.ranks"]
 
@@ -67,9 +67,9 @@ def told(net, changes):
     stpt = make_stpt(net, **changes)
     starts, train_branch = [set() for _ in range(stpt.spec.epochs)], Stpt.train_branch
 
-    def recorded(self, epoch, learning_rate, placement):
+    def recorded(self, epoch, *arguments):
         starts[epoch - 1].add(self.trainer.state.digest())
-        return train_branch(self, epoch, learning_rate, placement)
+        return train_branch(self, epoch, *arguments)
 
     records, ends = [], []
     with patch.object(Stpt, "train_branch", recorded):
@@ -285,10 +285,9 @@ def test_a_record_tells_what_was_measured():
     stpt = make_stpt("lenet5", epochs=1, lr_set=relative(3))
     seen, original = [], Trainer.train
 
-    def recorded(self, epoch, iterations, learning_rate, group, microbatches):
-        seen.append(
-            (epoch, iterations, learning_rate, original(self, epoch, iterations, learning_rate, group, microbatches))
-        )
+    def recorded(self, epoch, iterations, learning_rates, *arguments):
+        [learning_rate] = set(learning_rates)
+        seen.append((epoch, iterations, learning_rate, original(self, epoch, iterations, learning_rates, *arguments)))
         return seen[-1][3]
 
     with patch.object(Trainer, "train", recorded):
@@ -310,7 +309,7 @@ def test_the_winner_goes_on_with_its_own_state():
         make_stpt("batch-norm", epochs=1, lr_set=relative(3), main_train={"iterations": 0}) for _ in range(2)
     )
     [record] = stpt.epochs()
-    alone.trainer.train(1, range(2), record.learning_rate, alone.world, 1)
+    alone.trainer.train(1, range(2), [record.learning_rate] * 2, alone.world, 1)
     assert stpt.trainer.state.digest() == alone.trainer.state.digest()
 
 
@@ -336,7 +335,7 @@ def test_branches_are_judged_by_the_metric_asked_for():
     start, world = trainer.state.save(trainer.state.empty()), trainer.workers.world
     for number, learning_rate in enumerate(learning_rates):
         trainer.state.load(start)
-        training = trainer.train(1, range(2), learning_rate, world, 1)
+        training = trainer.train(1, range(2), [learning_rate] * 2, world, 1)
         validation = trainer.evaluate(trainer.data.validation, world)
         assert by["train_accuracy"][number] == training.accuracy
         assert by["val_accuracy"][number] == validation.accuracy
@@ -367,9 +366,9 @@ def explodes_above(limit):
     """Trainer.train, but at a learning rate above the limit every weight becomes NaN, and so does the loss."""
     original = Trainer.train
 
-    def exploding(self, epoch, iterations, learning_rate, group, microbatches):
-        measured = original(self, epoch, iterations, learning_rate, group, microbatches)
-        if learning_rate <= limit:
+    def exploding(self, epoch, iterations, learning_rates, *arguments):
+        measured = original(self, epoch, iterations, learning_rates, *arguments)
+        if max(learning_rates) <= limit:
             return measured
         with torch.no_grad():
             for tensor in self.state.tensors:
@@ -443,8 +442,8 @@ def test_a_main_train_that_diverges_ends_the_training(what):
     """The last step of an epoch shows in the validation loss alone; no next epoch may ever look at it."""
     original = Trainer.train
 
-    def exploding(self, epoch, iterations, learning_rate, group, microbatches):
-        measured = original(self, epoch, iterations, learning_rate, group, microbatches)
+    def exploding(self, epoch, iterations, *arguments):
+        measured = original(self, epoch, iterations, *arguments)
         if epoch < 2 or iterations.start == 0:
             return measured
         if what == "the loss":
@@ -484,18 +483,18 @@ def samples_of_branches(m, batch):
     learning_rates = [0.1 / k for k in range(1, m + 1)]
     changes = {**SHORT, "pretrain": {"iterations": 2, "batch": batch}, "lr_set": {"learning_rates": learning_rates}}
     stpt, seen = make_stpt("lenet5", **changes), {}
-    split_batch, train_branch = Split.batch, Stpt.train_branch
+    split_read, train_branch = Split.read, Stpt.train_branch
 
-    def recorded_branch(self, epoch, learning_rate, placement):
+    def recorded_branch(self, epoch, learning_rate, *arguments):
         processed = seen[learning_rate] = []
 
-        def recorded_batch(split, indices, device):
+        def recorded_read(split, indices):
             if split is self.trainer.data.train:
                 processed.append(indices.tolist())
-            return split_batch(split, indices, device)
+            return split_read(split, indices)
 
-        with patch.object(Split, "batch", recorded_batch):
-            return train_branch(self, epoch, learning_rate, placement)
+        with patch.object(Split, "read", recorded_read):
+            return train_branch(self, epoch, learning_rate, *arguments)
 
     with patch.object(Stpt, "train_branch", recorded_branch):
         next(stpt.epochs())

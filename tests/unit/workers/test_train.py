@@ -1,334 +1,136 @@
-"""The loop that every method shares: one iteration is the same work in every placement."""
+"""A training that is killed anywhere and resumed ends as the one that was not: same history, same bits."""
 
-import copy
-import math
-from contextlib import contextmanager
-from dataclasses import replace
+import contextlib
+import random
+from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import nn
-from torch.nn.functional import cross_entropy
-from torch.nn.parallel import DistributedDataParallel
 
-from tests.unit.workers.ranks import CPU, digits, make_trainer
-from workers import train
-from workers.groups import Workers
-from workers.train import Measurement, derived_seed, frozen_statistics
+from service.records import EpochRecord, ResumePoint
+from tests.unit.workers.ranks import Ranks, make_stpt
+from workers import checkpoint
+from workers.train import run
+from workers.trainer import Trainer
 
 pytest_plugins = ["tests.unit.workers.ranks"]
 
-TOLERANCE = 1e-5  # of a weight, from sums in another order; learning rates are tame
-
-
-def weights(trainer):
-    return torch.cat([parameter.detach().reshape(-1) for parameter in trainer.model.parameters()]).tolist()
-
-
-def near(expected):
-    return pytest.approx(expected, rel=0, abs=TOLERANCE)
-
-
-# --- measurements and seeds ------------------------------------------------------------------------
-
-
-def test_a_measurement_is_sums_over_samples():
-    one, other = Measurement(3.0, 2.0, 4), Measurement(1.0, 4.0, 4)
-    assert (one.loss, one.accuracy) == (0.75, 0.5)
-    assert one + other == Measurement(4.0, 6.0, 8)
-    assert one + Measurement(0.0, 0.0, 0) == one
-    assert not math.isfinite((one + Measurement(math.nan, 0.0, 4)).loss)
-
-
-def test_nothing_measured_is_nan():
-    nothing = Measurement(0.0, 0.0, 0)
-    assert math.isnan(nothing.loss)
-    assert math.isnan(nothing.accuracy)
-
-
-SEEDS = st.integers(0, 2**63 - 1) | st.builds(
-    lambda low, high: low + (high << 32), st.integers(0, 3), st.integers(0, 3)
-)
-PARTS = st.integers(0, 3) | st.integers(0, 2**31 - 1)
-KEYS = st.tuples(SEEDS, PARTS) | st.tuples(SEEDS, PARTS, PARTS, PARTS)  # an epoch; an epoch's microbatch
-
-
-@given(st.sets(KEYS, min_size=2, max_size=20))
-def test_each_key_has_a_seed_of_its_own(keys):
-    seeds = {derived_seed(*key) for key in keys}
-    assert len(seeds) == len(keys)
-    assert all(0 <= seed < 2**63 for seed in seeds)
-    assert seeds == {derived_seed(*key) for key in keys}
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ((7, 3), (7, 3, 0, 0)),  # the epoch's order, and the dropout of its first microbatch
-        ((5, 1, 3, 0), (5 + 2**32, 3)),  # a seed of more than 32 bits
-        ((0, 1), (1, 0)),
-    ],
-)
-def test_keys_that_are_easily_taken_for_one_another(one, other):
-    assert derived_seed(*one) != derived_seed(*other)
-
-
-def test_an_epochs_order_holds_each_sample_once():
-    trainer = make_trainer("lenet5", seed=3)
-    orders = [trainer._order(epoch).tolist() for epoch in (1, 2)]
-    assert [sorted(order) for order in orders] == [list(range(1293))] * 2
-    assert orders[0] != orders[1]
-    assert make_trainer("lenet5", seed=3)._order(1).tolist() == orders[0]
-    assert make_trainer("lenet5", seed=4)._order(1).tolist() != orders[0]
-
-
-# --- steps -----------------------------------------------------------------------------------------
-
-
-def reference_steps(trainer, epoch, iterations, learning_rate):
-    """Plain torch on whole global batches: the loss of each, and the weights."""
-    model, spec = copy.deepcopy(trainer.model), trainer.spec
-    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=0.9)
-    order, size = trainer._order(epoch), spec.global_batch_size
-    losses = []
-    for iteration in iterations:
-        images, labels = trainer.data.train.batch(order[iteration * size : (iteration + 1) * size], CPU)
-        loss = cross_entropy(model(images), labels)
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return losses, torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()]).tolist()
-
-
-def test_one_worker_trains_as_plain_torch():
-    trainer = make_trainer("lenet5", global_batch_size=48)
-    losses, expected = reference_steps(trainer, 2, range(1, 4), 0.05)
-    measured = trainer.train(2, range(1, 4), 0.05, trainer.workers.world, 1)
-    assert weights(trainer) == near(expected)
-    assert measured.samples == 3 * 48
-    assert measured.loss == pytest.approx(sum(losses) / 3, abs=1e-6)
-
-
-def trained_in_a_group(groups, forwards_of_ddp):
-    """Three iterations in this rank's group of the split, on all microbatches: as plain torch."""
-    calls, forward = [], DistributedDataParallel.forward
-
-    def counted(replica, *inputs):
-        calls.append(1)
-        return forward(replica, *inputs)
-
-    trainer = make_trainer("lenet5", global_batch_size=48)
-    losses, expected = reference_steps(trainer, 1, range(3), 0.05)
-    with patch.object(DistributedDataParallel, "forward", counted):
-        group = trainer.workers.split(groups)
-        measured = trainer.train(1, range(3), 0.05, group, trainer.workers.size)
-    assert len(calls) == forwards_of_ddp
-    assert measured.samples == 3 * 48
-    assert measured.loss == pytest.approx(sum(losses) / 3, abs=1e-6)
-    assert weights(trainer) == near(expected)
-    return group.number, trainer.state.digest()
-
-
-@pytest.mark.parametrize(("size", "groups"), [(2, 1), (2, 2), (3, 1), (3, 2), (3, 3), (4, 1), (4, 2), (4, 3)])
-def test_a_group_of_any_size_trains_as_plain_torch_and_only_the_world_with_ddp(ranks, size, groups):
-    digests = ranks(size, trained_in_a_group, groups, 3 if groups == 1 else 0)
-    assert len(set(digests)) == groups  # the same bits in all workers of a group
-
-
-def trained_on_fewer_microbatches(microbatches):
-    """Three iterations of the world on the first microbatches alone: as plain torch on smaller batches."""
-    trainer = make_trainer("lenet5", global_batch_size=48)
-    order, share = trainer._order(1), 48 // trainer.workers.size * microbatches
-    firsts = torch.cat([order[i * 48 : i * 48 + share] for i in range(3)])
-    reference = copy.copy(trainer)
-    reference.spec = trainer.spec.model_copy(update={"global_batch_size": share})
-    reference._order = lambda epoch: firsts
-    losses, expected = reference_steps(reference, 1, range(3), 0.05)
-    measured = trainer.train(1, range(3), 0.05, trainer.workers.world, microbatches)
-    assert weights(trainer) == near(expected)
-    assert measured.samples == 3 * share
-    assert measured.loss == pytest.approx(sum(losses) / 3, abs=1e-6)
-    return trainer.state.digest()
-
-
-def test_a_worker_without_a_share_keeps_in_step(ranks):
-    assert len(set(ranks(3, trained_on_fewer_microbatches, 1))) == 1
-    assert len(set(ranks(3, trained_on_fewer_microbatches, 2))) == 1
-
-
-@pytest.mark.parametrize("net", ["dropout", "batch-norm"])
-def test_a_training_can_begin_again_anywhere(net):
-    whole, parts = make_trainer(net), make_trainer(net)
-    assert whole.state.digest() == parts.state.digest()
-    whole.train(1, range(4), 0.1, whole.workers.world, 1)
-    torch.manual_seed(99)  # what others draw does not matter
-    parts.train(1, range(2), 0.1, parts.workers.world, 1)
-    halfway = parts.state.save(parts.state.empty())
-    torch.rand(3)
-    later = make_trainer(net)
-    later.state.load(halfway)
-    later.train(1, range(2, 4), 0.1, later.workers.world, 1)
-    assert later.state.digest() == whole.state.digest()
-
-
-def dropout_in_two_placements(groups):
-    """Weights after three iterations by the world, and by this rank's group of the split."""
-    trained = []
-    for count in (1, groups):
-        trainer = make_trainer("dropout", global_batch_size=48)
-        trainer.train(1, range(3), 0.05, trainer.workers.split(count), trainer.workers.size)
-        trained.append(weights(trainer))
-    return trained
-
-
-@pytest.mark.parametrize(("size", "groups"), [(2, 2), (3, 2)])
-def test_dropout_drops_the_same_in_every_placement(ranks, size, groups):
-    for by_world, by_group in ranks(size, dropout_in_two_placements, groups):
-        assert by_group == near(by_world)
-
-
-def test_dropout_depends_on_seed_epoch_iteration_and_microbatch():
-    masks = []
-
-    class Recorded(nn.Module):
-        def forward(self, images):
-            masks.append(tuple(nn.functional.dropout(torch.ones(64), 0.5).tolist()))
-            return images.flatten(1)[:, :10]
-
-    for seed in (0, 1):
-        trainer = make_trainer("lenet5", seed=seed)
-        trainer.model = nn.Sequential(Recorded(), nn.Linear(10, 10))
-        for epoch in (1, 2):
-            trainer.train(epoch, range(3), 0.1, trainer.workers.world, 2)
-    assert len(masks) == len(set(masks)) == 24
-
-
-# --- batch normalisation ---------------------------------------------------------------------------
-
-
-def statistics(model):
-    return [buffer.tolist() for buffer in model.buffers()]
-
-
-def statistics_in_two_placements(groups):
-    """Running statistics after three iterations: of plain DDP on this rank, and of this rank's group of the split."""
-    trainer = make_trainer("batch-norm", global_batch_size=48)
-    workers, spec = trainer.workers, trainer.spec
-    replica = DistributedDataParallel(copy.deepcopy(trainer.model), broadcast_buffers=False)
-    optimizer = torch.optim.SGD(replica.parameters(), lr=0.05, momentum=0.9)
-    order = trainer._order(1)
-    for iteration in range(3):
-        first = iteration * 48 + workers.rank * spec.batch_per_worker
-        images, labels = trainer.data.train.batch(order[first : first + spec.batch_per_worker], CPU)
-        optimizer.zero_grad()
-        cross_entropy(replica(images), labels).backward()
-        optimizer.step()
-    trainer.train(1, range(3), 0.05, workers.split(groups), workers.size)
-    assert all(m.track_running_stats for m in trainer.model.modules() if isinstance(m, nn.BatchNorm2d))
-    return statistics(replica.module), statistics(trainer.model)
-
-
-@pytest.mark.parametrize(("size", "groups"), [(2, 1), (2, 2), (3, 2), (4, 2)])
-def test_running_statistics_are_those_of_plain_ddps_rank_0(ranks, size, groups):
-    told = ranks(size, statistics_in_two_placements, groups)
-    expected, other = told[0][0], told[1][0]
-    assert expected[0] != near(other[0])  # each rank of DDP sees its own batch: there is something to tell apart
-    for _, ours in told:
-        for mine, theirs in zip(ours, expected, strict=True):
-            assert mine == near(theirs)
-        assert ours[2] == 3  # num_batches_tracked: once an iteration
-
-
-def test_frozen_statistics_change_nothing_but_the_statistics():
-    torch.manual_seed(0)
-    never = nn.BatchNorm2d(2, track_running_stats=False)
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.BatchNorm2d(2, momentum=None), never)
-    plain, images = copy.deepcopy(model), torch.randn(4, 1, 6, 6)
-    before = statistics(model)
-    with frozen_statistics(model):
-        outputs = model(images)
-    assert torch.equal(outputs, plain(images))
-    assert statistics(model) == before != statistics(plain)
-    assert [m.track_running_stats for m in model if isinstance(m, nn.BatchNorm2d)] == [True, True, False]
-    model(images)
-    assert statistics(model) == statistics(plain)
-
-
-def test_statistics_thaw_after_an_error():
-    layer = nn.BatchNorm1d(2)
-    with pytest.raises(ValueError, match="2D or 3D"), frozen_statistics(layer):
-        layer(torch.zeros(2))
-    assert layer.track_running_stats
-
-
-# --- evaluation ------------------------------------------------------------------------------------
-
-
-@contextmanager
-def small_passes(samples):
-    with patch.object(train, "EVALUATION_BATCH", samples):
-        yield
-
-
-def plainly_evaluated(model, split):
-    model = copy.deepcopy(model).eval()
-    images, labels = split.batch(torch.arange(len(split)), CPU)
-    outputs = model(images)
-    correct = (outputs.argmax(1) == labels).sum().item()
-    return cross_entropy(outputs, labels, reduction="sum").item(), correct, len(split)
-
-
-def evaluated(samples_a_pass, split_samples):
-    """Every rank's measurement of the first so many validation images; whole passes of 7 samples each see no more."""
-    trainer = make_trainer("batch-norm")
-    trainer.train(1, range(2), 0.1, trainer.workers.world, trainer.workers.size)
-    validation = trainer.data.validation
-    split = replace(validation, rows=validation.rows[:split_samples])
-    digest, sizes = trainer.state.digest(), []
-    trainer.model.register_forward_hook(lambda model, inputs, outputs: sizes.append((len(outputs), model.training)))
-    with small_passes(samples_a_pass):
-        measured = trainer.evaluate(split, trainer.workers.world)
-    assert trainer.state.digest() == digest
-    assert all(not training for _, training in sizes)
-    passes = [size for size, _ in sizes]
-    loss, correct, samples = plainly_evaluated(trainer.model, split)
-    assert measured.loss_sum == pytest.approx(loss, rel=1e-5)
-    assert (measured.correct, measured.samples) == (correct, samples)
-    return passes
-
-
-@pytest.mark.parametrize(
-    ("size", "samples_a_pass", "split_samples", "passes"),
-    [
-        (1, 500, 144, [[144]]),
-        (1, 144, 144, [[144]]),
-        (1, 50, 144, [[50, 50, 44]]),
-        (3, 500, 10, [[4], [3], [3]]),
-        (3, 2, 10, [[2, 2], [2, 1], [2, 1]]),
-        (4, 500, 4, [[1], [1], [1], [1]]),
-        (4, 500, 2, [[1], [1], [], []]),  # more workers than samples
-        (4, 500, 1, [[1], [], [], []]),
-    ],
-)
-def test_a_group_shares_out_the_samples_of_an_evaluation(ranks, size, samples_a_pass, split_samples, passes):
-    assert ranks(size, evaluated, samples_a_pass, split_samples) == passes
-
-
-def test_a_worker_may_evaluate_alone():
-    trainer = make_trainer("lenet5")
-    measured = trainer.evaluate(digits().test, Workers(CPU).world)
-    loss, correct, samples = plainly_evaluated(trainer.model, digits().test)
-    assert measured.loss == pytest.approx(loss / 360, rel=1e-5)
-    assert (measured.correct, measured.samples) == (correct, samples) == (correct, 360)
-
-
-def test_weights_that_are_not_finite_make_the_loss_so():
-    trainer = make_trainer("lenet5")
-    with torch.no_grad():
-        next(trainer.model.parameters()).fill_(math.inf)
-    assert not math.isfinite(trainer.evaluate(digits().validation, trainer.workers.world).loss)
-    assert not math.isfinite(trainer.train(1, range(1), 0.1, trainer.workers.world, 1).loss)
+SPEC: dict[str, Any] = {
+    "epochs": 4,
+    "warmup": {"epochs": 1, "learning_rate": 0.02},
+    "lr_set": {"factors": [2.0, 1.0, 0.5]},
+    "pretrain": {"iterations": 2, "placement": "sequential"},  # all ranks take the same steps
+    "main_train": {"iterations": 4},
+}
+STEPS = 4 * 6 + 3 * 2 * 2  # Main-train and warm-up of 4 epochs, two more branches of 2 iterations in 3 of them
+
+
+class Killed(BaseException):
+    pass
+
+
+class Sql:
+    """Stands for the reporter and what the API writes: the newest record of every epoch."""
+
+    def __init__(self) -> None:
+        self.records: dict[int, EpochRecord] = {}
+        self.dies_at: tuple[int, str] | None = None
+
+    def epoch(self, record: EpochRecord) -> None:
+        if self.dies_at == (record.epoch, "before the report"):
+            raise Killed
+        assert record.epoch <= len(self.records) + 1
+        self.records[record.epoch] = record
+        if self.dies_at == (record.epoch, "after the report"):
+            raise Killed
+
+    def waiting(self) -> list[Path]:
+        return []
+
+    def flush(self) -> None:
+        pass
+
+    def points(self) -> list[ResumePoint]:
+        points = [
+            ResumePoint(epoch=r.epoch, val_accuracy=r.val_accuracy, checkpoint=r.checkpoint)
+            for r in self.records.values()
+            if r.checkpoint is not None
+        ]
+        return points[::-1]
+
+
+def train(net: str, folder: Path, sql: Sql, attempt: int, dies_at_step: int | None = None) -> str:
+    """One attempt; the digest of its last state. Raises Killed at that step, counted from 0."""
+    step, steps = Trainer._step, 0
+
+    def counted(self: Trainer, *arguments: Any) -> None:
+        nonlocal steps
+        if steps == dies_at_step:
+            raise Killed
+        steps += 1
+        step(self, *arguments)
+
+    stpt = make_stpt(net, **SPEC)
+    reporter: Any = sql if stpt.trainer.workers.rank == 0 else None
+    with patch.object(Trainer, "_step", counted):
+        for _ in run(stpt, sql.points(), attempt, folder, reporter):
+            pass
+    return stpt.trainer.state.digest()
+
+
+def history(sql: Sql) -> list[Any]:
+    times = {"seconds", "pretrain_seconds", "main_train_seconds", "checkpoint"}
+    exclude: Any = dict.fromkeys(times, True) | {"branches": {"__all__": {"seconds"}}}
+    return [sql.records[epoch].model_dump(exclude=exclude) for epoch in sorted(sql.records)]
+
+
+def killed_and_resumed(net: str, folder: str, seed: int) -> tuple[str, list[Any], str, list[Any], int]:
+    """(digest, history) without a fault and with 24 random ones, of which some hit an attempt that resumed."""
+    undisturbed, root = Sql(), Path(folder)
+    expected = train(net, root / "undisturbed", undisturbed, attempt=1)
+    draw, kills = random.Random(seed), 0  # noqa: S311
+    while kills < 24:
+        sql, attempt, digest = Sql(), 1, None
+        place = root / f"killed-{kills}"
+        while digest is None:
+            sql.dies_at, at_step = None, None
+            if attempt <= 2:  # twice in one training
+                where = draw.choice(["in a step", "in a step", "before the report", "after the report"])
+                at_step = draw.randrange(STEPS) if where == "in a step" else None
+                sql.dies_at = None if where == "in a step" else (draw.randint(1, SPEC["epochs"]), where)
+            try:
+                digest = train(net, place, sql, attempt, at_step)
+            except Killed:
+                kills += 1
+            attempt += 1
+        if digest != expected or history(sql) != history(undisturbed):
+            return expected, history(undisturbed), digest, history(sql), kills
+    return expected, history(undisturbed), digest, history(sql), kills
+
+
+@pytest.mark.parametrize("net", ["lenet5", "batch-norm", "dropout"])
+def test_at_least_20_random_kills_make_no_difference(net: str, ranks: Ranks, tmp_path: Path) -> None:
+    [(expected, undisturbed, digest, resumed, kills)] = ranks(1, killed_and_resumed, net, str(tmp_path), 3)
+    assert kills >= 20
+    assert digest == expected
+    assert resumed == undisturbed
+
+
+def both_ranks_resume(folder: str) -> tuple[str, str, int]:
+    """Two workers: without a fault, and killed in the third epoch with the newest checkpoint damaged as well."""
+    undisturbed, sql = Sql(), Sql()
+    expected = train("batch-norm", Path(folder) / "undisturbed", undisturbed, attempt=1)
+    place = Path(folder) / "killed"
+    with contextlib.suppress(Killed):
+        train("batch-norm", place, sql, attempt=1, dies_at_step=6 + 10 + 9)
+    newest = place / "epoch-000002-a1" / checkpoint.STATE
+    if sql.records:  # rank 0
+        newest.write_bytes(newest.read_bytes()[:-1])
+    return expected, train("batch-norm", place, sql, attempt=2), len(sql.records)
+
+
+def test_every_rank_goes_on_from_what_rank_0_read(ranks: Ranks, tmp_path: Path) -> None:
+    (first, resumed_0, epochs), (second, resumed_1, _) = ranks(2, both_ranks_resume, str(tmp_path))
+    assert first == second == resumed_0 == resumed_1
+    assert epochs == 4

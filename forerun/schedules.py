@@ -1,0 +1,55 @@
+"""A job's schedule of learning rates in your own training loop. The only module of the package that needs torch.
+
+schedule = forerun.Client().schedule("job-…")
+scheduler = Replay(optimizer, schedule)
+for batch in …:
+    …
+    optimizer.step()
+    scheduler.step()   # after every iteration, not every epoch
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+from service.schedules import schedule_learning_rate
+from service.spec import Schedule
+
+
+class Replay(LRScheduler):
+    """Sets the learning rate that the job applied at each iteration; after the last one, that of the last.
+
+    `schedule` is what `Client.schedule` or `forerun schedule JOB` gave: a mapping, or a path of the JSON file. Other
+    batch sizes have other iterations an epoch: say `iterations_per_epoch`, and the schedule is stretched to them.
+    Parameter groups keep the ratio of the learning rates that they begin with. Raises ValueError for anything else.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        schedule: Mapping[str, Any] | str | Path,
+        *,
+        iterations_per_epoch: int | None = None,
+        last_epoch: int = -1,
+    ) -> None:
+        document = schedule if isinstance(schedule, Mapping) else json.loads(Path(schedule).read_text())
+        self.iterations_per_epoch = iterations_per_epoch or int(document["iterations_per_epoch"])
+        if self.iterations_per_epoch < 1:
+            raise ValueError(f"iterations_per_epoch: must be 1 at least, not {iterations_per_epoch}")
+        self.schedule = Schedule.model_validate({key: document[key] for key in Schedule.model_fields})
+        groups = optimizer.param_groups
+        first = groups[0].get("initial_lr", groups[0]["lr"])
+        self._ratios = [float(group.get("initial_lr", group["lr"])) / float(first) for group in groups]
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        rate = schedule_learning_rate(self.schedule, self.last_epoch, self.iterations_per_epoch)
+        return [rate * ratio for ratio in self._ratios]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands, plain values alone; the schedule itself is given again when it is made."""
+        return {"last_epoch": self.last_epoch, "_last_lr": [float(rate) for rate in self.get_last_lr()]}
