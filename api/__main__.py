@@ -1,4 +1,6 @@
-"""The service: database, Ray, controller and API in one process. `python -m api`, or `forerun serve`.
+"""The service: database, Ray, controller and API in one process. `python -m api [PROGRAM]`, or `forerun serve`.
+
+PROGRAM is what the user calls the command line, for hints.
 
 Ready when `<home>/service.json` is there; SIGTERM or Ctrl-C ends it, and the Ray head it started.
 """
@@ -11,12 +13,13 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import uvicorn
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from api.app import create_app
 from api.deps import Services
@@ -33,18 +36,20 @@ def main() -> None:
     try:
         settings = Settings()
     except ValidationError as error:
-        wrong = (f"FORERUN_{str(e['loc'][0]).upper()} = {e['input']!r}: {e['msg']}" for e in error.errors())
-        raise SystemExit("\n".join(["forerun: the environment has settings that cannot be used", *wrong])) from None
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        for e in error.errors():
+            wrong = _unusable(str(e["loc"][0]), e["input"], e["msg"].removeprefix("Value error, "))
+        raise wrong from None
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     home = settings.home.absolute()
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with ExitStack() as stack:
         stack.enter_context(_only_service_of(home))
-        store = Store(settings.database())
-        stack.callback(store.close)
-        store.migrate()
+        store = stack.enter_context(closing(_database(settings)))
         listener = stack.enter_context(_listen(settings.host, settings.port))
+        # What comes while Ray starts ends this block, and all it holds, in order. So does what comes later: uvicorn
+        # raises the signal that ended it once more.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        signal.signal(signal.SIGINT, lambda *_: sys.exit())
         url = f"http://{_reachable(settings.host)}:{listener.getsockname()[1]}"
         token_file = home / "ray-token"
         if settings.ray_address is None:
@@ -68,6 +73,7 @@ def main() -> None:
             fleet=controller,
             data_dir=settings.data_dir.absolute(),
             data_is_local=settings.ray_address is None,
+            hosts=settings.hosts(),
         )
         facts = {
             "pid": os.getpid(),
@@ -81,12 +87,31 @@ def main() -> None:
             ready=lambda: stack.enter_context(_file(home / "service.json", json.dumps(facts))),
         )
         controller.start()
+        if settings.ray_address is None:
+            stack.callback(controller.release)
         stack.callback(controller.stop)
-        # uvicorn raises the signal that ended it once more; from here it ends this block, and all it holds, in order
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-        signal.signal(signal.SIGINT, lambda *_: sys.exit())
-        print(_banner(facts), flush=True)
+        print(_banner(facts, program=sys.argv[1] if len(sys.argv) > 1 else "forerun"), flush=True)
         server.run(sockets=[listener])
+
+
+def _unusable(setting: str, value: object, why: object) -> SystemExit:
+    """Says which setting is wrong, on one line. A database's URL is not shown: it may hold a password."""
+    shown = "" if setting == "database_url" else f" = {str(value)!r}"
+    print(f"forerun: FORERUN_{setting.upper()}{shown} cannot be used: {' '.join(str(why).split())}", file=sys.stderr)
+    return SystemExit(2)
+
+
+def _database(settings: Settings) -> Store:
+    """Migrated to the newest schema."""
+    try:
+        store = Store(settings.database())
+        store.migrate()
+        return store
+    except (ArgumentError, OperationalError, OSError, ValueError) as error:
+        why = error.orig if isinstance(error, OperationalError) else error
+        if settings.database_url is None:
+            raise _unusable("home", settings.home, why) from None
+        raise _unusable("database_url", settings.database_url, why) from None
 
 
 class _Server(uvicorn.Server):
@@ -101,7 +126,7 @@ class _Server(uvicorn.Server):
         self._ready()
 
 
-def _banner(facts: dict[str, object]) -> str:
+def _banner(facts: dict[str, object], program: str) -> str:
     login = (
         f"paste the token in {facts['dashboard_token_file']} when it asks for one"
         if facts["dashboard_token_file"]
@@ -112,7 +137,7 @@ Forerun is up.
   API           {facts["url"]}/v1/jobs
   API docs      {facts["docs_url"]}
   Ray dashboard {facts["dashboard_url"]}  ({login})
-Submit a job:   forerun --url {facts["url"]} submit examples/digits.yaml --watch
+Submit a job:   {program} --url {facts["url"]} submit examples/digits.yaml --watch
 Stop:           Ctrl-C
 """
 
@@ -124,7 +149,7 @@ def _listen(host: str, port: int) -> socket.socket:
             return socket.create_server((host, candidate), family=_family(host), backlog=2048)
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                raise
+                raise _unusable("host", host, error) from None
     raise SystemExit(f"forerun: no free port from {port} on; set FORERUN_PORT")
 
 
@@ -140,11 +165,19 @@ def _reachable(host: str) -> str:
 @contextmanager
 def _only_service_of(home: Path) -> Iterator[None]:
     """Two controllers with a Ray head each must not share a database."""
+    lock = FileLock(home / "service.lock", timeout=0)
     try:
-        with FileLock(home / "service.lock", timeout=0):
-            yield
+        for folder in (*reversed(home.parents), home):  # mkdir's `parents` would be open to everybody
+            folder.mkdir(exist_ok=True, mode=0o700)
+        lock.acquire()
     except Timeout:
         raise SystemExit(f"forerun: another service runs with the home {home}; stop it or set FORERUN_HOME") from None
+    except OSError as error:
+        raise _unusable("home", home, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -2,10 +2,14 @@
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
 
 from api import problems, schemas
-from api.deps import Services
+from api.deps import Services, known_parameters
+from api.hosts import KnownHosts
 from api.routes import catalog, events, experiments, health, history, jobs, worker
 from service.spec import JobSpec
 
@@ -23,22 +27,49 @@ TAGS = [
     {"name": "catalog", "description": "What a spec may name."},
     {"name": "health", "description": "For whoever starts and watches the service."},
 ]
+ASSETS = "/docs/assets"
 
 
 def create_app(services: Services) -> FastAPI:
-    app = _App(title="Forerun", version="1", description=DESCRIPTION, openapi_tags=TAGS, redirect_slashes=False)
+    app = _App(
+        title="Forerun",
+        version="1",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        redirect_slashes=False,
+        docs_url=None,  # below: FastAPI's own pages load their scripts from a CDN
+        redoc_url=None,
+        dependencies=[Depends(known_parameters)],
+        responses=problems.documented(422),
+    )
     app.state.services = services
+    app.add_middleware(KnownHosts)
     problems.install(app)
     for module in (jobs, history, events, experiments, catalog, health, worker):
         app.include_router(module.router)
+    app.add_api_route("/docs", _docs, include_in_schema=False)
+    app.mount(ASSETS, StaticFiles(packages=[("fastapi_swagger", "resources")]))
     return app
+
+
+async def _docs() -> HTMLResponse:
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="Forerun",
+        swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
+        swagger_css_url=f"{ASSETS}/swagger-ui.css",
+        swagger_favicon_url=f"{ASSETS}/favicon-32x32.png",
+    )
 
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """FastAPI's document and the schemas it cannot see: of the body that is read raw, and of problems."""
+        """FastAPI's document and what it cannot see: the schemas of the body that is read raw and of problems."""
         if self.openapi_schema is None:
             components = super().openapi()["components"]["schemas"]
+            for name, schema in components.items():
+                if "examples" in schema:  # FastAPI leaves out what is null
+                    schema["examples"] = getattr(schemas, name).model_json_schema()["examples"]
             for model in (JobSpec, schemas.Problem, experiments.ExperimentRequest):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 components |= schema.pop("$defs", {}) | {model.__name__: schema}

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 from fastapi import Depends, Path, Request
 
-from service.errors import UnsupportedMediaType
+from service.errors import FieldError, InvalidInput, UnsupportedMediaType
+from service.spec import unknown_key
 from service.store import Store
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ NO_NUL = r"^[^\x00]*$"  # PostgreSQL refuses NUL in strings
 
 
 class Fleet(Protocol):
-    """What the API knows of the cluster: the controller's last look at it. Nothing here waits for Ray."""
+    """What the API knows of the cluster: the controller's last look at it."""
 
     @property
     def dashboard_url(self) -> str:
@@ -35,15 +36,22 @@ class Fleet(Protocol):
     def wake(self) -> None:
         """There is something new to do."""
 
+    def logs(self, submission_id: str) -> str:
+        """What an attempt has printed so far: the one thing that is asked of Ray. Raises ClusterUnreachable."""
+
 
 @dataclass(frozen=True)
 class Services:
-    """`data_is_local`: the workers see the same `data_dir`, so a missing dataset can be told at the door."""
+    """`data_is_local`: the workers see the same `data_dir`, so a missing dataset can be told at the door.
+
+    `hosts`: the names, in lower case, that requests may be for.
+    """
 
     store: Store
     fleet: Fleet
     data_dir: FilePath
     data_is_local: bool
+    hosts: frozenset[str] = frozenset({"localhost"})
 
 
 async def _services(request: Request) -> Services:
@@ -60,8 +68,24 @@ JobId = Annotated[
 EpochNumber = Annotated[int, Path(ge=1, le=MAX_INT, description="Number of an epoch, from 1.")]
 
 
+async def known_parameters(request: Request) -> None:
+    """A query parameter that the OpenAPI document does not name is an error, not ignored."""
+    path = request.app.openapi()["paths"].get(request.scope["route"].path)
+    if path is None:  # the worker's side, which has none
+        return
+    parameters = path[request.method.lower()].get("parameters", ())
+    known = [parameter["name"] for parameter in parameters if parameter["in"] == "query"]
+    errors = [
+        FieldError(name, value[:200], unknown_key(name, known, "parameter"))
+        for name, value in request.query_params.items()
+        if name not in known
+    ]
+    if errors:
+        raise InvalidInput(errors)
+
+
 async def read_json(request: Request, limit: int) -> bytes:
-    """The request's JSON, unparsed. At most `limit` + 1 bytes are read: enough to see that it is too long."""
+    """The request's JSON, unparsed. Raises InvalidInput when it has more than `limit` bytes, and reads no further."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise UnsupportedMediaType(f"send the body as application/json, not as {media_type or 'nothing in particular'}")
@@ -70,5 +94,7 @@ async def read_json(request: Request, limit: int) -> bytes:
         async for chunk in stream:
             body += chunk
             if len(body) > limit:
-                break
-    return bytes(body[: limit + 1])
+                size = request.headers.get("content-length", f"more than {limit}")
+                message = f"it may have {limit} bytes at most; shorten it"
+                raise InvalidInput([FieldError("body", f"{size} bytes", message)])
+    return bytes(body)

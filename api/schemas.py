@@ -8,12 +8,94 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service import tables
 from service.records import AuditRecord
-from service.spec import Schedule
+from service.spec import JobSpec, Schedule
 from service.states import JobState
 
 
 class Schema(BaseModel):
     model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+# Examples: one job in its third epoch, and what there is to read of it.
+_JOB_ID = "job-0123456789abcdef"
+_SPEC = JobSpec.model_validate(JobSpec.model_json_schema()["examples"][0])
+_OF_THE_EPOCH = {"method": "stpt", "trial": 1, "epoch": 3}
+_EPOCH = {
+    **_OF_THE_EPOCH,
+    "attempt": 1,
+    "phase": "stpt",
+    "learning_rate": 0.085,
+    "first_learning_rate": 0.068,
+    "last_learning_rate": 0.0596,
+    "train_loss": 0.21,
+    "val_loss": 0.25,
+    "val_accuracy": 0.9236,
+    "test_accuracy": 0.925,
+    "retries": 0,
+    "rollbacks": 0,
+    "iterations": 34,
+    "samples": 2176,
+    "evaluation_samples": 1656,
+    "seconds": 1.42,
+    "pretrain_seconds": 0.51,
+    "main_train_seconds": 0.83,
+    "audit": None,
+    "recorded_at": "2026-01-01T12:00:30.500000Z",
+}
+_BRANCH = {
+    "number": 2,
+    "retry": 0,
+    "learning_rate": 0.085,
+    "metric": 0.8819,
+    "end_metric": None,
+    "state": "chosen",
+    "iterations": 2,
+    "samples": 128,
+    "seconds": 0.06,
+}
+_LR_STEP = {name: _EPOCH[name] for name in ("method", "trial", "epoch", "attempt", "phase", "learning_rate")} | {
+    "first_learning_rate": 0.068,
+    "last_learning_rate": 0.0596,
+    "candidates": [0.1, 0.085, 0.07],
+    "val_accuracy": 0.9236,
+    "val_loss": 0.25,
+    "test_accuracy": 0.925,
+    "samples": 2176,
+    "samples_so_far": 5632,
+    "seconds": 1.42,
+}
+_JOB = {
+    "id": _JOB_ID,
+    "name": _SPEC.name,
+    "experiment": "",
+    "state": "running",
+    "error": None,
+    "model": _SPEC.model,
+    "dataset": _SPEC.dataset.name,
+    "spec": _SPEC.model_dump(mode="json"),
+    "attempt": 1,
+    "submission_id": f"{_JOB_ID}-a1",
+    "created_at": "2026-01-01T12:00:00Z",
+    "started_at": "2026-01-01T12:00:09Z",
+    "finished_at": None,
+    "epochs": _SPEC.epochs,
+    "trials": 1,
+    "epochs_done": 3,
+    "learning_rate": 0.085,
+    "val_accuracy": 0.9236,
+    "test_accuracy": 0.925,
+    "links": {
+        "self": f"/v1/jobs/{_JOB_ID}",
+        "epochs": f"/v1/jobs/{_JOB_ID}/epochs",
+        "lr_history": f"/v1/jobs/{_JOB_ID}/lr-history",
+        "events": f"/v1/jobs/{_JOB_ID}/events",
+        "ray_dashboard": f"http://127.0.0.1:8265/#/jobs/{_JOB_ID}-a1",
+    },
+}
+
+
+def _example(*documents: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": list(documents)})
 
 
 class FieldProblem(Schema):
@@ -50,6 +132,8 @@ class Links(Schema):
 
 
 class Job(Schema):
+    model_config = _example(_JOB)
+
     id: str = Field(examples=["job-0123456789abcdef"])
     name: str
     experiment: str
@@ -108,12 +192,16 @@ class Job(Schema):
 class JobPage(Schema):
     """Jobs, newest first."""
 
+    model_config = _example({"items": [_JOB], "next_cursor": None})
+
     items: list[Job]
     next_cursor: str | None = Field(description="Goes into `cursor` for the next page; null: this is the last one.")
 
 
 class Epoch(Schema):
     """One epoch of one trial. `samples` and `iterations` count all branches and retries."""
+
+    model_config = _example(_EPOCH)
 
     method: str
     trial: int
@@ -147,6 +235,8 @@ class Epoch(Schema):
 class Branch(Schema):
     """One candidate learning rate of one Pre-train."""
 
+    model_config = _example(_BRANCH)
+
     number: int = Field(description="From 1, over all retries of the epoch.")
     retry: int
     learning_rate: float
@@ -159,10 +249,14 @@ class Branch(Schema):
 
 
 class EpochWithBranches(Epoch):
+    model_config = _example({**_EPOCH, "branches": [_BRANCH]})
+
     branches: list[Branch]
 
 
 class BranchOfEpoch(Branch):
+    model_config = _example({**_BRANCH, **_OF_THE_EPOCH})
+
     method: str
     trial: int
     epoch: int
@@ -175,11 +269,15 @@ class BranchOfEpoch(Branch):
 
 
 class EpochList(Schema):
+    model_config = _example({"job_id": _JOB_ID, "items": [_EPOCH]})
+
     job_id: str
     items: list[Epoch]
 
 
 class BranchList(Schema):
+    model_config = _example({"job_id": _JOB_ID, "items": [{**_BRANCH, **_OF_THE_EPOCH}]})
+
     job_id: str
     items: list[BranchOfEpoch]
 
@@ -187,9 +285,12 @@ class BranchList(Schema):
 class LrStep(Schema):
     """The learning rate of one epoch, what it was chosen from, and what it led to."""
 
+    model_config = _example(_LR_STEP)
+
     method: str
     trial: int
     epoch: int
+    attempt: int = Field(description="That recorded it. One of an older attempt stands until a newer one replaces it.")
     phase: str = Field(description="warmup, stpt or scheduled")
     learning_rate: float = Field(description="Before the envelope.")
     first_learning_rate: float = Field(description="Of the epoch's first iteration, under the envelope.")
@@ -204,6 +305,8 @@ class LrStep(Schema):
 
 
 class LrHistory(Schema):
+    model_config = _example({"job_id": _JOB_ID, "items": [_LR_STEP]})
+
     job_id: str
     items: list[LrStep]
 
@@ -218,6 +321,7 @@ class LrHistory(Schema):
                     method=row.trial.run.method,
                     trial=row.trial.number,
                     epoch=row.epoch,
+                    attempt=row.attempt,
                     phase=row.phase,
                     learning_rate=row.learning_rate,
                     first_learning_rate=row.first_learning_rate,

@@ -111,11 +111,16 @@ class Epoch(EpochValues):
 
 
 class LrStep(TypedDict):
-    """The learning rate of one epoch, what it was chosen from, and what it led to."""
+    """The learning rate of one epoch, what it was chosen from, and what it led to.
+
+    After a lost attempt the next one goes on from a checkpoint; what the lost one recorded beyond that stands until it
+    is replaced. `attempt` tells them apart.
+    """
 
     method: str
     trial: int
     epoch: int
+    attempt: int
     phase: str
     learning_rate: float
     first_learning_rate: float

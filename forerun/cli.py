@@ -9,10 +9,12 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 import yaml
 from rich.console import Console
@@ -22,7 +24,9 @@ from forerun import demo as demo_
 from forerun import display
 from forerun.answers import Job
 from forerun.client import DEFAULT_URL, Client, raise_unless_succeeded
+from forerun.program import program
 from service.errors import ForerunError
+from service.spec import unique_keys
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.yaml"
 
@@ -52,9 +56,18 @@ SpecFile = Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"forerun {version('forerun')}")
+        raise typer.Exit
+
+
 @app.callback()
 def connect(
     ctx: typer.Context,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
     url: Annotated[str, typer.Option(envvar="FORERUN_URL", help="Where the service is.")] = DEFAULT_URL,
 ) -> None:
     try:
@@ -118,6 +131,16 @@ def cancel(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
     """Ask for the end of a job."""
     job = _client(ctx).cancel(job_id)
     _print_json(job) if as_json else typer.echo(f"{job['id']} {job['state']}")
+
+
+@app.command()
+def logs(
+    ctx: typer.Context,
+    job_id: JobId,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Of this attempt; default: the newest.")] = None,
+) -> None:
+    """What a job printed: the end of the log of its Ray job."""
+    typer.echo(display.clean(click.unstyle(_client(ctx).logs(job_id, attempt))), nl=False)
 
 
 class HistoryFormat(StrEnum):
@@ -199,7 +222,8 @@ def experiment(
 @app.command()
 def serve() -> None:
     """Run the service, with Ray if it has no cluster to use, until Ctrl-C. Its settings are variables FORERUN_…"""
-    os.execv(sys.executable, [sys.executable, "-m", "api"])  # noqa: S606 - our own module
+    # -P: not a folder `api` that happens to lie here
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "api", program()])  # noqa: S606 - our own module
 
 
 @app.command()
@@ -218,10 +242,15 @@ def read_spec(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
         # JSON is YAML but for details, such as tabs that indent
-        document = json.loads(text) if file.suffix == ".json" else yaml.load(text, _Loader)  # noqa: S506 - it is safe
+        if file.suffix == ".json":
+            document = json.loads(text, object_pairs_hook=unique_keys)
+        else:
+            document = yaml.load(text, _Loader)  # noqa: S506 - it is safe
         document = json.loads(json.dumps(document))  # what YAML can say and JSON cannot fails here
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, TypeError) as error:
         raise typer.BadParameter(f"{file} cannot be read: {error}", param_hint="FILE") from None
+    except RecursionError:
+        raise typer.BadParameter(f"{file} cannot be read: it is nested too deeply", param_hint="FILE") from None
     if not isinstance(document, dict):
         raise typer.BadParameter(f"{file} must hold fields (model: lenet5, …), see {EXAMPLE}", param_hint="FILE")
     return document
@@ -231,6 +260,24 @@ class _Loader(yaml.SafeLoader):
     """Plain values as YAML 1.2 and JSON read them. PyYAML alone takes 5e-4 for a text, and 2024-01-01 for a date."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # a few lines of them can stand for gigabytes
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(
+                problem=f"the alias *{event.anchor} is not taken; write it out", problem_mark=event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} stands there twice; keep one of them", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 for _tag, _pattern in {
@@ -264,7 +311,7 @@ def _client(ctx: typer.Context) -> Client:
 
 def _command(ctx: typer.Context, *words: str) -> str:
     url = _client(ctx).base_url
-    return " ".join(["forerun", *([] if url == DEFAULT_URL else ["--url", url]), *words])
+    return " ".join([program(), *([] if url == DEFAULT_URL else ["--url", url]), *words])
 
 
 def _console() -> Console:

@@ -30,6 +30,7 @@ from forerun.answers import (
     Schedule,
     SelectorReplay,
 )
+from forerun.program import program
 from service.errors import FieldError, ForerunError
 from service.spec import JobSpec
 
@@ -80,7 +81,7 @@ class ApiError(ForerunError):
 
 
 def _line(error: FieldError) -> str:
-    if error.message == "Field required":  # the value would be the object that lacks the field
+    if error.message.startswith("Field required"):  # there is no value
         return f"  {error.field}: {error.message}"
     return f"  {error.field} = {json.dumps(error.value, ensure_ascii=False)}: {error.message}"
 
@@ -161,6 +162,11 @@ class Client:
         """Ask for the job's end; it is `cancelled` once Ray has confirmed it. Asking again changes nothing."""
         job: Job = self._json("POST", _path(job_id, "cancel"))
         return job
+
+    def logs(self, job_id: str, attempt: int | None = None) -> str:
+        """The last 65,536 characters that an attempt of the job printed; of the newest one unless said otherwise."""
+        params = {} if attempt is None else {"attempt": attempt}
+        return self._answer("GET", _path(job_id, "logs"), params=params).text
 
     def wait(self, job_id: str) -> Job:
         """The job, once it has ended: succeeded, failed or cancelled."""
@@ -296,7 +302,7 @@ class Client:
     def _unreachable(self, why: object) -> ServiceUnreachable:
         return ServiceUnreachable(
             f"no answer from {self.base_url} ({str(why) or type(why).__name__}); start the service with "
-            "`forerun serve`, or, if it runs elsewhere, give its URL with --url or FORERUN_URL"
+            f"`{program()} serve`, or, if it runs elsewhere, give its URL with --url or FORERUN_URL"
         )
 
 

@@ -21,9 +21,10 @@ from rich.console import Console
 from forerun.answers import Job
 from forerun.client import Client, ServiceUnreachable, raise_unless_succeeded
 from forerun.display import follow
+from forerun.program import program
 from service.errors import ForerunError
 
-COMMAND = [sys.executable, "-m", "api"]
+COMMAND = [sys.executable, "-P", "-m", "api"]  # -P: not a folder `api` that happens to lie here
 START_S, STOP_S = 180.0, 60.0  # Ray takes 8 s on a good day, both to start and to end
 POLL_S = 0.1
 LOG_LINES = 20
@@ -71,7 +72,7 @@ def run(spec: Mapping[str, Any], home: Path, console: Console) -> Result:
             history = client.lr_history(job["id"])
         raise_unless_succeeded(job)
         console.print(f"Test accuracy {job['test_accuracy']:.4f} after {job['epochs']} epochs in {seconds:.0f} s.")
-        console.print(f"To see it again: FORERUN_HOME={shlex.quote(str(home))} forerun serve", soft_wrap=True)
+        console.print(f"To see it again: FORERUN_HOME={shlex.quote(str(home))} {program()} serve", soft_wrap=True)
         console.print(f"      and then:  {ready['url']}{job['links']['self']}", soft_wrap=True)
         return {
             "job_id": job["id"],
@@ -96,7 +97,8 @@ def _train(client: Client, job: Job, console: Console) -> Job:
 def service(home: Path, console: Console) -> Iterator[Ready]:
     """A service with its files in `home`, ready to be used; on leaving it is ended. Raises DemoFailed."""
     console.print(f"Starting the service; its files and its log are in {home} …", soft_wrap=True)
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in (*reversed(home.parents), home):  # mkdir's `parents` would be open to everybody
+        folder.mkdir(exist_ok=True, mode=0o700)
     file, log = home / "service.json", home / "service.log"
     try:
         with FileLock(home / "service.lock", timeout=0):  # a service holds it as long as it runs

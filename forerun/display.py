@@ -159,10 +159,11 @@ def job_table(jobs: Iterable[Job]) -> str:
 
 def lr_table(steps: Iterable[LrStep]) -> str:
     return table(
-        ("epoch", "phase", "learning rate", "of", "val acc", "test acc", "samples so far", "seconds"),
+        ("epoch", "attempt", "phase", "learning rate", "of", "val acc", "test acc", "samples so far", "seconds"),
         [
             (
                 str(step["epoch"]),
+                str(step["attempt"]),
                 step["phase"],
                 f"{step['learning_rate']:.4g}",
                 str(len(step["candidates"]) or ""),

@@ -28,6 +28,48 @@ MODELS = ("lenet5", "lenet5-bn", "resnet18-cifar", "resnet34-cifar", *TORCHVISIO
 
 
 @dataclass(frozen=True)
+class ImageSizes:
+    """The images that a model takes, by their side in pixels: `least` or more, a multiple of `step`.
+
+    `lone`: the least with one sample a worker. Below that batch normalisation would have a single value a channel,
+    which torch refuses to train with; LARGEST_IMAGE + 1 stands for never.
+    """
+
+    least: int
+    lone: int
+    step: int = 1
+
+
+SMALLEST_IMAGE, LARGEST_IMAGE = 8, 1024  # that a spec may ask for
+_HALVING = ImageSizes(SMALLEST_IMAGE, 33)  # halves the image five times: from 33 pixels on 2x2 are left
+_IMAGE_SIZES = {  # by the beginning of a model's name; the first that fits counts
+    "lenet5-bn": ImageSizes(12, LARGEST_IMAGE + 1),  # its fully connected layers have a single value a channel
+    "lenet5": ImageSizes(12, 12),
+    "resnet18-cifar": ImageSizes(SMALLEST_IMAGE, 9),
+    "resnet34-cifar": ImageSizes(SMALLEST_IMAGE, 9),
+    "alexnet": ImageSizes(63, 63),
+    "convnext": ImageSizes(32, 32),
+    "densenet": ImageSizes(29, 61),
+    "googlenet": ImageSizes(15, 47),
+    "inception": ImageSizes(75, 107),
+    "maxvit": ImageSizes(224, 224, step=224),
+    "squeezenet1_0": ImageSizes(21, 21),
+    "squeezenet1_1": ImageSizes(17, 17),
+    "swin": ImageSizes(SMALLEST_IMAGE, SMALLEST_IMAGE),
+    "vgg": ImageSizes(32, 32),
+    "vit_h_14": ImageSizes(14, 14, step=14),
+    "vit_b_16": ImageSizes(16, 16, step=16),
+    "vit_l_16": ImageSizes(16, 16, step=16),
+    "vit_b_32": ImageSizes(32, 32, step=32),
+    "vit_l_32": ImageSizes(32, 32, step=32),
+}
+
+
+def image_sizes(model: str) -> ImageSizes:
+    return next((sizes for beginning, sizes in _IMAGE_SIZES.items() if model.startswith(beginning)), _HALVING)
+
+
+@dataclass(frozen=True)
 class DatasetFacts:
     """A dataset of known size. `layouts`: folders under the data folder, any one of which holds its files."""
 

@@ -83,13 +83,14 @@ class Cluster(Protocol):
 class RayCluster:
     """A Ray cluster behind the dashboard at `dashboard_url`; `token` is its authentication token, if it wants one.
 
-    The driver of a submission is `<python> -m <module> <job_id>`, where `python` is a path on Ray's head node. Only the
-    job id varies, because Ray hands that line to a shell. `env` reaches the driver and each of its Ray workers.
+    The driver of a submission is `<python> -P -m <module> <job_id>`, where `python` is a path on Ray's head node; -P
+    keeps it from importing what lies in the folder that Ray was started in. Only the job id varies, because Ray hands
+    that line to a shell. `env` reaches the driver and each of its Ray workers.
     """
 
     def __init__(self, dashboard_url: str, token: str | None, python: str, module: str = "workers.job") -> None:
         self.dashboard_url = dashboard_url
-        self._command = f"{shlex.quote(python)} -m {shlex.quote(module)}"
+        self._command = f"{shlex.quote(python)} -P -m {shlex.quote(module)}"
         self._http = httpx.Client(
             base_url=dashboard_url,
             headers={"Authorization": f"Bearer {token}"} if token else {},

@@ -4,6 +4,7 @@ Decisions are taken from those two alone, so a controller may die at any point a
 reach is a flag, never a reason for a second attempt.
 """
 
+import contextlib
 import logging
 import math
 import re
@@ -22,6 +23,7 @@ from service.tables import Job
 log = logging.getLogger(__name__)
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+EXCEPTION = re.compile(r"\w[\w.]*(Error|Exception|Exit)\b")  # at the beginning of a line
 ENDED = frozenset({RayJobStatus.SUCCEEDED, RayJobStatus.FAILED, RayJobStatus.STOPPED})
 HOLDS_WORKERS = frozenset({JobState.SUBMITTING, JobState.RUNNING, JobState.CANCELLING})
 SUBMIT_GRACE = timedelta(seconds=10)  # another controller may be between its claim and its submit
@@ -63,6 +65,10 @@ class Controller:
         """Why the last pass could not be finished; None: it was."""
         return self._trouble
 
+    def logs(self, submission_id: str) -> str:
+        """What the attempt has printed so far. Raises ClusterUnreachable."""
+        return self._cluster.logs(submission_id)
+
     def wake(self) -> None:
         """There is something new to do: do not wait for the next poll."""
         self._wake.set()
@@ -76,6 +82,16 @@ class Controller:
         self._stopping = True
         self._wake.set()
         self._thread.join()
+
+    def release(self) -> None:
+        """Ray is about to end in order: what runs there is over, and that does not count against it. After `stop`."""
+        with self._db.read() as session:
+            live = store.live_jobs(session)
+        for job in live:
+            if job.job_state in (JobState.SUBMITTING, JobState.RUNNING):
+                jobs.attempt_interrupted(self._db, job.id, job.attempt)
+                with contextlib.suppress(ClusterUnreachable):
+                    self._keep_log(job.attempts[-1].submission_id)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -93,7 +109,7 @@ class Controller:
             self._wake.wait(self._poll_seconds)
 
     def run_pass(self) -> None:
-        """Look at every live job once, stop orphans, submit what fits. Raises ClusterUnreachable."""
+        """Look at every live job once, stop orphans, submit what fits, keep logs. Raises ClusterUnreachable."""
         self._capacity = self._cluster.capacity()
         with self._db.read() as session:
             live = store.live_jobs(session)
@@ -102,6 +118,7 @@ class Controller:
         self._stop_orphans()
         while (claim := jobs.claim_next(self._db, free=self._free_workers(), total=self._workers())) is not None:
             self._submit(claim)
+        self._keep_logs()
 
     def _reconcile(self, job: Job) -> None:
         if job.job_state not in HOLDS_WORKERS:
@@ -140,6 +157,18 @@ class Controller:
             log.warning("stopping %s, whose attempt has ended", submission_id)
             self._cluster.stop(submission_id)
 
+    def _keep_logs(self) -> None:
+        """Of attempts whose Ray job has printed its last."""
+        with self._db.read() as session:
+            ended = store.attempts_without_log(session)
+        for submission_id in ended:
+            found = self._cluster.find(submission_id)
+            if found is None or found.status in ENDED:
+                self._keep_log(submission_id)
+
+    def _keep_log(self, submission_id: str) -> None:
+        jobs.keep_log(self._db, submission_id, self._cluster.logs(submission_id))
+
     def _submit(self, claim: Claim) -> None:
         log.info("submitting %s", claim.submission_id)
         self._cluster.submit(claim.submission_id, claim.job_id, {**self._environment, "FORERUN_TICKET": claim.ticket})
@@ -154,6 +183,7 @@ class Controller:
 
 
 def _last_words(message: str) -> str:
-    """The last line with something in it: Ray appends the driver's log, which ends with what ended the driver."""
-    lines = [line.strip() for line in COLOURS.sub("", message).splitlines() if line.strip()]
-    return lines[-1][-1000:] if lines else ""
+    """Why a driver ended, of Ray's message with the end of its log: the last exception named, else the last line."""
+    lines = [line.rstrip() for line in COLOURS.sub("", message).splitlines() if line.strip()]
+    named = [line for line in lines if EXCEPTION.match(line)]
+    return (named or lines or [""])[-1].strip()[-1000:]

@@ -14,6 +14,7 @@ ForerunError                      code                   status
 └── TrainingFailed                                       500   what ends a job as `failed`
     ├── DatasetMissing            dataset_missing              files absent, and where they were looked for
     ├── Diverged                  diverged                     non-finite in every branch, or in Main-train
+    ├── OutOfMemory               out_of_memory                a GPU has too little for a worker's share
     ├── WorkerFailed              worker_failed                a worker died or raised
     └── AttemptsExhausted         attempts_exhausted           the last allowed attempt was lost
 
@@ -101,6 +102,10 @@ class DatasetMissing(TrainingFailed):
 
 class Diverged(TrainingFailed):
     code, title = "diverged", "Training diverged"
+
+
+class OutOfMemory(TrainingFailed):
+    code, title = "out_of_memory", "Out of memory"
 
 
 class WorkerFailed(TrainingFailed):

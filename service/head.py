@@ -89,6 +89,7 @@ class EmbeddedHead:
         self._supervisor = subprocess.Popen(  # noqa: S603 - our own words only
             self._command,
             env=_environment(self.token, self._timeout_s),
+            cwd=self.directory,  # Ray's workers import from there, which may not be what lies where the service runs
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service import store
-from service.catalog import require_files
+from service.catalog import DATASETS, image_sizes, require_files
 from service.errors import (
     DatasetMissing,
     FieldError,
@@ -34,13 +35,14 @@ from service.errors import (
 from service.lr_sets import trials_of
 from service.plan import check_across_fields, count_train_samples, plan_epoch
 from service.records import Assignment, CheckpointRef, EpochRecord, Outcome, ResumePoint
-from service.spec import FolderDataset, JobSpec, field_errors
+from service.spec import FolderDataset, JobSpec, ScheduledLrSet, field_errors, unique_keys
 from service.states import FOLLOWS, TERMINAL, JobState
 from service.store import Store
 from service.tables import Attempt, Branch, Epoch, Event, IdempotencyKey, Job, Run, Trial
 
 MAX_SPEC_BYTES = 64 * 1024
 MAX_RESUME_POINTS = 20
+LOG_CHARACTERS = 64 * 1024  # kept of each attempt's log, from its end
 
 
 @dataclass(frozen=True)
@@ -55,31 +57,70 @@ class Claim:
 
 def parse_spec(raw: bytes) -> JobSpec:
     """The JobSpec in `raw` (JSON). Raises InvalidInput with one entry a wrong field."""
-    check_size(raw)
+    _require_unique_keys(raw)
     try:
         spec = JobSpec.model_validate_json(raw)
     except ValidationError as error:
-        raise InvalidInput(field_errors(error)) from None
+        raise InvalidInput(field_errors(error, JobSpec)) from None
     check_across_fields(spec)
+    _check_phases(spec)
+    _check_images(spec)
     return spec
 
 
-def check_size(raw: bytes) -> None:
-    """Raise InvalidInput when `raw` is more than a spec may be."""
-    if len(raw) > MAX_SPEC_BYTES:
-        message = f"a spec may have {MAX_SPEC_BYTES} bytes at most; shorten it"
-        raise InvalidInput([FieldError("body", f"{len(raw)} bytes", message)])
+def _require_unique_keys(raw: bytes) -> None:
+    try:
+        json.loads(raw, object_pairs_hook=unique_keys)
+    except InvalidInput:
+        raise
+    except (ValueError, RecursionError):
+        pass  # no JSON, or nested too deeply: Pydantic says so
+
+
+def _check_phases(spec: JobSpec) -> None:
+    phases = spec.lr_set.phases if isinstance(spec.lr_set, ScheduledLrSet) else []
+    message = f"after the last epoch ({spec.epochs}); lower it, raise epochs, or leave the phase out"
+    late = [
+        FieldError(f"lr_set.phases[{number}].first_epoch", phase.first_epoch, message)
+        for number, phase in enumerate(phases)
+        if phase.first_epoch > spec.epochs
+    ]
+    if late:
+        raise InvalidInput(late)
+
+
+def _check_images(spec: JobSpec) -> None:
+    """Whether the model takes the dataset's images."""
+    dataset, sizes = spec.dataset, image_sizes(spec.model)
+    size = dataset.image_size if isinstance(dataset, FolderDataset) else DATASETS[dataset.name].image_size
+    if size < sizes.least or size % sizes.step:
+        wanted = f"{sizes.least} pixels or more" if sizes.step == 1 else f"a multiple of {sizes.step} pixels"
+        message = (
+            f"takes images of {wanted}, and those of {dataset.name} have {size}; choose a model for small images "
+            "(lenet5, resnet18-cifar) or a dataset with other images (image-folder has image_size)"
+        )
+        raise InvalidInput([FieldError("model", spec.model, message)])
+    if spec.batch_per_worker == 1 and size < sizes.lone:
+        message = (
+            f"one sample a worker is too little for the batch normalisation of {spec.model} at {size} pixels; "
+            f"raise it to {2 * spec.workers}, or lower workers"
+        )
+        raise InvalidInput([FieldError("global_batch_size", spec.global_batch_size, message)])
 
 
 def check_dataset(spec: JobSpec, data_dir: Path) -> None:
     """Raise InvalidInput when the files are absent from `data_dir`, or too few for one epoch."""
+    dataset = spec.dataset
     try:
-        if isinstance(spec.dataset, FolderDataset):
-            plan_epoch(spec, count_train_samples(spec.dataset, data_dir))
-        elif not spec.dataset.download:
-            require_files(spec.dataset.name, data_dir)
+        if isinstance(dataset, FolderDataset):
+            plan_epoch(spec, count_train_samples(dataset, data_dir))
+        elif not dataset.download:
+            require_files(dataset.name, data_dir)
     except DatasetMissing as error:
-        raise InvalidInput([FieldError("dataset", spec.dataset.name, error.detail)]) from None
+        field, value = (
+            ("dataset.path", dataset.path) if isinstance(dataset, FolderDataset) else ("dataset", dataset.name)
+        )
+        raise InvalidInput([FieldError(field, value, error.detail)]) from None
 
 
 def check_capacity(spec: JobSpec, *, cpus: float, gpus: float) -> None:
@@ -87,6 +128,11 @@ def check_capacity(spec: JobSpec, *, cpus: float, gpus: float) -> None:
     have, what = (
         (gpus, "GPUs") if spec.device == "cuda" else (max(cpus, gpus) if spec.device == "auto" else cpus, "CPUs")
     )
+    if have < 1:
+        remedy = "use auto or cpu, or add GPUs" if what == "GPUs" else "try again when it has a node"
+        raise NotEnoughWorkers(
+            f"device: {spec.device} takes one of the cluster's {what} a worker, and it has none; {remedy}"
+        )
     if spec.workers > have:
         raise NotEnoughWorkers(
             f"workers: {spec.workers} asked for, one {what[:-1]} each, but the cluster has {cpus:g} CPUs and "
@@ -222,17 +268,44 @@ def reissue_ticket(db: Store, job_id: str, attempt: int) -> Claim | None:
 
 
 def attempt_lost(db: Store, job_id: str, attempt: int, message: str, *, max_attempts: int) -> None:
-    """The Ray job of the live attempt ended without an outcome: recover, or fail after the last attempt."""
+    """The Ray job of the live attempt ended without an outcome: recover, or give the job up.
+
+    It is given up when `max_attempts` in a row were lost without a new epoch; a job that makes progress never is.
+    """
     with db.write() as session:
         job = store.get_job(session, job_id, lock=True)
-        if job.attempt != attempt or job.job_state not in (JobState.SUBMITTING, JobState.RUNNING):
+        if not _is_live(job, attempt):
             return
         _end_attempt(job, message)
-        if attempt < max_attempts:
+        _attempt(job, attempt).lost = True
+        progress = store.last_attempt_with_epoch(session, job_id)
+        in_a_row = sum(row.lost for row in job.attempts if row.number > progress)
+        if in_a_row < max_attempts:
             _move(session, job, JobState.RECOVERING)
         else:
-            sentence = f"attempt {attempt} of {max_attempts} was lost: {message}"
+            sentence = f"attempt {attempt} was lost, {in_a_row} in a row without a new epoch: {message}"
             _move(session, job, JobState.FAILED, code="attempts_exhausted", message=sentence)
+
+
+def attempt_interrupted(db: Store, job_id: str, attempt: int) -> None:
+    """The service stops in order, and its Ray with it: the live attempt is over, which does not count as a loss."""
+    with db.write() as session:
+        job = store.get_job(session, job_id, lock=True)
+        if _is_live(job, attempt):
+            _end_attempt(job, "the service was stopped")
+            _move(session, job, JobState.RECOVERING)
+
+
+def keep_log(db: Store, submission_id: str, log: str) -> None:
+    """Keep the end of an attempt's log, which Ray forgets when it ends."""
+    with db.write() as session:
+        session.execute(update(Attempt).where(Attempt.submission_id == submission_id).values(log=log_end(log)))
+
+
+def log_end(log: str) -> str:
+    """The last lines of a log, as many as LOG_CHARACTERS have room for."""
+    end = _storable(log[-LOG_CHARACTERS:])
+    return end if len(log) <= LOG_CHARACTERS else end.partition("\n")[2] or end
 
 
 def confirm_cancelled(db: Store, job_id: str) -> None:
@@ -370,7 +443,7 @@ def _resume_points(session: Session, job: Job) -> list[ResumePoint]:
 
 def _move(session: Session, job: Job, to: JobState, *, code: str | None = None, message: str | None = None) -> None:
     assert to in FOLLOWS[job.job_state], f"{job.id}: {job.state} -> {to}"
-    job.state, message = to, _storable(message)
+    job.state, message = to, message and _storable(message)
     if to in TERMINAL:
         job.finished_at, job.error_code, job.error_message = _now(), code, message
     data = {"state": to, "attempt": job.attempt, "code": code, "message": message}
@@ -382,6 +455,10 @@ def _append_event(session: Session, job: Job, kind: str, data: dict[str, Any]) -
     session.add(Event(job_id=job.id, number=job.last_event, kind=kind, data=data, created_at=_now()))
 
 
+def _is_live(job: Job, attempt: int) -> bool:
+    return job.attempt == attempt and job.job_state in (JobState.SUBMITTING, JobState.RUNNING)
+
+
 def _attempt(job: Job, number: int) -> Attempt:
     return next(attempt for attempt in job.attempts if attempt.number == number)
 
@@ -389,12 +466,12 @@ def _attempt(job: Job, number: int) -> Attempt:
 def _end_attempt(job: Job, message: str | None) -> None:
     row = _attempt(job, job.attempt)
     if row.ended_at is None:  # else: cancelled while recovering; how the attempt ended is known
-        row.ended_at, row.message, row.ticket_hash = _now(), _storable(message), None
+        row.ended_at, row.message, row.ticket_hash = _now(), message and _storable(message), None
 
 
-def _storable(text: str | None) -> str | None:
+def _storable(text: str) -> str:
     """A Ray job's last words may be anything: PostgreSQL keeps no NUL, and no database a lone surrogate."""
-    return None if text is None else text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 
 def _hash(secret: str) -> str:

@@ -1,10 +1,32 @@
 """The only reader of the environment. Every variable is named FORERUN_<FIELD>."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _http_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be a URL like http://host:8265")
+    return url
+
+
+def _sql_url(url: str) -> str:
+    if url.partition("://")[0] not in ("sqlite", "postgresql", "postgresql+psycopg"):
+        raise ValueError("must be a URL like sqlite:////folder/file.db or postgresql://user:password@host/database")
+    return url
+
+
+def _names(text: Any) -> Any:
+    return [name.strip().lower() for name in text.split(",") if name.strip()] if isinstance(text, str) else text
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
 class Settings(BaseSettings):
@@ -15,19 +37,29 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".forerun"), description="Where the service keeps its database and its jobs' files.")
     host: str = Field("127.0.0.1", description="Address to listen on. There is no login: keep it local.")
     port: int = Field(8000, ge=1, le=65535, description="The next free one is taken when it is in use.")
-    database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in the home folder.")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        (), description="Names by which clients reach this service, beside localhost, `host` and that of `api_url`."
+    )
+    database_url: Annotated[str, AfterValidator(_sql_url)] | None = Field(
+        None, description="SQLAlchemy URL; default: SQLite in the home folder."
+    )
     data_dir: Path = Field(Path("data"), description="Where datasets lie.")
-    api_url: str | None = Field(None, description="How workers reach this service; default: host and port.")
-    ray_address: str | None = Field(
+    api_url: HttpUrl | None = Field(None, description="How workers reach this service; default: host and port.")
+    ray_address: HttpUrl | None = Field(
         None, description="Dashboard URL of an existing Ray cluster (http://host:8265); default: start a local head."
     )
     ray_token: SecretStr | None = Field(None, description="Token of the cluster at ray_address.")
     ray_python: str = Field("python", description="Python with Forerun installed, on the nodes of ray_address.")
     ray_num_cpus: Annotated[int, Field(ge=1)] | None = Field(None, description="CPUs of the local head; default: all.")
     ray_num_gpus: Annotated[int, Field(ge=0)] | None = Field(None, description="GPUs of the local head; default: all.")
-    max_attempts: int = Field(3, ge=1, description="Ray jobs to try for one tuning job when they are lost.")
+    max_attempts: int = Field(3, ge=1, description="Ray jobs lost in a row without a new epoch that end a job.")
     poll_seconds: float = Field(0.5, gt=0, description="How often the controller looks at Ray.")
-    log_level: str = "INFO"
+    log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = "INFO"
+
+    def hosts(self) -> frozenset[str]:
+        """The host names that are this service's."""
+        of_the_api = urlsplit(self.api_url or "").hostname or "localhost"
+        return frozenset({"localhost", self.host.lower(), of_the_api, *self.allowed_hosts})
 
     def database(self) -> str:
         return self.database_url or f"sqlite:///{self.home.absolute() / 'forerun.db'}"

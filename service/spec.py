@@ -5,6 +5,7 @@ alpha is `pretrain.iterations`, its beta `main_train.iterations`.
 """
 
 import difflib
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -20,8 +21,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from service.catalog import DATASETS, MODELS
-from service.errors import FieldError
+from service.catalog import DATASETS, LARGEST_IMAGE, MODELS, SMALLEST_IMAGE
+from service.errors import FieldError, InvalidInput
 from service.presets import PRESETS, PresetSpec
 
 MAX_LEARNING_RATES = 64
@@ -42,27 +43,35 @@ Factor = Annotated[float, Field(gt=0, le=1e6)]
 PresetName = Literal["paper-alpha", "narrow", "middle", "wide", "mix"]
 
 
+_KIND = "May be left out: the other keys tell it."
+_CAP = "No candidate is larger."
+
+
 class RelativeLrSet(Frozen):
     """Candidates = current learning rate x factor, capped at `max_learning_rate`."""
 
-    kind: Literal["relative"] = "relative"
-    factors: list[Factor] = Field(min_length=1, max_length=MAX_LEARNING_RATES)
-    max_learning_rate: LearningRate = 1.0
+    kind: Literal["relative"] = Field("relative", description=_KIND)
+    factors: list[Factor] = Field(
+        min_length=1, max_length=MAX_LEARNING_RATES, description="What the current learning rate is multiplied by."
+    )
+    max_learning_rate: LearningRate = Field(1.0, description=_CAP)
 
 
 class AbsoluteLrSet(Frozen):
     """The candidates themselves, the same every epoch."""
 
-    kind: Literal["absolute"] = "absolute"
-    learning_rates: list[LearningRate] = Field(min_length=1, max_length=MAX_LEARNING_RATES)
+    kind: Literal["absolute"] = Field("absolute", description=_KIND)
+    learning_rates: list[LearningRate] = Field(
+        min_length=1, max_length=MAX_LEARNING_RATES, description="The candidates of every epoch."
+    )
 
 
 class PresetLrSet(Frozen):
     """A set of S1 by name: capped relative factors; `mix` is S1's Table 4, scaled to the epochs."""
 
-    kind: Literal["preset"] = "preset"
-    name: PresetName
-    max_learning_rate: LearningRate = 1.0
+    kind: Literal["preset"] = Field("preset", description=_KIND)
+    name: PresetName = Field(description="The set's name; GET /v1/catalog has its factors.")
+    max_learning_rate: LearningRate = Field(1.0, description=_CAP)
 
 
 def _tagged(shorthand: dict[str, str], union: Any) -> Any:
@@ -88,15 +97,15 @@ SimpleLrSet = Annotated[_SimpleLrSets, _tagged(_KINDS, _SimpleLrSets)]
 class LrSetPhase(Frozen):
     """From `first_epoch` (counted from 1) until the next phase begins."""
 
-    first_epoch: int = Field(ge=1)
-    lr_set: SimpleLrSet
+    first_epoch: int = Field(ge=1, description="The first epoch that takes this set; no later than the last epoch.")
+    lr_set: SimpleLrSet = Field(description="The set: any but another schedule.")
 
 
 class ScheduledLrSet(Frozen):
     """A schedule of sets (S1, Table 4): each phase lasts until the next begins."""
 
-    kind: Literal["schedule"] = "schedule"
-    phases: list[LrSetPhase] = Field(min_length=1, max_length=64)
+    kind: Literal["schedule"] = Field("schedule", description=_KIND)
+    phases: list[LrSetPhase] = Field(min_length=1, max_length=64, description="By ascending first epoch.")
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -172,7 +181,7 @@ DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar10"]
 class NamedDataset(Frozen):
     """A dataset of known size; its files lie in the service's data folder (`digits` brings its own)."""
 
-    name: DatasetName
+    name: DatasetName = Field(description="Which one; GET /v1/catalog has their sizes.")
     download: bool = Field(False, description="Fetch the files from their publisher when they are absent.")
     validation_fraction: float = Field(0.1, gt=0, le=0.5, description="Share of the training split held out.")
 
@@ -186,9 +195,13 @@ class NamedDataset(Frozen):
 class FolderDataset(Frozen):
     """A class-per-folder tree of images: PATH/train/CLASS/IMAGE and PATH/test/CLASS/IMAGE (or val/)."""
 
-    name: Literal["image-folder"]
-    path: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_inside)]
-    image_size: int = Field(224, ge=8, le=1024, description="Pixels: shorter side resized to this, centre cropped.")
+    name: Literal["image-folder"] = Field(description="This kind of dataset.")
+    path: Annotated[str, AfterValidator(_inside)] = Field(
+        min_length=1, max_length=1024, description="Folder inside the service's data folder."
+    )
+    image_size: int = Field(
+        224, ge=SMALLEST_IMAGE, le=LARGEST_IMAGE, description="Pixels: shorter side resized to this, centre cropped."
+    )
     validation_fraction: float = Field(0.1, gt=0, le=0.5, description="Share of the training split held out.")
 
 
@@ -206,11 +219,14 @@ WeightDecay = Annotated[float, Field(ge=0, le=1e3)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+_DECAY = "L2 penalty, as torch has it (adamw: decoupled)."
+
+
 class SgdOptimizer(Frozen):
-    name: Literal["sgd"] = "sgd"
-    momentum: Beta = 0.9
-    nesterov: bool = False
-    weight_decay: WeightDecay = 0.0
+    name: Literal["sgd"] = Field("sgd", description="torch.optim.SGD.")
+    momentum: Beta = Field(0.9, description="Momentum; 0: none.")
+    nesterov: bool = Field(False, description="Nesterov's momentum.")
+    weight_decay: WeightDecay = Field(0.0, description=_DECAY)
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
@@ -224,17 +240,17 @@ AdaptiveName = Literal["adagrad", "adadelta", "rmsprop"]
 
 
 class AdamOptimizer(Frozen):
-    name: AdamName
-    betas: list[Beta] = Field([0.9, 0.999], min_length=2, max_length=2)
-    eps: float = Field(1e-8, gt=0, le=1)
-    weight_decay: WeightDecay = 0.0
+    name: AdamName = Field(description="torch.optim.Adam or AdamW.")
+    betas: list[Beta] = Field([0.9, 0.999], min_length=2, max_length=2, description="Decay of both running averages.")
+    eps: float = Field(1e-8, gt=0, le=1, description="Added to the denominator.")
+    weight_decay: WeightDecay = Field(0.0, description=_DECAY)
 
 
 class AdaptiveOptimizer(Frozen):
     """torch's defaults for everything but the learning rate and the weight decay."""
 
-    name: AdaptiveName
-    weight_decay: WeightDecay = 0.0
+    name: AdaptiveName = Field(description="torch.optim.Adagrad, Adadelta or RMSprop.")
+    weight_decay: WeightDecay = Field(0.0, description=_DECAY)
 
 
 _Optimizers = Annotated[SgdOptimizer | AdamOptimizer | AdaptiveOptimizer, Field(discriminator="name")]
@@ -248,7 +264,7 @@ class Warmup(Frozen):
     """The first epochs at one small learning rate, without Pre-train."""
 
     epochs: int | None = Field(0, ge=0, description="null: a tenth of the epochs, rounded (S1: 4 of 40).")
-    learning_rate: LearningRate = 0.005
+    learning_rate: LearningRate = Field(0.005, description="Of all warm-up epochs.")
 
 
 class Pretrain(Frozen):
@@ -306,13 +322,13 @@ class Audit(Frozen):
 class GreedySelector(Frozen):
     """S1, Algorithm 1: the best metric."""
 
-    name: Literal["greedy"] = "greedy"
+    name: Literal["greedy"] = Field("greedy", description="The best metric wins.")
 
 
 class ToleranceSelector(Frozen):
     """The largest learning rate whose metric is nearly as good as the best."""
 
-    name: Literal["tolerance"] = "tolerance"
+    name: Literal["tolerance"] = Field("tolerance", description="The largest that is nearly as good as the best.")
     tolerance: float = Field(
         0.03, ge=0, le=1, description="Loss: share of the best loss. Accuracy: share of the best error (1 - accuracy)."
     )
@@ -332,13 +348,13 @@ Metric = Literal["val_accuracy", "val_loss", "train_accuracy"]
 class StptMethod(Frozen):
     """Short-term pre-training, as the rest of the spec says."""
 
-    name: Literal["stpt"] = "stpt"
+    name: Literal["stpt"] = Field("stpt", description="This method.")
 
 
 class SweepMethod(Frozen):
     """S1's conventional method: a whole training for each learning rate."""
 
-    name: Literal["sweep"] = "sweep"
+    name: Literal["sweep"] = Field("sweep", description="This method.")
     learning_rates: list[LearningRate] | None = Field(
         None, min_length=1, max_length=MAX_LEARNING_RATES, description="null: the first candidates of lr_set."
     )
@@ -348,8 +364,8 @@ class SweepMethod(Frozen):
 class ReferenceMethod(Frozen):
     """S1's reference: a constant learning rate, divided when validation accuracy saturates; no warm-up."""
 
-    name: Literal["reference"] = "reference"
-    learning_rate: LearningRate = 0.1
+    name: Literal["reference"] = Field("reference", description="This method.")
+    learning_rate: LearningRate = Field(0.1, description="Until it is divided for the first time.")
     factor: float = Field(10.0, gt=1, le=1e6, description="What it is divided by.")
     patience: int = Field(3, ge=1, le=100_000, description="Epochs without a new best accuracy: saturated.")
 
@@ -358,16 +374,16 @@ class Schedule(Frozen):
     """A history of learning rates to train by: one for each epoch, under an envelope over the whole training."""
 
     learning_rates: list[LearningRate] = Field(min_length=1, max_length=100_000, description="Of epochs 1, 2, 3, …")
-    envelope: Envelope = "constant"
+    envelope: Envelope = Field("constant", description="What the learning rates are multiplied by.")
     warmup_epochs: int = Field(0, ge=0, description="The first epochs, which the envelope leaves as they are.")
 
 
 class ReplayMethod(Frozen):
     """Train by the learning rates that an earlier job chose, without search."""
 
-    name: Literal["replay"] = "replay"
+    name: Literal["replay"] = Field("replay", description="This method.")
     job: str | None = Field(None, max_length=40, description="Take the schedule of this job.")
-    schedule: Schedule | None = None
+    schedule: Schedule | None = Field(None, description="Or this one.")
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
@@ -416,28 +432,34 @@ class JobSpec(Frozen):
         "", description="Free text that jobs of one study share; the job list filters by it."
     )
     preset: PresetSpec | None = Field(None, description="Where its defaults come from; what you say goes before it.")
-    model: Annotated[str, Field(max_length=100), AfterValidator(_known_model)]
-    dataset: Dataset
-    optimizer: Optimizer = SgdOptimizer()
-    global_batch_size: int = Field(64, ge=1, le=2**20, description="Samples per iteration over all workers.")
-    epochs: int = Field(ge=1, le=100_000)
+    model: Annotated[str, AfterValidator(_known_model)] = Field(
+        max_length=100, description="A model of GET /v1/catalog that takes images of the dataset's size."
+    )
+    dataset: Dataset = Field(description="A dataset, or its name alone.")
+    optimizer: Optimizer = Field(SgdOptimizer(), description="An optimizer, or its name alone.")
+    global_batch_size: int = Field(
+        64, ge=1, le=2**20, description="Samples per iteration over all workers; a multiple of `workers`."
+    )
+    epochs: int = Field(ge=1, le=100_000, description="Epochs to train, warm-up included.")
     workers: int = Field(1, ge=1, le=4096, description="World size: data-parallel processes.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: one GPU a worker where the cluster has them."
     )
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0, lt=2**63, description="Of initial weights, the order of samples and dropout.")
     initial_learning_rate: LearningRate = Field(0.1, description="Current learning rate of the first Pre-train.")
-    lr_set: LrSet = DEFAULT_LR_SET
+    lr_set: LrSet = Field(DEFAULT_LR_SET, description="The candidates of each epoch, or the name of a preset.")
     envelope: Envelope = Field(
         "linear", description="What every learning rate is multiplied by: 1 at the start of the training, 0 at its end."
     )
-    warmup: Warmup = Warmup()
-    pretrain: Pretrain = Pretrain()
-    main_train: MainTrain = MainTrain()
+    warmup: Warmup = Field(Warmup(), description="The epochs before the first Pre-train.")
+    pretrain: Pretrain = Field(Pretrain(), description="How the candidates of an epoch are tried.")
+    main_train: MainTrain = Field(MainTrain(), description="How the chosen one carries on.")
     metric: Metric = Field("val_loss", description="What branches are judged by after alpha iterations.")
-    selector: Selector = GreedySelector()
-    guards: Guards = Guards()
-    audit: Audit | None = None
+    selector: Selector = Field(GreedySelector(), description="How the branch that goes on is chosen.")
+    guards: Guards = Field(Guards(), description="What is done about an epoch that went wrong.")
+    audit: Audit | None = Field(
+        None, description="What is tried beside the training to judge its choices; null: nothing."
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 autocast on GPUs, float32 on CPUs. Weights are float32 always."
     )
@@ -468,19 +490,74 @@ class JobSpec(Frozen):
         return self.global_batch_size // self.workers
 
 
-def field_errors(error: ValidationError) -> list[FieldError]:
-    """Pydantic's errors with paths as the user wrote them: union tags left out, indices in brackets."""
-    return [_field_error(details) for details in error.errors(include_url=False)]
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The mapping of `pairs`, as json's object_pairs_hook. Raises InvalidInput when a key stands there twice."""
+    mapping: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in mapping:
+            raise InvalidInput([FieldError(_shown(key), _shown(value), "stands there twice; keep one of them")])
+        mapping[key] = value
+    return mapping
 
 
-def _field_error(details: ErrorDetails) -> FieldError:
+def field_errors(error: ValidationError, model: type[Frozen]) -> list[FieldError]:
+    """Pydantic's errors about a `model`: paths as the user wrote them, without union tags, with indices in brackets."""
+    return [_field_error(details, model) for details in error.errors(include_url=False)]
+
+
+def _field_error(details: ErrorDetails, model: type[Frozen]) -> FieldError:
     value, message = details["input"], details["msg"].removeprefix("Value error, ")
-    if details["type"] == "union_tag_invalid":  # `dataset: nope`, or {name: nope}
-        context = details["ctx"]
-        value, message = context["tag"], f"must be one of {context['expected_tags']}"
-    if details["type"] == "union_tag_not_found":
-        message = "the keys do not tell its kind; add one of its required keys"
-    return FieldError(_path(details["loc"]) or "body", _shown(value), message)
+    path = _path(details["loc"]) or "body"
+    match details["type"]:
+        case "missing":
+            value = None  # not the object that lacks it
+        case "union_tag_invalid":  # `dataset: nope`, or {name: nope}
+            context = details["ctx"]
+            value, message = context["tag"], f"must be one of {context['expected_tags']}"
+        case "union_tag_not_found" if details["ctx"]["discriminator"] == "'name'":
+            names = [name for one in _models_at(details["loc"], model) for name in _names_of(one)]
+            path, value, message = f"{path}.name", None, f"Field required: one of {', '.join(map(repr, names))}"
+        case "union_tag_not_found":
+            message = f"the keys do not tell its kind; it needs one of {', '.join(_KINDS)}, phases"
+        case "extra_forbidden":
+            *before, key = details["loc"]
+            [owner] = _models_at(tuple(before), model)
+            message = unknown_key(str(key), owner.model_fields)
+    return FieldError(path, _shown(value), message)
+
+
+def unknown_key(key: str, known: Iterable[str], what: str = "key") -> str:
+    """What to say about a key that is not among the known ones."""
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"unknown {what}; {f'did you mean {near[0]}? ' if near else ''}known: {', '.join(known) or 'none'}"
+
+
+def _models_at(loc: tuple[int | str, ...], model: type[Frozen]) -> list[type[Frozen]]:
+    """The models that may stand at `loc` in a `model`: several for a union whose tag the location does not name."""
+    models = [model]
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        tagged = [one for one in models if part in _names_of(one)]
+        models = tagged or [
+            inner
+            for one in models
+            if part in one.model_fields
+            for inner in _models_in(one.model_fields[part].annotation)
+        ]
+    return models
+
+
+def _names_of(model: type[Frozen]) -> tuple[str, ...]:
+    """The tags that a union knows the model by."""
+    field = model.model_fields.get("kind", model.model_fields.get("name"))
+    return get_args(field.annotation) if field else ()
+
+
+def _models_in(annotation: Any) -> list[type[Frozen]]:
+    if isinstance(annotation, type) and issubclass(annotation, Frozen):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
 
 
 _TAGS = {

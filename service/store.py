@@ -16,9 +16,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, make_url, select, text
 from sqlalchemy.orm import Session, selectinload
 
 import migrations
@@ -61,8 +60,9 @@ class Store:
 
     def is_current(self) -> bool:
         """Whether the schema is at the newest revision."""
-        with self._engine.connect() as connection:
-            revision = MigrationContext.configure(connection).get_current_revision()
+        with self._engine.connect() as connection:  # not by Alembic: it would log two lines, and this is asked often
+            migrated = inspect(connection).has_table("alembic_version")
+            revision = connection.scalar(text("SELECT version_num FROM alembic_version")) if migrated else None
         return revision == ScriptDirectory.from_config(_alembic_config()).get_current_head()
 
     def close(self) -> None:
@@ -174,6 +174,27 @@ def ended_submissions(session: Session, submission_ids: Sequence[str], before: d
     """Those of the ids that are attempts of this service and ended before that time."""
     query = select(Attempt.submission_id).where(Attempt.submission_id.in_(submission_ids), Attempt.ended_at < before)
     return session.scalars(query).all()
+
+
+def attempts_without_log(session: Session) -> Sequence[str]:
+    """Submissions of attempts that have ended, and whose log is not kept yet."""
+    query = select(Attempt.submission_id).where(Attempt.ended_at.is_not(None), Attempt.log.is_(None))
+    return session.scalars(query.order_by(Attempt.id)).all()
+
+
+def get_log(session: Session, job_id: str, attempt: int) -> tuple[str, str | None]:
+    """The attempt's submission id and the end of its log, None while it is not kept yet. Raises NotFound."""
+    query = select(Attempt.submission_id, Attempt.log).where(Attempt.job_id == job_id, Attempt.number == attempt)
+    row = session.execute(query).one_or_none()
+    if row is None:
+        raise NotFound(f"job {job_id} has no attempt {attempt}; GET /v1/jobs/{job_id} has the number of the newest")
+    return row.submission_id, row.log
+
+
+def last_attempt_with_epoch(session: Session, job_id: str) -> int:
+    """Number of the newest attempt that recorded an epoch; 0: none did."""
+    query = select(func.max(Epoch.attempt)).join(Trial).join(Run).where(Run.job_id == job_id)
+    return session.scalar(query) or 0
 
 
 def next_to_submit(session: Session, total_workers: float) -> Job | None:

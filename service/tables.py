@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -98,6 +99,8 @@ class Attempt(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     message: Mapped[str | None] = mapped_column(Text)
+    lost: Mapped[bool] = mapped_column(default=False, server_default=false())  # ended without an outcome
+    log: Mapped[str | None] = mapped_column(Text, deferred=True)  # the end of it; NULL until Ray gave it
 
     job: Mapped[Job] = relationship(back_populates="attempts")
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import ray
 import ray.train
+import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
-from service.errors import ForerunError, WorkerFailed
+from service.errors import ForerunError, OutOfMemory, WorkerFailed
 from service.records import Assignment
 from service.spec import JobSpec
 
@@ -61,16 +62,25 @@ def train_on_ray(
     try:
         trainer.fit()
     except ray.train.WorkerGroupError as error:
-        raise _cause(error) from error
+        raise _cause(error, spec) from error
     except ray.train.ControllerError as error:
         raise WorkerFailed(f"Ray Train could not run the workers: {error.controller_failure}") from error
 
 
-def _cause(error: ray.train.WorkerGroupError) -> ForerunError:
-    """The failure that came first: one worker's own error makes the others fail in their collectives."""
+def _cause(error: ray.train.WorkerGroupError, spec: JobSpec) -> ForerunError:
+    """The failure that came first: one worker's own error makes the others fail in their collectives.
+
+    What would come again in another attempt is anything but WorkerFailed.
+    """
     failures = {rank: getattr(failure, "_base_exc", failure) for rank, failure in error.worker_failures.items()}
     for failure in failures.values():
         if isinstance(failure, ForerunError):
             return failure
+        if isinstance(failure, torch.OutOfMemoryError):
+            return OutOfMemory(
+                f"a worker's share of global_batch_size {spec.global_batch_size} over workers {spec.workers} "
+                f"({spec.batch_per_worker} samples) does not fit its GPU; lower global_batch_size, raise workers, or "
+                f"choose a smaller model: {failure}"
+            )
     rank, failure = min(failures.items())
     return WorkerFailed(f"worker {rank} raised {type(failure).__name__}: {failure}")

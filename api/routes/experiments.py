@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from api import schemas
 from api.deps import NO_NUL, ServicesOf
@@ -16,7 +16,7 @@ from service import jobs
 from service.errors import DatasetMissing, FieldError, InvalidInput
 from service.experiments import EXPERIMENTS, PRESET_OF, Scale, documents
 from service.plan import count_train_samples, forecast, plan_epoch, search_area
-from service.spec import JobSpec, field_errors
+from service.spec import Frozen, JobSpec, field_errors
 
 router = APIRouter(prefix="/v1", tags=["experiments"])
 
@@ -53,9 +53,7 @@ async def list_experiments() -> schemas.ExperimentList:
     )
 
 
-class ExperimentRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class ExperimentRequest(Frozen):
     name: str = Field(max_length=100, examples=["alpha-sweep"])
     scale: Scale = Field("fashion-mnist", description="The paper's own size, or in proportion on smaller data.")
     experiment: str | None = Field(
@@ -103,11 +101,10 @@ def run_experiment(services: ServicesOf, raw: Annotated[bytes, Depends(spec_body
 
 
 def _parse(raw: bytes) -> ExperimentRequest:
-    jobs.check_size(raw)
     try:
         return ExperimentRequest.model_validate_json(raw)
     except ValidationError as error:
-        raise InvalidInput(field_errors(error)) from None
+        raise InvalidInput(field_errors(error, ExperimentRequest)) from None
 
 
 def _specs(services: ServicesOf, documents: list[dict[str, Any]]) -> list[JobSpec]:

@@ -3,10 +3,11 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
+from starlette.responses import PlainTextResponse
 
 from api import schemas
-from api.deps import NO_NUL, JobId, Services, ServicesOf, read_json
+from api.deps import MAX_INT, NO_NUL, JobId, Services, ServicesOf, read_json
 from api.problems import documented
 from service import history, jobs, store
 from service.spec import JobSpec
@@ -102,9 +103,7 @@ _Text = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 
 
 class JobFilter(BaseModel):
-    """The query of a list of jobs. A parameter that is not named here is an error, not ignored."""
-
-    model_config = ConfigDict(extra="forbid")
+    """The query of a list of jobs."""
 
     state: Annotated[list[JobState], BeforeValidator(_split)] = Field([], description="Repeated or comma separated.")
     model: _Text | None = None
@@ -128,6 +127,24 @@ def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> sch
 @router.get("/{job_id}", summary="Read a job", responses=documented(404, 422))
 def read(services: ServicesOf, job_id: JobId) -> schemas.Job:
     return job_answer(services, job_id)
+
+
+@router.get(
+    "/{job_id}/logs",
+    summary="What an attempt printed",
+    response_class=PlainTextResponse,
+    responses=documented(404, 422, 503),
+)
+def logs(
+    services: ServicesOf,
+    job_id: JobId,
+    attempt: Annotated[int | None, Query(ge=1, le=MAX_INT, description="Default: the newest.")] = None,
+) -> str:
+    """The last 65,536 characters that its Ray job printed. While that runs Ray is asked; afterwards SQL has them."""
+    with services.store.read() as session:
+        number = store.get_job(session, job_id).attempt if attempt is None else attempt
+        submission_id, log = store.get_log(session, job_id, number)
+    return jobs.log_end(services.fleet.logs(submission_id)) if log is None else log
 
 
 @router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=documented(404, 409, 422))

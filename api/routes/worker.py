@@ -24,11 +24,7 @@ class Ticket(Frozen):
 
 
 async def _body(request: Request) -> bytes:
-    raw = await read_json(request, MAX_REPORT_BYTES)
-    if len(raw) > MAX_REPORT_BYTES:
-        message = f"a report may have {MAX_REPORT_BYTES} bytes at most"
-        raise InvalidInput([FieldError("body", f"{len(raw)} bytes", message)])
-    return raw
+    return await read_json(request, MAX_REPORT_BYTES)
 
 
 async def _report_token(request: Request) -> str:
@@ -70,4 +66,4 @@ def _parse(record: type[R], raw: bytes) -> R:
     try:
         return record.model_validate_json(raw)
     except ValidationError as error:
-        raise InvalidInput(field_errors(error)) from None
+        raise InvalidInput(field_errors(error, record)) from None

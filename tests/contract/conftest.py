@@ -1,7 +1,7 @@
 """The API over a Store on SQLite and a fleet that only remembers. The modules take tests.databases as their plugin."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from api.app import create_app
 from api.deps import Services
 from service.cluster import Capacity
+from service.errors import ClusterUnreachable
 from service.store import Store
 
 
@@ -20,9 +21,15 @@ class FakeFleet:
     capacity: Capacity | None = None
     trouble: str | None = None
     wakes: int = 0
+    driver_logs: dict[str, str] = field(default_factory=dict)
 
     def wake(self) -> None:
         self.wakes += 1
+
+    def logs(self, submission_id: str) -> str:
+        if self.trouble is not None:
+            raise ClusterUnreachable(self.trouble)
+        return self.driver_logs.get(submission_id, "")
 
 
 @pytest.fixture
@@ -32,7 +39,9 @@ def fleet() -> FakeFleet:
 
 @pytest.fixture
 def services(sqlite_store: Store, fleet: FakeFleet, tmp_path: Path) -> Services:
-    return Services(store=sqlite_store, fleet=fleet, data_dir=tmp_path / "data", data_is_local=True)
+    return Services(
+        store=sqlite_store, fleet=fleet, data_dir=tmp_path / "data", data_is_local=True, hosts=frozenset({"testserver"})
+    )
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from api.routes.history import prefers_csv
+from service import jobs
 from service.store import Store
 from tests.builders import Worker, branch_records, claim, epoch_record, run_to_success, submit
 
@@ -82,13 +83,14 @@ def test_branches(client: httpx.Client, job_id: str) -> None:
     assert client.get(f"/v1/jobs/{job_id}/branches?epoch=1").json()["items"] == []
 
 
-HISTORY = [  # method, trial, epoch, phase, LRs, candidates, val. accuracy and loss, test accuracy, samples, …
-    ("stpt", 1, 1, "warmup", 0.005, 0.1, 0.09, [], 0.5, None, 0.4, 1536, 1536, 2.5),
-    ("stpt", 1, 2, "stpt", 0.2, 0.1, 0.09, [0.1, 0.2, 0.05], 0.75, 0.75, 0.7, 1536, 3072, 2.5),
-    ("stpt", 1, 3, "stpt", 0.01, 0.1, 0.09, [0.1, 0.01], 1 - 0.5 / 3, 0.5, 0.8, 3000, 6072, 2.5),
+HISTORY = [  # method, trial, epoch, attempt, phase, LRs, candidates, val. accuracy and loss, test accuracy, samples, …
+    ("stpt", 1, 1, 1, "warmup", 0.005, 0.1, 0.09, [], 0.5, None, 0.4, 1536, 1536, 2.5),
+    ("stpt", 1, 2, 1, "stpt", 0.2, 0.1, 0.09, [0.1, 0.2, 0.05], 0.75, 0.75, 0.7, 1536, 3072, 2.5),
+    ("stpt", 1, 3, 1, "stpt", 0.01, 0.1, 0.09, [0.1, 0.01], 1 - 0.5 / 3, 0.5, 0.8, 3000, 6072, 2.5),
 ]
 COLUMNS = (
-    *("method", "trial", "epoch", "phase", "learning_rate", "first_learning_rate", "last_learning_rate", "candidates"),
+    *("method", "trial", "epoch", "attempt", "phase"),
+    *("learning_rate", "first_learning_rate", "last_learning_rate", "candidates"),
     *("val_accuracy", "val_loss", "test_accuracy", "samples", "samples_so_far", "seconds"),
 )
 
@@ -117,9 +119,20 @@ def test_lr_history_as_csv(client: httpx.Client, job_id: str, query: str, accept
     assert response.headers["Content-Disposition"] == f'attachment; filename="{job_id}-lr-history.csv"'
     header, *rows = csv.reader(io.StringIO(response.text))
     assert tuple(header) == COLUMNS
-    assert rows[0] == ["stpt", "1", "1", "warmup", *"0.005 0.1 0.09  0.5  0.4 1536 1536 2.5".split(" ")]
-    assert rows[1][4:10] == ["0.2", "0.1", "0.09", "0.1 0.2 0.05", "0.75", "0.75"]
-    assert [float(row[8]) for row in rows] == [line[8] for line in HISTORY]  # not a digit lost
+    assert rows[0] == ["stpt", "1", "1", "1", "warmup", *"0.005 0.1 0.09  0.5  0.4 1536 1536 2.5".split(" ")]
+    assert rows[1][5:11] == ["0.2", "0.1", "0.09", "0.1 0.2 0.05", "0.75", "0.75"]
+    assert [float(row[9]) for row in rows] == [line[9] for line in HISTORY]  # not a digit lost
+
+
+def test_lr_history_tells_an_attempt_that_goes_on_from_the_lost_one(client: httpx.Client, sqlite_store: Store) -> None:
+    job_id = submit(client)
+    worker = Worker.started(client, claim(sqlite_store))
+    for number in (1, 2):
+        worker.report(epoch_record(number)).raise_for_status()
+    jobs.attempt_lost(sqlite_store, job_id, 1, "node died", max_attempts=3)
+    Worker.started(client, claim(sqlite_store)).report(epoch_record(1)).raise_for_status()
+    items = client.get(f"/v1/jobs/{job_id}/lr-history").json()["items"]
+    assert [(item["epoch"], item["attempt"]) for item in items] == [(1, 2), (2, 1)]
 
 
 def test_lr_history_of_a_job_that_has_not_begun(client: httpx.Client) -> None:
@@ -159,7 +172,7 @@ def test_accept_header(accept: str, csv_wins: bool) -> None:
     assert prefers_csv(accept) is csv_wins
 
 
-@pytest.mark.parametrize("path", ["", "/epochs", "/epochs/1", "/branches", "/lr-history", "/events"])
+@pytest.mark.parametrize("path", ["", "/epochs", "/epochs/1", "/branches", "/lr-history", "/events", "/logs"])
 def test_unknown_job(client: httpx.Client, path: str) -> None:
     for job_id in ("job-0000000000000000", "none", "..%2f", "%F0%9F%90%8C"):
         response = client.get(f"/v1/jobs/{job_id}{path}")

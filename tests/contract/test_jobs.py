@@ -160,6 +160,35 @@ def test_list_takes_as_many_queries_for_one_job_as_for_many(client: httpx.Client
     assert len(many) == len(one)
 
 
+# --- logs ------------------------------------------------------------------------------------------
+
+
+def test_logs_of_the_attempts_of_a_job(client: httpx.Client, sqlite_store: Store, fleet: FakeFleet) -> None:
+    job_id = submit(client)
+    response = client.get(f"/v1/jobs/{job_id}/logs")
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+    assert "has no attempt 0" in response.json()["detail"]
+
+    claim(sqlite_store)
+    fleet.driver_logs = {f"{job_id}-a1": "one\n" + "x" * 65_536, f"{job_id}-a2": "two\n"}
+    response = client.get(f"/v1/jobs/{job_id}/logs")  # while it runs: from Ray
+    assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert response.text == "x" * 65_536
+    jobs.attempt_lost(sqlite_store, job_id, 1, "node died", max_attempts=3)
+    jobs.keep_log(sqlite_store, f"{job_id}-a1", "one ends\n")
+    fleet.driver_logs.pop(f"{job_id}-a1")
+    claim(sqlite_store)
+    assert client.get(f"/v1/jobs/{job_id}/logs").text == "two\n"
+    assert client.get(f"/v1/jobs/{job_id}/logs?attempt=1").text == "one ends\n"
+    assert client.get(f"/v1/jobs/{job_id}/logs?attempt=3").status_code == 404
+    assert client.get(f"/v1/jobs/{job_id}/logs?attempt=0").status_code == 422
+
+    fleet.trouble = "No answer from Ray."
+    assert client.get(f"/v1/jobs/{job_id}/logs?attempt=1").text == "one ends\n"
+    response = client.get(f"/v1/jobs/{job_id}/logs")
+    assert (response.status_code, response.json()["code"]) == (503, "cluster_unreachable")
+
+
 # a query, the field that is named
 WRONG_QUERIES = {
     "?limit=0": "limit",
@@ -169,6 +198,7 @@ WRONG_QUERIES = {
     "?state=": "state.0",
     "?state=queued,done": "state.1",
     "?stat=queued": "stat",
+    "?State=queued": "State",
     "?cursor=nonsense": "cursor",
     "?cursor=": "cursor",
     "?cursor=%C3%A9": "cursor",
@@ -179,6 +209,24 @@ WRONG_QUERIES = {
     "?dataset=%00": "dataset",
     f"?name={'x' * 201}": "name",
 }
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/v1/jobs?limt=3", "unknown parameter; did you mean limit? known: state, model, dataset, name, limit, cursor"),
+        ("/v1/jobs/job-1?limt=3", "unknown parameter; known: none"),
+        ("/v1/jobs/job-1/epochs?limt=3", "unknown parameter; known: none"),
+        ("/v1/jobs/job-1/branches?limt=3", "unknown parameter; known: epoch"),
+        ("/v1/jobs/job-1/events?limt=3", "unknown parameter; known: after"),
+        ("/v1/catalog?limt=3", "unknown parameter; known: none"),
+        ("/healthz?limt=3", "unknown parameter; known: none"),
+    ],
+)
+def test_unknown_parameters_are_refused_everywhere(client: httpx.Client, path: str, message: str) -> None:
+    response = client.get(path)
+    assert response.status_code == 422
+    assert response.json()["errors"] == [{"field": "limt", "value": "3", "message": message}]
 
 
 @pytest.mark.parametrize(("query", "field"), WRONG_QUERIES.items())

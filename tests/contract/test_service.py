@@ -1,5 +1,7 @@
 """The catalog, health, readiness and the documentation pages."""
 
+import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,9 +53,10 @@ def test_catalog(client: httpx.Client) -> None:
 def test_everything_in_the_catalog_may_be_asked_for(services: Services, field: str) -> None:
     with TestClient(create_app(replace(services, data_is_local=False))) as client:
         catalog = client.get("/v1/catalog").json()
+        large = {"dataset": {"name": "image-folder", "path": "birds"}} if field == "model" else {}  # 224 pixels
         for entry in catalog[f"{field}s"][:20]:
             name = entry if isinstance(entry, str) else entry["name"]
-            assert client.post("/v1/jobs", json=spec_document(**{field: name})).status_code == 202, name
+            assert client.post("/v1/jobs", json=spec_document(**large, **{field: name})).status_code == 202, name
 
 
 def test_health(client: httpx.Client) -> None:
@@ -65,6 +68,12 @@ def test_ready(client: httpx.Client, fleet: FakeFleet) -> None:
     assert client.get("/readyz").json() == {"status": "ready", "ray": ray}
     fleet.capacity = Capacity(cpus=8, gpus=0.5)
     assert client.get("/readyz").json()["ray"] == ray | {"cpus": 8, "gpus": 0.5}
+
+
+def test_readiness_is_asked_often_and_logs_nothing(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        client.get("/readyz")
+    assert [record.name for record in caplog.records if record.name != "httpx"] == []
 
 
 def test_ready_without_ray(client: httpx.Client, fleet: FakeFleet) -> None:
@@ -101,7 +110,17 @@ def test_not_ready_without_a_database(services: Services, tmp_path: Path) -> Non
     assert str(tmp_path) not in detail
 
 
-def test_documentation(client: httpx.Client) -> None:
+def test_documentation_comes_from_here_alone(client: httpx.Client) -> None:
     response = client.get("/docs")
     assert response.headers["Content-Type"].startswith("text/html")
     assert "/openapi.json" in response.text
+    links = re.findall(r'(?:src|href)="([^"]+)"', response.text)
+    assert links == [
+        "/docs/assets/swagger-ui.css",
+        "/docs/assets/favicon-32x32.png",
+        "/docs/assets/swagger-ui-bundle.js",
+    ]
+    assert "://" not in response.text
+    kinds = [client.get(link).headers["Content-Type"].partition(";")[0] for link in links]
+    assert kinds == ["text/css", "image/png", "text/javascript"]
+    assert client.get("/redoc").status_code == client.get("/docs/assets/none").status_code == 404

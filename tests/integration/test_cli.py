@@ -45,6 +45,9 @@ class Fleet:
     def wake(self) -> None:
         self.woken.put(None)
 
+    def logs(self, submission_id: str) -> str:
+        return f"{submission_id} trains\n"
+
 
 @pytest.fixture
 def fleet() -> Fleet:
@@ -147,7 +150,7 @@ def test_ctrl_c_leaves_the_job_running(http: httpx.Client, services: Services) -
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
-    assert f"{job_id} goes on. Watch it again with: forerun --url {http.base_url} watch {job_id}\n" in err
+    assert f"{job_id} goes on. Watch it again with: {FORERUN} --url {http.base_url} watch {job_id}\n" in err
     assert "Traceback" not in err
     assert http.get(f"/v1/jobs/{job_id}").json()["state"] == "running"
 

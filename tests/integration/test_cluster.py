@@ -138,6 +138,11 @@ def test_a_ray_job_keeps_to_loopback_and_to_itself_until_stopped(cluster: RayClu
     assert len(ports) >= 8, "the sockets of Ray were not seen"
 
     assert ray_head.token not in " ".join(of_each(ray_head.pid, psutil.Process.cmdline))
+    [driver] = [p.cmdline() for p in descendants(ray_head.pid) if "uses-ray" in p.cmdline()[-1:]]
+    assert driver == [sys.executable, "-P", "-m", "tests.integration.job_stub", "uses-ray"]
+    folders = of_each(ray_head.pid, lambda process: [process.cwd()])
+    assert os.getcwd() not in folders, "what lies here could be imported"
+    assert str(ray_head.directory) in folders
     cluster.stop("ray-a1")
     wait_for(lambda: status(cluster, "ray-a1") == RayJobStatus.STOPPED)
     assert "KeyboardInterrupt" in cluster.logs("ray-a1"), "stopped with SIGINT, and given the time to react"

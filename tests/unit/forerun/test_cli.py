@@ -2,6 +2,7 @@ import json
 import os
 import sys
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -148,11 +149,22 @@ def test_cancel(forerun: Forerun) -> None:
     assert json.loads(forerun("cancel", "job-1", "--json", answers=[answer(cancelling, 202)]).stdout) == cancelling
 
 
+def test_logs(forerun: Forerun) -> None:
+    text = "\x1b[36mit trains\x1b[0m\nbell \x07\n"
+    log = [httpx.Response(200, text=text) for _ in range(2)]
+    result = forerun("logs", "job-1", answers=log[:1])
+    assert (result.exit_code, result.stdout) == (0, "it trains\nbell \ufffd\n")
+    assert forerun.script.asked == ["GET /v1/jobs/job-1/logs"]
+    forerun("logs", "job-1", "--attempt", "2", answers=log[1:])
+    assert forerun.script.asked == ["GET /v1/jobs/job-1/logs?attempt=2"]
+
+
 def test_lr_history_in_its_three_formats(forerun: Forerun) -> None:
     step = {
         "method": "stpt",
         "trial": 1,
         "epoch": 1,
+        "attempt": 2,
         "phase": "stpt",
         "learning_rate": 0.085,
         "candidates": [0.1, 0.085],
@@ -165,8 +177,8 @@ def test_lr_history_in_its_three_formats(forerun: Forerun) -> None:
     }
     steps = answer({"job_id": "job-1", "items": [step]})
     assert forerun("lr-history", "job-1", answers=[steps]).stdout == (
-        "epoch  phase  learning rate  of  val acc  test acc  samples so far  seconds\n"
-        "1      stpt   0.085          2   0.7500   0.7000    1536            2.5\n"
+        "epoch  attempt  phase  learning rate  of  val acc  test acc  samples so far  seconds\n"
+        "1      2        stpt   0.085          2   0.7500   0.7000    1536            2.5\n"
     )
     steps = answer({"job_id": "job-1", "items": [step]})
     assert json.loads(forerun("lr-history", "job-1", "--format", "json", answers=[steps]).stdout) == [step]
@@ -220,7 +232,13 @@ def test_wrong_usage_exits_2(forerun: Forerun, words: str) -> None:
         ("spec.yaml", b"\xff\xfe", "can't decode byte 0xff"),
         ("spec.yaml", b"model: !!python/object:os.system x\n", "could not determine a constructor"),
         ("spec.yaml", b"epochs: !!set {a, b}\n", "not JSON serializable"),
-        ("spec.yaml", b"a: &a [*a]\n", "Circular reference"),
+        ("spec.yaml", b"a: &a [*a]\n", "the alias *a is not taken; write it out"),
+        ("spec.yaml", b"a: &a [1]\nb: [*a, *a]\n", "line 2, column 5"),
+        ("spec.yaml", b"epochs: 1\nmodel: lenet5\nepochs: 2\n", "epochs stands there twice; keep one of them"),
+        ("spec.yaml", b"warmup: {epochs: 1, epochs: 2}\n", "epochs stands there twice; keep one of them"),
+        ("spec.yaml", b"[" * 1000, "nested too deeply"),
+        ("spec.json", b'{"a":' * 5000 + b"1" + b"}" * 5000, "nested too deeply"),
+        ("spec.json", b'{"warmup": {"epochs": 1, "epochs": 2}}', "epochs: stands there twice; keep one of them"),
     ],
 )
 def test_a_file_that_is_no_spec_exits_2_and_says_why(
@@ -246,11 +264,16 @@ def test_json_may_be_indented_with_tabs(tmp_path: Path) -> None:
     assert cli.read_spec(path) == {"epochs": 3}
 
 
+def test_version(forerun: Forerun) -> None:
+    result = forerun("--version")
+    assert (result.exit_code, result.stdout) == (0, f"forerun {version('forerun')}\n")
+
+
 def test_serve_becomes_the_service(forerun: Forerun, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(os, "execv", lambda path, words: calls.append((path, words)))
     assert forerun("serve").exit_code == 0
-    assert calls == [(sys.executable, [sys.executable, "-m", "api"])]
+    assert calls == [(sys.executable, [sys.executable, "-P", "-m", "api", "forerun"])]
 
 
 @pytest.mark.parametrize("command", [[], ["submit"], ["watch"], ["jobs"], ["demo"]])

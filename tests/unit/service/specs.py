@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from service.catalog import DATASETS, MODELS
+from service.catalog import DATASETS, MODELS, image_sizes
 from service.plan import split_sizes
 from service.spec import (
     AbsoluteLrSet,
@@ -80,6 +80,8 @@ def valid_specs(draw: st.DrawFn) -> JobSpec:
         samples = split_sizes(DATASETS[dataset.name].train_samples, dataset.validation_fraction)[0]
     else:
         samples = 2**20
+    size = dataset.image_size if isinstance(dataset, FolderDataset) else DATASETS[dataset.name].image_size
+    models = [name for name in MODELS if size >= image_sizes(name).lone and size % image_sizes(name).step == 0]
     workers = draw(st.integers(1, 64))
     batch = workers * draw(st.integers(1, min(samples, 2**16) // workers))
     iterations = samples // batch
@@ -88,13 +90,13 @@ def valid_specs(draw: st.DrawFn) -> JobSpec:
     epochs = draw(st.integers(1, 100_000))
     warmup = draw(st.none() | st.integers(0, epochs))
     warmup_epochs = (epochs + 5) // 10 if warmup is None else warmup
-    first = draw(st.integers(1, warmup_epochs + 1))
-    firsts = draw(st.sets(st.integers(first + 1, first + 1000), max_size=5))
+    first = draw(st.integers(1, min(warmup_epochs + 1, epochs)))
+    firsts = draw(st.sets(st.integers(first + 1, epochs), max_size=5)) if first < epochs else set()
     phases = [LrSetPhase(first_epoch=e, lr_set=draw(SIMPLE_LR_SETS)) for e in [first, *sorted(firsts)]]
     placement = draw(st.sampled_from(["split", "sequential"]))
     return JobSpec(
         name=draw(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=200)),
-        model=draw(st.sampled_from(MODELS)),
+        model=draw(st.sampled_from(models)),
         dataset=dataset,
         optimizer=draw(OPTIMIZERS),
         global_batch_size=batch,

@@ -124,6 +124,10 @@ class World:
         with self.db.read() as session:
             return [event.data["state"] for event in store.events_after(session, job_id, 0) if event.kind == "state"]
 
+    def log(self, job_id, attempt) -> str | None:
+        with self.db.read() as session:
+            return store.get_log(session, job_id, attempt)[1]
+
     def status(self, submission_id, status, message="") -> None:
         self.cluster.set_status(submission_id, status, message)
 
@@ -249,6 +253,13 @@ LOST = {
         "its Ray job failed without an outcome. no memory",
     ),
     "stopped": (RayJobStatus.STOPPED, "", "its Ray job stopped without an outcome."),
+    "in the middle of a traceback": (
+        RayJobStatus.FAILED,
+        "Traceback (most recent call last):\n  raise ValueError: no\n"
+        "\x1b[36mray.exceptions.RaySystemError: System error\x1b[0m: no node\n"
+        "  Error in a line that is indented\nErrors: 3\nTraceback (most recent call last):\n  File x\n",
+        "its Ray job failed without an outcome. ray.exceptions.RaySystemError: System error: no node",
+    ),
     "silent": (RayJobStatus.SUCCEEDED, "done", "its Ray job succeeded without an outcome. done"),
     "unknown": (None, "", "Ray does not know its job any more (was the cluster restarted?)"),
 }
@@ -272,12 +283,94 @@ def test_a_lost_attempt_is_followed_by_the_next_until_they_are_exhausted(world, 
             world.report(job_id, token)
     job = world.job(job_id)
     assert (job.job_state, job.error_code) == (S.FAILED, "attempts_exhausted")
-    assert job.error_message == f"attempt 3 of 3 was lost: {message}"
+    assert job.error_message == f"attempt 3 was lost, 3 in a row without a new epoch: {message}"
     assert [attempt.message for attempt in job.attempts] == [message] * 3
     again = ["recovering", "submitting", "running"]
     assert world.path(job_id) == ["queued", "submitting", "running", *again, *again, "failed"]
     world.run_pass(100)
     assert len(world.cluster.submitted) == 3
+
+
+def test_a_job_that_makes_progress_is_never_given_up(world):
+    job_id = world.submit(epochs=3)
+    attempts = iter(range(1, 100))
+
+    def lose(epoch=None):
+        submission_id = f"{job_id}-a{next(attempts)}"
+        world.run_pass()
+        token = world.start(submission_id)
+        if epoch is not None:
+            world.report(job_id, token, epoch)
+        world.status(submission_id, RayJobStatus.FAILED, "no memory")
+        world.run_pass()
+
+    for epoch in (1, 2, 3, 3):  # the last one twice: a lost attempt was behind its records
+        lose(epoch)
+        lose()
+        lose()
+        assert world.state(job_id)[0] is S.SUBMITTING
+    lose()
+    assert world.state(job_id) == (S.FAILED, 13)
+    assert world.job(job_id).error_message == (
+        "attempt 13 was lost, 3 in a row without a new epoch: its Ray job failed without an outcome. no memory"
+    )
+
+
+def test_a_service_that_stops_in_order_costs_no_attempt(world):
+    world.max_attempts = 1
+    world.restart()
+    running, waiting = world.running(), world.submit()
+    cancelled = world.running()
+    jobs.cancel(world.db, cancelled)
+    for attempt in (1, 2, 3):
+        world.cluster.driver_logs[f"{running}-a{attempt}"] = f"attempt {attempt} trains\n"
+        world.controller.release()
+        for submission_id in world.cluster.live():
+            world.cluster.forget(submission_id)
+        assert [world.state(job_id) for job_id in (running, waiting)] == [(S.RECOVERING, attempt)] * 2
+        world.restart()
+        world.run_pass()
+    assert world.state(cancelled)[0] is S.CANCELLED
+    assert [attempt.message for attempt in world.job(running).attempts] == ["the service was stopped"] * 3 + [None]
+    assert world.log(running, 2) == "attempt 2 trains\n"
+    world.status(f"{running}-a4", RayJobStatus.FAILED)
+    world.run_pass()
+    assert world.state(running) == (S.FAILED, 4)
+
+
+def test_a_service_stops_though_ray_does_not_answer(world):
+    job_id = world.running()
+    world.cluster.unreachable = True
+    world.controller.release()
+    assert (world.state(job_id), world.log(job_id, 1)) == ((S.RECOVERING, 1), None)
+
+
+# --- logs ------------------------------------------------------------------------------------------------
+
+
+def test_the_log_is_kept_once_the_driver_has_ended(world):
+    job_id = world.submit()
+    world.run_pass()
+    token = world.start(f"{job_id}-a1")
+    jobs.finish(world.db, job_id, token, FAILED)
+    world.cluster.driver_logs[f"{job_id}-a1"] = "it trains\n"
+    world.run_pass()
+    assert world.log(job_id, 1) is None  # its last words may yet come
+    assert world.controller.logs(f"{job_id}-a1") == "it trains\n"
+    world.cluster.driver_logs[f"{job_id}-a1"] = "it trains\nit ends\n"
+    world.status(f"{job_id}-a1", RayJobStatus.FAILED)
+    world.run_pass()
+    world.cluster.forget(f"{job_id}-a1")
+    world.cluster.driver_logs.clear()
+    world.run_pass()
+    assert world.log(job_id, 1) == "it trains\nit ends\n"
+
+
+def test_of_a_lost_attempt_that_ray_forgot_there_is_no_log(world):
+    job_id = world.running()
+    world.cluster.forget(f"{job_id}-a1")
+    world.run_pass()
+    assert (world.log(job_id, 1), world.log(job_id, 2)) == ("", None)
 
 
 def test_an_attempt_that_ends_before_it_starts_is_lost_too(world):

@@ -20,6 +20,7 @@ PUBLISHED = {
     "TrainingFailed": ("training_failed", 500),
     "DatasetMissing": ("dataset_missing", 500),
     "Diverged": ("diverged", 500),
+    "OutOfMemory": ("out_of_memory", 500),
     "WorkerFailed": ("worker_failed", 500),
     "AttemptsExhausted": ("attempts_exhausted", 500),
 }
@@ -40,7 +41,7 @@ def test_codes_and_statuses():
 
 def test_the_tree_as_drawn():
     conflicts = {"Conflict", "StateConflict", "IdempotencyConflict", "NotEnoughWorkers", "RecordConflict"}
-    failures = {"TrainingFailed", "DatasetMissing", "Diverged", "WorkerFailed", "AttemptsExhausted"}
+    failures = {"TrainingFailed", "DatasetMissing", "Diverged", "OutOfMemory", "WorkerFailed", "AttemptsExhausted"}
     assert of_this_module(Conflict).keys() == conflicts
     assert of_this_module(TrainingFailed).keys() == failures
     assert issubclass(InvalidInput, ValueError)

@@ -1,6 +1,6 @@
 """The checks at the door, and all use cases against a slow obvious model of them.
 
-Their contract, one by one and on both databases: tests/integration/test_database.py. `parse_spec`: test_spec.py.
+Their contract, one by one and on both databases: tests/integration. `parse_spec`: test_spec.py.
 """
 
 from collections.abc import Callable
@@ -73,7 +73,7 @@ def test_absent_files_are_the_fault_of_the_dataset(tmp_path):
 def test_an_image_folder_must_be_there_and_hold_a_batch(tmp_path):
     birds = spec(dataset={"name": "image-folder", "path": "birds"}, global_batch_size=4)
     error = refusal(jobs.check_dataset, birds, tmp_path)
-    assert (error.field, error.value) == ("dataset", "image-folder")
+    assert (error.field, error.value) == ("dataset.path", "birds")
     assert f"needs {tmp_path}/birds/train/CLASS/IMAGE" in error.message
 
     for folder in ("train/robin", "val/robin"):
@@ -126,6 +126,20 @@ def test_a_job_that_fits(device, workers, cpus, gpus):
             "ask for 1 at most, or grow the cluster",
         ),
         (
+            "cuda",
+            1,
+            64,
+            0,
+            "device: cuda takes one of the cluster's GPUs a worker, and it has none; use auto or cpu, or add GPUs",
+        ),
+        (
+            "auto",
+            1,
+            0,
+            0,
+            "device: auto takes one of the cluster's CPUs a worker, and it has none; try again when it has a node",
+        ),
+        (
             "auto",
             4,
             3.5,
@@ -141,6 +155,18 @@ def test_a_job_that_never_fits(device, workers, cpus, gpus, sentence):
     assert caught.value.detail == sentence
 
 
+# --- logs ------------------------------------------------------------------------------------------------
+
+
+def test_the_end_of_a_log_begins_with_a_whole_line():
+    assert jobs.log_end("") == ""
+    assert jobs.log_end("one\ntwo\n") == "one\ntwo\n"
+    assert jobs.log_end("x" * 65_536) == "x" * 65_536
+    assert jobs.log_end("first\nsecond\n" + "x" * 65_530) == "x" * 65_530
+    assert jobs.log_end("x" * 70_000) == "x" * 65_536
+    assert jobs.log_end("a\x00b\udc80") == "a\ufffdb?"
+
+
 # --- all use cases against a model --------------------------------------------------------------------------
 
 
@@ -153,6 +179,7 @@ class Model:
     attempt: int = 0
     ticket: str | None = None  # of the live attempt, not yet exchanged
     token: str | None = None  # of the live attempt
+    lost: list[int] = field(default_factory=list)
     recorded: dict[int, tuple[int, EpochRecord]] = field(default_factory=dict)  # epoch -> (attempt, record)
     events: list[tuple[str, int]] = field(default_factory=lambda: [("queued", 0)])  # (state or "epoch N", attempt)
 
@@ -263,7 +290,19 @@ class UseCases(RuleBasedStateMachine):
         attempt = job.attempt - back
         self.call(None, jobs.attempt_lost, job_id, attempt, "node died", max_attempts=MAX_ATTEMPTS)
         if back == 0 and job.state in (S.SUBMITTING, S.RUNNING):
-            job.move(S.RECOVERING if attempt < MAX_ATTEMPTS else S.FAILED)
+            job.lost.append(attempt)
+            progress = max((number for number, _ in job.recorded.values()), default=0)
+            in_a_row = [number for number in job.lost if number > progress]
+            job.move(S.RECOVERING if len(in_a_row) < MAX_ATTEMPTS else S.FAILED)
+
+    @precondition(lambda self: self.jobs_in(S.SUBMITTING, S.RUNNING))
+    @rule(place=RECENT, back=st.sampled_from([0, 0, 0, 1]))
+    def interrupt(self, place, back):
+        job_id = list(self.model)[place % len(self.model)]
+        job = self.model[job_id]
+        self.call(None, jobs.attempt_interrupted, job_id, job.attempt - back)
+        if back == 0 and job.state in (S.SUBMITTING, S.RUNNING):
+            job.move(S.RECOVERING)
 
     @precondition(lambda self: self.jobs_in(S.CANCELLING))
     @rule(place=RECENT)

@@ -31,7 +31,11 @@ def test_every_setting_is_read_from_the_environment(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "0"), ("PORT", "65536"), ("PORT", "http"), ("MAX_ATTEMPTS", "0"), ("RAY_NUM_CPUS", "0")],
+    [
+        *(("PORT", "0"), ("PORT", "65536"), ("PORT", "http"), ("MAX_ATTEMPTS", "0"), ("RAY_NUM_CPUS", "0")),
+        *(("RAY_ADDRESS", "ray-head:8265"), ("RAY_ADDRESS", "ray://head:10001"), ("API_URL", "http://")),
+        *(("DATABASE_URL", "mysql://db/forerun"), ("DATABASE_URL", "forerun.db"), ("LOG_LEVEL", "loud")),
+    ],
 )
 def test_a_wrong_setting_is_refused(monkeypatch, name, value):
     monkeypatch.setenv(f"FORERUN_{name}", value)
@@ -39,10 +43,23 @@ def test_a_wrong_setting_is_refused(monkeypatch, name, value):
         Settings()
 
 
+def test_hosts_are_localhost_the_address_to_listen_on_that_of_the_api_and_those_allowed(monkeypatch):
+    assert Settings().hosts() == {"localhost", "127.0.0.1"}
+    monkeypatch.setenv("FORERUN_HOST", "Box.example")
+    monkeypatch.setenv("FORERUN_API_URL", "http://api:8000")
+    monkeypatch.setenv("FORERUN_ALLOWED_HOSTS", "forerun.example, Other ,")
+    assert Settings().hosts() == {"localhost", "box.example", "api", "forerun.example", "other"}
+
+
+def test_the_log_level_may_be_in_lower_case(monkeypatch):
+    monkeypatch.setenv("FORERUN_LOG_LEVEL", "debug")
+    assert Settings().log_level == "DEBUG"
+
+
 def test_secrets_are_not_shown(monkeypatch):
     monkeypatch.setenv("FORERUN_RAY_TOKEN", "s3cret")
     monkeypatch.setenv("FORERUN_TICKET", "s3cret")
     for name in ("API_URL", "DATA_DIR", "STORAGE_DIR"):
-        monkeypatch.setenv(f"FORERUN_{name}", "x")
+        monkeypatch.setenv(f"FORERUN_{name}", "http://x")
     assert "s3cret" not in repr(Settings()) + repr(WorkerSettings())
     assert Settings().ray_token.get_secret_value() == WorkerSettings().ticket.get_secret_value() == "s3cret"

@@ -1,4 +1,4 @@
-"""What is SQLite's alone, and what needs no database. The rest of the store: tests/integration/test_database.py."""
+"""What is SQLite's alone, and what needs no database. The rest of the store: tests/integration."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

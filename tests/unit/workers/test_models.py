@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from service.catalog import MODELS, TORCHVISION_MODELS
+from service.catalog import LARGEST_IMAGE, MODELS, SMALLEST_IMAGE, TORCHVISION_MODELS, image_sizes
 from service.errors import InvalidInput
 from workers.models import BUILDERS, build_model
 
@@ -154,6 +154,41 @@ def test_building_leaves_the_random_state_as_it_was(seed: int) -> None:
     with pytest.raises(InvalidInput):
         build_model("lenet5", classes=10, channels=1, image_size=8, seed=seed)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- the catalog's image sizes -----------------------------------------------------------------------
+
+FAMILIES = """
+    lenet5 lenet5-bn resnet18-cifar alexnet convnext_tiny densenet121 efficientnet_b0 googlenet inception_v3 maxvit_t mnasnet0_5
+    mobilenet_v3_small regnet_y_400mf resnet18 shufflenet_v2_x0_5 squeezenet1_0 squeezenet1_1 swin_t swin_v2_t vgg11_bn
+    vit_b_16 vit_b_32 vit_h_14 wide_resnet50_2
+""".split()  # a small model of each: depth and width make no difference here
+
+
+def takes(name: str, image_size: int, *, train: bool) -> bool:
+    """Whether one image of that size goes through, shapes alone: on the meta device."""
+    try:
+        BUILDERS[name](10, 3, image_size).to("meta").train(train)(
+            torch.empty(1, 3, image_size, image_size, device="meta")
+        )
+    except (AssertionError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.usefixtures("without_weights")
+def test_image_sizes_are_those_of_the_builders(name: str) -> None:
+    sizes = image_sizes(name)
+    least = [sizes.least - sizes.step, sizes.least, sizes.least + sizes.step]
+    assert [takes(name, size, train=False) for size in least if size >= SMALLEST_IMAGE] == (
+        [False, True, True] if least[0] >= SMALLEST_IMAGE else [True, True]
+    )
+    assert sizes.step == 1 or not takes(name, sizes.least + 1, train=False)
+    if sizes.lone > LARGEST_IMAGE:
+        assert not takes(name, sizes.least + 100, train=True)
+    elif sizes.lone > sizes.least:
+        assert [takes(name, size, train=True) for size in (sizes.lone - 1, sizes.lone)] == [False, True]
 
 
 # --- images a model cannot take --------------------------------------------------------------------

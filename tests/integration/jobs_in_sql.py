@@ -1,0 +1,154 @@
+"""What the tests of the use cases on both databases share: jobs in any state, and what lies in SQL."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from service import jobs
+from service import store as queries
+from service.errors import ForerunError
+from service.jobs import Claim
+from service.records import EpochRecord, Outcome
+from service.spec import JobSpec
+from service.states import JobState
+from service.store import Store
+from service.tables import Base, Job
+from tests.unit.service.reports import epoch
+from tests.unit.service.specs import small
+
+S = JobState
+SUCCESS = Outcome(state="succeeded")
+FAILURE = Outcome(state="failed", code="diverged", message="every branch diverged")
+
+
+def spec(**changes: Any) -> JobSpec:
+    return JobSpec.model_validate(small(**{"epochs": 3, **changes}))
+
+
+def submit(db: Store, key: str | None = None, **changes: Any) -> str:
+    return jobs.submit(db, spec(**changes), key)[0]
+
+
+def claim(db: Store) -> Claim:
+    found = jobs.claim_next(db)
+    assert found is not None
+    return found
+
+
+def start(db: Store, **changes: Any) -> tuple[str, str]:
+    """A running job: its id and report token."""
+    job_id = submit(db, **changes)
+    return job_id, begin(db, job_id)
+
+
+def begin(db: Store, job_id: str) -> str:
+    """Claim and start the next attempt of the job, the only one that waits; its report token."""
+    claimed = claim(db)
+    assert claimed.job_id == job_id
+    return jobs.exchange_ticket(db, job_id, claimed.ticket).report_token
+
+
+def lose(db: Store, job_id: str, *, max_attempts: int = 3) -> None:
+    jobs.attempt_lost(db, job_id, job_of(db, job_id).attempt, "node died", max_attempts=max_attempts)
+
+
+def job_of(db: Store, job_id: str) -> Job:
+    with db.read() as session:
+        return queries.get_job(session, job_id)
+
+
+def state_of(db: Store, job_id: str) -> JobState:
+    return job_of(db, job_id).job_state
+
+
+def events_of(db: Store, job_id: str) -> list[tuple[int, str, dict[str, Any]]]:
+    with db.read() as session:
+        return [(e.number, e.kind, e.data) for e in queries.events_after(session, job_id, 0)]
+
+
+def as_event(record: EpochRecord, attempt: int) -> dict[str, Any]:
+    return {**record.model_dump(mode="json", exclude={"checkpoint"}), "attempt": attempt}
+
+
+def epochs_of(db: Store, job_id: str) -> list[tuple[int, int, float]]:
+    """(epoch, attempt, training loss)."""
+    with db.read() as session:
+        return [(e.epoch, e.attempt, e.train_loss) for e in queries.epochs_of(session, job_id)]
+
+
+def count(db: Store, table: type[Base]) -> int:
+    with db.read() as session:
+        return session.scalar(sa.select(sa.func.count()).select_from(table))
+
+
+def everything(db: Store) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table."""
+    with db.read() as session:
+        return {
+            table.name: [tuple(row) for row in session.execute(sa.select(table).order_by(*table.primary_key))]
+            for table in Base.metadata.sorted_tables
+        }
+
+
+def bring(db: Store, state: JobState) -> str:
+    """A job in that state."""
+    job_id = submit(db, epochs=1)
+    if state is S.QUEUED:
+        return job_id
+    if state is S.CANCELLED:
+        jobs.cancel(db, job_id)
+        return job_id
+    claimed = claim(db)
+    if state is S.SUBMITTING:
+        return job_id
+    token = jobs.exchange_ticket(db, job_id, claimed.ticket).report_token
+    match state:
+        case S.RECOVERING:
+            lose(db, job_id)
+        case S.CANCELLING:
+            jobs.cancel(db, job_id)
+        case S.SUCCEEDED:
+            jobs.record_epoch(db, job_id, token, epoch(1))
+            jobs.finish(db, job_id, token, SUCCESS)
+        case S.FAILED:
+            jobs.finish(db, job_id, token, FAILURE)
+    return job_id
+
+
+def at_once(*calls: Callable[[], Any]) -> list[Any]:
+    """What the calls return or raise on purpose, each in a thread of its own, all let go at the same moment."""
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], Any]) -> Any:
+        barrier.wait(30)
+        try:
+            return call()
+        except ForerunError as error:
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result(60) for future in [pool.submit(run, call) for call in calls]]
+
+
+def refuses(error: type[ForerunError], db: Store, call: Callable[..., Any], *args: Any) -> str:
+    """The call raises the error and changes nothing; the error's sentence."""
+    rows = everything(db)
+    with pytest.raises(error) as caught:
+        call(db, *args)
+    assert everything(db) == rows
+    return caught.value.detail
+
+
+def until_somebody_waits_for_a_lock(db: Store) -> None:
+    deadline = monotonic() + 30
+    waiting = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    with db.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while not connection.scalar(waiting):
+            assert monotonic() < deadline, "nobody waits"

@@ -1,0 +1,205 @@
+"""How writers exclude each other, and every query: one suite, on SQLite and on a real PostgreSQL.
+
+Each test leaves a database in which DESIGN.md's invariants hold: the `store` fixture checks them.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+
+from service import jobs
+from service import store as queries
+from service.errors import InvalidInput, StateConflict
+from service.states import TERMINAL
+from service.store import Store
+from service.tables import Job
+from tests.integration.jobs_in_sql import (
+    S,
+    begin,
+    bring,
+    everything,
+    job_of,
+    lose,
+    start,
+    submit,
+    until_somebody_waits_for_a_lock,
+)
+from tests.unit.service.reports import epoch, warmup_epoch
+
+pytest_plugins = ["tests.databases"]
+
+
+# --- how writers exclude each other (SQLite's side: tests/unit/service/test_store.py) ------------------------
+
+
+def test_postgresql_a_second_writer_of_a_job_waits_for_the_first(postgres_store):
+    db = postgres_store
+    job_id = submit(db)
+    with ThreadPoolExecutor(1) as pool:
+        with db.write() as session:
+            job = queries.get_job(session, job_id, lock=True)
+            with pytest.raises(OperationalError, match="could not obtain lock"), db.write() as other:
+                other.execute(sa.select(Job).where(Job.id == job_id).with_for_update(nowait=True))
+            second = pool.submit(jobs.cancel, db, job_id)
+            until_somebody_waits_for_a_lock(db)
+            job.state = S.FAILED  # what the second must see
+        with pytest.raises(StateConflict, match="has failed already"):
+            second.result(30)
+
+
+def test_postgresql_readers_do_not_wait(postgres_store):
+    job_id = submit(postgres_store)
+    with postgres_store.write() as session:
+        queries.get_job(session, job_id, lock=True).name = "changed"
+        session.flush()
+        assert job_of(postgres_store, job_id).name == ""
+
+
+def test_postgresql_a_job_in_other_hands_is_passed_over(postgres_store):
+    first, second = submit(postgres_store), submit(postgres_store)
+    with postgres_store.write() as session:
+        queries.get_job(session, first, lock=True)
+        assert jobs.claim_next(postgres_store).job_id == second
+        assert jobs.claim_next(postgres_store) is None
+    assert jobs.claim_next(postgres_store).job_id == first
+
+
+# --- queries ---------------------------------------------------------------------------------------------
+
+
+def page(db: Store, **filters: Any) -> tuple[list[str], str | None]:
+    with db.read() as session:
+        found = queries.list_jobs(session, **{"limit": 10, **filters})
+    return [job.id for job in found.jobs], found.next_cursor
+
+
+def test_pages_of_jobs_newest_first(store):
+    ids = [submit(store) for _ in range(5)][::-1]
+    first, cursor = page(store, limit=2)
+    assert first == ids[:2]
+    submit(store)  # a job submitted meanwhile does not shift the pages
+    second, cursor = page(store, limit=2, cursor=cursor)
+    assert second == ids[2:4]
+    assert page(store, limit=2, cursor=cursor) == (ids[4:], None)
+    assert page(store, limit=6)[1] is None
+    assert page(store, limit=5)[1] is not None
+
+
+def test_filters_of_jobs(store):
+    plain = submit(store)
+    named = submit(store, name="a name")
+    folder = submit(store, model="resnet50", dataset={"name": "image-folder", "path": "birds"})
+    jobs.cancel(store, plain)
+    assert page(store) == ([folder, named, plain], None)
+    assert page(store, state=[S.QUEUED]) == ([folder, named], None)
+    assert page(store, state=[S.CANCELLED, S.FAILED]) == ([plain], None)
+    assert page(store, model="resnet50") == page(store, dataset="image-folder") == ([folder], None)
+    assert page(store, name="a name") == ([named], None)
+    assert page(store, name="a nam") == page(store, model="lenet5", dataset="image-folder") == ([], None)
+    assert page(store, model="lenet5", state=[S.QUEUED]) == ([named], None)
+
+
+def test_filters_hold_on_every_page(store):
+    ids = []
+    for n in range(3):
+        submit(store)
+        ids.append(submit(store, name=f"{n}", model="resnet50"))
+    first, cursor = page(store, model="resnet50", limit=2)
+    assert (first, page(store, model="resnet50", limit=2, cursor=cursor)) == ([ids[2], ids[1]], ([ids[0]], None))
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "MA", "LTE", "é", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk", "🚂"])
+def test_what_is_no_cursor(store, cursor):
+    with pytest.raises(InvalidInput) as caught:
+        page(store, cursor=cursor)
+    [error] = caught.value.errors
+    assert (error.field, error.value) == ("cursor", cursor)
+    assert error.message == "not a cursor of this list; take next_cursor of the page before, or leave it out"
+
+
+def test_live_jobs_are_those_that_have_not_ended(store):
+    ids = {state: bring(store, state) for state in (*TERMINAL, S.RUNNING, S.CANCELLING, S.RECOVERING)}
+    with store.read() as session:
+        live = queries.live_jobs(session)
+    assert [job.id for job in live] == [ids[S.RUNNING], ids[S.CANCELLING], ids[S.RECOVERING]]  # oldest first
+    assert [len(job.attempts) for job in live] == [1, 1, 1]  # readable after the session
+
+
+def test_epochs_and_branches_of_a_job(store):
+    job_id, token = start(store)
+    start(store)
+    for record in (warmup_epoch(1), epoch(2), epoch(3)):
+        jobs.record_epoch(store, job_id, token, record)
+    with store.read() as session:
+        epochs = queries.epochs_of(session, job_id)
+        branches = queries.branches_of(session, job_id)
+        assert queries.branches_of(session, job_id, epoch=1) == []
+        assert [b.number for b in queries.branches_of(session, job_id, epoch=3)] == [1, 2]
+        assert [e.epoch for e in queries.epochs_of(session, job_id, method="stpt", trial=1)] == [1, 2, 3]
+        assert queries.epochs_of(session, job_id, method="sweep") == []
+        assert queries.epochs_of(session, job_id, trial=2) == []
+    # readable after the session
+    assert [(e.epoch, len(e.branches), e.trial.run.method) for e in epochs] == [
+        (1, 0, "stpt"),
+        (2, 2, "stpt"),
+        (3, 2, "stpt"),
+    ]
+    assert [(b.epoch_row.epoch, b.number, b.epoch_row.trial.number) for b in branches] == [
+        (2, 1, 1),
+        (2, 2, 1),
+        (3, 1, 1),
+        (3, 2, 1),
+    ]
+
+
+def test_the_latest_epoch_of_each_job(store):
+    one, none, three = start(store), start(store), start(store)
+    jobs.record_epoch(store, *one, epoch(1))
+    for number in (1, 2, 3):
+        jobs.record_epoch(store, *three, epoch(number))
+    with store.read() as session:
+        latest = queries.latest_epochs(session, [one[0], none[0], three[0]])
+        assert {job_id: row.epoch for job_id, row in latest.items()} == {one[0]: 1, three[0]: 3}
+        assert queries.latest_epochs(session, []) == {}
+
+
+def test_submissions_whose_attempt_has_ended(store):
+    job_id, _ = start(store)
+    before = datetime.now(UTC)
+    lose(store, job_id)
+    after = datetime.now(UTC) + timedelta(microseconds=1)
+    begin(store, job_id)
+    ids = [f"{job_id}-a1", f"{job_id}-a2", "somebody-elses"]
+    with store.read() as session:
+        assert queries.ended_submissions(session, ids, before) == []
+        assert queries.ended_submissions(session, ids, after) == [f"{job_id}-a1"]
+        assert queries.ended_submissions(session, ids[1:], after) == []
+
+
+def test_times_come_back_in_utc(store):
+    job_id = submit(store)
+    noon = datetime(2026, 7, 1, 12, 0, 0, 123456, timezone(timedelta(hours=5, minutes=30)))
+    with store.write() as session:
+        queries.get_job(session, job_id, lock=True).created_at = noon
+    found = job_of(store, job_id).created_at
+    assert found == noon
+    assert found.isoformat() == "2026-07-01T06:30:00.123456+00:00"
+
+
+def test_a_write_that_raises_leaves_nothing(store):
+    job_id = submit(store)
+    rows = everything(store)
+
+    def write_half() -> None:
+        with store.write() as session:
+            queries.get_job(session, job_id, lock=True).name = "half"
+            session.flush()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        write_half()
+    assert everything(store) == rows

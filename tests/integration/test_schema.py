@@ -1,0 +1,189 @@
+"""What the tables refuse, and the migrations: one suite, on SQLite and on a real PostgreSQL.
+
+Each test leaves a database in which DESIGN.md's invariants hold: the `store` fixture checks them.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy.exc import IntegrityError
+
+import migrations
+from service import jobs
+from service.store import Store
+from service.tables import Attempt, Base, Branch, Epoch, Event, IdempotencyKey, Job, Run, Trial
+from tests.integration.jobs_in_sql import S, begin, everything, start, state_of, submit, until_somebody_waits_for_a_lock
+from tests.unit.service.reports import branch, epoch
+
+pytest_plugins = ["tests.databases"]
+
+
+# --- what the tables themselves refuse --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "renamed"),
+    [
+        (Job, {"number": None}),
+        (Attempt, {"id": None, "submission_id": "x"}),
+        (Attempt, {"id": None, "number": 2}),
+        (Run, {"id": None}),
+        (Trial, {"id": None}),
+        (Epoch, {"id": None}),
+        (Branch, {"id": None}),
+        (Event, {"id": None}),
+        (IdempotencyKey, {}),
+    ],
+    ids=lambda value: value.__tablename__ if isinstance(value, type) else "",
+)
+def test_nothing_can_stand_there_twice(store, table, renamed):
+    job_id, token = start(store, epochs=1)
+    jobs.record_epoch(store, job_id, token, epoch(1))
+    submit(store, "key-1", epochs=1)
+    with store.read() as session:
+        row = session.execute(sa.select(table.__table__).limit(1)).mappings().one()
+    again = {**{key: value for key, value in row.items() if key not in renamed}, **_given(renamed)}
+    with pytest.raises(IntegrityError, match=r"(?i)unique"), store.write() as session:
+        session.execute(sa.insert(table.__table__).values(**again))
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def test_nothing_hangs_in_the_air(store):
+    now = datetime.now(UTC)
+    rows = [
+        Attempt(job_id="job-0", number=1, submission_id="x", created_at=now),
+        Run(job_id="job-0", method="stpt"),
+        Trial(run_id=1, number=1),
+        Branch(**branch(1).model_dump(), epoch_id=1),
+        Event(job_id="job-0", number=1, kind="state", data={}, created_at=now),
+        IdempotencyKey(key="k", fingerprint="f", job_id="job-0", created_at=now),
+    ]
+    for row in rows:
+        with pytest.raises(IntegrityError, match=r"(?i)foreign key"), store.write() as session:
+            session.add(row)
+
+
+def test_with_a_job_goes_all_that_hangs_on_it(store):
+    kept, token = start(store)
+    jobs.record_epoch(store, kept, token, epoch(1))
+    rows = everything(store)
+    job_id = submit(store, "key-1")
+    jobs.record_epoch(store, job_id, begin(store, job_id), epoch(1))
+    assert all(
+        len(after) > len(before) for after, before in zip(everything(store).values(), rows.values(), strict=True)
+    )
+    with store.write() as session:
+        session.execute(sa.delete(Job).where(Job.id == job_id))
+    assert everything(store) == rows
+
+
+# --- migrations ------------------------------------------------------------------------------------------
+
+
+def alembic(db: Store, action: Callable[[Config, str], None], revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with db.connect() as connection:
+        config.attributes["connection"] = connection
+        action(config, revision)
+        connection.commit()
+
+
+def tables(db: Store) -> set[str]:
+    with db.connect() as connection:
+        return set(sa.inspect(connection).get_table_names()) - {"alembic_version"}
+
+
+def test_the_migrations_make_what_the_models_say(empty_store):
+    assert tables(empty_store) == set()
+    assert not empty_store.is_current()
+    empty_store.migrate()
+    assert empty_store.is_current()
+    with empty_store.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+    assert tables(empty_store) == set(Base.metadata.tables)
+
+
+def test_migrating_again_changes_nothing(empty_store):
+    empty_store.migrate()
+    job_id = submit(empty_store, "key-1")
+    rows = everything(empty_store)
+    empty_store.migrate()
+    assert everything(empty_store) == rows
+    assert state_of(empty_store, job_id) is S.QUEUED
+
+
+def test_down_to_the_base_leaves_no_table_and_up_again_works(empty_store):
+    empty_store.migrate()
+    submit(empty_store)
+    alembic(empty_store, command.downgrade, "base")
+    assert tables(empty_store) == set()
+    assert not empty_store.is_current()
+    alembic(empty_store, command.upgrade, "head")
+    assert tables(empty_store) == set(Base.metadata.tables)
+    submit(empty_store)
+
+
+def test_no_row_is_lost_on_the_way_down_and_up(empty_store):
+    """SQLite drops a column by making the table anew; with it must not go what hangs on its rows."""
+    empty_store.migrate()
+    job_id, token = start(empty_store)
+    # what older tables have no column for comes back as this
+    jobs.record_epoch(empty_store, job_id, token, epoch(1, last_learning_rate=0.05))
+    rows = everything(empty_store)
+    with empty_store.connect() as connection:
+        version = MigrationContext.configure(connection).get_current_revision()
+    while version != "0001":
+        alembic(empty_store, command.downgrade, "-1")
+        with empty_store.connect() as connection:
+            version = MigrationContext.configure(connection).get_current_revision()
+    empty_store.migrate()
+    assert everything(empty_store) == rows
+
+
+def test_a_migration_that_fails_leaves_nothing(empty_store, monkeypatch):
+    def power_cut(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("alembic.op.create_table", power_cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            empty_store.migrate()
+    empty_store.migrate()
+    submit(empty_store)
+
+
+def test_postgresql_two_services_that_start_at_once_migrate_once(postgres):
+    with postgres.database() as db, ThreadPoolExecutor(2) as pool:
+        migrated, go_on = threading.Event(), threading.Event()
+
+        def pause(connection: sa.Connection) -> None:
+            if not migrated.is_set():
+                migrated.set()
+                assert go_on.wait(30)
+
+        sa.event.listen(db._engine, "commit", pause)
+        first = pool.submit(db.migrate)
+        assert migrated.wait(30)  # everything is made, nothing is committed
+        second = pool.submit(db.migrate)
+        try:
+            until_somebody_waits_for_a_lock(db)
+        finally:
+            go_on.set()
+        first.result(30)
+        second.result(30)
+        assert db.is_current()

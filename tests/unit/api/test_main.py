@@ -1,0 +1,76 @@
+"""How the service starts, and how it does not; a real one: tests/e2e."""
+
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api import __main__ as service
+from service.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    for field in Settings.model_fields:
+        monkeypatch.delenv(f"FORERUN_{field.upper()}", raising=False)
+    monkeypatch.setenv("FORERUN_HOME", str(tmp_path / "deep" / "home"))
+    monkeypatch.setenv("FORERUN_PORT", "18000")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield tmp_path / "deep" / "home"
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "line"),
+    [
+        ("PORT", "http", "FORERUN_PORT = 'http' cannot be used: Input should be a valid integer"),
+        ("RAY_ADDRESS", "head:8265", "FORERUN_RAY_ADDRESS = 'head:8265' cannot be used: must be a URL like http://"),
+        ("LOG_LEVEL", "loud", "FORERUN_LOG_LEVEL = 'LOUD' cannot be used: Input should be 'DEBUG', 'INFO'"),
+        ("HOST", "no such host", "FORERUN_HOST = 'no such host' cannot be used: [Errno -"),
+        ("HOST", "192.0.2.1", "FORERUN_HOST = '192.0.2.1' cannot be used: [Errno 99] Cannot assign"),
+        ("HOME", "/dev/null/home", "FORERUN_HOME = '/dev/null/home' cannot be used: [Errno 17] File exists"),
+        ("DATABASE_URL", "mysql://u:s3cret@db/x", "FORERUN_DATABASE_URL cannot be used: must be a URL like sqlite:"),
+        ("DATABASE_URL", "postgresql://u:s3cret@h:port/x", "FORERUN_DATABASE_URL cannot be used: "),
+        ("DATABASE_URL", "postgresql://u:s3cret@127.0.0.1:9/x", "FORERUN_DATABASE_URL cannot be used: connection"),
+        ("DATABASE_URL", "sqlite:////dev/null/x.db", "FORERUN_DATABASE_URL cannot be used: "),
+    ],
+)
+def test_a_setting_that_cannot_be_used_ends_it_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], setting: str, value: str, line: str
+) -> None:
+    monkeypatch.setenv(f"FORERUN_{setting}", value)
+    with pytest.raises(SystemExit) as caught:
+        service.main()
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"forerun: {line}")
+    assert error.count("\n") == 1
+    assert "s3cret" not in error
+
+
+def test_every_setting_that_is_wrong_has_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORERUN_PORT", "http")
+    monkeypatch.setenv("FORERUN_POLL_SECONDS", "0")
+    with pytest.raises(SystemExit):
+        service.main()
+    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == [
+        "FORERUN_PORT",
+        "FORERUN_POLL_SECONDS",
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_ray_starts_ends_it_in_order(
+    monkeypatch: pytest.MonkeyPatch, home: Path, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(service, "EmbeddedHead", lambda *_: os.kill(os.getpid(), number))
+    with pytest.raises(SystemExit) as caught:
+        service.main()
+    assert caught.value.code is None
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in (home.parent, home)] == [0o700, 0o700]
