@@ -10,16 +10,27 @@ from service.spec import (
     AbsoluteLrSet,
     AdamOptimizer,
     AdaptiveOptimizer,
+    Audit,
     FolderDataset,
+    GreedySelector,
+    Guards,
     JobSpec,
     LrSetPhase,
     MainTrain,
     NamedDataset,
     PresetLrSet,
     Pretrain,
+    ReferenceMethod,
     RelativeLrSet,
+    ReplayMethod,
+    Schedule,
     ScheduledLrSet,
     SgdOptimizer,
+    Stage,
+    StagedLrSet,
+    StptMethod,
+    SweepMethod,
+    ToleranceSelector,
     Warmup,
 )
 
@@ -42,6 +53,16 @@ SIMPLE_LR_SETS = (
     | st.builds(AbsoluteLrSet, learning_rates=RATES)
     | st.builds(PresetLrSet, name=PRESET_NAMES, max_learning_rate=RATE)
 )
+STAGES = st.builds(
+    StagedLrSet,
+    stages=st.lists(
+        st.builds(Stage, factors=RATES, pretrain_share=st.none() | st.floats(0, 1, exclude_min=True)),
+        min_size=1,
+        max_size=3,
+    ),
+    max_learning_rate=RATE,
+    max_extensions=st.integers(0, 16),
+)
 OPTIMIZERS = (
     st.builds(SgdOptimizer, momentum=st.floats(0.01, 0.99), nesterov=st.booleans(), weight_decay=DECAY)
     | st.builds(
@@ -52,6 +73,39 @@ OPTIMIZERS = (
         weight_decay=DECAY,
     )
     | st.builds(AdaptiveOptimizer, name=st.sampled_from(["adagrad", "adadelta", "rmsprop"]), weight_decay=DECAY)
+)
+ENVELOPES = st.sampled_from(["constant", "linear", "cosine"])
+SELECTORS = st.just(GreedySelector()) | st.builds(ToleranceSelector, tolerance=st.floats(0, 1))
+GUARDS = st.builds(
+    Guards,
+    extend=st.booleans(),
+    skip_dead=st.booleans(),
+    rollback=st.booleans(),
+    max_accuracy_drop=st.floats(0, 1, exclude_min=True),
+    rescale_momentum=st.booleans(),
+)
+METHODS = st.lists(
+    st.just(StptMethod())
+    | st.builds(SweepMethod, learning_rates=st.none() | RATES, schedule=ENVELOPES)
+    | st.builds(
+        ReferenceMethod,
+        learning_rate=RATE,
+        factor=st.floats(1, 1e6, exclude_min=True),
+        patience=st.integers(1, 100_000),
+    )
+    | st.builds(ReplayMethod, job=st.just("job-1"))  # the schedule is put in behind the door
+    | st.builds(  # of one epoch, see below
+        ReplayMethod,
+        schedule=st.builds(
+            Schedule,
+            learning_rates=st.lists(RATE, min_size=1, max_size=1),
+            envelope=ENVELOPES,
+            warmup_epochs=st.integers(0, 5),
+        ),
+    ),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda method: method.name,
 )
 FOLDERS = st.builds(
     FolderDataset,
@@ -87,7 +141,9 @@ def valid_specs(draw: st.DrawFn) -> JobSpec:
     iterations = samples // batch
     alpha = draw(st.none() | st.integers(1, iterations))
     beta = draw(st.none() | st.integers(0, iterations - (alpha or max(1, round(0.08 * iterations)))))
-    epochs = draw(st.integers(1, 100_000))
+    methods = draw(METHODS)
+    replays = any(isinstance(method, ReplayMethod) and method.schedule for method in methods)
+    epochs = 1 if replays else draw(st.integers(1, 100_000))
     warmup = draw(st.none() | st.integers(0, epochs))
     warmup_epochs = (epochs + 5) // 10 if warmup is None else warmup
     first = draw(st.integers(1, min(warmup_epochs + 1, epochs)))
@@ -105,14 +161,21 @@ def valid_specs(draw: st.DrawFn) -> JobSpec:
         device=draw(st.sampled_from(["auto", "cpu", "cuda"])),
         seed=draw(st.integers(0, 2**63 - 1)),
         initial_learning_rate=draw(RATE),
-        lr_set=draw(SIMPLE_LR_SETS | st.just(ScheduledLrSet(phases=phases))),
+        lr_set=draw(SIMPLE_LR_SETS | STAGES | st.just(ScheduledLrSet(phases=phases))),
         warmup=Warmup(epochs=warmup, learning_rate=draw(RATE)),
         pretrain=Pretrain(
             iterations=alpha,
             placement=placement,
+            weights=draw(st.sampled_from(["raw", "averaged"])),
             batch=draw(st.sampled_from(["global", "per_worker"] if placement == "split" else ["global"])),
             max_retries=draw(st.integers(0, 10)),
         ),
         main_train=MainTrain(iterations=beta),
         metric=draw(st.sampled_from(["val_accuracy", "val_loss", "train_accuracy"])),
+        envelope=draw(ENVELOPES),
+        selector=draw(SELECTORS),
+        guards=draw(GUARDS),
+        audit=draw(st.none() | st.builds(Audit, every=st.integers(1, 100_000), branches=st.integers(1, 64))),
+        precision=draw(st.sampled_from(["auto", "float32", "bfloat16"])),
+        methods=methods,
     )

@@ -4,8 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.lr_sets import MIN_LEARNING_RATE, PRESETS, candidates, mix_phase
-from service.spec import AbsoluteLrSet, LrSetPhase, PresetLrSet, RelativeLrSet, ScheduledLrSet
+from service.lr_sets import MIN_LEARNING_RATE, PRESETS, candidates, mix_phase, sweep_learning_rates, trials_of
+from service.spec import (
+    AbsoluteLrSet,
+    JobSpec,
+    LrSetPhase,
+    PresetLrSet,
+    RelativeLrSet,
+    ScheduledLrSet,
+    StagedLrSet,
+    StptMethod,
+    SweepMethod,
+)
 
 # S1, Table 2, and the columns (a), (b), (c) of Table 3
 PAPER = {
@@ -165,3 +175,38 @@ def test_relative_candidates_keep_the_order_of_the_factors(factors, current, cap
 def test_absolute_candidates_are_the_first_of_each_value_in_order(values):
     expected = [value for i, value in enumerate(values) if value not in values[:i]]
     assert list(at(AbsoluteLrSet(learning_rates=values))) == expected
+
+
+# --- stages ------------------------------------------------------------------------------------------
+
+
+def test_a_stage_an_epoch_and_then_the_learning_rate_stays():
+    stages = StagedLrSet(stages=[{"factors": [10.0, 1.0]}, {"factors": [2.0, 1.0, 0.5]}], max_learning_rate=0.5)
+    found = [candidates(stages, epoch=epoch, epochs=9, current=0.1, warmup_epochs=2) for epoch in (3, 4, 5, 9)]
+    assert found == [(0.5, 0.1), (0.2, 0.1, 0.05), (0.1,), (0.1,)]
+
+
+# --- the trials of a sweep ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lr_set", "sweep", "rates"),
+    [
+        ("middle", {}, FROM_A_TENTH["middle"]),
+        ("mix", {}, FROM_A_TENTH["narrow"]),  # what the first Pre-train would try
+        ({"phases": [{"first_epoch": 2, "lr_set": "wide"}]}, {}, FROM_A_TENTH["wide"]),
+        ("middle", {"learning_rates": [0.3, 0.1, 0.3]}, (0.3, 0.1)),
+    ],
+)
+def test_the_learning_rates_of_a_sweep(lr_set, sweep, rates):
+    document = {"model": "lenet5", "dataset": "digits", "epochs": 9, "warmup": {"epochs": 1}, "lr_set": lr_set}
+    spec = JobSpec.model_validate(document)
+    method = SweepMethod(**sweep)
+    assert sweep_learning_rates(spec, method) == pytest.approx(rates, rel=1e-12)
+    assert trials_of(spec, method) == len(rates)
+    assert trials_of(spec, StptMethod()) == 1
+
+
+def test_a_sweep_of_a_job_that_is_all_warm_up():
+    document = {"model": "lenet5", "dataset": "digits", "epochs": 2, "warmup": {"epochs": 2}, "lr_set": "mix"}
+    assert trials_of(JobSpec.model_validate(document), SweepMethod()) == 8

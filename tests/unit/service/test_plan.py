@@ -10,6 +10,7 @@ from service.plan import (
     forecast,
     known_train_samples,
     plan_epoch,
+    pretrain_iterations,
     search_area,
     split_sizes,
 )
@@ -139,7 +140,7 @@ ACROSS = [
         FieldError("warmup.epochs", 4, "longer than the whole training (3 epochs); lower it or raise epochs"),
     ),
     (
-        {"epochs": 10, "lr_set": {"phases": [PHASE]}},  # one epoch of warm-up
+        {"epochs": 10, "warmup": {"epochs": None}, "lr_set": {"phases": [PHASE]}},  # one epoch of warm-up
         FieldError("lr_set.phases[0].first_epoch", 3, "epochs 2 to 2 have no set; begin at 2"),
     ),
     (
@@ -287,7 +288,7 @@ def test_the_search_area_of_narrow():
 
 def test_the_search_area_of_mix():
     # of 8 epochs one is warm-up, 2 to 4 are narrow, 5 and 6 middle, 7 and 8 wide
-    assert area(lr_set="mix", epochs=8) == {
+    assert area(lr_set="mix", epochs=8, warmup={"epochs": 1}) == {
         2: (0.08, 0.125),
         3: (0.064, 0.15625),
         4: (0.0512, 0.1953125),
@@ -301,3 +302,28 @@ def test_the_search_area_of_mix():
 def test_the_search_area_of_an_absolute_set_is_always_the_same():
     found = area(lr_set={"learning_rates": [0.3, 0.01, 0.1]}, epochs=3, warmup={"epochs": 1})
     assert found == {2: (0.01, 0.3), 3: (0.01, 0.3)}
+
+
+# --- stages ------------------------------------------------------------------------------------------
+
+STAGES = {
+    "warmup": {"epochs": 1},
+    "epochs": 4,
+    "lr_set": {"stages": [{"factors": [10, 1], "pretrain_share": 1}, {"factors": [2, 0.5]}]},
+}
+
+
+def test_a_stage_may_take_another_share_of_its_epoch():
+    job = spec(**STAGES)
+    plan = plan_epoch(job, 1293)
+    assert [pretrain_iterations(job, plan, epoch) for epoch in (2, 3, 4)] == [20, 2, 2]
+
+
+def test_what_stages_cost():
+    # warm-up, two whole epochs, two branches of 2 iterations and 18 more, an epoch of a single learning rate
+    [cost] = forecast(spec(**STAGES), 1293)
+    assert cost == Cost("stpt", 1, (20 + 40 + 22 + 20) * 64, 102, 0.6375)
+
+
+def test_behind_the_stages_the_search_area_stays():
+    assert area(**STAGES) == {2: (0.1, 1.0), 3: (0.05, 2.0), 4: (0.05, 2.0)}

@@ -166,11 +166,11 @@ def test_a_wrong_field_of_an_audit_is_refused(field, bad):
 
 
 def test_branches_for_every_retry_of_the_largest_set():
-    # 64 candidates and the two that extend them, 10 retries
-    most = [branch(n, **(CHOSEN if n == 1 else {})) for n in range(1, 66 * 11 + 1)]
-    assert len(epoch(branches=most).branches) == 726
-    with pytest.raises(ValidationError, match="at most 726"):
-        epoch(branches=[*most, branch(727)])
+    # 64 candidates, the 16 that a stage adds and the two that extend them, 10 retries
+    most = [branch(n, **(CHOSEN if n == 1 else {})) for n in range(1, 82 * 11 + 1)]
+    assert len(epoch(branches=most).branches) == 902
+    with pytest.raises(ValidationError, match="at most 902"):
+        epoch(branches=[*most, branch(903)])
 
 
 def test_records_are_frozen():

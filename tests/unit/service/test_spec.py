@@ -7,7 +7,17 @@ from pydantic import ValidationError
 
 from service.errors import InvalidInput
 from service.jobs import parse_spec
-from service.spec import AbsoluteLrSet, JobSpec, PresetLrSet, RelativeLrSet, ScheduledLrSet
+from service.spec import (
+    AbsoluteLrSet,
+    GreedySelector,
+    JobSpec,
+    PresetLrSet,
+    ReferenceMethod,
+    RelativeLrSet,
+    ScheduledLrSet,
+    StptMethod,
+    SweepMethod,
+)
 from tests.unit.service.specs import small, valid_specs
 
 
@@ -42,7 +52,7 @@ def test_every_default():
         "initial_learning_rate": 0.1,
         "lr_set": {"kind": "preset", "name": "mix", "max_learning_rate": 1.0},
         "envelope": "linear",
-        "warmup": {"epochs": None, "learning_rate": 0.005},
+        "warmup": {"epochs": 0, "learning_rate": 0.005},
         "pretrain": {
             "weights": "averaged",
             "iterations": None,
@@ -52,8 +62,14 @@ def test_every_default():
         },
         "main_train": {"iterations": None},
         "metric": "val_loss",
-        "selector": {"name": "tolerance", "tolerance": 0.03},
-        "guards": {"extend": True, "rollback": True, "max_accuracy_drop": 0.2, "rescale_momentum": True},
+        "selector": {"name": "greedy"},
+        "guards": {
+            "extend": True,
+            "skip_dead": True,
+            "rollback": True,
+            "max_accuracy_drop": 0.2,
+            "rescale_momentum": True,
+        },
         "audit": None,
         "precision": "auto",
         "methods": [{"name": "stpt"}],
@@ -75,8 +91,8 @@ def test_defaults_of_what_is_not_a_default_itself():
     ("epochs", "warmup"),
     [(40, 4), (8, 1), (3, 0), (1, 0), (4, 0), (5, 1), (10, 1), (14, 1), (15, 2), (100, 10), (100_000, 10_000)],
 )
-def test_the_warm_up_is_a_tenth_of_the_epochs(epochs, warmup):
-    assert parse(small(epochs=epochs)).warmup_epochs == warmup
+def test_the_papers_warm_up_is_a_tenth_of_the_epochs(epochs, warmup):
+    assert parse(small(epochs=epochs, warmup={"epochs": None})).warmup_epochs == warmup
 
 
 def test_a_warm_up_asked_for_is_taken_as_it_is():
@@ -113,6 +129,22 @@ def test_short_ways_to_write_an_lr_set(short, full):
 
 def test_short_ways_to_write_dataset_and_optimizer():
     assert parse(small()) == parse(small(dataset={"name": "digits"}, optimizer={"name": "sgd"}))
+
+
+def test_short_ways_to_write_a_selector_and_methods():
+    assert parse(small(selector="greedy")).selector == GreedySelector()
+    assert parse(small(selector="tolerance")) == parse(small(selector={"name": "tolerance", "tolerance": 0.03}))
+    spec = parse(small(methods=["reference", "sweep", {"name": "stpt"}]))
+    assert spec.methods == [ReferenceMethod(), SweepMethod(), StptMethod()]
+    assert spec.model_dump()["methods"] == [
+        {"name": "reference", "learning_rate": 0.1, "factor": 10.0, "patience": 3},
+        {"name": "sweep", "learning_rates": None, "schedule": "constant"},
+        {"name": "stpt"},
+    ]
+
+
+def test_an_audit_is_asked_for():
+    assert parse(small(audit={})).audit.model_dump() == {"every": 5, "branches": 2}
 
 
 def test_the_examples_of_the_schema_are_valid():
@@ -200,9 +232,14 @@ FIELDS = [
     ("metric", "accuracy", "metric", "'val_accuracy', 'val_loss' or 'train_accuracy'"),
     ("pretrain", {"placement": "packed"}, "pretrain.placement", "'split' or 'sequential'"),
     ("device", "tpu", "device", "'auto', 'cpu' or 'cuda'"),
+    ("selector", "best", "selector", "'greedy', 'tolerance'"),
+    ("envelope", "sine", "envelope", "'constant', 'linear' or 'cosine'"),
+    ("precision", "float16", "precision", "'auto', 'float32' or 'bfloat16'"),
+    ("pretrain", {"weights": "best"}, "pretrain.weights", "'raw' or 'averaged'"),
+    ("methods", ["spt"], "methods[0]", "must be one of 'stpt', 'sweep', 'reference', 'replay'"),
     # unknown keys, also those that are named like a kind of something
-    ("epoch", 3, "epoch", "unknown key; did you mean epochs? known: name, model, dataset, optimizer,"),
-    ("sgd", {}, "sgd", "unknown key; known: name, model"),
+    ("epoch", 3, "epoch", "unknown key; did you mean epochs? known: name, experiment, preset, model,"),
+    ("sgd", {}, "sgd", "unknown key; known: name, experiment, preset, model,"),
     ("warmup", {"absolute": 1}, "warmup.absolute", "unknown key; known: epochs, learning_rate"),
     ("pretrain", {"iteration": 1}, "pretrain.iteration", "unknown key; did you mean iterations?"),
     ("lr_set", {"name": "mix", "preset": 1}, "lr_set.preset", "unknown key; known: kind, name, max_learning_rate"),
@@ -218,6 +255,38 @@ FIELDS = [
     ("optimizer", {"momentum": 0.9}, "optimizer.name", "Field required: one of 'sgd', 'adam', 'adamw', 'adagrad'"),
     ("dataset", {"path": "x"}, "dataset.name", "one of 'digits', 'mnist', 'fashion-mnist', 'cifar10', 'image-folder'"),
     ("lr_set", {"max_learning_rate": 1}, "lr_set", "it needs one of factors, learning_rates, name, phases"),
+    ("selector", {"name": "greedy", "tolerance": 0.1}, "selector.tolerance", "unknown key; known: name"),
+    (
+        "methods",
+        ["stpt", {"name": "reference", "learning_rates": [1]}],
+        "methods[1].learning_rates",
+        "did you mean learning_rate?",
+    ),
+    # what stands inside a selector, a guard, an audit, a method
+    ("selector", {"name": "tolerance", "tolerance": -0.1}, "selector.tolerance", "greater than or equal to 0"),
+    ("selector", {"name": "tolerance", "tolerance": 1.5}, "selector.tolerance", "less than or equal to 1"),
+    ("guards", {"rollback": 1}, "guards.rollback", "valid boolean"),
+    ("guards", {"max_accuracy_drop": 0}, "guards.max_accuracy_drop", "greater than 0"),
+    ("guards", None, "guards", "should be an object"),
+    ("audit", {"every": 0}, "audit.every", "greater than or equal to 1"),
+    ("audit", {"branches": 65}, "audit.branches", "less than or equal to 64"),
+    ("audit", True, "audit", "should be an object"),
+    ("methods", [], "methods", "at least 1 item"),
+    ("methods", "stpt", "methods", "valid array"),
+    ("methods", [{"name": "sweep", "learning_rates": []}], "methods[0].learning_rates", "at least 1 item"),
+    ("methods", ["stpt", {"name": "sweep", "learning_rates": [0]}], "methods[1].learning_rates[0]", "greater than 0"),
+    ("methods", [{"name": "sweep", "schedule": "step"}], "methods[0].schedule", "'constant', 'linear' or 'cosine'"),
+    ("methods", [{"name": "reference", "factor": 1}], "methods[0].factor", "greater than 1"),
+    ("methods", [{"name": "reference", "patience": 0}], "methods[0].patience", "greater than or equal to 1"),
+    (
+        "methods",
+        [{"name": "replay", "schedule": {"learning_rates": [0.1, -1]}}],
+        "methods[0].schedule.learning_rates[1]",
+        "greater than 0",
+    ),
+    ("methods", [{"name": "replay"}], "methods[0]", "name a job, or give a schedule"),
+    ("methods", ["replay"], "methods[0]", "name a job, or give a schedule"),
+    ("methods", ["stpt", "sweep", "stpt"], "methods", "each method once, not stpt, sweep, stpt; leave the repetition"),
     # rules inside one part
     ("dataset", {"name": "digits", "download": True}, "dataset", "leave download out"),
     ("optimizer", {"name": "sgd", "momentum": 0.0, "nesterov": True}, "optimizer", "set one, or leave nesterov out"),
@@ -246,6 +315,9 @@ def test_a_wrong_field_is_named_with_its_value_and_a_remedy(key, value, field, r
         ({"phases": [{"first_epoch": 1, "lr_set": "mux"}]}, "lr_set.phases[0].lr_set.name"),
         ({"phases": [{"first_epoch": 1, "lr_set": {"phases": []}}]}, "lr_set.phases[0].lr_set"),
         ({"phases": []}, "lr_set.phases"),
+        ({"stages": [{"factors": [1, 0]}]}, "lr_set.stages[0].factors[1]"),
+        ({"stages": [{"factors": [1], "pretrain_share": 1.5}]}, "lr_set.stages[0].pretrain_share"),
+        ({"stages": []}, "lr_set.stages"),
     ],
 )
 def test_paths_lead_into_a_schedule(lr_set, field):

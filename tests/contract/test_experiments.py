@@ -1,0 +1,195 @@
+"""POST /v1/plan, and the studies of the paper as jobs."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from api.deps import Services
+from service.cluster import Capacity
+from service.jobs import MAX_SPEC_BYTES
+from service.store import Store
+from tests.builders import run_to_success, spec_document
+from tests.contract.conftest import FakeFleet
+
+pytest_plugins = ["tests.databases"]
+
+DIGITS = {"dataset": "digits", "epochs": 3}
+STUDY = {"name": "lr-sets", "scale": "fashion-mnist", "spec": DIGITS}
+JSON = {"Content-Type": "application/json"}
+
+
+def errors(response: httpx.Response) -> dict[str, tuple[Any, str]]:
+    """field -> (value, message) of a refusal."""
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_input")
+    assert response.headers["Content-Type"] == "application/problem+json"
+    return {error["field"]: (error["value"], error["message"]) for error in response.json()["errors"]}
+
+
+# --- plan --------------------------------------------------------------------------------------------
+
+
+def test_plan(client: httpx.Client, fleet: FakeFleet) -> None:
+    document = spec_document(lr_set="narrow", global_batch_size=64, methods=["stpt", "sweep"])
+    response = client.post("/v1/plan", json=document)
+    assert response.status_code == 200
+    plan = response.json()
+    assert [round(area[bound], 12) for area in plan.pop("search_area") for bound in ("epoch", "low", "high")] == [
+        *(1, 0.08, 0.125),
+        *(2, 0.064, 0.15625),
+        *(3, 0.0512, 0.1953125),
+    ]
+    stpt, sweep = plan.pop("runs")
+    assert plan == {
+        "train_samples": 1293,
+        "iterations_per_epoch": 20,
+        "pretrain_iterations": 2,
+        "main_train_iterations": 18,
+    }
+    # 3 epochs of 8 branches of 2 iterations, and of 18 more
+    assert stpt == {
+        "method": "stpt",
+        "trainings": 1,
+        "samples": 3 * (8 * 2 + 18) * 64,
+        "iterations": 102.0,
+        "relative_to_sweep": 0.2125,
+    }
+    assert sweep == {
+        "method": "sweep",
+        "trainings": 8,
+        "samples": 8 * 3 * 20 * 64,
+        "iterations": 480.0,
+        "relative_to_sweep": 1.0,
+    }
+    assert client.get("/v1/jobs").json()["items"] == []  # nothing has started
+    assert fleet.wakes == 0
+
+
+def test_a_plan_of_what_is_no_spec(client: httpx.Client) -> None:
+    assert set(errors(client.post("/v1/plan", json=spec_document(epochs=0, methods=["spt"])))) == {
+        "epochs",
+        "methods[0]",
+    }
+    replay = [{"name": "replay", "job": "job-0"}]
+    assert errors(client.post("/v1/plan", json=spec_document(methods=replay))) == {
+        "methods[0].job": ("job-0", "there is no job job-0; GET /v1/jobs lists the jobs")
+    }
+    assert client.post("/v1/plan", content="{}").status_code == 415
+
+
+def test_a_plan_of_data_that_only_the_workers_see(services: Services) -> None:
+    folder = {"name": "image-folder", "path": "birds"}
+    with TestClient(create_app(replace(services, data_is_local=False))) as client:
+        assert client.post("/v1/plan", json=spec_document(dataset="mnist")).json()["train_samples"] == 54_000
+        value, message = errors(client.post("/v1/plan", json=spec_document(dataset=folder)))["dataset"]
+    assert value == "image-folder"
+    assert "birds/train/CLASS/IMAGE" in message
+
+
+# --- experiments -------------------------------------------------------------------------------------
+
+
+def test_the_studies_there_are(client: httpx.Client) -> None:
+    answer = client.get("/v1/experiments").json()
+    assert answer["scales"] == ["paper", "fashion-mnist", "cifar10"]
+    studies = {study["name"]: study for study in answer["items"]}
+    assert list(studies) == ["alpha-sweep", "lr-sets", "mix", "reference", "conventional-sweep"]
+    assert studies["mix"] == {
+        "name": "mix",
+        "figures": "10, 11",
+        "description": "The schedule of sets, beside the narrow set and the reference.",
+        "jobs": ["mix", "narrow", "reference"],
+    }
+
+
+def test_a_study_becomes_jobs(client: httpx.Client, fleet: FakeFleet) -> None:
+    response = client.post("/v1/experiments", json=STUDY | {"experiment": "my study"})
+    answer = response.json()
+    assert (response.status_code, answer["experiment"]) == (202, "my study")
+    assert [(job["name"], job["state"], job["experiment"]) for job in answer["items"]] == [
+        ("narrow", "queued", "my study"),
+        ("middle", "queued", "my study"),
+        ("wide", "queued", "my study"),
+    ]
+    for job in answer["items"]:
+        assert (job["model"], job["dataset"], job["epochs"], job["trials"]) == ("lenet5", "digits", 3, 1)
+        assert job["spec"]["lr_set"]["name"] == job["name"]
+    assert fleet.wakes == 1
+    listed = client.get("/v1/jobs", params={"experiment": "my study"}).json()["items"]
+    assert listed == answer["items"][::-1]
+
+
+def test_the_same_study_again_is_the_same_jobs(client: httpx.Client) -> None:
+    first = client.post("/v1/experiments", json=STUDY | {"experiment": "e-1"}).json()
+    assert client.post("/v1/experiments", json=STUDY | {"experiment": "e-1"}).json() == first
+    others = [client.post("/v1/experiments", json=STUDY).json()["experiment"] for _ in range(2)]
+    assert len(set(others)) == 2  # without a name each is new
+    assert all(name.startswith("lr-sets-") for name in others)
+    assert len(client.get("/v1/jobs").json()["items"]) == 9
+
+
+def test_alphas_are_shares_of_the_epoch_at_hand(client: httpx.Client) -> None:
+    study = {"name": "alpha-sweep", "spec": DIGITS | {"global_batch_size": 64}}
+    jobs = client.post("/v1/experiments", json=study).json()["items"]
+    alphas = [job["spec"]["pretrain"]["iterations"] for job in jobs]
+    assert alphas == [1, 5, 10, 20, None]  # of 20 iterations; the reference has no Pre-train
+    assert [method["name"] for method in jobs[-1]["spec"]["methods"]] == ["reference"]
+
+
+def test_a_study_that_replays_a_job_gets_its_schedule(client: httpx.Client, sqlite_store: Store) -> None:
+    job_id = run_to_success(client, sqlite_store)
+    replay = {"name": "replay", "job": job_id}
+    study = {"name": "lr-sets", "spec": DIGITS | {"methods": [replay]}}
+    for job in client.post("/v1/experiments", json=study).json()["items"]:
+        assert job["spec"]["methods"][0]["schedule"]["learning_rates"] == [0.1, 0.1, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "message"),
+    [
+        ({"name": "figure-5"}, "name", "choose one of alpha-sweep, lr-sets, mix, reference, conventional-sweep"),
+        ({"name": None}, "name", "valid string"),
+        ({"scale": "imagenet"}, "scale", "'paper', 'fashion-mnist' or 'cifar10'"),
+        ({"scale": "paper", "spec": {}}, "dataset", "required"),
+        ({"experiment": ""}, "experiment", "at least 1 character"),
+        ({"experiment": "a\0"}, "experiment", "match pattern"),
+        ({"spec": []}, "spec", "should be an object"),
+        ({"spec": DIGITS | {"epochs": 0}}, "epochs", "greater than or equal to 1"),
+        ({"spec": DIGITS | {"pretrain": 3}}, "pretrain", "should be an object"),
+        ({"spec": DIGITS | {"preset": "mine"}}, "preset", "'stpt-paper'"),
+        ({"spec": {"dataset": "mnist"}}, "dataset", "put its files there"),
+        ({"specs": {}}, "specs", ""),
+    ],
+)
+def test_a_study_that_is_refused(
+    client: httpx.Client, fleet: FakeFleet, changes: dict[str, Any], field: str, message: str
+) -> None:
+    found = errors(client.post("/v1/experiments", json=STUDY | changes))
+    assert message in found[field][1]
+    assert client.get("/v1/jobs").json()["items"] == []
+    assert fleet.wakes == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'{"name": "\\ud800"}', b"[" * 5000])
+def test_what_is_no_json_object(client: httpx.Client, body: bytes) -> None:
+    assert list(errors(client.post("/v1/experiments", content=body, headers=JSON))) == ["body"]
+
+
+def test_a_study_is_read_as_a_spec_is(client: httpx.Client) -> None:
+    body = json.dumps(STUDY)
+    assert client.post("/v1/experiments", content=body.ljust(MAX_SPEC_BYTES), headers=JSON).status_code == 202
+    too_long = client.post("/v1/experiments", content=body.ljust(MAX_SPEC_BYTES + 1), headers=JSON)
+    assert errors(too_long)["body"][0] == "65537 bytes"
+    assert client.post("/v1/experiments", content=body).status_code == 415
+
+
+def test_a_study_larger_than_the_cluster(client: httpx.Client, fleet: FakeFleet) -> None:
+    fleet.capacity = Capacity(cpus=1, gpus=0)
+    response = client.post("/v1/experiments", json=STUDY)  # of two workers
+    assert (response.status_code, response.json()["code"]) == (409, "not_enough_workers")
+    assert "ask for 1 at most" in response.json()["detail"]
+    assert client.get("/v1/jobs").json()["items"] == []
