@@ -4,7 +4,6 @@ Choices are compared exactly, and weights after a few epochs at tame learning ra
 differ by 1e-7, which LeNet's max-pooling can turn into 1e-4 where two pixels are all but equal.
 """
 
-import copy
 import math
 from dataclasses import dataclass, replace
 from unittest.mock import patch
@@ -12,15 +11,15 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
 from service.errors import Diverged
 from service.records import EpochRecord
 from tests.builders import spec_document
-from tests.unit.workers.ranks import CPU, NETS, digits, make_stpt
+from tests.unit.workers import reference
+from tests.unit.workers.ranks import NETS, digits, make_stpt
 from workers.datasets import Split
 from workers.stpt import Stpt
-from workers.trainer import Trainer, derived_seed
+from workers.trainer import Trainer
 
 pytest_plugins = ["tests.unit.workers.ranks"]
 
@@ -155,76 +154,30 @@ def test_a_training_that_goes_on_from_its_state_and_position_ends_with_the_same_
 # --- the slow obvious reference ----------------------------------------------------------------------
 
 
-def reference(document):
-    """S1, Algorithm 1 in plain torch: the learning rate of each epoch, and the weights at last.
-
-    Each candidate trains a copy of model and optimizer on whole batches; the copy that is best on the validation
-    split goes on.
-    """
-    data, batch, epochs = digits(), document["global_batch_size"], document["epochs"]
-    alpha, beta = document["pretrain"]["iterations"], document["main_train"]["iterations"]
-    current, warmup = document["initial_learning_rate"], document["warmup"]
-    torch.manual_seed(document["seed"])
-    model = NETS["lenet5"](10, 1, 28)
-    if document["optimizer"] == "adam":
-        optimizer = torch.optim.Adam(model.parameters(), lr=current)
-    else:
-        optimizer = torch.optim.SGD(model.parameters(), lr=current, momentum=0.9)
-
-    def steps(model, optimizer, learning_rate, order, iterations):
-        optimizer.param_groups[0]["lr"] = learning_rate
-        model.train()
-        for iteration in iterations:
-            images, labels = data.train.batch(order[iteration * batch : (iteration + 1) * batch], CPU)
-            optimizer.zero_grad()
-            cross_entropy(model(images), labels).backward()
-            optimizer.step()
-
-    def right(model):
-        images, labels = data.validation.batch(torch.arange(144), CPU)
-        with torch.no_grad():
-            return (model.eval()(images).argmax(1) == labels).sum().item()
-
-    chosen = []
-    for epoch in range(1, epochs + 1):
-        generator = torch.Generator().manual_seed(derived_seed(document["seed"], epoch))
-        order = torch.randperm(1293, generator=generator)
-        if epoch <= warmup["epochs"]:
-            steps(model, optimizer, warmup["learning_rate"], order, range(alpha + beta))
-            chosen.append(warmup["learning_rate"])
-            continue
-        branches = []
-        for factor in document["lr_set"]["factors"]:
-            branch, its_optimizer = copy.deepcopy((model, optimizer))
-            learning_rate = min(current * factor, 1.0)
-            steps(branch, its_optimizer, learning_rate, order, range(alpha))
-            distance = round(abs(math.log(learning_rate / current)), 9)
-            branches.append((-right(branch), distance, learning_rate, branch, its_optimizer))
-        _, _, current, model, optimizer = min(branches, key=lambda branch: branch[:3])
-        steps(model, optimizer, current, order, range(alpha, alpha + beta))
-        chosen.append(current)
-    return chosen, torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()]).numpy()
-
-
+@pytest.mark.parametrize("net", ["lenet5", "batch-norm"])
 @pytest.mark.parametrize(("optimizer", "learning_rate"), [("sgd", 0.1), ("adam", 0.004)])
-def test_the_reference_is_reproduced(ranks, optimizer, learning_rate):
-    document = spec_document(
-        epochs=4,
+def test_the_reference_is_reproduced(ranks, net, optimizer, learning_rate):
+    """1, 2 and 4 workers with fewer, as many and more candidates: the same choices, and all but the same weights.
+
+    Up to two workers add in the reference's order. Four do not: what differs by 1e-7 at first, batch normalisation of
+    16 samples makes 6e-3 of in three epochs.
+    """
+    whole = spec_document(
+        epochs=3,
         global_batch_size=64,
         seed=5,
         optimizer=optimizer,
         initial_learning_rate=learning_rate,
-        lr_set={"factors": [2.0, 1.25, 1.0, 0.8, 0.4]},
         warmup={"epochs": 1, "learning_rate": learning_rate / 10},
         pretrain={"iterations": 3},
         main_train={"iterations": 5},
     )
-    chosen, weights = reference(document)
-    assert len(set(chosen[1:])) > 1
-    for workers, placement in ((1, "split"), (2, "split"), (2, "sequential")):
-        run = train(ranks, workers, **document | {"pretrain": {"iterations": 3, "placement": placement}})
+    for workers, m in ((1, 2), (2, 1), (2, 2), (2, 3), (4, 3), (4, 4), (4, 5)):
+        document = whole | {"lr_set": relative(m)}
+        chosen, weights = reference.train(digits(), lambda: NETS[net](10, 1, 28), document, workers)
+        run = train(ranks, workers, net, **document)
         assert run.learning_rates == chosen
-        np.testing.assert_allclose(run.weights, weights, rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(run.weights, weights, rtol=0, atol=1e-5 if workers <= 2 else 2e-2)
 
 
 # --- the record --------------------------------------------------------------------------------------
