@@ -71,7 +71,7 @@ def documents(experiment: Experiment, scale: Scale, changes: Document, iteration
         merged = {"preset": preset, **changes, **varied}
         pretrain = changes.get("pretrain", {})
         if isinstance(pretrain, dict):  # anything else is for the door to refuse
-            pretrain = PRESETS[preset]["pretrain"] | pretrain | varied.get("pretrain", {})
+            pretrain = pretrain | varied.get("pretrain", {})
         specs.append(merged | {"pretrain": pretrain, "name": name, "experiment": group})
     return specs
 

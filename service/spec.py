@@ -118,7 +118,9 @@ class ScheduledLrSet(Frozen):
 class Stage(Frozen):
     """One epoch's search."""
 
-    factors: list[Factor] = Field(min_length=1, max_length=MAX_LEARNING_RATES)
+    factors: list[Factor] = Field(
+        min_length=1, max_length=MAX_LEARNING_RATES, description="On the current learning rate."
+    )
     pretrain_share: float | None = Field(
         None, gt=0, le=1, description="alpha as a share of the epoch; null: as `pretrain.iterations` says."
     )
@@ -127,9 +129,9 @@ class Stage(Frozen):
 class StagedLrSet(Frozen):
     """Search first, then train: one stage an epoch after the warm-up; behind the last, the learning rate stays."""
 
-    kind: Literal["stages"] = "stages"
-    stages: list[Stage] = Field(min_length=1, max_length=64)
-    max_learning_rate: LearningRate = 1e6
+    kind: Literal["stages"] = Field("stages", description=_KIND)
+    stages: list[Stage] = Field(min_length=1, max_length=64, description="Of the first epochs after the warm-up.")
+    max_learning_rate: LearningRate = Field(1e6, description=_CAP)
     max_extensions: int = Field(
         4,
         ge=0,
@@ -402,6 +404,12 @@ class JobSpec(Frozen):
 
     model_config = ConfigDict(
         json_schema_extra={
+            # what a preset says need not be said again
+            "required": [],
+            "anyOf": [
+                {"required": ["model", "dataset", "epochs"]},
+                {"required": ["preset"], "properties": {"preset": {"type": "string"}}},
+            ],
             "examples": [
                 {
                     "name": "lenet5 on digits",
@@ -421,7 +429,7 @@ class JobSpec(Frozen):
                     "lr_set": {"learning_rates": [0.2, 0.1, 0.05, 0.02]},
                     "pretrain": {"iterations": 20, "placement": "sequential"},
                 },
-            ]
+            ],
         }
     )
 
@@ -468,10 +476,16 @@ class JobSpec(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, value: Any) -> Any:
-        """What the preset says stands where the user says nothing."""
-        if isinstance(value, dict) and isinstance(preset := value.get("preset"), str) and preset in PRESETS:
-            return PRESETS[preset] | value
-        return value
+        """What the preset says stands where the user says nothing, also inside pretrain, warmup and guards."""
+        if not isinstance(value, dict) or not isinstance(name := value.get("preset"), str) or name not in PRESETS:
+            return value
+        preset = PRESETS[name]
+        inside = {
+            key: preset[key] | value[key]
+            for key in ("pretrain", "warmup", "guards")
+            if isinstance(value.get(key), dict)
+        }
+        return preset | value | inside
 
     @field_validator("methods")
     @classmethod

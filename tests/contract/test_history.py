@@ -172,7 +172,13 @@ def test_accept_header(accept: str, csv_wins: bool) -> None:
     assert prefers_csv(accept) is csv_wins
 
 
-@pytest.mark.parametrize("path", ["", "/epochs", "/epochs/1", "/branches", "/lr-history", "/events", "/logs"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("", "/epochs", "/epochs/1", "/branches", "/lr-history", "/schedule", "/selector-replay?selector=greedy"),
+        *("/events", "/logs"),
+    ],
+)
 def test_unknown_job(client: httpx.Client, path: str) -> None:
     for job_id in ("job-0000000000000000", "none", "..%2f", "%F0%9F%90%8C"):
         response = client.get(f"/v1/jobs/{job_id}{path}")
@@ -187,3 +193,99 @@ def test_trials_of_a_job_are_told_apart_from_other_jobs(client: httpx.Client, sq
     other = run_to_success(client, sqlite_store)
     assert len(client.get(f"/v1/jobs/{other}/epochs").json()["items"]) == 3
     assert client.get(f"/v1/jobs/{other}/lr-history").json()["items"][-1]["samples_so_far"] == 3 * 1536
+
+
+# --- schedule ----------------------------------------------------------------------------------------
+
+
+def test_schedule(client: httpx.Client, job_id: str) -> None:
+    schedule = client.get(f"/v1/jobs/{job_id}/schedule").json()
+    assert schedule == {
+        "job_id": job_id,
+        "method": "stpt",
+        "trial": 1,
+        # two branches of two iterations, and 20 in Main-train
+        "iterations_per_epoch": 22,
+        "learning_rates": [0.005, 0.2, 0.01],
+        "envelope": "constant",
+        "warmup_epochs": 0,
+    }
+    assert client.get(f"/v1/jobs/{job_id}/schedule?method=stpt&trial=1").json() == schedule
+
+
+def test_schedule_of_a_trial(client: httpx.Client, sqlite_store: Store) -> None:
+    job_id = submit(client, epochs=1, methods=["stpt", {"name": "sweep", "learning_rates": [0.2, 0.1]}])
+    worker = Worker.started(client, claim(sqlite_store))
+    for trial, rate in ((1, 0.2), (2, 0.1)):
+        record = epoch_record(1, method="sweep", trial=trial, phase="scheduled", learning_rate=rate, branches=[])
+        worker.report(record).raise_for_status()
+    schedule = client.get(f"/v1/jobs/{job_id}/schedule?method=sweep&trial=2").json()
+    assert (schedule["method"], schedule["trial"], schedule["learning_rates"]) == ("sweep", 2, [0.1])
+    first = client.get(f"/v1/jobs/{job_id}/schedule")
+    assert (first.status_code, first.json()["code"]) == (409, "state_conflict")
+    assert "the schedule is there when it has all" in first.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "remedy"),
+    [
+        ("method=reference", 404, "it has stpt (1 trials)"),
+        ("trial=2", 404, "it has stpt (1 trials)"),
+        ("trial=0", 422, "trial"),
+        ("trial=2147483648", 422, "trial"),
+        ("method=%00", 422, "method"),
+    ],
+)
+def test_schedule_that_is_not_there(client: httpx.Client, job_id: str, query: str, status: int, remedy: str) -> None:
+    response = client.get(f"/v1/jobs/{job_id}/schedule?{query}")
+    assert response.status_code == status
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert remedy in response.json()["detail"]
+
+
+# --- replay of a selector ----------------------------------------------------------------------------
+
+
+def test_selector_replay(client: httpx.Client, sqlite_store: Store) -> None:
+    job_id = submit(client, epochs=2)
+    worker = Worker.started(client, claim(sqlite_store))
+    near = [branch | {"end_metric": end} for branch, end in zip(branch_records(0.1, 0.2), (0.75, 0.5), strict=True)]
+    worker.report(epoch_record(1, branches=[near[0], near[1] | {"metric": 0.49}])).raise_for_status()
+    worker.report(epoch_record(2, learning_rate=0.2, branches=branch_records(0.1, 0.2, chosen=2))).raise_for_status()
+    answer = client.get(f"/v1/jobs/{job_id}/selector-replay?selector=tolerance").json()
+    assert answer == {
+        "job_id": job_id,
+        "selector": {"name": "tolerance", "tolerance": 0.03},
+        "agreement": 0.5,
+        "items": [  # an error of 0.51 is within 3 % of 0.5; the audit says it would have been a mistake
+            {"epoch": 1, "recorded_learning_rate": 0.1, "learning_rate": 0.2, "regret": 0.25},
+            {"epoch": 2, "recorded_learning_rate": 0.2, "learning_rate": 0.2, "regret": None},
+        ],
+    }
+    strict = client.get(f"/v1/jobs/{job_id}/selector-replay?selector=tolerance&tolerance=0").json()
+    assert (strict["selector"]["tolerance"], strict["agreement"]) == (0, 1.0)
+    assert client.get(f"/v1/jobs/{job_id}/selector-replay?selector=greedy").json()["agreement"] == 1.0
+
+
+def test_selector_replay_of_a_job_that_has_not_begun(client: httpx.Client) -> None:
+    answer = client.get(f"/v1/jobs/{submit(client)}/selector-replay?selector=greedy").json()
+    assert (answer["agreement"], answer["items"]) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "remedy"),
+    [
+        ("selector=greedy&tolerance=0.1", "tolerance", "selector greedy has no tolerance; leave it out"),
+        ("selector=tolerance&tolerance=1.5", "tolerance", "less than or equal to 1"),
+        ("selector=tolerance&tolerance=nan", "tolerance", ""),
+        ("selector=best", "selector", "'greedy' or 'tolerance'"),
+        ("", "selector", "required"),
+    ],
+)
+def test_selector_that_cannot_be_replayed(
+    client: httpx.Client, job_id: str, query: str, field: str, remedy: str
+) -> None:
+    response = client.get(f"/v1/jobs/{job_id}/selector-replay?{query}")
+    (error,) = response.json()["errors"]
+    assert (response.status_code, error["field"]) == (422, field)
+    assert remedy in error["message"]

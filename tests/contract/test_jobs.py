@@ -60,6 +60,22 @@ def test_failed_job_says_why(client: httpx.Client, sqlite_store: Store) -> None:
     assert job["finished_at"].endswith("Z")
 
 
+def test_job_of_several_methods(client: httpx.Client, sqlite_store: Store) -> None:
+    methods = ["reference", {"name": "sweep", "learning_rates": [0.2, 0.1]}]
+    job_id = submit(client, experiment="a study", methods=methods)
+    worker = Worker.started(client, claim(sqlite_store))
+    scheduled = {"phase": "scheduled", "branches": []}
+    for number in (1, 2):
+        worker.report(epoch_record(number, **scheduled, method="sweep", trial=2)).raise_for_status()
+    worker.report(epoch_record(1, **scheduled, method="reference", learning_rate=0.3)).raise_for_status()
+    job = client.get(f"/v1/jobs/{job_id}").json()
+    assert (job["experiment"], job["epochs"], job["trials"]) == ("a study", 3, 3)
+    assert (job["epochs_done"], job["learning_rate"], job["val_accuracy"]) == (1, 0.3, 0.5)  # of the first training
+    response = worker.finish()
+    assert (response.status_code, response.json()["code"]) == (409, "record_conflict")
+    assert "has 1 of 3 epochs of reference 1 recorded" in response.json()["detail"]
+
+
 # --- cancel ----------------------------------------------------------------------------------------
 
 
@@ -91,7 +107,7 @@ def test_cancel_after_the_end(client: httpx.Client, sqlite_store: Store) -> None
 
 def test_filters(client: httpx.Client, sqlite_store: Store) -> None:
     done = run_to_success(client, sqlite_store, name="done")
-    queued = submit(client, name="queued, really", model="resnet18")
+    queued = submit(client, name="queued, really", model="resnet18", experiment="a study")
     cancelled = submit(client, name="", model="resnet18")
     client.post(f"/v1/jobs/{cancelled}/cancel")
     expected: list[tuple[Any, list[str]]] = [
@@ -106,6 +122,9 @@ def test_filters(client: httpx.Client, sqlite_store: Store) -> None:
         ({"dataset": "mnist"}, []),
         ({"name": "queued, really"}, [queued]),
         ({"name": "queued"}, []),
+        ({"experiment": "a study"}, [queued]),
+        ({"experiment": "a study", "state": "cancelled"}, []),
+        ({"experiment": "a"}, []),
     ]
     for params, found in expected:
         assert ids(client.get("/v1/jobs", params=params)) == found, params
@@ -214,7 +233,10 @@ WRONG_QUERIES = {
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("/v1/jobs?limt=3", "unknown parameter; did you mean limit? known: state, model, dataset, name, limit, cursor"),
+        (
+            "/v1/jobs?limt=3",
+            "unknown parameter; did you mean limit? known: state, model, dataset, name, experiment, limit, cursor",
+        ),
         ("/v1/jobs/job-1?limt=3", "unknown parameter; known: none"),
         ("/v1/jobs/job-1/epochs?limt=3", "unknown parameter; known: none"),
         ("/v1/jobs/job-1/branches?limt=3", "unknown parameter; known: epoch"),

@@ -13,7 +13,7 @@ from api.app import create_app
 from api.deps import Services
 from service.cluster import Capacity
 from service.jobs import MAX_SPEC_BYTES
-from tests.builders import spec_document
+from tests.builders import run_to_success, spec_document
 from tests.contract.conftest import FakeFleet
 
 pytest_plugins = ["tests.databases"]
@@ -74,7 +74,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, Any, str]] = {
         {"pretrain": {"iteration": 3}},
         "pretrain.iteration",
         3,
-        "unknown key; did you mean iterations? known: iterations, placement, batch, max_retries",
+        "unknown key; did you mean iterations? known: weights, iterations, placement, batch, max_retries",
     ),
     "batch not divisible": (
         {"global_batch_size": 64, "workers": 3},
@@ -129,6 +129,54 @@ def test_refused(
     assert f"{field}: {error['message']}" in problem["detail"]
     assert client.get("/v1/jobs").json()["items"] == []
     assert fleet.wakes == 0
+
+
+METHODS_REFUSED: dict[str, tuple[list[Any], str, Any, str]] = {
+    "unknown method": (["hyperbend"], "methods[0]", "hyperbend", "'stpt', 'sweep', 'reference', 'replay'"),
+    "twice the same": (["stpt", "stpt"], "methods", "['stpt', 'stpt']", "leave the repetition out"),
+    "sweep of LR 0": ([{"name": "sweep", "learning_rates": [0]}], "methods[0].learning_rates[0]", 0, "greater than 0"),
+    "replay of nothing": (["replay"], "methods[0]", "{'name': 'replay'}", "name a job, or give a schedule"),
+    "replay of no job": (
+        [{"name": "replay", "job": "job-0"}],
+        "methods[0].job",
+        "job-0",
+        "GET /v1/jobs lists the jobs",
+    ),
+    "replay of other epochs": (
+        ["stpt", {"name": "replay", "schedule": {"learning_rates": [0.1, 0.2]}}],
+        "methods[1].schedule.learning_rates",
+        2,
+        "has 2 epochs, the job 3; set epochs to 2",
+    ),
+}
+
+
+@pytest.mark.parametrize(("methods", "field", "value", "message"), METHODS_REFUSED.values(), ids=METHODS_REFUSED)
+def test_methods_refused(client: httpx.Client, methods: list[Any], field: str, value: Any, message: str) -> None:
+    response = post(client, spec_document(methods=methods))
+    (error,) = response.json()["errors"]
+    assert (response.status_code, error["field"], error["value"]) == (422, field, value)
+    assert message in error["message"]
+    assert client.get("/v1/jobs").json()["items"] == []
+
+
+def test_a_job_that_replays_another(client: httpx.Client, services: Services) -> None:
+    source = run_to_success(client, services.store, envelope="cosine", warmup={"epochs": 1})
+    replay = {"name": "replay", "job": source}
+    job = client.post("/v1/jobs", json=spec_document(methods=[replay], seed=1)).json()
+    schedule = {"learning_rates": [0.1, 0.1, 0.1], "envelope": "cosine", "warmup_epochs": 1}
+    assert job["spec"]["methods"] == [replay | {"schedule": schedule}]
+    refused = client.post("/v1/jobs", json=spec_document(methods=[replay], epochs=4)).json()["errors"]
+    assert [(error["field"], error["message"]) for error in refused] == [
+        ("methods[0].schedule.learning_rates", "has 3 epochs, the job 4; set epochs to 3")
+    ]
+
+
+def test_a_job_that_has_not_ended_cannot_be_replayed(client: httpx.Client) -> None:
+    source = client.post("/v1/jobs", json=spec_document()).json()["id"]
+    (error,) = post(client, spec_document(methods=[{"name": "replay", "job": source}])).json()["errors"]
+    assert (error["field"], error["value"]) == ("methods[0].job", source)
+    assert "has 0 of 3 epochs of stpt 1 recorded" in error["message"]
 
 
 def test_unknown_dataset_names_the_known_ones(client: httpx.Client) -> None:

@@ -45,6 +45,14 @@ def test_what_the_user_says_goes_before_the_preset():
     assert (spec.dataset.name, spec.epochs, spec.lr_set.name, spec.model) == ("digits", 3, "narrow", "lenet5")
 
 
+def test_inside_pretrain_warmup_and_guards_too():
+    parts = {"pretrain": {"iterations": 3}, "warmup": {"epochs": 2}, "guards": {"rollback": True}}
+    spec = parse(preset="stpt-paper-fashion-mnist", dataset="digits", global_batch_size=64, **parts)
+    assert (spec.pretrain.iterations, spec.pretrain.weights) == (3, "raw")
+    assert (spec.warmup.epochs, spec.warmup.learning_rate) == (2, 0.005)
+    assert (spec.guards.extend, spec.guards.rollback) == (False, True)
+
+
 def test_a_preset_of_another_name():
     with pytest.raises(InvalidInput) as caught:
         parse(preset="stpt-papers", model="lenet5", dataset="digits", epochs=3)
