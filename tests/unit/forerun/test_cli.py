@@ -118,11 +118,13 @@ def test_ctrl_c_in_watch_leaves_the_job_and_says_how_to_go_on(forerun: Forerun) 
 
 def test_jobs_as_a_table_with_filters_and_a_limit(forerun: Forerun) -> None:
     page = answer({"items": [job(id="job-3"), job(id="job-2"), job(id="job-1")], "next_cursor": "more"})
-    words = "jobs --state running --state queued --model lenet5 --dataset digits --name n --limit 2".split()
+    words = (
+        "jobs --state running --state queued --model lenet5 --dataset digits --name n --experiment e --limit 2".split()
+    )
     result = forerun(*words, answers=[page])
     assert (result.exit_code, result.stderr) == (0, "")
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["job", "job-3", "job-2"]
-    query = "state=running&state=queued&model=lenet5&dataset=digits&limit=2&name=n"
+    query = "state=running&state=queued&model=lenet5&dataset=digits&limit=2&name=n&experiment=e"
     assert forerun.script.asked == [f"GET /v1/jobs?{query}"]
 
 
@@ -167,6 +169,8 @@ def test_lr_history_in_its_three_formats(forerun: Forerun) -> None:
         "attempt": 2,
         "phase": "stpt",
         "learning_rate": 0.085,
+        "first_learning_rate": 0.085,
+        "last_learning_rate": 0.08,
         "candidates": [0.1, 0.085],
         "val_accuracy": 0.75,
         "val_loss": None,
@@ -185,6 +189,51 @@ def test_lr_history_in_its_three_formats(forerun: Forerun) -> None:
     csv = httpx.Response(200, headers={"Content-Type": "text/csv"}, content=b"epoch,phase\r\n1,stpt\r\n")
     result = forerun("lr-history", "job-1", "--format", "csv", answers=[csv])
     assert result.stdout_bytes == b"epoch,phase\r\n1,stpt\r\n"
+
+
+def test_schedule_is_json_for_a_file(forerun: Forerun) -> None:
+    schedule = {"job_id": "job-1", "learning_rates": [0.1], "iterations_per_epoch": 20}
+    result = forerun("schedule", "job-1", answers=[answer(schedule)])
+    assert json.loads(result.stdout) == schedule
+    forerun("schedule", "job-1", "--method", "sweep", "--trial", "2", answers=[answer(schedule)])
+    assert forerun.script.asked == ["GET /v1/jobs/job-1/schedule?trial=2&method=sweep"]
+
+
+def test_selector_replay(forerun: Forerun) -> None:
+    replayed = {"job_id": "job-1", "selector": {"name": "tolerance"}, "agreement": None, "items": []}
+    words = "selector-replay job-1 --selector tolerance --tolerance 0.1".split()
+    result = forerun(*words, answers=[answer(replayed)])
+    assert result.stdout == "epoch  recorded  tolerance  regret\nno epoch yet\n"
+    assert forerun.script.asked == ["GET /v1/jobs/job-1/selector-replay?selector=tolerance&tolerance=0.1"]
+    assert json.loads(forerun(*words, "--json", answers=[answer(replayed)]).stdout) == replayed
+
+
+def test_plan(forerun: Forerun, spec_file: Path) -> None:
+    plan = {"iterations_per_epoch": 20, "pretrain_iterations": 2, "main_train_iterations": 18, "runs": []}
+    result = forerun("plan", str(spec_file), answers=[answer(plan)])
+    assert result.stdout.splitlines()[0] == "an epoch: 20 iterations, 2 of them Pre-train, 18 Main-train"
+    assert json.loads(forerun.script.requests[0].content) == SPEC
+    assert json.loads(forerun("plan", str(spec_file), "--json", answers=[answer(plan)]).stdout) == plan
+
+
+def test_experiments_are_listed_without_a_name(forerun: Forerun) -> None:
+    studies = {"items": [{"name": "mix", "figures": "10, 11", "description": "All of it.", "jobs": ["mix"]}]}
+    result = forerun("experiment", answers=[answer(studies)])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[1] == "mix   10, 11   1     All of it."
+
+
+def test_experiment_submits_a_study_with_the_keys_of_a_file(forerun: Forerun, tmp_path: Path) -> None:
+    (tmp_path / "more.yaml").write_text("name: mine\nepochs: 3\n")
+    submitted = answer({"experiment": "mix-1", "items": [job(name="mix")]}, 202)
+    words = ["experiment", "mix", "--scale", "cifar10", "--spec", str(tmp_path / "more.yaml")]
+    result = forerun(*words, answers=[submitted])
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["job", "job-1"]
+    assert result.stderr == "List them with: forerun jobs --experiment mix-1\n"
+    sent_document = json.loads(forerun.script.requests[0].content)
+    assert (sent_document["name"], sent_document["scale"]) == ("mix", "cifar10")
+    assert sent_document["spec"] == {"name": "mine", "epochs": 3}
 
 
 def test_the_url_comes_from_the_option_or_the_environment(forerun: Forerun) -> None:
@@ -276,7 +325,10 @@ def test_serve_becomes_the_service(forerun: Forerun, monkeypatch: pytest.MonkeyP
     assert calls == [(sys.executable, [sys.executable, "-P", "-m", "api", "forerun"])]
 
 
-@pytest.mark.parametrize("command", [[], ["submit"], ["watch"], ["jobs"], ["demo"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["submit"], ["watch"], ["jobs"], ["demo"], ["schedule"], ["selector-replay"], ["plan"], ["experiment"]],
+)
 def test_help(command: list[str]) -> None:
     result = CliRunner().invoke(cli.app, [*command, "--help"])
     assert result.exit_code == 0

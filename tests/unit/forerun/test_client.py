@@ -94,6 +94,11 @@ def test_the_other_calls() -> None:
         answer({"job_id": "job-1", "items": [{"number": 2}]}),
         answer({"job_id": "job-1", "items": [{"learning_rate": 0.1}]}),
         httpx.Response(200, headers={"Content-Type": "text/csv"}, text="epoch\r\n1\r\n"),
+        answer({"job_id": "job-1", "learning_rates": [0.1]}),
+        answer({"job_id": "job-1", "learning_rates": [0.2]}),
+        answer({"job_id": "job-1", "agreement": 1.0}),
+        answer({"runs": []}),
+        answer({"items": [{"name": "mix"}]}),
     )
     client = Client(transport=script)
     assert client.cancel("job-1")["state"] == "cancelling"
@@ -102,6 +107,12 @@ def test_the_other_calls() -> None:
     assert client.branches("job-1", epoch=2) == [{"number": 2}]
     assert client.lr_history("job-1") == [{"learning_rate": 0.1}]
     assert client.lr_history_csv("job-1") == "epoch\r\n1\r\n"
+    assert client.schedule("job-1")["learning_rates"] == [0.1]
+    assert client.schedule("job-1", method="sweep", trial=2)["learning_rates"] == [0.2]
+    assert client.selector_replay("job-1", "tolerance", tolerance=0.1)["agreement"] == 1.0
+    assert client.plan(SPEC) == {"runs": []}
+    assert client.experiments() == [{"name": "mix"}]
+    assert json.loads(script.requests[9].content) == SPEC
     assert script.asked == [
         "POST /v1/jobs/job-1/cancel",
         "GET /v1/jobs/job-1/epochs",
@@ -109,7 +120,28 @@ def test_the_other_calls() -> None:
         "GET /v1/jobs/job-1/branches?epoch=2",
         "GET /v1/jobs/job-1/lr-history?format=json",
         "GET /v1/jobs/job-1/lr-history?format=csv",
+        "GET /v1/jobs/job-1/schedule?trial=1",
+        "GET /v1/jobs/job-1/schedule?trial=2&method=sweep",
+        "GET /v1/jobs/job-1/selector-replay?selector=tolerance&tolerance=0.1",
+        "POST /v1/plan",
+        "GET /v1/experiments",
     ]
+
+
+def test_a_study_whose_answer_was_lost_is_asked_for_under_the_same_name(pauses: list[float]) -> None:
+    script = Script(
+        CUT, answer({"experiment": "mix-1", "items": []}, 202), answer({"experiment": "x", "items": []}, 202)
+    )
+    client = Client(transport=script)
+    client.run_experiment("mix", "cifar10", epochs=3, name="mine")
+    client.run_experiment("mix")
+    first, again, other = [json.loads(request.content) for request in script.requests]
+    group = first["experiment"]
+    assert group.startswith("mix-")
+    assert first == {"name": "mix", "scale": "cifar10", "spec": {"epochs": 3, "name": "mine"}, "experiment": group}
+    assert again == first
+    assert (other["scale"], other["spec"]) == ("fashion-mnist", {})
+    assert other["experiment"] != group
 
 
 def test_a_job_id_stays_one_part_of_the_path() -> None:

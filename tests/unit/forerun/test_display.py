@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from forerun import display
-from forerun.answers import Branch, Event
+from forerun.answers import Branch, Event, ExperimentFacts, Plan, ReplayedEpoch, SelectorReplay
 from service.records import BranchState
 from service.spec import MAX_LEARNING_RATES
 from tests.unit.forerun.service_double import branch, epoch_event, job, state_event, succeeded
@@ -129,6 +129,74 @@ def test_events_of_a_kind_that_is_not_known_are_passed_over() -> None:
     newer: Event = {"number": 1, "kind": "telemetry", "created_at": "", "state": "x"}
     display.follow(job(), [newer], plain)
     assert "x" not in printed(plain).splitlines()[-1].split()
+
+
+def test_rows_of_trainings_without_search_say_which_they_are() -> None:
+    plain = console(80)
+    changes = {"method": "sweep", "trial": 12, "phase": "scheduled"}
+    events = [
+        epoch_event(1, 1, method="reference", phase="scheduled", learning_rate=0.01),
+        epoch_event(2, 1, **changes),
+        epoch_event(3, 2, **changes, learning_rate=0.2),
+    ]
+    display.follow(job(trials=13), events, plain)
+    assert printed(plain).splitlines()[3:] == [
+        "  1/3  reference 1           0.01   0.7500    0.7000       2.5",
+        "  1/3  sweep 12            0.1   0.7500    0.7000       2.5",
+        "  2/3  sweep 12            0.2   0.7500    0.7000       2.5",
+    ]
+
+
+def test_the_bar_counts_the_epochs_of_every_training() -> None:
+    terminal = console(80, terminal=True)
+    events = [epoch_event(1, 1), epoch_event(2, 1, method="sweep"), epoch_event(3, 1, method="sweep", trial=2)]
+    display.follow(job(trials=3), [*events, events[-1]], terminal)  # the last one twice: an attempt was lost
+    assert "3 of 9 epochs" in printed(terminal)
+
+
+def test_a_branch_that_was_undone_is_marked() -> None:
+    branches = [branch(1, 0.4, 0.9, "rolled_back"), branch(2, 0.1, 0.8, "chosen")]
+    terminal = console(80, terminal=True)
+    terminal.print(display.epoch_row(epoch_event(1, 2, *branches), branches, 3, 80))
+    assert "\x1b[31m 0.4 0.9000" in printed(terminal)  # red
+
+
+def test_the_table_of_a_selector_s_replay() -> None:
+    items: list[ReplayedEpoch] = [
+        {"epoch": 2, "recorded_learning_rate": 0.1, "learning_rate": 0.2, "regret": 0.0125},
+        {"epoch": 3, "recorded_learning_rate": 0.05, "learning_rate": None, "regret": None},
+    ]
+    replayed: SelectorReplay = {"job_id": "job-1", "selector": {"name": "greedy"}, "agreement": 0.25, "items": items}
+    assert display.replay_table(replayed) == (
+        "epoch  recorded  greedy  regret\n2      0.1       0.2     0.0125\n3      0.05\nthe same in 25%"
+    )
+    nothing = display.replay_table({**replayed, "agreement": None, "items": []})
+    assert nothing == "epoch  recorded  greedy  regret\nno epoch yet"
+
+
+def test_the_table_of_a_plan() -> None:
+    plan: Plan = {
+        "train_samples": 1293,
+        "iterations_per_epoch": 20,
+        "pretrain_iterations": 2,
+        "main_train_iterations": 18,
+        "runs": [
+            {"method": "stpt", "trainings": 1, "samples": 6528, "iterations": 102.0, "relative_to_sweep": 0.2125},
+            {"method": "sweep", "trainings": 8, "samples": 30720, "iterations": 480.0, "relative_to_sweep": 1.0},
+        ],
+        "search_area": [],
+    }
+    assert display.plan_table(plan) == (
+        "an epoch: 20 iterations, 2 of them Pre-train, 18 Main-train\n"
+        "method  trainings  samples  iterations  of the sweep\n"
+        "stpt    1          6528     102         21.2%\n"
+        "sweep   8          30720    480         100.0%"
+    )
+
+
+def test_the_table_of_studies() -> None:
+    study: ExperimentFacts = {"name": "mix", "figures": "10, 11", "description": "All of it.", "jobs": ["a", "b"]}
+    assert display.experiment_table([study]) == ("name  figures  jobs  description\nmix   10, 11   2     All of it.")
 
 
 def test_show_has_the_facts_and_the_rows() -> None:
