@@ -188,6 +188,25 @@ def test_every_other_command(http: httpx.Client, services: Services, spec_file: 
     assert history == http.get(f"/v1/jobs/{done}/lr-history").json()["items"]
 
 
+def test_from_a_job_to_its_schedule_and_to_a_study(
+    http: httpx.Client, services: Services, spec_file: Path, tmp_path: Path
+) -> None:
+    done = run_to_success(http, services.store)
+    schedule = json.loads(run(http, "schedule", done)[1])
+    assert schedule["learning_rates"] == [0.1, 0.1, 0.1]
+    code, out, _ = run(http, "selector-replay", done, "--selector", "greedy")
+    assert (code, out.splitlines()[-1]) == (0, "the same in 100%")
+    assert run(http, "selector-replay", done, "--selector", "greedy", "--tolerance", "0.1")[0] == 1
+
+    code, out, _ = run(http, "plan", str(spec_file))
+    assert (code, out.splitlines()[0]) == (0, "an epoch: 20 iterations, 2 of them Pre-train, 18 Main-train")
+    assert run(http, "experiment")[1].splitlines()[3].startswith("mix")
+    code, out, err = run(http, "experiment", "lr-sets", "--spec", str(spec_file))
+    assert (code, len(out.splitlines())) == (0, 4)
+    group = err.split()[-1]
+    assert run(http, "jobs", "--experiment", group)[1].count("job-") == 3
+
+
 def test_a_refused_spec(http: httpx.Client, tmp_path: Path) -> None:
     (tmp_path / "spec.json").write_text(json.dumps(spec_document(epochs=0, model="vgg17", lr_set={"factors": [1, -2]})))
     code, out, err = run(http, "submit", str(tmp_path / "spec.json"))
