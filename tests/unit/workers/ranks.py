@@ -1,4 +1,4 @@
-"""Worlds of 1 to 4 real processes that talk over gloo, and small trainings to run there.
+"""Worlds of 1 to 8 real processes that talk over gloo, and small trainings to run there.
 
 A test module takes them with `pytest_plugins = ["tests.unit.workers.ranks"]`.
 
@@ -41,7 +41,7 @@ from workers.trainer import Trainer
 torch.set_num_threads(1)  # in the tests' own process too: worlds share the machine's cores
 
 CPU = torch.device("cpu")
-SIZE = 4
+SIZE = 8
 PATIENCE_S = 100.0
 
 
@@ -52,8 +52,7 @@ class Ranks:
 
     def __call__(self, world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         assert 1 <= world_size <= SIZE
-        if not self._processes:
-            self._start()
+        self._start(world_size)
         store = self._folder / f"world-{next(self._numbers)}"
         connections = [connection for _, connection in self._processes[:world_size]]
         for rank, connection in enumerate(connections):
@@ -72,10 +71,10 @@ class Ranks:
                     pytest.fail(f"rank {rank} of {world_size}:\n{failure}", pytrace=False)
         return [results[rank] for rank in range(world_size)]
 
-    def _start(self) -> None:
+    def _start(self, world_size: int) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
-        for _ in range(SIZE):
+        for _ in range(len(self._processes), world_size):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs,), daemon=True)
             process.start()

@@ -1,7 +1,10 @@
 """A training that is killed anywhere and resumed ends as the one that was not: same history, same bits."""
 
 import contextlib
+import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -134,3 +137,33 @@ def test_every_rank_goes_on_from_what_rank_0_read(ranks: Ranks, tmp_path: Path) 
     (first, resumed_0, epochs), (second, resumed_1, _) = ranks(2, both_ranks_resume, str(tmp_path))
     assert first == second == resumed_0 == resumed_1
     assert epochs == 4
+
+
+# --- the command: no service, no Ray -----------------------------------------------------------------
+
+
+def test_the_command_trains_a_spec_and_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
+    spec = {"model": "lenet5", "dataset": "digits", "epochs": 2, "lr_set": {"factors": [1.0, 0.5]}}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    command = [
+        sys.executable,
+        "-m",
+        "workers.train",
+        str(tmp_path / "spec.json"),
+        "--checkpoints",
+        str(tmp_path / "out"),
+    ]
+    first = subprocess.run(command, check=True, capture_output=True, text=True, timeout=200)
+    *epochs, last = first.stdout.splitlines()
+    assert [line.split(":")[0] for line in epochs] == ["stpt 1, epoch 1", "stpt 1, epoch 2"]
+    result = json.loads(last)
+    assert result["device"] == "cpu"
+    assert f"test_accuracy {result['test_accuracy']:.4f}" in epochs[-1]
+    assert "ray" not in first.stderr
+    records = (tmp_path / "out" / "records.jsonl").read_text().splitlines()
+    assert [EpochRecord.model_validate_json(line).epoch for line in records] == [1, 2]
+    # the second epoch never was: only it is trained again, to the same end
+    (tmp_path / "out" / "records.jsonl").write_text(records[0] + "\n")
+    again = subprocess.run(command, check=True, capture_output=True, text=True, timeout=200).stdout.splitlines()
+    assert len(again) == 2
+    assert json.loads(again[-1])["test_accuracy"] == result["test_accuracy"]

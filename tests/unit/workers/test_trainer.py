@@ -10,14 +10,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
+from service.spec import JobSpec
+from tests.builders import spec_document
 from tests.unit.workers.ranks import CPU, digits, make_trainer
 from workers import trainer as trainer_module
+from workers.datasets import ImageFiles, load_data
 from workers.groups import Workers
-from workers.trainer import Measurement, derived_seed, frozen_statistics
+from workers.stpt import Stpt
+from workers.trainer import Measurement, Trainer, derived_seed, frozen_statistics
 
 pytest_plugins = ["tests.unit.workers.ranks"]
 
@@ -332,3 +337,53 @@ def test_weights_that_are_not_finite_make_the_loss_so():
         next(trainer.model.parameters()).fill_(math.inf)
     assert not math.isfinite(trainer.evaluate(digits().validation, trainer.workers.world).loss)
     assert not math.isfinite(trainer.train(1, range(1), [0.1] * 1, trainer.workers.world, 1).loss)
+
+
+# --- images and precision ------------------------------------------------------------------------------
+
+
+def test_images_of_a_pretrain_are_decoded_once_for_all_branches(tmp_path):
+    """alpha = 2 of 3 iterations of 4 images: 8 are decoded for three branches, 4 for Main-train, and no more."""
+    for split, images in (("train", 8), ("test", 1)):
+        for label in ("a", "b"):
+            (tmp_path / "tree" / split / label).mkdir(parents=True)
+            for number in range(images):
+                Image.new("RGB", (12, 12), (40 * number % 256, 9, 9)).save(
+                    tmp_path / "tree" / split / label / f"{number}.png"
+                )
+    spec = JobSpec.model_validate(
+        spec_document(
+            dataset={"name": "image-folder", "path": "tree", "image_size": 12, "validation_fraction": 0.25},
+            global_batch_size=4,
+            epochs=2,
+            lr_set={"learning_rates": [0.1, 0.05, 0.01]},
+            pretrain={"iterations": 2},
+        )
+    )
+    trainer = Trainer(spec, load_data(spec.dataset, tmp_path, CPU), Workers(CPU))
+    decoded, original = [], ImageFiles.__getitem__
+
+    def counted(self, rows):
+        if self is trainer.data.train.images:
+            decoded.extend(rows.tolist())
+        return original(self, rows)
+
+    validation = set(trainer.data.validation.rows.tolist())
+    with patch.object(ImageFiles, "__getitem__", counted):
+        for record in Stpt(trainer).epochs():
+            assert record.samples == (3 * 2 + 1) * 4
+            trained = [row for row in decoded if row not in validation]
+            assert len(trained) == len(set(trained)) == 12
+            decoded.clear()
+
+
+def test_bfloat16_computes_in_16_bits_and_keeps_weights_in_32():
+    ends = {}
+    for precision in ("float32", "bfloat16"):
+        trainer = make_trainer("lenet5", precision=precision)
+        before = trainer.evaluate(trainer.data.validation, trainer.workers.world)
+        measured = trainer.train(1, range(10), [0.05] * 10, trainer.workers.world, 1)
+        assert {tensor.dtype for name, tensor in trainer.tensors.items() if name.startswith("model")} == {torch.float32}
+        ends[precision] = trainer.state.digest()
+        assert measured.loss == pytest.approx(before.loss, rel=0.1)
+    assert len(set(ends.values())) == 2

@@ -1,0 +1,217 @@
+"""Trainings without search, and the jobs that have several methods."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from service.records import EpochRecord, ResumePoint
+from service.spec import FolderDataset, JobSpec
+from tests.builders import spec_document
+from tests.unit.workers.ranks import CPU, NETS, Ranks, digits, make_stpt, make_trainer
+from workers import models
+from workers.datasets import load_data
+from workers.groups import Workers
+from workers.scheduled import make_training
+from workers.stpt import Stpt
+from workers.train import train_job
+from workers.trainer import Trainer
+
+pytest_plugins = ["tests.unit.workers.ranks"]
+
+SHORT: dict[str, Any] = {
+    "epochs": 4,
+    "global_batch_size": 48,
+    "pretrain": {"iterations": 2},
+    "main_train": {"iterations": 4},
+}
+
+
+def trained(net: str, method: dict[str, Any], trial: int = 1, **changes: Any) -> tuple[list[EpochRecord], str]:
+    trainer = make_trainer(net, **{**SHORT, **changes, "methods": [method]})
+    training = make_training(trainer.spec.methods[0], trial, trainer)
+    return list(training.epochs()), trainer.state.digest()
+
+
+@pytest.mark.parametrize("envelope", ["constant", "linear", "cosine"])
+def test_the_trials_of_a_sweep_are_plain_trainings(envelope: str) -> None:
+    method = {"name": "sweep", "learning_rates": [0.1, 0.02], "schedule": envelope}
+    records, end = trained("batch-norm", method, trial=2)
+    plain = make_trainer("batch-norm", **SHORT)
+    for epoch, record in enumerate(records, start=1):
+        done = [(6 * (epoch - 1) + iteration) / 24 for iteration in range(6)]
+        factors = {
+            "constant": [1.0] * 6,
+            "linear": [1 - progress for progress in done],
+            "cosine": [
+                (1 + torch.cos(torch.tensor(torch.pi * progress, dtype=torch.float64)).item()) / 2 for progress in done
+            ],
+        }[envelope]
+        rates = [0.02 * factor for factor in factors]
+        plain.train(epoch, range(6), rates, plain.workers.world, 1)
+        assert (record.method, record.trial, record.phase, record.branches) == ("sweep", 2, "scheduled", [])
+        assert record.learning_rate == 0.02
+        assert (record.first_learning_rate, record.last_learning_rate) == pytest.approx(
+            (rates[0], rates[-1]), rel=1e-12
+        )
+        assert (record.iterations, record.samples, record.pretrain_seconds) == (6, 288, 0)
+    if envelope != "cosine":  # another cosine may differ in the last bit
+        assert plain.state.digest() == end
+
+
+def test_the_reference_divides_its_learning_rate_when_accuracy_saturates() -> None:
+    method = {"name": "reference", "learning_rate": 1e-9, "factor": 10.0, "patience": 1}  # so small: nothing improves
+    records, _ = trained("lenet5", method, warmup={"epochs": 2})
+    assert [record.learning_rate for record in records] == pytest.approx([1e-9, 1e-9, 1e-10, 1e-11])
+    assert {record.phase for record in records} == {"scheduled"}  # S1: without warm-up
+
+
+@pytest.mark.parametrize("envelope", ["constant", "linear"])
+@pytest.mark.parametrize("net", ["lenet5", "batch-norm", "dropout"])
+def test_a_replay_ends_with_the_very_weights_of_the_search(net: str, envelope: str) -> None:
+    changes = {
+        "envelope": envelope,
+        "warmup": {"epochs": 1},
+        "lr_set": {"factors": [2.0, 1.0, 0.5]},
+        "pretrain": {"iterations": 2, "weights": "averaged"},
+        "guards": {"rescale_momentum": True},
+    }
+    search = make_stpt(net, **{**SHORT, **changes})
+    searched = list(search.epochs())
+    schedule = {
+        "learning_rates": [record.learning_rate for record in searched],
+        "envelope": envelope,
+        "warmup_epochs": 1,
+    }
+    records, end = trained(net, {"name": "replay", "schedule": schedule}, **changes)
+    assert end == search.trainer.state.digest()
+    for record, source in zip(records, searched, strict=True):
+        assert (record.val_loss, record.test_accuracy) == (source.val_loss, source.test_accuracy)
+        assert (record.first_learning_rate, record.last_learning_rate) == (
+            source.first_learning_rate,
+            source.last_learning_rate,
+        )
+        assert record.samples == 6 * 48
+
+
+def test_branches_are_judged_by_the_mean_of_their_last_weights() -> None:
+    """alpha = 5: the mean of the weights after iterations 3, 4 and 5; Main-train goes on from the last ones."""
+    stpt = make_stpt(
+        "batch-norm",
+        epochs=1,
+        lr_set={"learning_rates": [0.05]},
+        pretrain={"iterations": 5, "weights": "averaged"},
+        main_train={"iterations": 0},
+        metric="val_loss",
+    )
+    [record] = stpt.epochs()
+    plain = make_trainer("batch-norm", epochs=1)
+    tensors = [*plain.model.parameters(), *(b for b in plain.model.buffers() if b.is_floating_point())]
+    sums = [torch.zeros_like(tensor) for tensor in tensors]
+    for iteration in range(5):
+        plain.train(1, range(iteration, iteration + 1), [0.05], plain.workers.world, 1)
+        if iteration >= 2:
+            for total, tensor in zip(sums, tensors, strict=True):
+                total += tensor.detach()
+    assert stpt.trainer.state.digest() == plain.state.digest()
+    with torch.no_grad():
+        for total, tensor in zip(sums, tensors, strict=True):
+            tensor.copy_(total / 3)
+    mean = plain.evaluate(plain.data.validation, plain.workers.world)
+    assert record.branches[0].metric == pytest.approx(mean.loss, rel=1e-6)
+
+
+# --- several methods in one job ----------------------------------------------------------------------
+
+
+class Records:
+    def __init__(self) -> None:
+        self.all: list[EpochRecord] = []
+
+    def epoch(self, record: EpochRecord) -> None:
+        self.all.append(record)
+
+    def waiting(self) -> list[object]:
+        return []
+
+    def flush(self) -> None:
+        pass
+
+    def points(self) -> list[ResumePoint]:
+        return [
+            ResumePoint(
+                method=r.method, trial=r.trial, epoch=r.epoch, val_accuracy=r.val_accuracy, checkpoint=r.checkpoint
+            )
+            for r in reversed(self.all)
+            if r.checkpoint is not None
+        ]
+
+
+METHODS = ["stpt", {"name": "sweep", "learning_rates": [0.1, 0.05]}, "reference"]
+
+
+def test_a_job_trains_its_methods_in_order_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(models.BUILDERS, "lenet5", NETS["batch-norm"])
+    spec = JobSpec.model_validate(spec_document(**{**SHORT, "epochs": 2, "methods": METHODS}))
+
+    def job(records: Records, folder: Path, attempt: int) -> Any:
+        return train_job(
+            spec, digits(), Workers(CPU), points=records.points(), attempt=attempt, folder=folder, recorder=records
+        )
+
+    whole, broken = Records(), Records()
+    list(job(whole, tmp_path / "whole", 1))
+    keys = [("stpt", 1), ("sweep", 1), ("sweep", 2), ("reference", 1)]
+    assert [(r.method, r.trial, r.epoch) for r in whole.all] == [(*key, epoch) for key in keys for epoch in (1, 2)]
+    # the attempt ends after the first epoch of the second trial of the sweep
+    for record in job(broken, tmp_path / "broken", 1):
+        if (record.method, record.trial) == ("sweep", 2):
+            break
+    assert len(broken.all) == 5
+    list(job(broken, tmp_path / "broken", 2))
+    timeless = {"seconds", "pretrain_seconds", "main_train_seconds", "checkpoint", "branches"}
+    assert [r.model_dump(exclude=timeless) for r in broken.all] == [r.model_dump(exclude=timeless) for r in whole.all]
+
+
+# --- S1's scale -----------------------------------------------------------------------------------------
+
+
+def resnet50_epoch(data_dir: str) -> tuple[list[tuple[int, int, int]], float, str]:
+    """An epoch by the paper's preset, at 8 workers, on a tiny tree of images; its counts, choice and end."""
+    document = {
+        "preset": "stpt-paper",
+        "dataset": {"name": "image-folder", "path": "tiny", "image_size": 64, "validation_fraction": 0.2},
+        "global_batch_size": 16,
+        "epochs": 1,
+        "warmup": {"epochs": 0},
+        "pretrain": {"weights": "raw", "batch": "per_worker", "iterations": 1},
+    }
+    spec, workers = JobSpec.model_validate(document), Workers(CPU)
+    assert isinstance(spec.dataset, FolderDataset)
+    trainer = Trainer(spec, load_data(spec.dataset, Path(data_dir), CPU), workers)
+    [record] = Stpt(trainer).epochs()
+    assert record.val_loss is not None
+    counts = [(branch.number, branch.iterations, branch.samples) for branch in record.branches]
+    return [*counts, (0, record.iterations, record.samples)], record.learning_rate, trainer.state.digest()
+
+
+def test_resnet50_with_eight_workers_and_87_percent_less(ranks: Ranks, tmp_path: Path) -> None:
+    """S1, Fig. 4: eight candidates on eight workers take the samples of one training, an eighth of the sweep's."""
+    noise = np.random.default_rng(0)
+    for folder, images in (("train", 20), ("test", 2)):
+        for label in ("cat", "dog"):
+            (tmp_path / "tiny" / folder / label).mkdir(parents=True)
+            for number in range(images):
+                pixels = noise.integers(0, 128, (64, 64, 3), dtype=np.uint8) + (100 if label == "cat" else 0)
+                Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "tiny" / folder / label / f"{number}.png")
+    (counts, learning_rate, end), *others = ranks(8, resnet50_epoch, str(tmp_path))
+    assert all(other == (counts, learning_rate, end) for other in others)
+    *branches, (_, _, samples) = counts
+    # 40 images, 8 held out: 2 iterations of 16, of which alpha = 1; a branch takes 2 samples on its worker
+    assert branches == [(number, 1, 2) for number in range(1, 9)]
+    conventional = 8 * 2 * 16
+    assert samples == 32
+    assert 1 - samples / conventional == 0.875
