@@ -4,6 +4,8 @@ UV_VERSION = 0.13.8
 BIN = .venv/bin
 # Ray starts many Pythons: byte code is compiled once, at installation, instead of by each of them.
 SYNC = $(BIN)/python -m uv pip sync --quiet --python $(BIN)/python --compile-bytecode
+# A file's tests stay together: they share what is slow to start. The long ones, which wait a lot, begin first.
+PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 INSTALL_SELF = $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 
 .PHONY: demo run test test-fast check format lock clean
@@ -15,10 +17,10 @@ run: .venv/.installed  ## Start the service and keep it up
 	@exec $(BIN)/forerun serve
 
 test: .venv/.installed-dev  ## Every test, the end-to-end ones included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: .venv/.installed-dev  ## Without Ray
-	$(BIN)/python -m pytest tests/unit tests/contract
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/contract
 
 check: .venv/.installed-dev  ## Formatting, lint, types, and who may import whom
 	$(BIN)/ruff format --check .

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
+from rich.console import Console
 from rich.progress import track
 
+from service.errors import Diverged
 from service.lr_sets import trials_of
 from service.records import EpochRecord
 from service.spec import Dataset, JobSpec
-from workers.datasets import Data, load_data
+from workers.datasets import Data, Split, load_data
 from workers.groups import Workers
 from workers.scheduled import make_training
 from workers.trainer import Trainer
@@ -58,8 +61,6 @@ def tasks_of(key: tuple[Any, ...], spec: dict[str, Any], *, train_samples: int, 
 
 def run_all(tasks: Iterable[Task], data_dir: Path) -> Iterator[Result]:
     """Every task, as it ends. Progress goes to standard error."""
-    from rich.console import Console
-
     waiting = list(tasks)
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("forkserver")) as pool:
         futures = [pool.submit(run, task, data_dir) for task in waiting]
@@ -68,12 +69,12 @@ def run_all(tasks: Iterable[Task], data_dir: Path) -> Iterator[Result]:
 
 
 def run(task: Task, data_dir: Path) -> Result:
-    from service.errors import Diverged
-
     torch.set_num_threads(1)
     spec = JobSpec.model_validate(task.spec)
     whole = _data(spec.dataset.model_dump_json(), data_dir)
-    trainer = Trainer(spec, _subset(whole, task.train_samples, task.val_samples), Workers(torch.device("cpu")))
+    trainer = Trainer(
+        spec, subset(whole, task.train_samples, task.val_samples, SHOWN_TEST_SAMPLES), Workers(torch.device("cpu"))
+    )
     training, records, diverged = make_training(spec.methods[0], task.trial, trainer), list[EpochRecord](), None
     began = time.perf_counter()
     try:
@@ -89,19 +90,19 @@ def run(task: Task, data_dir: Path) -> Result:
 
 @cache
 def _data(dataset: str, data_dir: Path) -> Data:
-    from pydantic import TypeAdapter
-
     return load_data(TypeAdapter[Dataset](Dataset).validate_json(dataset), data_dir, torch.device("cpu"))
 
 
-def _subset(data: Data, train_samples: int, val_samples: int) -> Data:
-    def first(split: Any, samples: int) -> Any:
+def subset(data: Data, train_samples: int, val_samples: int, test_samples: int) -> Data:
+    """So many samples of each split, drawn once for all."""
+
+    def some(split: Split, samples: int) -> Split:
         chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:samples].sort().values
         return replace(split, rows=split.rows[chosen])
 
     return replace(
         data,
-        train=first(data.train, train_samples),
-        validation=first(data.validation, val_samples),
-        test=first(data.test, SHOWN_TEST_SAMPLES),
+        train=some(data.train, train_samples),
+        validation=some(data.validation, val_samples),
+        test=some(data.test, test_samples),
     )

@@ -148,7 +148,7 @@ LrSet = Annotated[_LrSets, _tagged({**_KINDS, "phases": "schedule", "stages": "s
 DEFAULT_LR_SET = StagedLrSet(
     stages=[
         Stage(factors=[10.0, 3.0, 1.0, 0.3, 0.1], pretrain_share=1.0),
-        Stage(factors=[2.0, 1.0, 0.5, 0.25], pretrain_share=1.0),
+        Stage(factors=[2.0, 1.0, 0.5], pretrain_share=1.0),
     ]
 )
 
