@@ -303,7 +303,8 @@ class Stpt(Training):
         """Train losers of the last Pre-train to the end of the epoch, from their end states; the model stays."""
         audit, chosen = self.spec.audit, next(branch for branch in branches if branch.state == "chosen")
         losers = [branch for branch in branches if branch.state == "lost" and branch.retry == chosen.retry]
-        if audit is None or (epoch - self.spec.warmup_epochs - 1) % audit.every or not losers:
+        # when alpha is the whole epoch, its end has been seen
+        if audit is None or not self._beta or (epoch - self.spec.warmup_epochs - 1) % audit.every or not losers:
             return branches, None
         self.trainer.state.save(self._start)  # nobody needs the epoch's start any more
         draw = np.random.default_rng(derived_seed(self.spec.seed, epoch))

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from forerun.client import ApiError
 from service.store import Store
 from service.tables import Attempt, Epoch, Run, Trial
+from tests.builders import PAPER
 from tests.e2e.service import Service, descendants, wait_until
 
 DIGITS: dict[str, Any] = {
@@ -25,9 +26,10 @@ DIGITS: dict[str, Any] = {
     "epochs": 3,
     "workers": 2,
     "seed": 7,
+    **PAPER,
     "lr_set": {"learning_rates": [0.2, 0.1, 0.05, 0.02, 0.01]},
     "warmup": {"epochs": 1},
-    "pretrain": {"iterations": 3},
+    "pretrain": {"iterations": 3, "weights": "raw"},
 }
 
 
@@ -104,8 +106,7 @@ def test_the_ray_job_is_named_after_the_attempt_and_carries_the_job_id_alone(
     answer = httpx.get(f"{service.dashboard_url}/api/jobs/{job_id}-a1", headers=headers)
     wait_until(lambda: answer.json()["status"] == "SUCCEEDED" or httpx.get(answer.url, headers=headers), 60)
     entrypoint = answer.json()["entrypoint"]
-    assert entrypoint.endswith(f"-m workers.job {job_id}")
-    assert entrypoint.split()[1:] == ["-m", "workers.job", job_id]
+    assert entrypoint.split()[1:] == ["-P", "-m", "workers.job", job_id]
     assert httpx.get(f"{service.dashboard_url}/api/jobs/").status_code == 401
 
 
