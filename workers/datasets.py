@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -206,11 +207,12 @@ def _download(name: str, data_dir: Path) -> None:
 
 def _read_digits(_: Path) -> tuple[Labelled, Labelled]:
     """scikit-learn's 1797 digits of 8x8 pixels, each 0 to 16, enlarged; split by a fixed permutation."""
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # seconds to import, and only used here
-
     facts = DATASETS["digits"]
-    pixels, labels = load_digits(return_X_y=True)
-    small = torch.from_numpy(pixels).view(-1, 1, 8, 8) / 16  # float64
+    # the file that sklearn.datasets.load_digits reads: to import sklearn takes seconds in every worker
+    [package] = find_spec("sklearn").submodule_search_locations  # type: ignore[union-attr, misc]
+    table = np.loadtxt(Path(package, "datasets", "data", "digits.csv.gz"), delimiter=",")
+    pixels, labels = table[:, :-1], table[:, -1]
+    small = torch.from_numpy(pixels).reshape(-1, 1, 8, 8) / 16  # float64
     size = (facts.image_size, facts.image_size)
     # 8 / 16 of 255 lies halfway between two bytes: up by the 1e-6, not as this CPU's last bit would have it
     images = (functional.interpolate(small, size, mode="bilinear") * 255 + 1e-6).round().to(torch.uint8)

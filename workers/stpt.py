@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr  # type: ignore[import-untyped]
 from torch import Tensor
 
 from service.errors import Diverged
@@ -356,6 +355,8 @@ def _finite(value: float | None) -> float | None:
 
 def _audit_record(at_alpha: Sequence[float], at_end: Sequence[float], *, maximize: bool, samples: int) -> AuditRecord:
     """Of the chosen branch, which comes first, and the audited ones."""
+    from scipy.stats import spearmanr  # type: ignore[import-untyped]  # a second to import, and only used here
+
     pairs = [(early, late) for early, late in zip(at_alpha, at_end, strict=True) if math.isfinite(late)]
     gains = [late - at_end[0] if maximize else at_end[0] - late for _, late in pairs]
     told = len({early for early, _ in pairs}) > 1 and len({late for _, late in pairs}) > 1

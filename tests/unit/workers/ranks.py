@@ -25,7 +25,6 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-import sklearn.datasets  # noqa: F401  # what load_data imports: before the processes are forked
 import torch
 import torch.distributed as dist
 from torch import nn
