@@ -183,7 +183,7 @@ def test_everything_listens_on_loopback_alone(service: Service) -> None:
 def test_lenet5_on_fashion_mnist(service: Service, real_data: Path) -> None:
     spec = {
         "model": "lenet5",
-        "dataset": "fashion-mnist",
+        "dataset": {"name": "fashion-mnist", "validation_fraction": 0.01},
         "global_batch_size": 512,
         "epochs": 3,
         "workers": 2,

@@ -27,7 +27,7 @@ pytest_plugins = ["tests.databases"]
 SPEC: dict[str, Any] = {
     "model": "lenet5",
     "dataset": "digits",
-    "epochs": 60,
+    "epochs": 24,
     "workers": 1,
     "lr_set": {"learning_rates": [0.1, 0.05]},
 }
@@ -46,7 +46,7 @@ def test_a_killed_service_takes_its_jobs_up_again_on_postgresql(
         job_id = _survive_a_kill(service, tmp_path / "home", FORERUN_DATABASE_URL=url, FORERUN_RAY_NUM_CPUS="1")
         with store.read() as session:
             epochs = epochs_of(session, job_id)
-            assert [epoch.epoch for epoch in epochs] == list(range(1, 61))
+            assert [epoch.epoch for epoch in epochs] == list(range(1, 25))
             attempts = [epoch.attempt for epoch in epochs]
             assert attempts == sorted(attempts)
             assert set(attempts) == {1, 2, 3}
