@@ -136,7 +136,7 @@ class StagedLrSet(Frozen):
         4,
         ge=0,
         le=16,
-        description="Further candidates, a factor 3 apart, that a stage may try when an end one is best.",
+        description="Further candidates that a stage may try, at the ratio of the last two, when an end one is best.",
     )
 
 

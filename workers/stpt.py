@@ -21,7 +21,6 @@ from workers.trainer import Measurement, Trainer, derived_seed
 from workers.training import TrainedEpoch, Training
 
 EXTENSION = (0.1, 0.01)  # of the smallest candidate, when none improves on the epoch's start
-BEYOND = 3.0  # from the end of a stage's candidates to the next
 DEAD = 0.99  # of the untrained net's loss: a branch above it has learned nothing
 
 
@@ -260,7 +259,7 @@ class Stpt(Training):
         return self._metric(start), start.samples
 
     def _extend_ends(self, epoch: int, competing: list[Branch], retry: int, branches: list[Branch]) -> None:
-        """While a stage's largest or smallest candidate is the best, try one beyond it."""
+        """While a stage's largest or smallest candidate is the best, try one beyond it, as far as the last step."""
         lr_set = self.spec.lr_set
         if not isinstance(lr_set, StagedLrSet):
             return
@@ -269,13 +268,10 @@ class Stpt(Training):
             if chosen is None:  # all diverged: that calls for a retry
                 return
             best = branches[chosen - 1].learning_rate
-            if best == tried[0]:
-                beyond = best / BEYOND
-            elif best == tried[-1] and best * BEYOND <= lr_set.max_learning_rate:
-                beyond = best * BEYOND
-            else:
+            neighbour = {tried[0]: tried[1], tried[-1]: tried[-2]}.get(best)
+            if neighbour is None or best**2 / neighbour > lr_set.max_learning_rate:
                 return
-            competing += self._pretrain(epoch, [beyond], retry, branches)
+            competing += self._pretrain(epoch, [best**2 / neighbour], retry, branches)
 
     def _improves(self, branches: Sequence[Branch], start: float | None) -> bool:
         """Whether any branch does. True also when nothing is to be told, or all diverged: that calls for a retry."""
