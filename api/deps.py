@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 from fastapi import Depends, Path, Request
 
 from service.errors import FieldError, InvalidInput, UnsupportedMediaType
-from service.spec import unknown_key
+from service.field_errors import unknown_key
 from service.store import Store
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from forerun.answers import Job
 from forerun.client import DEFAULT_URL, Client, raise_unless_succeeded
 from forerun.program import program
 from service.errors import ForerunError
-from service.spec import unique_keys
+from service.field_errors import unique_keys
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.yaml"
 

@@ -32,10 +32,11 @@ from service.errors import (
     StaleAttempt,
     StateConflict,
 )
+from service.field_errors import field_errors, unique_keys
 from service.lr_sets import trials_of
 from service.plan import check_across_fields, count_train_samples, plan_epoch
 from service.records import Assignment, CheckpointRef, EpochRecord, Outcome, ResumePoint
-from service.spec import FolderDataset, JobSpec, ScheduledLrSet, field_errors, unique_keys
+from service.spec import FolderDataset, JobSpec, ScheduledLrSet
 from service.states import FOLLOWS, TERMINAL, JobState
 from service.store import Store
 from service.tables import Attempt, Branch, Epoch, Event, IdempotencyKey, Job, Run, Trial

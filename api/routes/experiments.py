@@ -15,8 +15,9 @@ from api.routes.jobs import SPEC_BODY, job_answer, read_spec, require_means, spe
 from service import jobs
 from service.errors import DatasetMissing, FieldError, InvalidInput
 from service.experiments import EXPERIMENTS, PRESET_OF, Scale, documents
+from service.field_errors import field_errors
 from service.plan import count_train_samples, forecast, plan_epoch, search_area
-from service.spec import Frozen, JobSpec, field_errors
+from service.spec import Frozen, JobSpec
 
 router = APIRouter(prefix="/v1", tags=["experiments"])
 

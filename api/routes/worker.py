@@ -11,8 +11,9 @@ from pydantic import Field, ValidationError
 from api.deps import JobId, ServicesOf, read_json
 from service import jobs
 from service.errors import FieldError, InvalidInput, StaleAttempt
+from service.field_errors import field_errors
 from service.records import Assignment, EpochRecord, Outcome
-from service.spec import Frozen, field_errors
+from service.spec import Frozen
 
 MAX_REPORT_BYTES = 1024 * 1024  # an epoch of 64 branches and 10 retries takes about 150 KiB
 
