@@ -68,15 +68,15 @@ def main() -> None:
     parser.add_argument("--dataset", default="fashion-mnist", choices=["fashion-mnist", "mnist", "cifar10"])
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the datasets")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="8,000 images and 10 epochs instead of all and 20")
+    parser.add_argument("--quick", action="store_true", help="4,000 images and 10 epochs instead of all and 20")
     options = parser.parse_args()
-    train_samples, epochs = (8_000, 10) if options.quick else (10**9, 20)
+    train_samples, val_samples, epochs = (4_000, 1_000, 10) if options.quick else (10**9, 10**9, 20)
     tasks = [
         task
         for seed in range(options.seeds)
         for model in MODELS
         for kind, spec in specs(options.dataset, model, seed, epochs).items()
-        for task in tasks_of((model, kind, seed), spec, train_samples=train_samples, val_samples=2_000)
+        for task in tasks_of((model, kind, seed), spec, train_samples=train_samples, val_samples=val_samples)
     ]
     found: dict[str, dict[str, dict[int, list[Result]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for result in run_all(tasks, options.data):

@@ -1,6 +1,7 @@
 """Trainings without Ray or a service, many at a time: one process a core, one thread each."""
 
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,8 +13,6 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter
-from rich.console import Console
-from rich.progress import track
 
 from service.errors import Diverged
 from service.lr_sets import trials_of
@@ -24,7 +23,7 @@ from workers.groups import Workers
 from workers.scheduled import make_training
 from workers.trainer import Trainer
 
-SHOWN_TEST_SAMPLES = 1000  # evaluated after each epoch; the whole test split at the end
+SHOWN_TEST_SAMPLES = 500  # evaluated after each epoch; the whole test split at the end
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,9 @@ def run_all(tasks: Iterable[Task], data_dir: Path) -> Iterator[Result]:
     waiting = list(tasks)
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("forkserver")) as pool:
         futures = [pool.submit(run, task, data_dir) for task in waiting]
-        for future in track(as_completed(futures), total=len(waiting), console=Console(stderr=True)):
+        for number, future in enumerate(as_completed(futures), start=1):
             yield future.result()
+            print(f"{number} of {len(waiting)} trainings", file=sys.stderr, flush=True)
 
 
 def run(task: Task, data_dir: Path) -> Result:
