@@ -7,7 +7,7 @@ import pytest
 
 from forerun.cli import EXAMPLE, read_spec
 from service.plan import check_across_fields
-from service.spec import JobSpec, ScheduledLrSet
+from service.spec import JobSpec
 
 EXAMPLES = sorted(EXAMPLE.parent.glob("*.yaml"))
 
@@ -17,8 +17,12 @@ def test_is_a_valid_spec(path: Path) -> None:
     check_across_fields(JobSpec.model_validate_json(json.dumps(read_spec(path))))
 
 
-def test_every_kind_is_shown() -> None:
+def test_what_the_examples_show() -> None:
     assert [path.stem for path in EXAMPLES] == ["cifar10-resnet18", "digits", "fashion-mnist"]
     specs = [JobSpec.model_validate_json(json.dumps(read_spec(path))) for path in EXAMPLES]
-    assert isinstance(specs[0].lr_set, ScheduledLrSet)
+    assert [method.name for method in specs[0].methods] == ["stpt", "reference"]
+    defaults = JobSpec(model="lenet5", dataset=specs[1].dataset, epochs=10)
+    for name in ("lr_set", "envelope", "metric", "selector", "pretrain", "guards", "warmup"):  # written out
+        assert getattr(specs[1], name) == getattr(defaults, name)
+    assert specs[2].preset == "stpt-paper-fashion-mnist"
     assert EXAMPLE in EXAMPLES
