@@ -59,13 +59,15 @@ def engine(spec: JobSpec, data: Data, workers: Workers, folder: Path) -> float:
 def bare(spec: JobSpec, data: Data, rank: int) -> float:
     """The same work, and nothing but it."""
     plan: EpochPlan = plan_epoch(spec, len(data.train))
+    train, labels = pixels(data.train), data.train.labels[data.train.rows]
+    splits = [(pixels(split), split.labels[split.rows]) for split in (data.validation, data.test)]
+    dist.barrier()
+    began = time.perf_counter()
     model = build_model(
         spec.model, classes=data.classes, channels=data.channels, image_size=data.image_size, seed=spec.seed
     )
     replica = DistributedDataParallel(model, broadcast_buffers=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
-    train, labels = pixels(data.train), data.train.labels[data.train.rows]
-    splits = [(pixels(split), split.labels[split.rows]) for split in (data.validation, data.test)]
     batch, alpha = spec.global_batch_size, plan.pretrain_iterations
 
     def step(network: nn.Module, indices: Tensor, rate: float) -> None:
@@ -88,8 +90,6 @@ def bare(spec: JobSpec, data: Data, rank: int) -> float:
         model.train()
         return right / len(images)
 
-    dist.barrier()
-    began = time.perf_counter()
     for _ in range(EPOCHS):
         order = torch.randperm(len(train))
         for _ in range(rank, 4, WORLD):  # this process' branches

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,10 @@ import pytest
 from service.catalog import require_files
 from service.errors import DatasetMissing
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # several processes train at once: more threads only get in each other's way
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # ignored when a script runs the tests with &; children inherit
+# several processes train at once: more threads only get in each other's way
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# ignored when a script runs the tests with &; children inherit
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +29,13 @@ def real_data() -> Path:
     except DatasetMissing as error:
         without(f"{error}; get_datasets.py {folder} fetches them")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """schemathesis calls a test of several operations by one name; of equal names, pytest-xdist would run one alone."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        name = item.nodeid
+        seen[name] += 1
+        if seen[name] > 1:
+            item._nodeid = f"{name}[{seen[name]}]"

@@ -188,6 +188,7 @@ def test_lenet5_on_fashion_mnist(service: Service, real_data: Path) -> None:
         "epochs": 3,
         "workers": 2,
         "lr_set": "narrow",
+        "pretrain": {"iterations": 4},
     }
     job, _ = run(service, spec)
     assert job["state"] == "succeeded", job["error"]
