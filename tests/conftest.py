@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from service.catalog import require_files
 from service.errors import DatasetMissing
@@ -40,3 +42,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if seen[name] > 1:
             item._id = item._id.with_params(str(seen[name]))  # type: ignore[attr-defined]
     assert len({item.nodeid for item in items}) == len(items), "pytest has renamed what holds an item's name"
+
+
+class FewServices(LoadFileScheduling):
+    """A file's tests stay together, they share what is slow to start; those of tests/e2e share one service."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/e2e" if nodeid.startswith("tests/e2e/") else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    return FewServices(config, log)

@@ -14,7 +14,7 @@ SPEC: dict[str, Any] = {
     "dataset": "digits",
     "global_batch_size": 48,
     "epochs": 4,
-    "workers": 2,
+    "workers": 1,  # two: test_main_job.py; trials have one each, and there is room for two at once
     "seed": 7,
     "methods": METHODS,
     "budget": {"relative_to": "stpt"},
