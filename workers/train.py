@@ -10,6 +10,7 @@ the newest checkpoint in DIR.
 import argparse
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -255,9 +256,10 @@ def main(arguments: Sequence[str]) -> None:
         recorder=records if workers.rank == 0 else None,
     ):
         if workers.rank == 0:
+            val_loss = math.nan if last.val_loss is None else last.val_loss
             print(
                 f"{last.method} {last.trial}, epoch {last.epoch}: learning rate {last.learning_rate:.4g}, "
-                f"val_loss {last.val_loss:.4f}, val_accuracy {last.val_accuracy:.4f}, "
+                f"val_loss {val_loss:.4f}, val_accuracy {last.val_accuracy:.4f}, "
                 f"test_accuracy {last.test_accuracy:.4f}, {last.seconds:.1f} s",
                 flush=True,
             )
