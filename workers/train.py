@@ -33,7 +33,6 @@ from workers import checkpoint
 from workers.checkpoint import Position
 from workers.datasets import Data, load_data
 from workers.groups import Workers
-from workers.optimizers import set_options
 from workers.scheduled import make_training
 from workers.training import Training
 
@@ -133,9 +132,7 @@ def resume(training: Training, folder: Path, points: Sequence[ResumePoint]) -> l
         for name, tensor in trainer.tensors.items():
             tensor.copy_(tensors[name])
     text = world.broadcast_text(position.model_dump_json(), 0, trainer.workers.device)
-    training.position = Position.model_validate_json(text)
-    if training.position.optimizer:
-        set_options(trainer.optimizer, training.position.optimizer)
+    training.go_on_from(Position.model_validate_json(text))
     if training.position.epochs:  # else all have built the same from the seed
         trainer.state.load(world.broadcast_(trainer.state.save(trainer.state.empty()), 0))
     return [point for point in points if point.epoch <= training.position.epochs]
