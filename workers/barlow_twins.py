@@ -28,7 +28,7 @@ PROBE_BATCH = 256
 class Twins(nn.Module):
     """[2 k, C, H, W], the first views before the second ones, -> embeddings [2 k, D]."""
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, projector: nn.Sequential) -> None:
         super().__init__()
         self.backbone, self.projector = backbone, projector
 

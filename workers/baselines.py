@@ -33,7 +33,6 @@ from service.spec import JobSpec
 from workers import checkpoint
 from workers.datasets import Data
 from workers.groups import Workers
-from workers.optimizers import set_options
 from workers.scheduled import constant, make_training
 from workers.searchers import (
     METRIC,
@@ -372,9 +371,7 @@ def _trainable(search: Search, load: Callable[[torch.device], Data], dataset: st
             trainer = training.trainer
             if (start := tune.get_checkpoint()) is not None:
                 with start.as_directory() as folder:
-                    training.position = checkpoint.load_into(Path(folder), trainer.tensors)
-                if training.position.optimizer:
-                    set_options(trainer.optimizer, training.position.optimizer)
+                    training.go_on_from(checkpoint.load_into(Path(folder), trainer.tensors))
                 source = training.position.key, training.position.epochs
             for record in training.epochs():
                 training.position = training.position.model_copy(update={"key": key})

@@ -86,14 +86,16 @@ class Split:
         rows = self.rows[indices.to(self.rows.device)]
         return self.images[rows], self.labels[rows]
 
-    def normalised(self, images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """What was read -> images float32 [k, C, H, W] with mean 0 and deviation 1, labels int64 [k], on `device`."""
+    def normalised(self, images: Tensor, device: torch.device) -> Tensor:
+        """uint8 [k, C, H, W] -> float32 [k, C, H, W] with mean 0 and deviation 1, on `device`."""
         layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         pixels = images.to(device).to(torch.float32, memory_format=layout).div_(255)
-        return pixels.sub_(self.mean.to(device)).div_(self.std.to(device)), labels.to(device)
+        return pixels.sub_(self.mean.to(device)).div_(self.std.to(device))
 
     def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        return self.normalised(*self.read(indices), device)
+        """The samples of these indices: images as `normalised` has them, labels int64 [k], on `device`."""
+        images, labels = self.read(indices)
+        return self.normalised(images, device), labels.to(device)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class LayerWise(Optimizer):
         They stay on the device: reading them is up to the caller.
         """
         used = {p: ratio for parameters, ratios in self._ratios for p, ratio in zip(parameters, ratios, strict=True)}
-        return [used.get(p, torch.ones(())) for group in self.param_groups for p in group["params"]]
+        return [used[p] if p in used else p.new_ones(()) for group in self.param_groups for p in group["params"]]
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any], adapted: bool) -> Tensor:
         """One step of the parameters, all with gradients; their trust ratios [len(parameters)]."""

@@ -71,8 +71,8 @@ def build_parameter_free(
     if isinstance(spec, AdamOptimizer):
         optimizer = AdamWScheduleFree(parameters, **options, betas=tuple(spec.betas), eps=spec.eps)
     else:
-        if isinstance(spec, SgdOptimizer) and spec.momentum:
-            options["momentum"] = spec.momentum
+        if momentum := getattr(spec, "momentum", 0):
+            options["momentum"] = momentum
         optimizer = SGDScheduleFree(parameters, **options)
     return optimizer
 

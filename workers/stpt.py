@@ -82,7 +82,7 @@ class Stpt(Training):
     def stpt_epoch(self, epoch: int) -> TrainedEpoch:
         """Pre-train, select, Main-train; once more with smaller learning rates where that came to nothing."""
         began = time.perf_counter()
-        self._alpha = pretrain_iterations(self.spec, self.trainer.plan, epoch)
+        self._alpha = self.trainer.kept = pretrain_iterations(self.spec, self.trainer.plan, epoch)
         self.trainer.state.save(self._start)
         start_metric, evaluated = self._start_metric()
         lr_set = epoch_candidates(self.spec, epoch=epoch, current=self.position.learning_rate)

@@ -77,7 +77,7 @@ class Classification:
 
     def inputs(self, microbatches: Sequence[Microbatch]) -> tuple[Tensor, Tensor]:
         [(images, labels)] = microbatches
-        return self._train.normalised(images, labels, self._device)
+        return self._train.normalised(images, self._device), labels.to(self._device)
 
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor, group: Group) -> tuple[Tensor, Tensor]:
         outputs = model(images)
@@ -112,13 +112,12 @@ class BarlowTwins:
         self.probe_samples = min(spec.probe.train_samples, len(data.train))
         generator = torch.Generator().manual_seed(self._start_seed)
         self._probed = torch.randperm(len(data.train), generator=generator)[: self.probe_samples]
-        self._features = 0  # a feature vector's length
 
     def prepared(self, model: nn.Module) -> nn.Module:
-        self._features = cut_head(model)
+        features = cut_head(model)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self._start_seed)
-            return Twins(model, make_projector(self._features, self._spec.projector))
+            return Twins(model, make_projector(features, self._spec.projector))
 
     def drawn(self, epoch: int, iteration: int, number: int, microbatch: Microbatch) -> Microbatch:
         """Its views, uint8 [2 b, C, H, W]."""
@@ -130,7 +129,8 @@ class BarlowTwins:
     def inputs(self, microbatches: Sequence[Microbatch]) -> tuple[Tensor, Tensor]:
         pairs = [views.chunk(2) for views, _ in microbatches]
         views = torch.cat([first for first, _ in pairs] + [second for _, second in pairs])
-        return self._train.normalised(views, torch.cat([labels for _, labels in microbatches]), self._device)
+        labels = torch.cat([labels for _, labels in microbatches])
+        return self._train.normalised(views, self._device), labels.to(self._device)
 
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor, group: Group) -> tuple[Tensor, Tensor]:
         with batch_norm_over(group, model):
@@ -142,8 +142,8 @@ class BarlowTwins:
         """The loss of the whole split, of two views that are always the same, and the probe's accuracy."""
         first, second = ([torch.empty(0, self._spec.projector[-1], device=self._device)] for _ in range(2))
         for indices in shares(len(split), group):
-            views, labels = self._views(split, indices, group)
-            halves = model(split.normalised(views, labels, self._device)[0]).chunk(2)
+            views = self._views(split, indices, group)
+            halves = model(split.normalised(views, self._device)).chunk(2)
             first.append(halves[0].float())
             second.append(halves[1].float())
         embeddings = torch.cat(first), torch.cat(second)
@@ -155,7 +155,9 @@ class BarlowTwins:
     def test(self, model: nn.Module, split: Split, group: Group) -> Tensor:
         """Of the probe, fitted anew: its cross entropy, and its accuracy."""
         assert isinstance(model, Twins)
-        features = torch.zeros(self.probe_samples, self._features, device=self._device)
+        first = model.projector[0]
+        assert isinstance(first, nn.Linear)
+        features = torch.zeros(self.probe_samples, first.in_features, device=self._device)
         for places in shares(self.probe_samples, group):
             images, _ = self._train.batch(self._probed[places], self._device)
             features[places] = model.backbone(images).float()
@@ -168,15 +170,15 @@ class BarlowTwins:
             sums += judged(classify(model.backbone(images).float()), labels)
         return sums
 
-    def _views(self, split: Split, indices: Tensor, group: Group) -> tuple[Tensor, Tensor]:
+    def _views(self, split: Split, indices: Tensor, group: Group) -> Tensor:
         """The views of some validation samples, uint8 [2 k, C, H, W]; they are kept where the images are."""
-        images, labels = split.read(indices)
         key = (group.size, int(indices[0]))
         if (views := self._validation_views.get(key)) is None:
+            images, _ = split.read(indices)
             views = two_views(images, self._validation_seeds[indices].tolist(), self._augment)
             if isinstance(split.images, Tensor):
                 self._validation_views[key] = views
-        return views, labels
+        return views
 
 
 def shares(samples: int, group: Group) -> Iterator[Tensor]:

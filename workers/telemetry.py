@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from service.records import LayersRecord, most_samples
 
@@ -20,7 +20,7 @@ class Collector:
 
     A layer is a parameter of two dimensions or more: what a layer-wise optimizer adapts, biases and the parameters of
     norms left out (S3). Its trust ratio is what the optimizer's method `trust_ratios()`, where it has one, tells after
-    the step: a number, or a 0-D tensor, for each parameter in the order of `model.parameters()`.
+    the step: a 0-D tensor for each parameter in the order of `model.parameters()`.
 
     `values`, float32 [quantities, layers, samples], is to be saved, restored and broadcast with the training state:
     then what was sampled in a branch, a Main-train that is undone or an audit lives and dies with its weights, and in
@@ -57,10 +57,7 @@ class Collector:
         yield
         if self._trust_ratios is not None:
             ratios = self._trust_ratios()
-            self.values[2, :, number] = torch.stack([self._scalar(ratios[place]) for place in self._places])
-
-    def _scalar(self, value: Tensor | float) -> Tensor:
-        return torch.as_tensor(value, dtype=torch.float32, device=self.values.device)
+            self.values[2, :, number] = torch.stack([ratios[place] for place in self._places])
 
     def record(self, epoch: int) -> LayersRecord | None:
         """The samples of `epoch`, which has just ended, in one transfer; None when it has no step to sample."""

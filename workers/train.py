@@ -10,6 +10,7 @@ the newest checkpoint in DIR.
 import argparse
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -32,7 +33,6 @@ from workers import checkpoint
 from workers.checkpoint import Position
 from workers.datasets import Data, load_data
 from workers.groups import Workers
-from workers.optimizers import set_options
 from workers.scheduled import make_training
 from workers.training import Training
 
@@ -132,9 +132,7 @@ def resume(training: Training, folder: Path, points: Sequence[ResumePoint]) -> l
         for name, tensor in trainer.tensors.items():
             tensor.copy_(tensors[name])
     text = world.broadcast_text(position.model_dump_json(), 0, trainer.workers.device)
-    training.position = Position.model_validate_json(text)
-    if training.position.optimizer:
-        set_options(trainer.optimizer, training.position.optimizer)
+    training.go_on_from(Position.model_validate_json(text))
     if training.position.epochs:  # else all have built the same from the seed
         trainer.state.load(world.broadcast_(trainer.state.save(trainer.state.empty()), 0))
     return [point for point in points if point.epoch <= training.position.epochs]
@@ -255,9 +253,10 @@ def main(arguments: Sequence[str]) -> None:
         recorder=records if workers.rank == 0 else None,
     ):
         if workers.rank == 0:
+            val_loss = math.nan if last.val_loss is None else last.val_loss
             print(
                 f"{last.method} {last.trial}, epoch {last.epoch}: learning rate {last.learning_rate:.4g}, "
-                f"val_loss {last.val_loss:.4f}, val_accuracy {last.val_accuracy:.4f}, "
+                f"val_loss {val_loss:.4f}, val_accuracy {last.val_accuracy:.4f}, "
                 f"test_accuracy {last.test_accuracy:.4f}, {last.seconds:.1f} s",
                 flush=True,
             )

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from service.plan import EpochPlan, plan_epoch, pretrain_iterations
+from service.plan import EpochPlan, plan_epoch
 from service.spec import JobSpec
 from workers.datasets import Data, ImageFiles, Split
 from workers.groups import Group, Workers
@@ -112,6 +112,7 @@ class Trainer:
         # samples of each forward pass over a microbatch
         self._passes = [range(end - size, end) for size, end in zip(spec.passes, accumulate(spec.passes), strict=True)]
         self.samples_seen = 0  # by this worker, in training: what records say is checked against it
+        self.kept = 0  # iterations of an epoch, from its first, that come again: those of a Pre-train
         self._decoded: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
     def train(
@@ -192,7 +193,7 @@ class Trainer:
             samples = split.read(order[first + part.start : first + part.stop])
             decoded = self.task.drawn(epoch, iteration, number, samples)
             takes_time = isinstance(split.images, ImageFiles) or self.task.draws
-            if takes_time and iteration < pretrain_iterations(self.spec, self.plan, epoch):
+            if takes_time and iteration < self.kept:
                 if self._decoded and next(iter(self._decoded))[0] != epoch:
                     self._decoded.clear()
                 if (len(self._decoded) + 1) * decoded[0].nbytes <= MAX_DECODED_BYTES:

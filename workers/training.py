@@ -13,7 +13,7 @@ from service.errors import Diverged
 from service.records import AuditRecord, BranchRecord, EpochRecord
 from service.schedules import epoch_envelope
 from workers.checkpoint import Position
-from workers.optimizers import options_of, scale_momentum
+from workers.optimizers import options_of, scale_momentum, set_options
 from workers.trainer import Measurement, Trainer
 
 
@@ -82,6 +82,12 @@ class Training(ABC):
     def counts_in_optimizer(self) -> bool:
         """Whether its optimizer keeps more than tensors."""
         return False
+
+    def go_on_from(self, position: Position) -> None:
+        """The next epoch is the one after it; the trainer's tensors are the caller's to load."""
+        self.position = position
+        if position.optimizer:
+            set_options(self.trainer.optimizer, position.optimizer)
 
     # --- for the methods -----------------------------------------------------------------------------
 

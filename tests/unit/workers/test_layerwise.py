@@ -234,5 +234,6 @@ def test_the_way_for_gpus_reads_no_number_back(optimizer):
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     layerwise: LayerWise = optimizer(parameters, lr=0.1, weight_decay=0.01)  # foreach: meta is no CPU
+    assert [ratio.device.type for ratio in layerwise.trust_ratios()] == ["meta"] * 2  # before the first step
     layerwise.step()
     assert [ratio.device.type for ratio in layerwise.trust_ratios()] == ["meta"] * 2

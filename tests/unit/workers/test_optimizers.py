@@ -5,9 +5,10 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
+from service.methods import ScheduleFreeMethod
 from service.optimizers import Optimizer
 from workers.layerwise import Lamb, Lars, Tvlars
-from workers.optimizers import build_optimizer, scale_momentum, set_learning_rate
+from workers.optimizers import build_optimizer, build_parameter_free, scale_momentum, set_learning_rate
 
 PARSE = TypeAdapter(Optimizer).validate_python
 
@@ -84,6 +85,13 @@ def test_an_optimizer_has_the_options_of_the_spec(document, made, options):
     assert type(optimizer) is made
     [group] = optimizer.param_groups
     assert {"lr": 0.25, **options}.items() <= group.items()
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "tvlars"])
+def test_schedule_free_has_the_momentum_of_the_job(name):
+    optimizer = PARSE({"name": name, "momentum": 0.5})
+    made = build_parameter_free(ScheduleFreeMethod(), optimizer, nn.Linear(2, 1).parameters())
+    assert made.param_groups[0]["momentum"] == 0.5
 
 
 def test_the_learning_rate_is_that_of_every_group():

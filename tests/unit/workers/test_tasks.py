@@ -96,6 +96,15 @@ def test_an_evaluation_changes_nothing_and_comes_to_the_same_again():
     assert trainer.evaluation_samples(validation, accuracy=False) == 144
 
 
+def test_what_is_kept_of_a_validation_split_is_not_read_again():
+    trainer = twins("lenet5")
+    world, validation = trainer.workers.world, trainer.data.validation
+    first = trainer.evaluate(validation, world, accuracy=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(Split, "read")
+        assert trainer.evaluate(validation, world, accuracy=False).loss == first.loss
+
+
 def test_the_probe_sees_plain_training_images_alone():
     trainer = twins("lenet5")
     seen, batch = [], Split.batch

@@ -14,7 +14,7 @@ import pytest
 from service.records import EpochRecord, ResumePoint
 from tests.unit.workers.ranks import Ranks, make_stpt
 from workers import checkpoint
-from workers.train import run
+from workers.train import main, run
 from workers.trainer import Trainer
 
 pytest_plugins = ["tests.unit.workers.ranks"]
@@ -167,3 +167,16 @@ def test_the_command_trains_a_spec_and_goes_on_from_its_checkpoints(tmp_path: Pa
     again = subprocess.run(command, check=True, capture_output=True, text=True, timeout=200).stdout.splitlines()
     assert len(again) == 2
     assert json.loads(again[-1])["test_accuracy"] == result["test_accuracy"]
+
+
+def test_the_command_tells_a_training_that_diverges_and_goes_on_to_the_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = [{"name": "cosine", "learning_rate": 1e6}, {"name": "one-cycle", "learning_rate": 0.05}]
+    spec = {"model": "lenet5", "dataset": "digits", "epochs": 1, "methods": methods}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    main([str(tmp_path / "spec.json"), "--checkpoints", str(tmp_path)])
+    diverged, trained, _ = capsys.readouterr().out.splitlines()
+    assert diverged.startswith("cosine 1, epoch 1: learning rate 1e+06, val_loss nan, val_accuracy 0.0000")
+    assert trained.startswith("one-cycle 1, epoch 1: ")
+    assert "nan" not in trained

@@ -19,6 +19,7 @@ from tests.unit.workers.ranks import CPU, digits, make_trainer
 from workers import models, tasks
 from workers.datasets import ImageFiles, load_data
 from workers.groups import Workers
+from workers.scheduled import constant
 from workers.stpt import Stpt
 from workers.trainer import Measurement, Trainer, frozen_statistics
 
@@ -391,25 +392,29 @@ def test_weights_that_are_not_finite_make_the_loss_so():
 # --- images and precision ------------------------------------------------------------------------------
 
 
-def test_images_of_a_pretrain_are_decoded_once_for_all_branches(tmp_path):
-    """alpha = 2 of 3 iterations of 4 images: 8 are decoded for three branches, 4 for Main-train, and no more."""
+def image_files(folder, **changes):
+    """A trainer on 12 image files, 3 iterations an epoch, of which a Pre-train takes 2."""
     for split, images in (("train", 8), ("test", 1)):
         for label in ("a", "b"):
-            (tmp_path / "tree" / split / label).mkdir(parents=True)
+            (folder / "tree" / split / label).mkdir(parents=True)
             for number in range(images):
                 Image.new("RGB", (12, 12), (40 * number % 256, 9, 9)).save(
-                    tmp_path / "tree" / split / label / f"{number}.png"
+                    folder / "tree" / split / label / f"{number}.png"
                 )
     spec = JobSpec.model_validate(
         spec_document(
             dataset={"name": "image-folder", "path": "tree", "image_size": 12, "validation_fraction": 0.25},
             global_batch_size=4,
-            epochs=2,
-            lr_set={"learning_rates": [0.1, 0.05, 0.01]},
             pretrain={"iterations": 2},
+            **changes,
         )
     )
-    trainer = Trainer(spec, load_data(spec.dataset, tmp_path, CPU), Workers(CPU))
+    return Trainer(spec, load_data(spec.dataset, folder, CPU), Workers(CPU))
+
+
+def test_images_of_a_pretrain_are_decoded_once_for_all_branches(tmp_path):
+    """alpha = 2 of 3 iterations of 4 images: 8 are decoded for three branches, 4 for Main-train, and no more."""
+    trainer = image_files(tmp_path, epochs=2, lr_set={"learning_rates": [0.1, 0.05, 0.01]})
     decoded, original = [], ImageFiles.__getitem__
 
     def counted(self, rows):
@@ -424,6 +429,23 @@ def test_images_of_a_pretrain_are_decoded_once_for_all_branches(tmp_path):
             trained = [row for row in decoded if row not in validation]
             assert len(trained) == len(set(trained)) == 12
             decoded.clear()
+
+
+STAGES = [{"factors": [2.0, 1.0], "pretrain_share": 1.0}] * 2
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_a_warmup_longer_than_the_stages_keeps_no_images(tmp_path, stages):
+    warmup = {"epochs": 3, "learning_rate": 0.01}
+    trainer = image_files(tmp_path, epochs=5, warmup=warmup, lr_set={"stages": STAGES[:stages]})
+    kept = [len(trainer._decoded) for _ in Stpt(trainer).epochs()]
+    assert kept == [0, 0, 0, 3, 3 if stages == 2 else 2]  # alpha of the last one epoch's Pre-train
+
+
+def test_a_training_without_pretrain_keeps_no_images(tmp_path):
+    trainer = image_files(tmp_path, epochs=1, lr_set={"learning_rates": [0.1, 0.05, 0.01]})
+    list(constant(trainer, "cosine", 1, 0.01, "cosine").epochs())
+    assert not trainer._decoded
 
 
 def test_bfloat16_computes_in_16_bits_and_keeps_weights_in_32():
