@@ -11,6 +11,7 @@ from service.layers import LayerEpoch
 from service.states import JobState
 from service.store import decode_cursor, encode_cursor
 from service.tables import Epoch, Job, Layer, Run, Trial
+from service.tasks import TaskName
 
 
 @dataclass(frozen=True)
@@ -174,14 +175,16 @@ def epochs_of_all_jobs(
 
 
 def succeeded_stpt_epochs(
-    session: Session, *, model: str, dataset: str, path: str | None, optimizer: str | None, limit: int
+    session: Session, *, model: str, dataset: str, path: str | None, task: TaskName, optimizer: str | None, limit: int
 ) -> Sequence[tuple[Job, Trial]]:
     """The trials of stpt, with their epochs, of the newest `limit` succeeded jobs that have such a run, newest first.
     `path`: the folder, of an image-folder."""
+    its_task = func.coalesce(Job.spec["task", "name"].as_string(), "classification")  # the oldest jobs name none
     jobs = (
         select(Job.number)
         .join(Run, Run.job_id == Job.id)
-        .where(Job.state == JobState.SUCCEEDED, Job.model == model, Job.dataset == dataset, Run.method == "stpt")
+        .where(Job.state == JobState.SUCCEEDED, Job.model == model, Job.dataset == dataset, its_task == task)
+        .where(Run.method == "stpt")
         .order_by(Job.number.desc())
         .limit(limit)
     )

@@ -176,9 +176,9 @@ def recommendation(
         str | None, Query(max_length=1024, pattern=NO_NUL, description="Folder of an image-folder.")
     ] = None,
 ) -> schemas.Recommendation:
-    """By what stpt chose in the newest 100 succeeded jobs of the same model, dataset and, if given, optimizer, those
-    of them whose task is classification. Runs of the nearest batch are the evidence; their learning rates are scaled to
-    the batch: in proportion for sgd, by the square root for the others. A job gets the same, of its own task, with
+    """By what stpt chose in the newest 100 succeeded jobs of the same model, dataset and, if given, optimizer, whose
+    task is classification. Runs of the nearest batch are the evidence; their learning rates are scaled to the batch: in
+    proportion for sgd, by the square root for the others. A job gets the same, of its own task, with
     `lr_set: {from_history: true}`."""
     if (dataset == "image-folder") != (path is not None):
         message = "names the folder of an image-folder; give it with dataset=image-folder, and with no other"
