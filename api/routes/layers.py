@@ -58,7 +58,7 @@ def layers(
     with services.store.read() as session:
         store.get_job(session, job_id)
         page = queries.layers_of(session, job_id, **query.model_dump(exclude={"format"}))
-    items = [schemas.LayerEpoch.of(row) for row in page.items]
+    items = [schemas.LayerEpoch.model_validate(row) for row in page.items]
     if kind == "csv":
         content = csv_text(schemas.COLUMNS, chain.from_iterable(item.rows() for item in items))
     else:
