@@ -143,7 +143,9 @@ def lr_history(
     kind = chosen_format(query.format, accept, ("json", "csv"))
     with services.store.read() as session:
         found = queries.epochs_of_all_jobs(session, **query.model_dump(exclude={"format"}))
-    page = schemas.HistoryPage(items=[schemas.HistoryStep.of(row) for row in found.rows], next_cursor=found.next_cursor)
+    page = schemas.HistoryPage(
+        items=[schemas.HistoryStep.of(row) for row in found.items], next_cursor=found.next_cursor
+    )
     if kind == "csv":
         content = csv_text(list(schemas.HistoryStep.model_fields), [step.model_dump() for step in page.items])
     else:

@@ -115,8 +115,8 @@ def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> sch
     """Pages stay put while new jobs arrive: a cursor means "older than this"."""
     with services.store.read() as session:
         page = store.list_jobs(session, **query.model_dump())
-        last = store.latest_epochs(session, [job.id for job in page.jobs])
-        items = [schemas.Job.of(job, last.get(job.id), services.fleet.dashboard_url) for job in page.jobs]
+        last = store.latest_epochs(session, [job.id for job in page.items])
+        items = [schemas.Job.of(job, last.get(job.id), services.fleet.dashboard_url) for job in page.items]
         return schemas.JobPage(items=items, next_cursor=page.next_cursor)
 
 

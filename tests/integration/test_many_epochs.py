@@ -133,7 +133,7 @@ def test_samples_that_a_lost_attempt_took_stand_apart(store):
 def page(store: Store, **filters: Any) -> tuple[list[tuple[Any, ...]], str | None]:
     with store.read() as session:
         found = queries.epochs_of_all_jobs(session, **{"limit": 100, **filters})
-    return places(found.rows), found.next_cursor
+    return places(found.items), found.next_cursor
 
 
 def places(rows: Sequence[Any]) -> list[tuple[Any, ...]]:
