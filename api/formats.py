@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import Request
+from starlette.responses import Response
 
 MEDIA_TYPES = {"json": "application/json", "csv": "text/csv", "png": "image/png", "svg": "image/svg+xml"}
 
@@ -24,6 +25,15 @@ def chosen_format(wanted: str | None, accept: str, offered: Sequence[str]) -> st
         return next((weights[name] for name in ranges if name in weights), 0.0)
 
     return max(offered, key=weight)
+
+
+def file_answer(content: str | bytes, kind: str, name: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer that goes out in several formats; all but JSON have a name to be kept by."""
+    response = Response(content, media_type=MEDIA_TYPES[kind], headers={"Vary": "Accept", **(headers or {})})
+    if kind != "json":
+        how = "attachment" if kind == "csv" else "inline"
+        response.headers["Content-Disposition"] = f'{how}; filename="{name}.{kind}"'
+    return response
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

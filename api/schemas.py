@@ -395,7 +395,7 @@ class Plan(Schema):
 
 class ExperimentFacts(Schema):
     name: str = Field(examples=["alpha-sweep"])
-    paper: str = Field(description="STPT, or large-batch SGD.")
+    paper: str = Field(description="STPT, large-batch SGD or TVLARS.")
     figures: str = Field(description="Of that paper.")
     description: str
     jobs: list[str]

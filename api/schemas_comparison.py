@@ -1,14 +1,13 @@
 """What the API answers about trials, methods side by side, studies and ramps, and the history of all jobs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic import Field
 
 from api.schemas import Schema, example
-from service import comparison, ramp, recommendation, study, tables
+from service import ramp, recommendation, tables
 from service.methods import Schedule
-from service.scaling import effective_learning_rate
 
 # Examples: stpt beside a search on the digits, one seed each.
 _JOB_ID = "job-0123456789abcdef"
@@ -206,7 +205,32 @@ class SeedComparison(Schema):
     curve: list[CurvePoint] = Field(description="The anytime curve: a point for each epoch, in the order recorded.")
 
 
-class ComparedRun(Schema):
+class _Cells(Schema):
+    def row(self) -> dict[str, Any]:
+        """A line of CSV: each statistic in two columns, and no lists."""
+        cells: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, Statistic):
+                cells |= {name: value.mean, f"{name}_spread": value.spread}
+            elif not isinstance(value, list):
+                cells[name] = value
+        return cells
+
+
+Line = TypeVar("Line", bound=_Cells)
+
+
+class _OfJob(Schema, Generic[Line]):
+    job_id: str
+    items: list[Line]
+
+    @classmethod
+    def of(cls, job_id: str, items: Sequence[object]) -> Self:
+        return cls.model_validate({"job_id": job_id, "items": items})
+
+
+class ComparedRun(_Cells):
     """What a method came to: means over the seeds that have recorded an epoch; each as in `by_seed`."""
 
     model_config = example(_RUN)
@@ -225,39 +249,17 @@ class ComparedRun(Schema):
     relative_to_stpt: Statistic
     by_seed: list[SeedComparison]
 
-    def row(self) -> dict[str, Any]:
-        return _cells(self)
-
-
-def _cells(answer: Schema) -> dict[str, Any]:
-    """A line of CSV: each statistic in two columns, and no lists."""
-    cells: dict[str, Any] = {}
-    for name in type(answer).model_fields:
-        value = getattr(answer, name)
-        if isinstance(value, Statistic):
-            cells |= {name: value.mean, f"{name}_spread": value.spread}
-        elif not isinstance(value, list):
-            cells[name] = value
-    return cells
-
 
 COMPARISON_COLUMNS = tuple(ComparedRun.model_validate(_RUN).row())
 
 
-class Comparison(Schema):
+class Comparison(_OfJob[ComparedRun]):
     """The methods of a job side by side. Models are selected by validation accuracy, never by test accuracy."""
 
     model_config = example({"job_id": _JOB_ID, "items": [_RUN]})
 
-    job_id: str
-    items: list[ComparedRun]
 
-    @classmethod
-    def of(cls, job_id: str, runs: Sequence[comparison.RunResult]) -> Self:
-        return cls(job_id=job_id, items=[ComparedRun.model_validate(run) for run in runs])
-
-
-class StudyRow(Schema):
+class StudyRow(_Cells):
     """A variant of a study at a batch size: statistics over the seeds whose trial has ended."""
 
     model_config = example(_STUDY_ROW)
@@ -271,24 +273,14 @@ class StudyRow(Schema):
         description="The highest of all epochs, as papers' tables often have it: selected by the test images."
     )
 
-    def row(self) -> dict[str, Any]:
-        return _cells(self)
-
 
 STUDY_COLUMNS = tuple(StudyRow.model_validate(_STUDY_ROW).row())
 
 
-class Study(Schema):
+class Study(_OfJob[StudyRow]):
     """Every variant of a study at every batch size, in its order."""
 
     model_config = example({"job_id": _JOB_ID, "items": [_STUDY_ROW]})
-
-    job_id: str
-    items: list[StudyRow]
-
-    @classmethod
-    def of(cls, job_id: str, rows: Sequence[study.StudyRow]) -> Self:
-        return cls(job_id=job_id, items=[StudyRow.model_validate(row) for row in rows])
 
 
 class RampStep(Schema):
@@ -300,18 +292,6 @@ class RampStep(Schema):
     learning_rate: float
     momentum: float
     effective_learning_rate: float = Field(description="learning_rate / (1 - momentum)")
-
-    @classmethod
-    def of(cls, step: ramp.Step | None) -> Self | None:
-        if step is None:
-            return None
-        effective = effective_learning_rate(step.learning_rate, step.momentum)
-        return cls(
-            global_batch_size=step.global_batch_size,
-            learning_rate=step.learning_rate,
-            momentum=step.momentum,
-            effective_learning_rate=effective,
-        )
 
 
 class BatchRamp(Schema):
@@ -333,12 +313,10 @@ class BatchRamps(Schema):
     @classmethod
     def of(cls, job_id: str, ramps: Mapping[int, ramp.Ramp]) -> Self:
         items = [
-            BatchRamp(
-                seed=seed, by_learning_rate=RampStep.of(one.by_learning_rate), by_momentum=RampStep.of(one.by_momentum)
-            )
+            {"seed": seed, "by_learning_rate": one.by_learning_rate, "by_momentum": one.by_momentum}
             for seed, one in ramps.items()
         ]
-        return cls(job_id=job_id, items=items)
+        return cls.model_validate({"job_id": job_id, "items": items})
 
 
 class HistoryStep(Schema):

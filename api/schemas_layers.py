@@ -1,12 +1,11 @@
 """What the API answers about the layers of a training."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field
 
 from api.schemas import Schema, example
-from service import layers
 
 # An example: two samples of LARS's second epoch.
 _LAYER = {
@@ -40,11 +39,6 @@ class LayerEpoch(Schema):
     trust_ratio: list[float | None] | None = Field(
         description="That the optimizer took the next step with; null: it has none."
     )
-
-    @classmethod
-    def of(cls, row: layers.LayerEpoch) -> Self:
-        values = {name: getattr(row, name) for name in cls.model_fields}
-        return cls(**{**values, "steps": list(row.steps)})
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Of the CSV: one a sampled step."""

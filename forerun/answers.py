@@ -46,11 +46,6 @@ class Job(TypedDict):
     links: Links
 
 
-class JobPage(TypedDict):
-    items: list[Job]
-    next_cursor: str | None
-
-
 class Branch(TypedDict):
     """One candidate learning rate of one Pre-train; `number` counts from 1 over all retries of the epoch."""
 
@@ -315,11 +310,6 @@ class HistoryStep(TypedDict):
     samples: int
 
 
-class HistoryPage(TypedDict):
-    items: list[HistoryStep]
-    next_cursor: str | None
-
-
 class LayerEpoch(TypedDict):
     """One layer in one epoch: numbers at each of `steps`, which count over the training from 0; None: not finite."""
 
@@ -333,12 +323,6 @@ class LayerEpoch(TypedDict):
     lgn: list[float | None]
     lnr: list[float | None]
     trust_ratio: list[float | None] | None
-
-
-class LayerPage(TypedDict):
-    job_id: str
-    items: list[LayerEpoch]
-    next_cursor: str | None
 
 
 class Evidence(TypedDict):

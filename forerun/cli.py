@@ -9,12 +9,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import click
 import typer
@@ -31,6 +32,7 @@ from service.errors import ForerunError
 from service.field_errors import unique_keys
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.yaml"
+Row = TypeVar("Row")
 
 
 class _Commands(TyperGroup):
@@ -226,16 +228,8 @@ def comparison(
 ) -> None:
     """The methods of a job side by side, as a table, JSON, CSV or a figure: accuracy over cost."""
     client = _client(ctx)
-    content: str | bytes
-    _require_place(format_, output)
-    match format_:
-        case FileFormat.TABLE:
-            content = display.comparison_table(client.comparison(job_id)) + "\n"
-        case FileFormat.JSON:
-            content = json.dumps(client.comparison(job_id), indent=2) + "\n"
-        case FileFormat.CSV | FileFormat.PNG | FileFormat.SVG:
-            content = client.comparison_file(job_id, format_.value)
-    _write(content, output)
+    rows, file = partial(client.comparison, job_id), partial(client.comparison_file, job_id)
+    _export(format_, output, rows, display.comparison_table, file)
 
 
 @app.command()
@@ -247,16 +241,8 @@ def study(
 ) -> None:
     """What a study came to, as a table, JSON, CSV or a figure: test accuracy by variant and batch size."""
     client = _client(ctx)
-    content: str | bytes
-    _require_place(format_, output)
-    match format_:
-        case FileFormat.TABLE:
-            content = display.study_table(client.study(job_id)) + "\n"
-        case FileFormat.JSON:
-            content = json.dumps(client.study(job_id), indent=2) + "\n"
-        case FileFormat.CSV | FileFormat.PNG | FileFormat.SVG:
-            content = client.study_file(job_id, format_.value)
-    _write(content, output)
+    rows, file = partial(client.study, job_id), partial(client.study_file, job_id)
+    _export(format_, output, rows, display.study_table, file)
 
 
 @app.command()
@@ -282,20 +268,13 @@ def layers(
     a figure is of one training, the first unless another is named."""
     filters: dict[str, Any] = {"method": method, "trial": trial, "layer": layer}
     filters |= {"first_epoch": first_epoch, "last_epoch": last_epoch}
-    filters = {key: value for key, value in filters.items() if value is not None}
-    _require_place(format_, output)
     client = _client(ctx)
-    content: str | bytes
-    match format_:
-        case FileFormat.TABLE:
-            content = display.layer_table(client.layers(job_id, **filters)) + "\n"
-        case FileFormat.JSON:
-            content = json.dumps(list(client.layers(job_id, **filters)), indent=2) + "\n"
-        case FileFormat.CSV:
-            content = display.layer_csv(client.layers(job_id, **filters))
-        case FileFormat.PNG | FileFormat.SVG:
-            content = client.layers_figure(job_id, format_.value, **filters)
-    _write(content, output)
+    rows = partial(client.layers, job_id, **filters)
+
+    def file(kind: str) -> str | bytes:
+        return display.layer_csv(rows()) if kind == "csv" else client.layers_figure(job_id, kind, **filters)
+
+    _export(format_, output, rows, display.layer_table, file)
 
 
 @app.command()
@@ -475,9 +454,23 @@ def _console() -> Console:
     return Console(highlight=False, markup=False)
 
 
-def _require_place(format_: FileFormat, output: Path | None) -> None:
+def _export(
+    format_: FileFormat,
+    output: Path | None,
+    rows: Callable[[], Iterable[Row]],
+    table: Callable[[Iterable[Row]], str],
+    file: Callable[[str], str | bytes],
+) -> None:
+    """What `rows` fetches, as a table or JSON, or the `file` of that kind."""
     if output is None and format_ is FileFormat.PNG and sys.stdout.isatty():
         raise typer.BadParameter("a terminal cannot show a PNG; name a file", param_hint="--output")
+    match format_:
+        case FileFormat.TABLE:
+            _write(table(rows()) + "\n", output)
+        case FileFormat.JSON:
+            _write(json.dumps(list(rows()), indent=2) + "\n", output)
+        case FileFormat.CSV | FileFormat.PNG | FileFormat.SVG:
+            _write(file(format_.value), output)
 
 
 def _write(content: str | bytes, output: Path | None) -> None:

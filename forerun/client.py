@@ -25,12 +25,9 @@ from forerun.answers import (
     Event,
     ExperimentFacts,
     ExperimentJobs,
-    HistoryPage,
     HistoryStep,
     Job,
-    JobPage,
     LayerEpoch,
-    LayerPage,
     LrStep,
     Plan,
     Recommendation,
@@ -159,13 +156,7 @@ class Client:
         """Jobs that match, newest first; pages are fetched as they are needed."""
         params: dict[str, Any] = {"state": state, "model": model, "dataset": dataset, "limit": page_size}
         params |= {"name": name, "experiment": experiment}
-        params = {key: value for key, value in params.items() if value}
-        while True:
-            page: JobPage = self._json("GET", "/v1/jobs", params=params)
-            yield from page["items"]
-            if page["next_cursor"] is None:
-                return
-            params["cursor"] = page["next_cursor"]
+        return self._pages("/v1/jobs", {key: value for key, value in params.items() if value})
 
     def cancel(self, job_id: str) -> Job:
         """Ask for the job's end; it is `cancelled` once Ray has confirmed it. Asking again changes nothing."""
@@ -230,17 +221,12 @@ class Client:
         """Telemetry of a job's layers, by method, trial, epoch and layer; pages are fetched as they are needed."""
         params: dict[str, Any] = {"method": method, "trial": trial, "layer": layer, "first_epoch": first_epoch}
         params |= {"last_epoch": last_epoch, "limit": page_size, "format": "json"}
-        params = {key: value for key, value in params.items() if value is not None}
-        while True:
-            page: LayerPage = self._json("GET", _path(job_id, "layers"), params=params)
-            yield from page["items"]
-            if page["next_cursor"] is None:
-                return
-            params["cursor"] = page["next_cursor"]
+        return self._pages(_path(job_id, "layers"), {key: value for key, value in params.items() if value is not None})
 
-    def layers_figure(self, job_id: str, kind: str, **filters: str | int) -> bytes:
+    def layers_figure(self, job_id: str, kind: str, **filters: str | int | None) -> bytes:
         """The layers of one training over its steps, as png or svg; `filters` as those of `layers`."""
-        return self._answer("GET", _path(job_id, "layers"), params={**filters, "format": kind}).content
+        params = {key: value for key, value in {**filters, "format": kind}.items() if value is not None}
+        return self._answer("GET", _path(job_id, "layers"), params=params).content
 
     # --- methods side by side, and all jobs together ----------------------------------------------------
 
@@ -288,13 +274,7 @@ class Client:
         """Every epoch of all jobs that match, newest jobs first; pages are fetched as they are needed."""
         params: dict[str, Any] = {"model": model, "dataset": dataset, "optimizer": optimizer, "batch": batch}
         params |= {"method": method, "state": state, "limit": page_size, "format": "json"}
-        params = {key: value for key, value in params.items() if value}
-        while True:
-            page: HistoryPage = self._json("GET", "/v1/lr-history", params=params)
-            yield from page["items"]
-            if page["next_cursor"] is None:
-                return
-            params["cursor"] = page["next_cursor"]
+        return self._pages("/v1/lr-history", {key: value for key, value in params.items() if value})
 
     def recommendation(
         self,
@@ -379,6 +359,15 @@ class Client:
         raise self._unreachable("it ended the stream of events")
 
     # --- shared --------------------------------------------------------------------------------------
+
+    def _pages(self, path: str, params: Mapping[str, Any]) -> Iterator[Any]:
+        """The items of all pages; a page is fetched when it is needed."""
+        while True:
+            page = self._json("GET", path, params=params)
+            yield from page["items"]
+            if page["next_cursor"] is None:
+                return
+            params = {**params, "cursor": page["next_cursor"]}
 
     def _json(self, method: str, path: str, **request: Any) -> Any:
         response = self._answer(method, path, **request)

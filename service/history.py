@@ -134,7 +134,7 @@ def recommendation(
 ) -> Recommendation:
     """What the newest succeeded jobs of this model, dataset and task recommend. Raises NotFound when there is none."""
     rows = queries.succeeded_stpt_epochs(
-        session, model=model, dataset=dataset, path=path, optimizer=optimizer, limit=EVIDENCE_JOBS
+        session, model=model, dataset=dataset, path=path, task=task, optimizer=optimizer, limit=EVIDENCE_JOBS
     )
     runs = [
         PastRun(
@@ -146,15 +146,15 @@ def recommendation(
             ],
         )
         for job, trial in rows
-        if job_spec(job).task.name == task
     ]
     found = recommend(runs, optimizer=optimizer, batch=batch)
     if found is None:
         how = "" if optimizer is None else f" with {optimizer}"
         where = dataset if path is None else f"{dataset} {path}"
+        what = "job" if task == "classification" else f"{task} job"
         raise NotFound(
-            f"no succeeded job has trained {model} on {where}{how} by stpt yet; submit one with lr_set left out, and "
-            "what it chooses is recommended from then on"
+            f"no succeeded {what} has trained {model} on {where}{how} by stpt yet; submit one with lr_set left out, "
+            "and what it chooses is recommended from then on"
         )
     return found
 

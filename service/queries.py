@@ -1,7 +1,7 @@
 """Queries over many epochs: results of trials, what a comparison is made of, the history of all jobs, past choices."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, tuple_
@@ -9,24 +9,9 @@ from sqlalchemy.orm import Session, aliased, selectinload
 
 from service.layers import LayerEpoch
 from service.states import JobState
-from service.store import decode_cursor, encode_cursor
+from service.store import Page, decode_cursor, page_of
 from service.tables import Epoch, Job, Layer, Run, Trial
-
-
-@dataclass(frozen=True)
-class EpochPage:
-    """Epochs of many jobs; `next_cursor` is None on the last page."""
-
-    rows: Sequence[Mapping[str, Any]]
-    next_cursor: str | None
-
-
-@dataclass(frozen=True)
-class LayerPage:
-    """Telemetry of layers; `next_cursor` is None on the last page."""
-
-    items: Sequence[LayerEpoch]
-    next_cursor: str | None
+from service.tasks import TaskName
 
 
 def trials_with_results(
@@ -121,7 +106,7 @@ def epochs_of_all_jobs(
     state: Sequence[JobState] = (),
     limit: int,
     cursor: str | None = None,
-) -> EpochPage:
+) -> Page[Mapping[str, Any]]:
     """The learning rate of every epoch of every job: newest jobs first; inside a job by run, trial and epoch.
 
     Optimizer and batch are those of the trial, where a search has chosen them, else those of the job.
@@ -157,31 +142,29 @@ def epochs_of_all_jobs(
         .order_by(Job.number.desc(), Run.id, Trial.number, Epoch.epoch)
         .limit(limit + 1)
     )
-    wanted = [(Job.model, model), (Job.dataset, dataset), (its_optimizer, optimizer), (its_batch, batch)]
-    for column, value in [*wanted, (Run.method, method)]:
-        if value is not None:
-            query = query.where(column == value)
+    its_own = [(its_optimizer, optimizer), (its_batch, batch), (Run.method, method)]
+    wanted = [(Job.model, model), (Job.dataset, dataset), *its_own]
+    query = query.where(*(column == value for column, value in wanted if value is not None))
     if state:
         query = query.where(Job.state.in_(state))
     if cursor is not None:
         number, *after = decode_cursor(cursor, 4)
         query = query.where(or_(Job.number < number, and_(Job.number == number, place > tuple_(*after))))
     rows = [row._asdict() for row in session.execute(query)]
-    if len(rows) <= limit:
-        return EpochPage(rows, None)
-    last = rows[limit - 1]
-    return EpochPage(rows[:limit], encode_cursor(*(last[key] for key in ("job_number", "run_id", "trial", "epoch"))))
+    return page_of(rows, limit, itemgetter("job_number", "run_id", "trial", "epoch"))
 
 
 def succeeded_stpt_epochs(
-    session: Session, *, model: str, dataset: str, path: str | None, optimizer: str | None, limit: int
+    session: Session, *, model: str, dataset: str, path: str | None, task: TaskName, optimizer: str | None, limit: int
 ) -> Sequence[tuple[Job, Trial]]:
     """The trials of stpt, with their epochs, of the newest `limit` succeeded jobs that have such a run, newest first.
     `path`: the folder, of an image-folder."""
+    its_task = func.coalesce(Job.spec["task", "name"].as_string(), "classification")  # the oldest jobs name none
     jobs = (
         select(Job.number)
         .join(Run, Run.job_id == Job.id)
-        .where(Job.state == JobState.SUCCEEDED, Job.model == model, Job.dataset == dataset, Run.method == "stpt")
+        .where(Job.state == JobState.SUCCEEDED, Job.model == model, Job.dataset == dataset, its_task == task)
+        .where(Run.method == "stpt")
         .order_by(Job.number.desc())
         .limit(limit)
     )
@@ -211,17 +194,13 @@ def layers_of(
     last_epoch: int | None = None,
     limit: int,
     cursor: str | None = None,
-) -> LayerPage:
+) -> Page[LayerEpoch]:
     """Telemetry of a job by run, trial, epoch and layer, the latter from the input on."""
     query = _layers(job_id, method, trial, layer, first_epoch, last_epoch).limit(limit + 1)
     if cursor is not None:
         query = query.where(tuple_(Run.id, Trial.number, Epoch.epoch, Layer.number) > tuple_(*decode_cursor(cursor, 4)))
-    rows = session.execute(query).all()
-    items = [LayerEpoch(*row[2:]) for row in rows[:limit]]
-    if len(rows) <= limit:
-        return LayerPage(items, None)
-    run_id, number, last = *rows[limit - 1][:2], items[-1]
-    return LayerPage(items, encode_cursor(run_id, last.trial, last.epoch, number))
+    page = page_of(session.execute(query).all(), limit, itemgetter(0, 3, 4, 1))  # run, trial, epoch, layer
+    return Page([LayerEpoch(*row[2:]) for row in page.items], page.next_cursor)
 
 
 def layers_of_training(
@@ -276,9 +255,8 @@ def _layers(
         .where(Run.job_id == job_id)
         .order_by(Run.id, Trial.number, Epoch.epoch, Layer.number)
     )
-    for column, value in ((Run.method, method), (Trial.number, trial), (Layer.name, layer)):
-        if value is not None:
-            query = query.where(column == value)
+    wanted = [(Run.method, method), (Trial.number, trial), (Layer.name, layer)]
+    query = query.where(*(column == value for column, value in wanted if value is not None))
     if first_epoch is not None:
         query = query.where(Epoch.epoch >= first_epoch)
     if last_epoch is not None:

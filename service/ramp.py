@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from service.scaling import scale, scaled_momentum
+from service.scaling import effective_learning_rate, scale, scaled_momentum
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,10 @@ class Step:
     global_batch_size: int
     learning_rate: float
     momentum: float
+
+    @property
+    def effective_learning_rate(self) -> float:
+        return effective_learning_rate(self.learning_rate, self.momentum)
 
 
 @dataclass(frozen=True)

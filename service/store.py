@@ -7,12 +7,12 @@ other per job (row lock on PostgreSQL, BEGIN IMMEDIATE on SQLite).
 import base64
 import binascii
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -27,13 +27,14 @@ from service.tables import Attempt, Branch, Epoch, Event, IdempotencyKey, Job, R
 
 BUSY_TIMEOUT_MS = 30_000
 MIGRATION_LOCK = 0x464F5245  # any number that nobody else takes: "FORE"
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Page:
-    """Jobs, newest first; `next_cursor` is None on the last page."""
+class Page(Generic[Item]):
+    """Items in the order of their query; `next_cursor` is None on the last page."""
 
-    jobs: Sequence[Job]
+    items: Sequence[Item]
     next_cursor: str | None
 
 
@@ -134,23 +135,16 @@ def list_jobs(
     experiment: str | None = None,
     limit: int,
     cursor: str | None = None,
-) -> Page:
+) -> Page[Job]:
+    """Newest first."""
     query = select(Job).options(selectinload(Job.attempts)).order_by(Job.number.desc()).limit(limit + 1)
     if state:
         query = query.where(Job.state.in_(state))
-    if model is not None:
-        query = query.where(Job.model == model)
-    if dataset is not None:
-        query = query.where(Job.dataset == dataset)
-    if name is not None:
-        query = query.where(Job.name == name)
-    if experiment is not None:
-        query = query.where(Job.experiment == experiment)
+    wanted = [(Job.model, model), (Job.dataset, dataset), (Job.name, name), (Job.experiment, experiment)]
+    query = query.where(*(column == value for column, value in wanted if value is not None))
     if cursor is not None:
         query = query.where(Job.number < decode_cursor(cursor, 1)[0])
-    jobs = session.scalars(query).all()
-    more = len(jobs) > limit
-    return Page(jobs[:limit], encode_cursor(jobs[limit - 1].number) if more else None)
+    return page_of(session.scalars(query).all(), limit, lambda job: (job.number,))
 
 
 def jobs_of_experiment(session: Session, experiment: str) -> Sequence[Job]:
@@ -264,10 +258,8 @@ def epochs_of(session: Session, job_id: str, *, method: str | None = None, trial
         .options(selectinload(Epoch.branches), selectinload(Epoch.trial).selectinload(Trial.run))
         .order_by(Run.id, Trial.number, Epoch.epoch)
     )
-    if method is not None:
-        query = query.where(Run.method == method)
-    if trial is not None:
-        query = query.where(Trial.number == trial)
+    wanted = [(Run.method, method), (Trial.number, trial)]
+    query = query.where(*(column == value for column, value in wanted if value is not None))
     return session.scalars(query).all()
 
 
@@ -310,6 +302,12 @@ def events_after(session: Session, job_id: str, number: int, limit: int = 500) -
 
 def get_idempotency_key(session: Session, key: str) -> IdempotencyKey | None:
     return session.get(IdempotencyKey, key)
+
+
+def page_of(rows: Sequence[Item], limit: int, place: Callable[[Item], Sequence[int]]) -> Page[Item]:
+    """Of `limit` + 1 rows at most: one too many tells that there is another page. `place`: the numbers of a row's
+    cursor."""
+    return Page(rows[:limit], encode_cursor(*place(rows[limit - 1])) if len(rows) > limit else None)
 
 
 def encode_cursor(*numbers: int) -> str:

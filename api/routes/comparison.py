@@ -1,15 +1,17 @@
 """Methods side by side: the trials of a job, their comparison, its study, and what all jobs together teach."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, BeforeValidator, Field
 from starlette.responses import Response
 
 from api import schemas_comparison as schemas
-from api.deps import MAX_INT, NO_NUL, JobId, ServicesOf, split
+from api.deps import FORMAT, MAX_INT, NO_NUL, Accept, JobId, ServicesOf, Text, split
 from api.figures import comparison_figure, study_figure
-from api.formats import MEDIA_TYPES, NEXT_PAGE, chosen_format, csv_text, documented_formats, next_page
+from api.formats import NEXT_PAGE, chosen_format, csv_text, documented_formats, file_answer, next_page
 from api.problems import documented
 from service import history, queries, store
 from service.errors import FieldError, InvalidInput
@@ -21,9 +23,6 @@ from service.states import JobState
 router = APIRouter(prefix="/v1", tags=["comparison"])
 
 AnyMethod = Literal[MethodName, "replay"]
-Accept = Annotated[str, Header(include_in_schema=False)]
-_Text = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
-_FORMAT = "Goes before the Accept header."
 
 
 @router.get("/jobs/{job_id}/trials", summary="Every training of every method", responses=documented(404, 422))
@@ -51,7 +50,7 @@ def trials(
 def comparison(
     services: ServicesOf,
     job_id: JobId,
-    format_: Annotated[Literal["json", "csv", "png", "svg"] | None, Query(alias="format", description=_FORMAT)] = None,
+    format_: Annotated[Literal["json", "csv", "png", "svg"] | None, Query(alias="format", description=FORMAT)] = None,
     accept: Accept = "",
 ) -> Response:
     """As JSON; as CSV, a line a method and without the curves; or as a figure, accuracy over cost."""
@@ -60,16 +59,8 @@ def comparison(
         job = store.get_job(session, job_id)
         title = f"{job.model} on {job.dataset}, {job.optimizer}, batch {job.global_batch_size} ({job.id})"
         runs = history.comparison(session, job_id)
-    answer = schemas.Comparison.of(job_id, runs)
-    content: str | bytes
-    match kind:
-        case "csv":
-            content = csv_text(schemas.COMPARISON_COLUMNS, [run.row() for run in answer.items])
-        case "png" | "svg":
-            content = comparison_figure(title, runs, kind)
-        case _:
-            content = answer.model_dump_json()
-    return _file(content, kind, f"{job_id}-comparison")
+    answer, draw = schemas.Comparison.of(job_id, runs), partial(comparison_figure, title, runs)
+    return _table(answer, schemas.COMPARISON_COLUMNS, kind, f"{job_id}-comparison", draw)
 
 
 @router.get(
@@ -81,7 +72,7 @@ def comparison(
 def study(
     services: ServicesOf,
     job_id: JobId,
-    format_: Annotated[Literal["json", "csv", "png", "svg"] | None, Query(alias="format", description=_FORMAT)] = None,
+    format_: Annotated[Literal["json", "csv", "png", "svg"] | None, Query(alias="format", description=FORMAT)] = None,
     accept: Accept = "",
 ) -> Response:
     """Test accuracy of every variant at every batch size, over the seeds whose trial has ended: as JSON, as CSV, or as
@@ -91,16 +82,27 @@ def study(
         job = store.get_job(session, job_id)
         title = f"{job.model} on {job.dataset} ({job.id})"
         rows = history.study(session, job_id)
-    answer = schemas.Study.of(job_id, rows)
+    answer, draw = schemas.Study.of(job_id, rows), partial(study_figure, title, rows)
+    return _table(answer, schemas.STUDY_COLUMNS, kind, f"{job_id}-study", draw)
+
+
+def _table(
+    answer: schemas.Comparison | schemas.Study,
+    columns: Sequence[str],
+    kind: str,
+    name: str,
+    draw: Callable[[Literal["png", "svg"]], bytes],
+) -> Response:
+    """The items as CSV, a line each; as the figure that `draw` makes of them; or the answer as JSON."""
     content: str | bytes
     match kind:
         case "csv":
-            content = csv_text(schemas.STUDY_COLUMNS, [row.row() for row in answer.items])
+            content = csv_text(columns, [item.row() for item in answer.items])
         case "png" | "svg":
-            content = study_figure(title, rows, kind)
+            content = draw(kind)
         case _:
             content = answer.model_dump_json()
-    return _file(content, kind, f"{job_id}-study")
+    return file_answer(content, kind, name)
 
 
 @router.get("/jobs/{job_id}/ramp", summary="The largest batches of a batch ramp", responses=documented(404, 422))
@@ -111,20 +113,11 @@ def ramp(services: ServicesOf, job_id: JobId) -> schemas.BatchRamps:
         return schemas.BatchRamps.of(job_id, history.ramps(session, job_id))
 
 
-def _file(content: str | bytes, kind: str, name: str) -> Response:
-    """An answer that goes out in several formats; all but JSON have a name to be kept by."""
-    response = Response(content, media_type=MEDIA_TYPES[kind], headers={"Vary": "Accept"})
-    if kind != "json":
-        how = "attachment" if kind == "csv" else "inline"
-        response.headers["Content-Disposition"] = f'{how}; filename="{name}.{kind}"'
-    return response
-
-
 class HistoryFilter(BaseModel):
     """The query of the history of all jobs."""
 
-    model: _Text | None = None
-    dataset: _Text | None = None
+    model: Text | None = None
+    dataset: Text | None = None
     optimizer: OptimizerName | None = None
     batch: int | None = Field(None, ge=1, le=MAX_INT, description="Global batch size.")
     method: AnyMethod | None = None
@@ -132,8 +125,8 @@ class HistoryFilter(BaseModel):
         [], description="Of the job; repeated or comma separated."
     )
     limit: int = Field(500, ge=1, le=5000, description="Epochs on a page.")
-    cursor: _Text | None = Field(None, description="`next_cursor` of the page before.")
-    format: Literal["json", "csv"] | None = Field(None, description=_FORMAT)
+    cursor: Text | None = Field(None, description="`next_cursor` of the page before.")
+    format: Literal["json", "csv"] | None = Field(None, description=FORMAT)
 
 
 @router.get(
@@ -147,20 +140,17 @@ def lr_history(
 ) -> Response:
     """Newest jobs first; inside a job by method, trial and epoch. Pages stay put while new jobs arrive. JSON or CSV; in
     both the header `Link` leads to the next page."""
-    filters = query.model_dump(exclude={"format"})
+    kind = chosen_format(query.format, accept, ("json", "csv"))
     with services.store.read() as session:
-        found = queries.epochs_of_all_jobs(session, **filters)
-    page = schemas.HistoryPage(items=[schemas.HistoryStep.of(row) for row in found.rows], next_cursor=found.next_cursor)
-    if chosen_format(query.format, accept, ("json", "csv")) == "csv":
-        columns = list(schemas.HistoryStep.model_fields)
-        content = csv_text(columns, [step.model_dump() for step in page.items])
-        response = Response(content, media_type="text/csv")
-        response.headers["Content-Disposition"] = 'attachment; filename="lr-history.csv"'
+        found = queries.epochs_of_all_jobs(session, **query.model_dump(exclude={"format"}))
+    page = schemas.HistoryPage(
+        items=[schemas.HistoryStep.of(row) for row in found.items], next_cursor=found.next_cursor
+    )
+    if kind == "csv":
+        content = csv_text(list(schemas.HistoryStep.model_fields), [step.model_dump() for step in page.items])
     else:
-        response = Response(page.model_dump_json(), media_type="application/json")
-    response.headers.update(next_page(request, page.next_cursor))
-    response.headers["Vary"] = "Accept"
-    return response
+        content = page.model_dump_json()
+    return file_answer(content, kind, "lr-history", next_page(request, page.next_cursor))
 
 
 @router.get("/recommendation", summary="The learning rate to begin with", responses=documented(404, 422))
@@ -176,9 +166,9 @@ def recommendation(
         str | None, Query(max_length=1024, pattern=NO_NUL, description="Folder of an image-folder.")
     ] = None,
 ) -> schemas.Recommendation:
-    """By what stpt chose in the newest 100 succeeded jobs of the same model, dataset and, if given, optimizer, those
-    of them whose task is classification. Runs of the nearest batch are the evidence; their learning rates are scaled to
-    the batch: in proportion for sgd, by the square root for the others. A job gets the same, of its own task, with
+    """By what stpt chose in the newest 100 succeeded jobs of the same model, dataset and, if given, optimizer, whose
+    task is classification. Runs of the nearest batch are the evidence; their learning rates are scaled to the batch: in
+    proportion for sgd, by the square root for the others. A job gets the same, of its own task, with
     `lr_set: {from_history: true}`."""
     if (dataset == "image-folder") != (path is not None):
         message = "names the folder of an image-folder; give it with dataset=image-folder, and with no other"

@@ -96,7 +96,8 @@ def run_experiment(services: ServicesOf, raw: Annotated[bytes, Depends(spec_body
         raise InvalidInput([FieldError("name", request.name, f"no experiment of this name; choose one of {known}")])
     if request.scale not in experiment.scales:
         known = ", ".join(experiment.scales)
-        raise InvalidInput([FieldError("scale", request.scale, f"{request.name} has none; choose one of {known}")])
+        message = f"not a size of {request.name}; choose one of {known}"
+        raise InvalidInput([FieldError("scale", request.scale, message)])
     group = request.experiment or f"{experiment.name}-{secrets.token_hex(4)}"
     first = _specs(services, documents(experiment, request.scale, request.spec, 1, group)[:1])[0]
     iterations = plan_epoch(first, _train_samples(services, first)).iterations_per_epoch

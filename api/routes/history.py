@@ -2,13 +2,13 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response
 
 from api import schemas
-from api.deps import MAX_INT, NO_NUL, EpochNumber, JobId, ServicesOf
-from api.formats import chosen_format, csv_text, documented_formats
+from api.deps import FORMAT, MAX_INT, NO_NUL, Accept, EpochNumber, JobId, ServicesOf
+from api.formats import chosen_format, csv_text, documented_formats, file_answer
 from api.problems import documented
 from service import history, store
 from service.errors import FieldError, InvalidInput, NotFound
@@ -62,24 +62,20 @@ def branches(
 def lr_history(
     services: ServicesOf,
     job_id: JobId,
-    format_: Annotated[
-        Literal["json", "csv"] | None, Query(alias="format", description="Goes before the Accept header.")
-    ] = None,
-    accept: Annotated[str, Header(include_in_schema=False)] = "",
+    format_: Annotated[Literal["json", "csv"] | None, Query(alias="format", description=FORMAT)] = None,
+    accept: Accept = "",
 ) -> Response:
     """JSON, or CSV when `format=csv` or the Accept header prefers text/csv. In CSV the candidates share one cell,
     separated by spaces, and a null is an empty cell."""
+    kind = chosen_format(format_, accept, ("json", "csv"))
     with services.store.read() as session:
         store.get_job(session, job_id)
         history = schemas.LrHistory.of(job_id, store.epochs_of(session, job_id))
-    if chosen_format(format_, accept, ("json", "csv")) == "csv":
+    if kind == "csv":
         content = csv_text(list(schemas.LrStep.model_fields), [step.model_dump() for step in history.items])
-        response = Response(content, media_type="text/csv")
-        response.headers["Content-Disposition"] = f'attachment; filename="{job_id}-lr-history.csv"'
     else:
-        response = Response(history.model_dump_json(), media_type="application/json")
-    response.headers["Vary"] = "Accept"
-    return response
+        content = history.model_dump_json()
+    return file_answer(content, kind, f"{job_id}-lr-history")
 
 
 @router.get("/schedule", summary="The learning rates as a schedule", responses=documented(404, 409, 422))

@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from starlette.responses import PlainTextResponse
 
 from api import schemas
-from api.deps import MAX_INT, NO_NUL, JobId, Services, ServicesOf, read_json, split
+from api.deps import MAX_INT, JobId, Services, ServicesOf, Text, read_json, split
 from api.problems import documented
 from service import history, jobs, store
 from service.spec import JobSpec
@@ -98,19 +98,16 @@ def require_means(services: Services, spec: JobSpec) -> None:
         jobs.check_capacity(spec, cpus=capacity.cpus, gpus=capacity.gpus)
 
 
-_Text = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
-
-
 class JobFilter(BaseModel):
     """The query of a list of jobs."""
 
     state: Annotated[list[JobState], BeforeValidator(split)] = Field([], description="Repeated or comma separated.")
-    model: _Text | None = None
-    dataset: _Text | None = None
-    name: _Text | None = Field(None, description="The whole name, exactly.")
-    experiment: _Text | None = Field(None, description="The whole name of the experiment, exactly.")
+    model: Text | None = None
+    dataset: Text | None = None
+    name: Text | None = Field(None, description="The whole name, exactly.")
+    experiment: Text | None = Field(None, description="The whole name of the experiment, exactly.")
     limit: int = Field(50, ge=1, le=200)
-    cursor: _Text | None = Field(None, description="`next_cursor` of the page before.")
+    cursor: Text | None = Field(None, description="`next_cursor` of the page before.")
 
 
 @router.get("", summary="List jobs, newest first", responses=documented(422))
@@ -118,8 +115,8 @@ def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> sch
     """Pages stay put while new jobs arrive: a cursor means "older than this"."""
     with services.store.read() as session:
         page = store.list_jobs(session, **query.model_dump())
-        last = store.latest_epochs(session, [job.id for job in page.jobs])
-        items = [schemas.Job.of(job, last.get(job.id), services.fleet.dashboard_url) for job in page.jobs]
+        last = store.latest_epochs(session, [job.id for job in page.items])
+        items = [schemas.Job.of(job, last.get(job.id), services.fleet.dashboard_url) for job in page.items]
         return schemas.JobPage(items=items, next_cursor=page.next_cursor)
 
 

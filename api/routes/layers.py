@@ -3,26 +3,23 @@
 from itertools import chain
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
-from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api import schemas_layers as schemas
-from api.deps import MAX_INT, NO_NUL, JobId, ServicesOf
+from api.deps import FORMAT, MAX_INT, Accept, JobId, Services, ServicesOf, Text
 from api.figures import layers_figure
-from api.formats import MEDIA_TYPES, NEXT_PAGE, chosen_format, csv_text, documented_formats, next_page
+from api.formats import NEXT_PAGE, chosen_format, csv_text, documented_formats, file_answer, next_page
 from api.problems import documented
 from api.routes.comparison import AnyMethod
 from service import queries, store
 from service.layers import curves
-from service.tables import Job
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 
 FIGURE_EPOCHS = 100  # read for a figure
 FIGURE_POINTS = 1000  # of a line: about as many pixels
-_Text = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 
 
 class LayerFilter(BaseModel):
@@ -30,12 +27,12 @@ class LayerFilter(BaseModel):
 
     method: AnyMethod | None = Field(None, description="Of this method alone.")
     trial: int | None = Field(None, ge=1, le=MAX_INT, description="Of this trial of each method alone.")
-    layer: _Text | None = Field(None, description="The whole name, exactly.")
+    layer: Text | None = Field(None, description="The whole name, exactly.")
     first_epoch: int | None = Field(None, ge=1, le=MAX_INT, description="No earlier epoch.")
     last_epoch: int | None = Field(None, ge=1, le=MAX_INT, description="No later epoch.")
     limit: int = Field(100, ge=1, le=1000, description="Layers, each in one epoch, on a page.")
-    cursor: _Text | None = Field(None, description="`next_cursor` of the page before.")
-    format: Literal["json", "csv", "png", "svg"] | None = Field(None, description="Goes before the Accept header.")
+    cursor: Text | None = Field(None, description="`next_cursor` of the page before.")
+    format: Literal["json", "csv", "png", "svg"] | None = Field(None, description=FORMAT)
 
 
 @router.get(
@@ -49,44 +46,39 @@ def layers(
     request: Request,
     job_id: JobId,
     query: Annotated[LayerFilter, Query()],
-    accept: Annotated[str, Header(include_in_schema=False)] = "",
+    accept: Accept = "",
 ) -> Response:
     """What a job with `telemetry` has recorded. JSON, or CSV with a line a sampled step, in pages; in both the header
     `Link` leads to the next one. Or a figure of one training, which knows no pages: of the first trial, of the job's
     first method, unless the query says another; of more than 100 epochs it shows every second, third, …"""
     kind = chosen_format(query.format, accept, ("json", "csv", "png", "svg"))
+    match kind:
+        case "png" | "svg":
+            return _figure(services, job_id, query, kind)
     with services.store.read() as session:
-        job = store.get_job(session, job_id)
-        match kind:
-            case "png" | "svg":
-                return _figure(session, job, query, kind)
+        store.get_job(session, job_id)
         page = queries.layers_of(session, job_id, **query.model_dump(exclude={"format"}))
-    items = [schemas.LayerEpoch.of(row) for row in page.items]
+    items = [schemas.LayerEpoch.model_validate(row) for row in page.items]
     if kind == "csv":
         content = csv_text(schemas.COLUMNS, chain.from_iterable(item.rows() for item in items))
     else:
         content = schemas.LayerPage(job_id=job_id, items=items, next_cursor=page.next_cursor).model_dump_json()
-    response = Response(content, media_type=MEDIA_TYPES[kind], headers=next_page(request, page.next_cursor))
-    if kind == "csv":
-        response.headers["Content-Disposition"] = f'attachment; filename="{job_id}-layers.csv"'
-    response.headers["Vary"] = "Accept"
-    return response
+    return file_answer(content, kind, f"{job_id}-layers", next_page(request, page.next_cursor))
 
 
-def _figure(session: Session, job: Job, query: LayerFilter, kind: Literal["png", "svg"]) -> Response:
-    rows = queries.layers_of_training(
-        session,
-        job.id,
-        method=query.method,
-        trial=query.trial or 1,
-        layer=query.layer,
-        first_epoch=query.first_epoch,
-        last_epoch=query.last_epoch,
-        most_epochs=FIGURE_EPOCHS,
-    )
+def _figure(services: Services, job_id: str, query: LayerFilter, kind: Literal["png", "svg"]) -> Response:
+    with services.store.read() as session:
+        job = store.get_job(session, job_id)
+        rows = queries.layers_of_training(
+            session,
+            job_id,
+            method=query.method,
+            trial=query.trial or 1,
+            layer=query.layer,
+            first_epoch=query.first_epoch,
+            last_epoch=query.last_epoch,
+            most_epochs=FIGURE_EPOCHS,
+        )
     training = f", {rows[0].method} {rows[0].trial}" if rows else ""
     title = f"{job.model} on {job.dataset}, {job.optimizer}, batch {job.global_batch_size} ({job.id}{training})"
-    response = Response(layers_figure(title, curves(rows, FIGURE_POINTS), kind), media_type=MEDIA_TYPES[kind])
-    response.headers["Content-Disposition"] = f'inline; filename="{job.id}-layers.{kind}"'
-    response.headers["Vary"] = "Accept"
-    return response
+    return file_answer(layers_figure(title, curves(rows, FIGURE_POINTS), kind), kind, f"{job_id}-layers")

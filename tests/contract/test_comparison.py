@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service import reports
+from service import history, reports
 from service.records import TrialRecord
 from service.store import Store
 from tests.builders import Worker, claim, epoch_record, run_to_success, spec_document, submit
@@ -334,10 +334,22 @@ def test_a_task_is_evidence_for_itself_alone(client: httpx.Client, sqlite_store:
     documents = {
         task: spec_document(lr_set={"from_history": True}, task=task) for task in ("classification", "barlow-twins")
     }
+    [error] = client.post("/v1/jobs", json=documents["barlow-twins"]).json()["errors"]
+    assert error["message"].startswith("no succeeded barlow-twins job has trained lenet5 on digits with sgd by stpt")
     run_to_success(client, sqlite_store, task="barlow-twins")
     assert client.get("/v1/recommendation?model=lenet5&dataset=digits").status_code == 404
     statuses = {task: client.post("/v1/jobs", json=document).status_code for task, document in documents.items()}
     assert statuses == {"classification": 422, "barlow-twins": 202}
+
+
+def test_jobs_of_other_tasks_do_not_hide_the_evidence(
+    client: httpx.Client, sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "EVIDENCE_JOBS", 1)
+    job_id = run_to_success(client, sqlite_store)
+    run_to_success(client, sqlite_store, task="barlow-twins")
+    answer = client.get("/v1/recommendation?model=lenet5&dataset=digits").raise_for_status().json()
+    assert [one["job_id"] for one in answer["evidence"]] == [job_id]
 
 
 def test_from_history_is_true_or_left_out(client: httpx.Client) -> None:

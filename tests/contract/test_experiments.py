@@ -170,7 +170,11 @@ def test_a_study_that_replays_a_job_gets_its_schedule(client: httpx.Client, sqli
             "layer-wise-optimizers, tvlars-lambda",
         ),
         ({"name": None}, "name", "valid string"),
-        ({"name": "large-batches", "scale": "cifar10"}, "scale", "has none; choose one of paper, fashion-mnist"),
+        (
+            {"name": "large-batches", "scale": "cifar10"},
+            "scale",
+            "not a size of large-batches; choose one of paper, fashion-mnist",
+        ),
         ({"scale": "imagenet"}, "scale", "'paper', 'fashion-mnist' or 'cifar10'"),
         ({"scale": "paper", "spec": {}}, "dataset", "required"),
         ({"experiment": ""}, "experiment", "at least 1 character"),

@@ -2,11 +2,15 @@
 
 import csv
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy.orm import Session
 
+from api.routes import layers as routes
 from service.store import Store
 from tests.builders import Worker, claim, epoch_record, submit
 
@@ -149,6 +153,27 @@ def test_the_figure(client: httpx.Client, job_id: str, query: str, accept: str, 
     assert response.headers["Content-Disposition"].startswith("inline; ")
     assert response.content.startswith(b"<?xml" if "svg" in kind else b"\x89PNG\r\n\x1a\n")
     assert all(text in response.text for text in shown)
+
+
+def test_a_figure_is_drawn_with_no_session_open(
+    client: httpx.Client, sqlite_store: Store, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Session] = []
+    read = sqlite_store.read
+
+    @contextmanager
+    def counted() -> Iterator[Session]:
+        with read() as session:
+            opened.append(session)
+            yield session
+            opened.remove(session)
+
+    def draw(*_: Any) -> bytes:
+        return f"{len(opened)} open".encode()
+
+    monkeypatch.setattr(sqlite_store, "read", counted)
+    monkeypatch.setattr(routes, "layers_figure", draw)
+    assert client.get(f"/v1/jobs/{job_id}/layers?format=svg").text == "0 open"
 
 
 def test_a_job_without_telemetry(client: httpx.Client, sqlite_store: Store) -> None:

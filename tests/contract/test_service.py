@@ -13,6 +13,7 @@ from api.app import create_app
 from api.deps import Services
 from service.catalog import MODELS
 from service.cluster import Capacity
+from service.experiments import EXPERIMENTS
 from service.store import Store
 from tests.builders import spec_document
 from tests.contract.conftest import FakeFleet
@@ -52,16 +53,7 @@ def test_catalog(client: httpx.Client) -> None:
         "schedule", "random", "grid", "tpe", "smac", "hyperband", "asha", "bohb", "pbt", "study", "batch-ramp",
     ]  # fmt: skip
     assert catalog["presets"] == ["stpt-paper", "stpt-paper-fashion-mnist", "stpt-paper-cifar10"]
-    assert catalog["experiments"] == [
-        "alpha-sweep",
-        "lr-sets",
-        "mix",
-        "reference",
-        "conventional-sweep",
-        "large-batches",
-        "layer-wise-optimizers",
-        "tvlars-lambda",
-    ]
+    assert catalog["experiments"] == list(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("field", ["model", "dataset", "lr_set", "task", "optimizer", "metric", "selector"])

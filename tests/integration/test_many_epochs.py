@@ -5,12 +5,14 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from service import history, jobs, queries, reports
 from service.errors import InvalidInput
 from service.records import TrialRecord
 from service.states import JobState
 from service.store import Store
+from service.tables import Job
 from tests.integration.jobs_in_sql import SUCCESS, begin, lose, start, submit
 from tests.unit.service.reports import epoch, scheduled_epoch
 
@@ -131,7 +133,7 @@ def test_samples_that_a_lost_attempt_took_stand_apart(store):
 def page(store: Store, **filters: Any) -> tuple[list[tuple[Any, ...]], str | None]:
     with store.read() as session:
         found = queries.epochs_of_all_jobs(session, **{"limit": 100, **filters})
-    return places(found.rows), found.next_cursor
+    return places(found.items), found.next_cursor
 
 
 def places(rows: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -198,7 +200,8 @@ def finished(store: Store, **changes: Any) -> str:
 
 
 def evidence(store: Store, **changes: Any) -> list[str]:
-    wanted = {"model": "lenet5", "dataset": "digits", "path": None, "optimizer": None, "limit": 100} | changes
+    wanted = {"model": "lenet5", "dataset": "digits", "path": None, "task": "classification", "optimizer": None}
+    wanted |= {"limit": 100} | changes
     with store.read() as session:
         return [job.id for job, trial in queries.succeeded_stpt_epochs(session, **wanted) if len(trial.epochs) == 1]
 
@@ -218,3 +221,14 @@ def test_evidence_is_what_succeeded(store):
     of_birds = {"model": "resnet50", "dataset": "image-folder"}
     assert evidence(store, **of_birds, path="birds") == [folder]
     assert evidence(store, **of_birds, path="bees") == []
+
+
+def test_evidence_is_of_one_task_before_it_is_counted(store):
+    oldest, classified = finished(store), finished(store)
+    twins = finished(store, task="barlow-twins")
+    with store.write() as session:  # from before a spec named its task
+        job = session.scalars(select(Job).where(Job.id == oldest)).one()
+        job.spec = {key: value for key, value in job.spec.items() if key != "task"}
+    assert evidence(store) == [classified, oldest]
+    assert evidence(store, limit=1) == [classified]
+    assert evidence(store, task="barlow-twins") == [twins]

@@ -75,7 +75,7 @@ def test_postgresql_a_job_in_other_hands_is_passed_over(postgres_store):
 def page(db: Store, **filters: Any) -> tuple[list[str], str | None]:
     with db.read() as session:
         found = queries.list_jobs(session, **{"limit": 10, **filters})
-    return [job.id for job in found.jobs], found.next_cursor
+    return [job.id for job in found.items], found.next_cursor
 
 
 def test_pages_of_jobs_newest_first(store):

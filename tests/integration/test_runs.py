@@ -141,8 +141,8 @@ def test_the_jobs_of_an_experiment_come_at_once_and_once(store):
             (job_id, f"job {number}", "queued") for number, job_id in enumerate(ids)
         ]
         page = queries.list_jobs(session, experiment="a study", limit=10)
-        assert [job.id for job in page.jobs] == ids[::-1]
-        assert [job.id for job in queries.list_jobs(session, limit=10).jobs] == [*others, *ids[::-1]]
+        assert [job.id for job in page.items] == ids[::-1]
+        assert [job.id for job in queries.list_jobs(session, limit=10).items] == [*others, *ids[::-1]]
 
 
 def test_the_jobs_of_an_experiment_come_all_or_not_at_all(store, monkeypatch):

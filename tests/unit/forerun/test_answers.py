@@ -15,14 +15,12 @@ from service.states import TERMINAL
     [
         (answers.Job, schemas.Job),
         (answers.JobError, schemas.JobError),
-        (answers.JobPage, schemas.JobPage),
         (answers.Links, schemas.Links),
         (answers.Epoch, schemas.Epoch),
         (answers.Branch, schemas.Branch),
         (answers.BranchOfEpoch, schemas.BranchOfEpoch),
         (answers.LrStep, schemas.LrStep),
         (answers.LayerEpoch, schemas_layers.LayerEpoch),
-        (answers.LayerPage, schemas_layers.LayerPage),
         (answers.Audit, AuditRecord),
         (answers.Schedule, schemas.JobSchedule),
         (answers.SelectorReplay, schemas.SelectorReplay),
@@ -37,7 +35,7 @@ from service.states import TERMINAL
             for name in (
                 *("TrialResult", "Statistic", "CurvePoint", "SeedComparison", "ComparedRun"),
                 *("StudyRow", "RampStep", "BatchRamp"),
-                *("HistoryStep", "HistoryPage", "Evidence", "Recommendation"),
+                *("HistoryStep", "Evidence", "Recommendation"),
             )
         ),
     ],

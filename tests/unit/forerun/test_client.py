@@ -320,7 +320,7 @@ def test_layers_are_fetched_page_by_page() -> None:
     filters = "method=stpt&trial=1&layer=a.b&first_epoch=2&last_epoch=3"
     assert script.asked[0] == f"GET /v1/jobs/job-1/layers?{filters}&limit=1&format=json"
     assert script.asked[1].endswith("&cursor=more")
-    assert client.layers_figure("job-1", "svg", layer="a.b") == b"<?xml"
+    assert client.layers_figure("job-1", "svg", layer="a.b", trial=None) == b"<?xml"
     assert script.asked[2] == "GET /v1/jobs/job-1/layers?layer=a.b&format=svg"
 
 
