@@ -200,11 +200,11 @@ def ramps(session: Session, job_id: str) -> dict[int, Ramp]:
         raise NotFound(
             f"job {job_id} has no batch-ramp; its methods are {', '.join(method.name for method in spec.methods)}"
         )
-    accuracies: dict[int, list[float]] = {}
+    accuracies: dict[int, list[float | None]] = {}
     for _, trial, _, _, _, last in queries.trials_with_results(session, job_id, method=method.name):
         known = accuracies.setdefault(trial.seed, [])
         if trial.state in ("completed", "diverged", "failed"):
-            known.append(last.val_accuracy if last is not None and trial.state == "completed" else 0.0)
+            known.append(last.val_accuracy if last is not None and trial.state == "completed" else None)
     start = ramp_start(spec)
     return {
         seed: ramp(start, known, tolerance=method.tolerance, largest_batch=MAX_BATCH)

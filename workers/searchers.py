@@ -106,12 +106,12 @@ class Gate(Searcher):
 
 
 class BatchRamp(Searcher):
-    """service.ramp, one trial after another; a trial that failed has accuracy 0."""
+    """service.ramp, one trial after another."""
 
     def __init__(self, start: Step, *, tolerance: float, largest_batch: int, admit: Admit) -> None:
         super().__init__(metric=METRIC, mode=MODE)
         self._start, self._tolerance, self._largest_batch, self._admit = start, tolerance, largest_batch, admit
-        self._accuracies: list[float] = []
+        self._accuracies: list[float | None] = []  # None: diverged or failed
         self._under_way: str | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -128,7 +128,8 @@ class BatchRamp(Searcher):
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self._accuracies.append(result[METRIC] if result and not error else 0.0)
+        # a model that diverged has an accuracy too: that of chance
+        self._accuracies.append(None if error or not result or result["state"] else result[METRIC])
         self._under_way = None
 
     def save(self, checkpoint_path: str) -> None:
