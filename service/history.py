@@ -203,7 +203,7 @@ def ramps(session: Session, job_id: str) -> dict[int, Ramp]:
     accuracies: dict[int, list[float | None]] = {}
     for _, trial, _, _, _, last in queries.trials_with_results(session, job_id, method=method.name):
         known = accuracies.setdefault(trial.seed, [])
-        if trial.state in ("completed", "diverged", "failed"):
+        if trial.config and trial.state in ("completed", "diverged", "failed"):  # one that was lost has no config
             known.append(last.val_accuracy if last is not None and trial.state == "completed" else None)
     start = ramp_start(spec)
     return {

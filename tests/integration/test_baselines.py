@@ -184,6 +184,20 @@ def test_a_search_that_was_killed_goes_on_without_repeating_what_has_ended(tmp_p
     assert max(len({r.epoch for r in records}) for records in again.by_trial.values()) == 9
 
 
+def test_a_trial_that_was_lost_with_its_attempt_is_trained_again(tmp_path: Path) -> None:
+    """The attempt has told that a trial begins, and died before Tune's first snapshot of it."""
+    variants = [{"name": "plain", "method": "schedule"}]
+    study = {"name": "study", "batch_sizes": [96, 192], "variants": variants}
+    config = {"global_batch_size": 96, "variant": "plain"}
+    lost = TrialRecord(method="study", trial=1, key="lost", seed=0, config=config, epochs=1, state="running")
+    service = Remembering()
+    service.trial(lost)
+    found = search(tmp_path, study, service=service, epochs=1)
+    ends = {number: (trial.config.get("global_batch_size"), trial.state) for number, trial in found.trials.items()}
+    assert ends == {1: (None, "failed"), 2: (96, "completed"), 3: (192, "completed")}
+    assert found.trials[1].message == "lost with an earlier attempt"
+
+
 def test_a_trial_that_diverges_or_fails_ends_alone(tmp_path: Path) -> None:
     space = {"learning_rate": {"choice": [1e5, 0.1]}}
     found = search(tmp_path, {"name": "grid", "search_space": space}, epochs=2)

@@ -1,16 +1,19 @@
 """The driver's side of a search, without Ray: what it admits, what it tells, in which order."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.methods import Distribution, HalvingMethod
+from service.methods import Distribution, HalvingMethod, StudyMethod
 from service.ramp import Step
-from workers.baselines import Ledger
+from service.spec import JobSpec
+from tests.builders import spec_document
+from workers.baselines import Ledger, Search
 from workers.searchers import BatchRamp, HyperBand, Smac, hyperparameters, make_scheduler, tune_space
+from workers.train import RecordsFile
 
 
 def test_a_ledger_promises_no_more_than_there_is() -> None:
@@ -24,6 +27,30 @@ def test_a_ledger_promises_no_more_than_there_is() -> None:
     ledger.took("b", 100)
     ledger.took("c", 50)
     assert (ledger.spent, ledger.promised) == (250, {})
+
+
+def test_trials_that_a_crash_has_lost_are_begun_again(tmp_path: Path) -> None:
+    """Three points; SQL has b and c, but the attempt died before Tune's snapshot had c."""
+    study = {"name": "study", "batch_sizes": [32, 64, 128], "variants": [{"name": "plain", "method": "schedule"}]}
+    spec = JobSpec.model_validate(spec_document(methods=[study]))
+    search = Search(
+        spec=spec,
+        method=cast(StudyMethod, spec.methods[0]),
+        seed=0,
+        samples=1280,
+        epochs=3,
+        most_trials=3,
+        ledger=Ledger(None),
+        recorder=RecordsFile(tmp_path),
+        service=cast(Any, None),
+        numbers={"a": 1, "b": 2, "c": 3},
+        next_number=4,
+    )
+    search.resumed({"a", "b"})
+    assert search.admit_trial("d")
+    search.resumed({"a", "b", "d"})  # every step says so
+    assert not search.admit_trial("e")
+    assert search.numbers == {"a": 1, "b": 2, "c": 3, "d": 4}
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=60), st.integers(0, 1000))
