@@ -137,7 +137,12 @@ class Search:
             self._tell(key, "running", None)
 
     def _chosen(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        return hyperparameters(search_space(self.spec, self.method), config)
+        """What a record says of it: its hyperparameters, and the optimizer of a study's variant by name."""
+        chosen = hyperparameters(search_space(self.spec, self.method), config)
+        if isinstance(self.method, StudyMethod):
+            [variant] = [variant for variant in self.method.variants if variant.name == chosen["variant"]]
+            chosen["optimizer"] = (variant.optimizer or self.spec.optimizer).name
+        return chosen
 
     def knew(self, key: str, config: Mapping[str, Any]) -> None:
         """Of a trial that has ended in an earlier attempt, which may not have told it."""

@@ -29,7 +29,7 @@ def job_id(client: httpx.Client, sqlite_store: Store) -> str:
         ("searched", 64, 0, "running", [0.9]),
     ]
     for number, (variant, batch, seed, state, accuracies) in enumerate(trials, start=1):
-        config = {"variant": variant, "global_batch_size": batch}
+        config = {"variant": variant, "global_batch_size": batch, "optimizer": "lars"}
         record = TrialRecord(method="study", trial=number, seed=seed, config=config, epochs=2, state="running")
         reports.record_trial(sqlite_store, job_id, worker.token, record)
         for epoch, accuracy in enumerate(accuracies, start=1):
@@ -82,8 +82,11 @@ def test_a_job_without_a_study(client: httpx.Client) -> None:
     assert client.get("/v1/jobs/job-0/study").status_code == 404
 
 
-def test_its_trials_are_found_by_their_own_batch(client: httpx.Client, job_id: str) -> None:
-    steps = client.get("/v1/lr-history", params={"batch": 256}).json()["items"]
+@pytest.mark.parametrize("wanted", [{"batch": 256}, {"batch": 256, "optimizer": "lars"}])
+def test_its_trials_are_found_by_their_own_batch_and_optimizer(
+    client: httpx.Client, job_id: str, wanted: dict[str, str]
+) -> None:
+    steps = client.get("/v1/lr-history", params=wanted).json()["items"]
     assert [(step["job_id"], step["method"], step["trial"]) for step in steps] == [(job_id, "study", 3)]
 
 

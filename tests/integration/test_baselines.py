@@ -222,7 +222,8 @@ def test_a_study_trains_every_variant_at_every_batch(tmp_path: Path) -> None:
     found = search(tmp_path, study, epochs=2, workers=2, global_batch_size=64, **few)
     points = [(batch, name) for batch in (96, 192) for name in ("linear", "searched", "wild")]
     configs = {number: trial.config for number, trial in sorted(found.trials.items())}
-    assert list(configs.values()) == [{"global_batch_size": batch, "variant": name} for batch, name in points]
+    told = [{"global_batch_size": batch, "variant": name, "optimizer": "sgd"} for batch, name in points]
+    assert list(configs.values()) == told
     for number, (batch, name) in enumerate(points, start=1):
         trial, records = found.trials[number], found.by_trial[number]
         assert (trial.method, trial.epochs) == ("study", 2)

@@ -1,6 +1,7 @@
 """The driver's side of a search, without Ray: what it admits, what it tells, in which order."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from service.methods import Distribution, HalvingMethod, StudyMethod
 from service.ramp import Step
+from service.records import TrialRecord
 from service.spec import JobSpec
 from tests.builders import spec_document
 from workers.baselines import Ledger, Search
@@ -29,11 +31,14 @@ def test_a_ledger_promises_no_more_than_there_is() -> None:
     assert (ledger.spent, ledger.promised) == (250, {})
 
 
-def test_trials_that_a_crash_has_lost_are_begun_again(tmp_path: Path) -> None:
-    """Three points; SQL has b and c, but the attempt died before Tune's snapshot had c."""
-    study = {"name": "study", "batch_sizes": [32, 64, 128], "variants": [{"name": "plain", "method": "schedule"}]}
-    spec = JobSpec.model_validate(spec_document(methods=[study]))
-    search = Search(
+PLAIN = {"name": "plain", "method": "schedule"}
+
+
+def make_search(folder: Path, told: list[TrialRecord], **study: Any) -> Search:
+    """Of a study in a job with the optimizer LARS. SQL has the trials a, b and c; what else it hears goes to `told`."""
+    document = spec_document(methods=[{"name": "study", "batch_sizes": [32, 64, 128]} | study], optimizer="lars")
+    spec = JobSpec.model_validate(document)
+    return Search(
         spec=spec,
         method=cast(StudyMethod, spec.methods[0]),
         seed=0,
@@ -41,16 +46,29 @@ def test_trials_that_a_crash_has_lost_are_begun_again(tmp_path: Path) -> None:
         epochs=3,
         most_trials=3,
         ledger=Ledger(None),
-        recorder=RecordsFile(tmp_path),
-        service=cast(Any, None),
+        recorder=RecordsFile(folder),
+        service=cast(Any, SimpleNamespace(trial=told.append)),
         numbers={"a": 1, "b": 2, "c": 3},
         next_number=4,
     )
+
+
+def test_trials_that_a_crash_has_lost_are_begun_again(tmp_path: Path) -> None:
+    """Three points; the attempt died before Tune's snapshot had c."""
+    search = make_search(tmp_path, [], variants=[PLAIN])
     search.resumed({"a", "b"})
     assert search.admit_trial("d")
     search.resumed({"a", "b", "d"})  # every step says so
     assert not search.admit_trial("e")
     assert search.numbers == {"a": 1, "b": 2, "c": 3, "d": 4}
+
+
+@pytest.mark.parametrize(("place", "optimizer"), [(0, "lars"), (1, "adam")])
+def test_a_trial_of_a_study_tells_the_optimizer_of_its_variant(tmp_path: Path, place: int, optimizer: str) -> None:
+    told: list[TrialRecord] = []
+    search = make_search(tmp_path, told, variants=[PLAIN, PLAIN | {"name": "other", "optimizer": "adam"}])
+    search.began("a", {"global_batch_size": 2, "variant": place})  # places among the choices
+    assert told[0].config == {"global_batch_size": 128, "variant": ("plain", "other")[place], "optimizer": optimizer}
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=60), st.integers(0, 1000))
