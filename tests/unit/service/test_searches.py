@@ -261,6 +261,29 @@ def test_every_point_of_a_study_must_make_a_spec(changes, field, message):
     assert message in error.message
 
 
+SPACE, PLAIN = "methods[0].search_space.global_batch_size", {"name": "plain", "method": "schedule"}
+LONE = "one sample a worker is too little for the batch normalisation of lenet5-bn at 28 pixels; raise it to 2"
+LAST = "leaves a forward pass with one sample, which is too little for the batch normalisation of lenet5-bn at 28"
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "value", "message"),
+    [
+        ({"name": "study", "batch_sizes": [64, 1], "variants": [PLAIN]}, "methods[0].batch_sizes[1]", 1, LONE),
+        ({"name": "study", "batch_sizes": [64, 3], "variants": [PLAIN]}, "microbatch_size", 2, LAST),
+        ({"name": "random", "search_space": {"global_batch_size": {"choice": [64, 1]}}}, SPACE, 1, LONE),
+        ({"name": "random", "search_space": {"global_batch_size": {"choice": [64, 3]}}}, SPACE, 3, LAST),
+    ],
+)
+def test_the_model_must_take_every_batch_that_is_tried(method, field, value, message):
+    """In passes of 2 samples; of 3 the last one has 1."""
+    with pytest.raises(InvalidInput) as caught:
+        parse_spec(json.dumps(small(model="lenet5-bn", microbatch_size=2, methods=[method])).encode())
+    [error] = caught.value.errors
+    assert (error.field, error.value) == (field, value)
+    assert message in error.message
+
+
 # --- the batch ramp ------------------------------------------------------------------------------------
 
 
