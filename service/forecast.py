@@ -67,7 +67,7 @@ def _cost_of_seed(spec: JobSpec, method: Method, epoch_samples: int, budget: int
 
 def _cost_of_study(spec: JobSpec, method: StudyMethod, train_samples: int) -> tuple[int, int]:
     """The same: batches differ in what an incomplete last one leaves out, and a variant may search."""
-    points = grid_points(spec, method, 0, has_budget=False)
+    points = grid_points(spec, method, 0, None)
     trials = [trial_spec(spec, method, point, seed=spec.seed, epochs=spec.epochs) for point in points]
     return len(trials), sum(forecast(trial, train_samples)[0].samples for trial in trials)
 

@@ -73,7 +73,7 @@ def make_searcher(
     sampler: BaseSampler = TPESampler(seed=seed) if method.name in ("tpe", "bohb") else RandomSampler(seed=seed)
     points = None
     if method.name in ("grid", "study"):
-        points = [_placed(space, point) for point in grid_points(spec, method, trials, has_budget=budget is not None)]
+        points = [_placed(space, point) for point in grid_points(spec, method, samples, budget)]
     optuna_space = OptunaSearch.convert_search_space(tune_space(space))
     searcher = OptunaSearch(space=optuna_space, metric=METRIC, mode=MODE, sampler=sampler, points_to_evaluate=points)
     return Gate(searcher, admit)

@@ -7,14 +7,16 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.tune.search import Searcher
 
-from service.methods import Distribution, HalvingMethod, StudyMethod
+from service.methods import Distribution, HalvingMethod, SamplerMethod, StudyMethod
 from service.ramp import Step
 from service.records import TrialRecord
+from service.searches import most_trials
 from service.spec import JobSpec
 from tests.builders import spec_document
 from workers.baselines import Ledger, Search
-from workers.searchers import BatchRamp, HyperBand, Smac, hyperparameters, make_scheduler, tune_space
+from workers.searchers import BatchRamp, HyperBand, Smac, hyperparameters, make_scheduler, make_searcher, tune_space
 from workers.train import RecordsFile
 
 
@@ -132,6 +134,16 @@ def test_smac_learns_and_goes_on_where_it_was(tmp_path: Path) -> None:
     again.on_trial_complete(("t7", again.suggest("t7"))[0], error=True)  # crashed: the worst there is
     assert len(again._told) == 8
     assert again._told[-1][2] == 1.0
+
+
+def test_a_grid_of_whole_numbers_is_searched_as_it_was_planned() -> None:
+    grid = {"name": "grid", "search_space": {"optimizer.delay_epochs": {"lograndint": [1, 10]}}, "max_trials": 9}
+    spec = JobSpec.model_validate(spec_document(methods=[grid], optimizer="tvlars"))
+    method = cast(SamplerMethod, spec.methods[0])
+    searcher = make_searcher(spec, method, seed=0, samples=100, budget=None, admit=lambda key: True)
+    assert isinstance(searcher, Searcher)
+    proposed = [searcher.suggest(str(number)) for number in range(most_trials(spec, method, 100, None))]
+    assert [config["optimizer.delay_epochs"] for config in proposed] == [1, 2, 3, 4, 5, 6, 8]
 
 
 def test_a_ramp_proposes_one_trial_at_a_time_and_goes_on_from_its_file(tmp_path: Path) -> None:
