@@ -1,8 +1,8 @@
 """What recorded epochs amount to: a schedule to train by again, what a selector can be judged by, a comparison of a
-job's methods, the table of a study, a batch
-ramp, a learning rate to begin with."""
+job's methods, the table of a study, a batch ramp, a learning rate to begin with."""
 
 import math
+from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -37,6 +37,8 @@ from service.spec import HISTORY_LR_SET, FolderDataset, HistoryLrSet, JobSpec
 from service.study import StudyRow, TrialOutcome, study_rows
 from service.tables import Epoch, Job, Trial
 from service.tasks import TaskName
+
+_Kind = TypeVar("_Kind", StudyMethod, RampMethod)
 
 EVIDENCE_JOBS = 100  # the newest so many are asked for a recommendation
 
@@ -180,10 +182,7 @@ def comparison(session: Session, job_id: str) -> list[RunResult]:
 
 def study(session: Session, job_id: str) -> list[StudyRow]:
     """The table of the job's study. Raises NotFound where it has none."""
-    methods = job_spec(store.get_job(session, job_id)).methods
-    method = next((method for method in methods if isinstance(method, StudyMethod)), None)
-    if method is None:
-        raise NotFound(f"job {job_id} has no study; its methods are {', '.join(method.name for method in methods)}")
+    method = _method(job_spec(store.get_job(session, job_id)), job_id, StudyMethod)
     outcomes = [
         TrialOutcome(trial.config["variant"], trial.config["global_batch_size"], trial.state, accuracies)
         for trial, accuracies in queries.study_trials(session, job_id)
@@ -195,11 +194,7 @@ def study(session: Session, job_id: str) -> list[StudyRow]:
 def ramps(session: Session, job_id: str) -> dict[int, Ramp]:
     """Where the batch ramp of each seed of the job stands. Raises NotFound where it has none."""
     spec = job_spec(store.get_job(session, job_id))
-    method = next((method for method in spec.methods if isinstance(method, RampMethod)), None)
-    if method is None:
-        raise NotFound(
-            f"job {job_id} has no batch-ramp; its methods are {', '.join(method.name for method in spec.methods)}"
-        )
+    method = _method(spec, job_id, RampMethod)
     accuracies: dict[int, list[float | None]] = {}
     for _, trial, _, _, _, last in queries.trials_with_results(session, job_id, method=method.name):
         known = accuracies.setdefault(trial.seed, [])
@@ -210,6 +205,15 @@ def ramps(session: Session, job_id: str) -> dict[int, Ramp]:
         seed: ramp(start, known, tolerance=method.tolerance, largest_batch=MAX_BATCH)
         for seed, known in sorted(accuracies.items())
     }
+
+
+def _method(spec: JobSpec, job_id: str, kind: type[_Kind]) -> _Kind:
+    """The job's method of that kind. Raises NotFound where it has none."""
+    for method in spec.methods:
+        if isinstance(method, kind):
+            return method
+    names = ", ".join(method.name for method in spec.methods)
+    raise NotFound(f"job {job_id} has no {kind.model_fields['name'].default}; its methods are {names}")
 
 
 def with_schedules(session: Session, spec: JobSpec) -> JobSpec:
