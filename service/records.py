@@ -65,10 +65,6 @@ class LayersRecord(Frozen):
         description="That the optimizer took the step with; null: it has none."
     )
 
-    @property
-    def steps(self) -> range:
-        return range(self.first_step, self.first_step + self.every * len(self.lwn[0]), self.every)
-
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(set(self.names)) < len(self.names):
