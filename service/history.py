@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from service import queries, store
 from service.comparison import Point, RunResult, SeedRun, compare
 from service.errors import FieldError, InvalidInput, NotFound, StateConflict
+from service.fields import MAX_BATCH
 from service.lr_sets import trials_of
 from service.methods import (
     CosineMethod,
@@ -31,7 +32,7 @@ from service.offline import StoredEpoch
 from service.plan import check_across_fields
 from service.ramp import Ramp, ramp
 from service.recommendation import PastEpoch, PastRun, Recommendation, recommend
-from service.searches import MAX_BATCH, ramp_start
+from service.searches import ramp_start
 from service.selector import BranchResult
 from service.spec import HISTORY_LR_SET, FolderDataset, HistoryLrSet, JobSpec
 from service.study import StudyRow, TrialOutcome, study_rows

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from service.errors import FieldError, InvalidInput
+from service.fields import MAX_BATCH
 from service.lr_sets import first_candidates
 from service.methods import (
     Distribution,
@@ -24,7 +25,6 @@ from service.scaling import scaled_momentum
 from service.spec import JobSpec
 
 Config = Mapping[str, Any]
-MAX_BATCH = 2**20  # as a spec allows
 
 # What may be searched, and its place in a spec; optimizer.KEY besides.
 KEYS = {

@@ -15,9 +15,10 @@ from ray.tune.schedulers.hyperband import _Bracket
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from service.fields import MAX_BATCH
 from service.methods import Distribution, HalvingMethod, PbtMethod, RampMethod, SearchMethod
 from service.ramp import Step, ramp
-from service.searches import MAX_BATCH, grid_points, most_trials, ramp_start, search_space
+from service.searches import grid_points, most_trials, ramp_start, search_space
 from service.spec import JobSpec
 
 METRIC, MODE, TIME = "val_accuracy", "max", "epoch"  # of what a trial reports
