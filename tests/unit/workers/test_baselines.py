@@ -73,6 +73,16 @@ def test_a_trial_of_a_study_tells_the_optimizer_of_its_variant(tmp_path: Path, p
     assert told[0].config == {"global_batch_size": 128, "variant": ("plain", "other")[place], "optimizer": optimizer}
 
 
+def test_the_end_of_a_trial_that_an_earlier_attempt_did_not_tell_has_its_config(tmp_path: Path) -> None:
+    told: list[TrialRecord] = []
+    search = make_search(tmp_path, told, variants=[PLAIN])
+    search.knew("b", {"global_batch_size": 1, "variant": 0})
+    search.end("b", "completed", "")
+    search.tell_ends()
+    config = {"global_batch_size": 64, "variant": "plain", "optimizer": "lars"}
+    assert [(record.trial, record.state, record.config) for record in told] == [(2, "completed", config)]
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=60), st.integers(0, 1000))
 def test_a_ledger_never_overdraws(moves: list[tuple[str, bool]], budget: int) -> None:
     ledger = Ledger(budget)
