@@ -300,7 +300,7 @@ class BatchRamp(Schema):
     model_config = example(_RAMP)
 
     seed: int
-    by_learning_rate: RampStep | None = Field(description="The learning rate follows. null: no trial has ended.")
+    by_learning_rate: RampStep | None = Field(description="The learning rate follows. null: no such batch was good.")
     by_momentum: RampStep | None = Field(description="The momentum follows. null: no such batch was good.")
 
 

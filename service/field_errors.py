@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from service.errors import FieldError, InvalidInput
 from service.fields import Frozen
-from service.methods import MethodName
+from service.methods import DecayKind, MethodName
 from service.optimizers import OptimizerName
 from service.spec import KINDS_BY_KEY, FolderDataset, NamedDataset, SelectorName
 from service.tasks import TaskName
@@ -97,7 +97,7 @@ _TAGS = {
     *get_args(SelectorName),
     *get_args(TaskName),
     *(*get_args(MethodName), "replay"),
-    *("polynomial", "cosine", "step"),
+    *get_args(DecayKind),
 }
 _UNIONS = ("lr_set", "dataset", "task", "optimizer", "selector", "methods", "method", "decay")
 

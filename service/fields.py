@@ -13,6 +13,7 @@ class Frozen(BaseModel):
 
 MAX_LEARNING_RATES = 64  # in a set
 MAX_LEARNING_RATE = 1e6
+MAX_BATCH = 2**20  # samples
 
 LearningRate = Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)]
 Factor = Annotated[float, Field(gt=0, le=1e6)]

@@ -1,12 +1,14 @@
 """What a job will take, run by run, and the learning rates within its reach, before anything starts."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from service.lr_sets import epoch_candidates, trials_of
 from service.methods import STRETCHED, UNBUDGETED, Method, SearchMethod, StptMethod, StudyMethod
 from service.plan import EpochPlan, plan_epoch, pretrain_iterations
 from service.searches import budget_samples, grid_points, most_trials, stretched_epochs, trial_epochs, trial_spec
-from service.spec import JobSpec
+from service.spec import JobSpec, StagedLrSet
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,14 @@ def forecast(spec: JobSpec, train_samples: int) -> list[Cost]:
     plan = plan_epoch(spec, train_samples)
     epoch_samples = plan.iterations * spec.global_batch_size
     training = epoch_samples * spec.epochs
-    branches = [_candidates_at(spec, epoch) for epoch in range(1, spec.epochs + 1)]
-    largest = max(branches) or 1
-    searched = sum(_search_samples(spec, plan, epoch, count) for epoch, count in enumerate(branches, start=1))
+    searches = _searches(spec)
+    largest = max((branches for _, branches in searches), default=1)
+    searched = _searched(spec, plan, searches)
     budget = budget_samples(spec, epoch_samples, training + searched)
     costs = []
     for method in spec.methods:
         if isinstance(method, StudyMethod):
-            trainings, samples = _cost_of_study(spec, method, train_samples)
+            trainings, samples = _cost_of_study(spec, method, train_samples, searches)
         else:
             trainings, samples = _cost_of_seed(spec, method, epoch_samples, budget)
         samples = spec.seeds * (samples + (searched if isinstance(method, StptMethod) else 0))
@@ -65,11 +67,18 @@ def _cost_of_seed(spec: JobSpec, method: Method, epoch_samples: int, budget: int
     return trainings, trainings * spec.epochs * epoch_samples
 
 
-def _cost_of_study(spec: JobSpec, method: StudyMethod, train_samples: int) -> tuple[int, int]:
-    """The same: batches differ in what an incomplete last one leaves out, and a variant may search."""
-    points = grid_points(spec, method, 0, has_budget=False)
-    trials = [trial_spec(spec, method, point, seed=spec.seed, epochs=spec.epochs) for point in points]
-    return len(trials), sum(forecast(trial, train_samples)[0].samples for trial in trials)
+def _cost_of_study(
+    spec: JobSpec, method: StudyMethod, train_samples: int, searches: Mapping[tuple[int, int], int]
+) -> tuple[int, int]:
+    """The same: batches differ in what an incomplete last one leaves out, and a variant may search, as the job does."""
+    points, samples = grid_points(spec, method, 0, None), 0
+    for point in points:
+        trial = trial_spec(spec, method, point, seed=spec.seed, epochs=spec.epochs)
+        plan, [training] = plan_epoch(trial, train_samples), trial.methods
+        samples += _cost_of_seed(trial, training, plan.iterations * trial.global_batch_size, None)[1]
+        if isinstance(training, StptMethod):
+            samples += _searched(trial, plan, searches)
+    return len(points), samples
 
 
 def search_area(spec: JobSpec) -> list[SearchArea]:
@@ -84,10 +93,20 @@ def search_area(spec: JobSpec) -> list[SearchArea]:
     return areas
 
 
+def _searches(spec: JobSpec) -> Mapping[tuple[int, int], int]:
+    """How many epochs have a Pre-train like that of an epoch, with so many branches: behind the last stage all have."""
+    stages = len(spec.lr_set.stages) if isinstance(spec.lr_set, StagedLrSet) else 0
+    epochs = range(spec.warmup_epochs + 1, spec.epochs + 1)
+    return Counter((min(epoch, spec.warmup_epochs + stages + 1), _candidates_at(spec, epoch)) for epoch in epochs)
+
+
+def _searched(spec: JobSpec, plan: EpochPlan, searches: Mapping[tuple[int, int], int]) -> int:
+    """Samples of all its `searches`."""
+    return sum(times * _search_samples(spec, plan, *search) for search, times in searches.items())
+
+
 def _search_samples(spec: JobSpec, plan: EpochPlan, epoch: int, branches: int) -> int:
     """What Pre-train takes in excess of the branch that goes on, which has trained alpha of the epoch's iterations."""
-    if not branches:
-        return 0
     shares = spec.workers
     if spec.pretrain.batch == "per_worker":
         shares //= min(branches, spec.workers)
@@ -96,6 +115,4 @@ def _search_samples(spec: JobSpec, plan: EpochPlan, epoch: int, branches: int) -
 
 
 def _candidates_at(spec: JobSpec, epoch: int) -> int:
-    if epoch <= spec.warmup_epochs:
-        return 0
     return len(epoch_candidates(spec, epoch=epoch, current=spec.initial_learning_rate))

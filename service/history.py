@@ -1,14 +1,15 @@
 """What recorded epochs amount to: a schedule to train by again, what a selector can be judged by, a comparison of a
-job's methods, the table of a study, a batch
-ramp, a learning rate to begin with."""
+job's methods, the table of a study, a batch ramp, a learning rate to begin with."""
 
 import math
+from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
 from service import queries, store
 from service.comparison import Point, RunResult, SeedRun, compare
 from service.errors import FieldError, InvalidInput, NotFound, StateConflict
+from service.fields import MAX_BATCH
 from service.lr_sets import trials_of
 from service.methods import (
     CosineMethod,
@@ -31,12 +32,14 @@ from service.offline import StoredEpoch
 from service.plan import check_across_fields
 from service.ramp import Ramp, ramp
 from service.recommendation import PastEpoch, PastRun, Recommendation, recommend
-from service.searches import MAX_BATCH, ramp_start
+from service.searches import ramp_start
 from service.selector import BranchResult
 from service.spec import HISTORY_LR_SET, FolderDataset, HistoryLrSet, JobSpec
 from service.study import StudyRow, TrialOutcome, study_rows
 from service.tables import Epoch, Job, Trial
 from service.tasks import TaskName
+
+_Kind = TypeVar("_Kind", StudyMethod, RampMethod)
 
 EVIDENCE_JOBS = 100  # the newest so many are asked for a recommendation
 
@@ -180,10 +183,7 @@ def comparison(session: Session, job_id: str) -> list[RunResult]:
 
 def study(session: Session, job_id: str) -> list[StudyRow]:
     """The table of the job's study. Raises NotFound where it has none."""
-    methods = job_spec(store.get_job(session, job_id)).methods
-    method = next((method for method in methods if isinstance(method, StudyMethod)), None)
-    if method is None:
-        raise NotFound(f"job {job_id} has no study; its methods are {', '.join(method.name for method in methods)}")
+    method = _method(job_spec(store.get_job(session, job_id)), job_id, StudyMethod)
     outcomes = [
         TrialOutcome(trial.config["variant"], trial.config["global_batch_size"], trial.state, accuracies)
         for trial, accuracies in queries.study_trials(session, job_id)
@@ -195,21 +195,26 @@ def study(session: Session, job_id: str) -> list[StudyRow]:
 def ramps(session: Session, job_id: str) -> dict[int, Ramp]:
     """Where the batch ramp of each seed of the job stands. Raises NotFound where it has none."""
     spec = job_spec(store.get_job(session, job_id))
-    method = next((method for method in spec.methods if isinstance(method, RampMethod)), None)
-    if method is None:
-        raise NotFound(
-            f"job {job_id} has no batch-ramp; its methods are {', '.join(method.name for method in spec.methods)}"
-        )
-    accuracies: dict[int, list[float]] = {}
+    method = _method(spec, job_id, RampMethod)
+    accuracies: dict[int, list[float | None]] = {}
     for _, trial, _, _, _, last in queries.trials_with_results(session, job_id, method=method.name):
         known = accuracies.setdefault(trial.seed, [])
-        if trial.state in ("completed", "diverged", "failed"):
-            known.append(last.val_accuracy if last is not None and trial.state == "completed" else 0.0)
+        if trial.config and trial.state in ("completed", "diverged", "failed"):  # one that was lost has no config
+            known.append(last.val_accuracy if last is not None and trial.state == "completed" else None)
     start = ramp_start(spec)
     return {
         seed: ramp(start, known, tolerance=method.tolerance, largest_batch=MAX_BATCH)
         for seed, known in sorted(accuracies.items())
     }
+
+
+def _method(spec: JobSpec, job_id: str, kind: type[_Kind]) -> _Kind:
+    """The job's method of that kind. Raises NotFound where it has none."""
+    for method in spec.methods:
+        if isinstance(method, kind):
+            return method
+    names = ", ".join(method.name for method in spec.methods)
+    raise NotFound(f"job {job_id} has no {kind.model_fields['name'].default}; its methods are {names}")
 
 
 def with_schedules(session: Session, spec: JobSpec) -> JobSpec:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service import store
-from service.catalog import DATASETS, image_sizes, require_files
+from service.catalog import require_files
 from service.errors import (
     DatasetMissing,
     FieldError,
@@ -62,8 +62,7 @@ def parse_spec(raw: bytes) -> JobSpec:
         raise InvalidInput(field_errors(error, JobSpec)) from None
     check_across_fields(spec)
     _check_phases(spec)
-    _check_images(spec)
-    _check_searches(spec)
+    _check_searches(spec, known_train_samples(spec))
     return spec
 
 
@@ -88,8 +87,7 @@ def _check_phases(spec: JobSpec) -> None:
         raise InvalidInput(late)
 
 
-def _check_searches(spec: JobSpec) -> None:
-    train_samples = known_train_samples(spec)
+def _check_searches(spec: JobSpec, train_samples: int | None) -> None:
     errors = [] if train_samples is None else check_budget(spec, train_samples)
     for number, method in enumerate(spec.methods):
         if isinstance(method, SearchMethod):
@@ -98,32 +96,15 @@ def _check_searches(spec: JobSpec) -> None:
         raise InvalidInput(errors)
 
 
-def _check_images(spec: JobSpec) -> None:
-    """Whether the model takes the dataset's images."""
-    dataset, sizes = spec.dataset, image_sizes(spec.model)
-    size = dataset.image_size if isinstance(dataset, FolderDataset) else DATASETS[dataset.name].image_size
-    if size < sizes.least or size % sizes.step:
-        wanted = f"{sizes.least} pixels or more" if sizes.step == 1 else f"a multiple of {sizes.step} pixels"
-        message = (
-            f"takes images of {wanted}, and those of {dataset.name} have {size}; choose a model for small images "
-            "(lenet5, resnet18-cifar) or a dataset with other images (image-folder has image_size)"
-        )
-        raise InvalidInput([FieldError("model", spec.model, message)])
-    few = f"too little for the batch normalisation of {spec.model} at {size} pixels"
-    if spec.batch_per_worker == 1 and size < sizes.lone:
-        message = f"one sample a worker is {few}; raise it to {2 * spec.workers}, or lower workers"
-        raise InvalidInput([FieldError("global_batch_size", spec.global_batch_size, message)])
-    if spec.passes[-1] == 1 and size < sizes.lone:
-        message = f"leaves a forward pass with one sample, which is {few}; raise it"
-        raise InvalidInput([FieldError("microbatch_size", spec.microbatch_size, message)])
-
-
 def check_dataset(spec: JobSpec, data_dir: Path) -> None:
-    """Raise InvalidInput when the files are absent from `data_dir`, or too few for one epoch."""
+    """Raise InvalidInput when the files are absent from `data_dir`, or too few for one epoch of the job or of a trial
+    of its searches."""
     dataset = spec.dataset
     try:
         if isinstance(dataset, FolderDataset):
-            plan_epoch(spec, count_train_samples(dataset, data_dir))
+            samples = count_train_samples(dataset, data_dir)
+            plan_epoch(spec, samples)
+            _check_searches(spec, samples)
         elif not dataset.download:
             require_files(dataset.name, data_dir)
     except DatasetMissing as error:

@@ -1,7 +1,7 @@
 """Telemetry of layers as it is read (S3, Fig. 2): an epoch of a layer, and its curve over a training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 Values = Sequence[float | None]  # None: not finite
 
@@ -37,11 +37,11 @@ class LayerCurve:
     """One layer over the training."""
 
     layer: str
-    steps: list[int] = field(default_factory=list)
-    lwn: list[float | None] = field(default_factory=list)
-    lgn: list[float | None] = field(default_factory=list)
-    lnr: list[float | None] = field(default_factory=list)
-    trust_ratio: list[float | None] = field(default_factory=list)  # empty: the optimizer has none
+    steps: list[int]
+    lwn: list[float | None]
+    lgn: list[float | None]
+    lnr: list[float | None]
+    trust_ratio: list[float | None]  # empty: the optimizer has none
 
 
 def curves(epochs: Sequence[LayerEpoch], most_points: int) -> list[LayerCurve]:
@@ -53,8 +53,9 @@ def curves(epochs: Sequence[LayerEpoch], most_points: int) -> list[LayerCurve]:
     found = []
     for layer, its in by_layer.items():
         stride = max(1, -(-sum(len(one.lwn) for one in its) // most_points))
-        curve = LayerCurve(layer)
-        for name in ("steps", "lwn", "lgn", "lnr", "trust_ratio"):
-            getattr(curve, name).extend([value for one in its for value in getattr(one, name) or ()][::stride])
-        found.append(curve)
+        values = {
+            name: [value for one in its for value in getattr(one, name) or ()][::stride]
+            for name in ("steps", "lwn", "lgn", "lnr", "trust_ratio")
+        }
+        found.append(LayerCurve(layer, **values))
     return found

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from service.fields import MAX_LEARNING_RATES, Frozen, LearningRate, named
+from service.fields import MAX_BATCH, MAX_LEARNING_RATES, Frozen, LearningRate, named
 from service.optimizers import Optimizer
 from service.scaling import Rule, WarmupKind
 
@@ -104,7 +104,7 @@ class Scaling(Frozen):
     """How the learning rate follows the batch (S2, section II), or the momentum in its place (S2, section IV)."""
 
     rule: Rule = Field(description="Times 1, the square root of B/b0, or B/b0, for batch B and base batch b0.")
-    base_batch_size: int = Field(ge=1, le=2**20, description="b0: the batch that the learning rate was chosen for.")
+    base_batch_size: int = Field(ge=1, le=MAX_BATCH, description="b0: the batch that the learning rate was chosen for.")
     momentum: bool = Field(
         False,
         description="true: the learning rate stays, and 1 / (1 - momentum) follows the rule; for sgd, lars and tvlars.",
@@ -146,7 +146,8 @@ class StepDecay(Frozen):
 
 
 _Decays = Annotated[PolynomialDecay | CosineDecay | StepDecay, Field(discriminator="kind")]
-Decay = Annotated[_Decays, named(Literal["polynomial", "cosine", "step"], _Decays, "kind")]
+DecayKind = Literal["polynomial", "cosine", "step"]
+Decay = Annotated[_Decays, named(DecayKind, _Decays, "kind")]
 
 # S3, appendix A, as Barlow Twins has it: 20 epochs up to learning_rate * B/256, then down to 0.1 % of that
 LARS_WARM: dict[str, Any] = {
@@ -292,7 +293,7 @@ class StudyMethod(Frozen):
     """Every variant at every batch size: S2's studies. Each trial is a training in one process."""
 
     name: Literal["study"] = Field("study", description="This method.")
-    batch_sizes: list[Annotated[int, Field(ge=1, le=2**20)]] = Field(
+    batch_sizes: list[Annotated[int, Field(ge=1, le=MAX_BATCH)]] = Field(
         min_length=1, max_length=16, description="Global batch sizes."
     )
     variants: list[Variant] = Field(min_length=1, max_length=16, description="What is tried at each of them.")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from service.fields import Frozen, named
+from service.fields import MAX_BATCH, Frozen, named
 
 WeightDecay = Annotated[float, Field(ge=0, le=1e3)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -91,7 +91,9 @@ class TvlarsOptimizer(Frozen):
     minimum: float | None = Field(
         None, ge=0, le=1, description="gamma_min; null: global_batch_size / base_batch_size x 0.001."
     )
-    base_batch_size: int = Field(512, ge=1, description="Of the minimum, in samples; the smallest batch of S3.")
+    base_batch_size: int = Field(
+        512, ge=1, le=MAX_BATCH, description="Of the minimum, in samples; the smallest batch of S3."
+    )
     momentum: Momentum = 0.9
     trust_coefficient: TrustCoefficient = 1e-3
     eps: NormEps = 1e-8

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from service.catalog import BACKBONES, DATASETS, count_images, require_image_folder
+from service.catalog import BACKBONES, DATASETS, count_images, image_sizes, require_image_folder
 from service.errors import FieldError, InvalidInput
 from service.fields import MAX_LEARNING_RATE
 from service.methods import ReplayMethod, ScheduleMethod
 from service.schedules import scaled_learning_rate, scaled_optimizer
-from service.spec import Dataset, JobSpec, NamedDataset, ScheduledLrSet, StagedLrSet
+from service.spec import Dataset, FolderDataset, JobSpec, NamedDataset, ScheduledLrSet, StagedLrSet
 from service.tasks import BarlowTwinsTask
 
 PRETRAIN_SHARE = 200 / 2500  # S1: alpha = 200 of the 2500 iterations of an epoch
@@ -109,6 +109,8 @@ def check_across_fields(spec: JobSpec) -> None:
     if spec.global_batch_size % spec.workers:
         message = f"must be a multiple of workers ({spec.workers}), so that every worker takes the same share"
         errors.append(FieldError("global_batch_size", spec.global_batch_size, message))
+    else:
+        errors += _image_errors(spec)
     if spec.warmup_epochs > spec.epochs:
         message = f"longer than the whole training ({spec.epochs} epochs); lower it or raise epochs"
         errors.append(FieldError("warmup.epochs", spec.warmup_epochs, message))
@@ -142,6 +144,29 @@ def check_across_fields(spec: JobSpec) -> None:
         errors.extend(error.errors)
     if errors:
         raise InvalidInput(errors)
+
+
+def _image_errors(spec: JobSpec) -> list[FieldError]:
+    """Why the model cannot take the dataset's images, as many as come to it at once."""
+    dataset, sizes = spec.dataset, image_sizes(spec.model)
+    size = dataset.image_size if isinstance(dataset, FolderDataset) else DATASETS[dataset.name].image_size
+    if size < sizes.least or size % sizes.step:
+        wanted = f"{sizes.least} pixels or more" if sizes.step == 1 else f"a multiple of {sizes.step} pixels"
+        message = (
+            f"takes images of {wanted}, and those of {dataset.name} have {size}; choose a model for small images "
+            "(lenet5, resnet18-cifar) or a dataset with other images (image-folder has image_size)"
+        )
+        return [FieldError("model", spec.model, message)]
+    if size >= sizes.lone:
+        return []
+    few = f"too little for the batch normalisation of {spec.model} at {size} pixels"
+    if spec.batch_per_worker == 1:
+        message = f"one sample a worker is {few}; raise it to {2 * spec.workers}, or lower workers"
+        return [FieldError("global_batch_size", spec.global_batch_size, message)]
+    if spec.passes[-1] == 1:
+        message = f"leaves a forward pass with one sample, which is {few}; raise it"
+        return [FieldError("microbatch_size", spec.microbatch_size, message)]
+    return []
 
 
 def _check_schedule(spec: JobSpec, field: str, method: ScheduleMethod) -> list[FieldError]:

@@ -35,23 +35,24 @@ class Ramp:
     by_momentum: Step | None
 
 
-def ramp(start: Step, val_accuracies: Sequence[float], *, tolerance: float, largest_batch: int) -> Ramp:
-    """After trainings that ended with `val_accuracies`, in order. Accuracy has fallen where it is more than `tolerance`
-    below the best before; no batch goes over `largest_batch` samples."""
-    step: Step | None = start
+def ramp(start: Step, val_accuracies: Sequence[float | None], *, tolerance: float, largest_batch: int) -> Ramp:
+    """After trainings that ended with `val_accuracies`, in order; None: the training diverged or failed. Accuracy has
+    fallen where there is none, or where it is more than `tolerance` below the best before; no batch goes over
+    `largest_batch` samples."""
+    step = good = start
     best, by_learning_rate, by_momentum, learning_rate_ends = -math.inf, None, None, False
     for accuracy in val_accuracies:
-        assert step is not None, "a ramp that has ended"
-        if accuracy < best - tolerance:
-            if learning_rate_ends:
+        if accuracy is None or accuracy < best - tolerance:
+            if learning_rate_ends or by_learning_rate is None:  # the first batch of all must be good
                 return Ramp(None, by_learning_rate, by_momentum)
             learning_rate_ends = True
         elif learning_rate_ends:
-            by_momentum = step
+            good = by_momentum = step
         else:
-            by_learning_rate = step
-        best = max(best, accuracy)
-        step = _doubled(by_momentum or by_learning_rate or start, by_momentum=learning_rate_ends)
+            good = by_learning_rate = step
+        if accuracy is not None:
+            best = max(best, accuracy)
+        step = _doubled(good, by_momentum=learning_rate_ends)
         if step.global_batch_size > largest_batch:
             return Ramp(None, by_learning_rate, by_momentum)
     return Ramp(step, by_learning_rate, by_momentum)

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from service.fields import Frozen, LearningRate
+from service.fields import MAX_LEARNING_RATE, Frozen, LearningRate
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Retry = Annotated[int, Field(ge=0, le=10)]  # as Pretrain.max_retries
-AppliedRate = Annotated[float, Field(ge=0, le=1e6)]  # 0 where the envelope has come down to it
+AppliedRate = Annotated[float, Field(ge=0, le=MAX_LEARNING_RATE)]  # 0 where the envelope has come down to it
 Seconds = Annotated[float, Field(ge=0)]
 MAX_BRANCHES = (64 + 16 + 2) * 11  # candidates and those that extend them, of every retry
 MAX_LAYERS, MAX_SAMPLES = 1000, 200  # of telemetry: parameter tensors, and samples of an epoch
@@ -64,10 +64,6 @@ class LayersRecord(Frozen):
     trust_ratio: list[list[Norm]] | None = Field(
         description="That the optimizer took the step with; null: it has none."
     )
-
-    @property
-    def steps(self) -> range:
-        return range(self.first_step, self.first_step + self.every * len(self.lwn[0]), self.every)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

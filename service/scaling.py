@@ -70,7 +70,12 @@ def polynomial_decay(progress: float, power: float) -> float:
 
 def cosine_decay(progress: float, final: float) -> float:
     """Along a cosine from 1 to `final` (Loshchilov & Hutter 2017, arXiv 1608.03983, equation 5, without restarts)."""
-    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+    return cosine_between(1.0, final, progress)
+
+
+def cosine_between(start: float, end: float, progress: float) -> float:
+    """Along a cosine from `start`, at progress 0, to `end`, at 1."""
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * progress))
 
 
 def step_decay(progress: float, milestones: Sequence[float], factor: float) -> float:

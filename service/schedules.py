@@ -15,7 +15,15 @@ from service.methods import (
     StepDecay,
 )
 from service.optimizers import Optimizer
-from service.scaling import cosine_decay, polynomial_decay, scale, scaled_momentum, step_decay, warmup_learning_rate
+from service.scaling import (
+    cosine_between,
+    cosine_decay,
+    polynomial_decay,
+    scale,
+    scaled_momentum,
+    step_decay,
+    warmup_learning_rate,
+)
 from service.spec import JobSpec
 
 
@@ -26,8 +34,8 @@ def envelope(kind: Envelope, progress: float) -> float:
             return 1.0
         case "linear":
             return 1.0 - progress
-        case "cosine":  # Loshchilov & Hutter 2017 (arXiv 1608.03983), equation 5, without restarts
-            return (1.0 + math.cos(math.pi * progress)) / 2
+        case "cosine":
+            return cosine_decay(progress, 0.0)
 
 
 def epoch_envelope(kind: Envelope, *, epoch: int, epochs: int, iterations: int) -> list[float]:
@@ -60,12 +68,8 @@ def one_cycle(iteration: int, iterations: int) -> float:
     start, end = 1 / START_DIVISOR, 1 / (START_DIVISOR * END_DIVISOR)
     top, last = WARMUP_SHARE * iterations - 1, iterations - 1
     if iteration <= top:
-        return _cosine_between(start, 1.0, iteration / top)
-    return _cosine_between(1.0, end, (iteration - top) / (last - top)) if last > top else end
-
-
-def _cosine_between(start: float, end: float, share: float) -> float:
-    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+        return cosine_between(start, 1.0, iteration / top)
+    return cosine_between(1.0, end, (iteration - top) / (last - top)) if last > top else end
 
 
 def reference_learning_rate(method: ReferenceMethod, val_accuracies: Sequence[float]) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from service.errors import FieldError, InvalidInput
+from service.fields import MAX_BATCH
 from service.lr_sets import first_candidates
 from service.methods import (
     Distribution,
@@ -15,7 +16,6 @@ from service.methods import (
     PbtMethod,
     RampMethod,
     SamplerMethod,
-    Search,
     SearchMethod,
     StudyMethod,
 )
@@ -25,7 +25,6 @@ from service.scaling import scaled_momentum
 from service.spec import JobSpec
 
 Config = Mapping[str, Any]
-MAX_BATCH = 2**20  # as a spec allows
 
 # What may be searched, and its place in a spec; optimizer.KEY besides.
 KEYS = {
@@ -98,9 +97,7 @@ def most_trials(spec: JobSpec, method: SearchMethod, samples: int, budget: int |
     if isinstance(method, RampMethod):  # one falls in each phase; the others double the batch
         return 2 + int(math.log2(max(1, samples // spec.global_batch_size)))
     trials = _room(spec, method, samples, budget)
-    if method.name != "grid":
-        return trials
-    return min(trials, len(grid_points(spec, method, trials, has_budget=budget is not None)))
+    return min(trials, len(grid_points(spec, method, samples, budget))) if method.name == "grid" else trials
 
 
 def _room(spec: JobSpec, method: SamplerMethod | HalvingMethod | PbtMethod, samples: int, budget: int | None) -> int:
@@ -115,13 +112,20 @@ def _room(spec: JobSpec, method: SamplerMethod | HalvingMethod | PbtMethod, samp
     return max(1, budget // samples)
 
 
-def grid_points(spec: JobSpec, method: SearchMethod, trials: int, *, has_budget: bool) -> list[dict[str, Any]]:
-    """At most `trials` points, or one for each combination of choices; ranges are divided evenly, by their middles.
+def grid_points(
+    spec: JobSpec, method: SamplerMethod | StudyMethod, samples: int, budget: int | None
+) -> list[dict[str, Any]]:
+    """One for each combination of choices; ranges are divided evenly, by their middles, as often as there is room for
+    trials of `samples` samples an epoch.
 
     Without a space, a budget and a number of trials they are the first candidates of lr_set: S1's sweep.
     """
-    if isinstance(method, Search) and method.search_space is None and method.max_trials is None and not has_budget:
+    if isinstance(method, StudyMethod):
+        trials = 0  # it has no ranges
+    elif method.search_space is None and method.max_trials is None and budget is None:
         return [{"learning_rate": value} for value in first_candidates(spec)]
+    else:
+        trials = _room(spec, method, samples, budget)
     space = search_space(spec, method)
     ranges = sum(distribution.choice is None for distribution in space.values())
     choices = math.prod(len(distribution.choice) for distribution in space.values() if distribution.choice is not None)

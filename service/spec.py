@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from service.catalog import DATASETS, LARGEST_IMAGE, MODELS, SMALLEST_IMAGE, how_to_fetch
-from service.fields import MAX_LEARNING_RATES, Factor, Frozen, LearningRate, named
+from service.fields import MAX_BATCH, MAX_LEARNING_RATE, MAX_LEARNING_RATES, Factor, Frozen, LearningRate, named
 from service.methods import Budget, Envelope, Method, StptMethod
 from service.optimizers import Optimizer, SgdOptimizer
 from service.presets import PRESETS, PresetSpec
@@ -117,7 +117,7 @@ class StagedLrSet(Frozen):
 
     kind: Literal["stages"] = Field("stages", description=_KIND)
     stages: list[Stage] = Field(min_length=1, max_length=64, description="Of the first epochs after the warm-up.")
-    max_learning_rate: LearningRate = Field(1e6, description=_CAP)
+    max_learning_rate: LearningRate = Field(MAX_LEARNING_RATE, description=_CAP)
     max_extensions: int = Field(
         4,
         ge=0,
@@ -355,12 +355,12 @@ class JobSpec(Frozen):
     task: Task = Field(ClassificationTask(), description="What the model is trained for, or its name alone.")
     optimizer: Optimizer = Field(SgdOptimizer(), description="An optimizer, or its name alone.")
     global_batch_size: int = Field(
-        64, ge=1, le=2**20, description="Samples per iteration over all workers; a multiple of `workers`."
+        64, ge=1, le=MAX_BATCH, description="Samples per iteration over all workers; a multiple of `workers`."
     )
     microbatch_size: int | None = Field(
         None,
         ge=1,
-        le=2**20,
+        le=MAX_BATCH,
         description="Samples of a forward pass at most: a worker takes a larger share in several, by gradient "
         "accumulation. null: its whole share at once.",
     )

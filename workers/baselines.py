@@ -103,6 +103,7 @@ class Search:
     service: Service
     numbers: dict[str, int]  # of the trials in SQL, by Tune's name for them
     next_number: int
+    lost: set[str] | None = None  # of them, those that Tune knows nothing of after a crash; None until it is asked
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)  # as last reported
     ended: set[str] = field(default_factory=set)
     ends: dict[str, tuple[str, str]] = field(default_factory=dict)  # state and message, known before Tune ends a trial
@@ -110,12 +111,17 @@ class Search:
 
     def admit_trial(self, key: str) -> bool | None:
         """Whether another trial may begin; None: not before another one has ended."""
-        if len(self.numbers) >= self.most_trials:
+        if len(self.numbers) - len(self.lost or ()) >= self.most_trials:
             return False
         if not self.ledger.admit(key, self.samples):
             return None if self.ledger.promised else False
         self._number(key)
         return True
+
+    def resumed(self, keys: set[str]) -> None:
+        """`keys` of the trials that Tune goes on with, before it asks for another one."""
+        if self.lost is None:
+            self.lost = set(self.numbers) - keys
 
     def _number(self, key: str) -> int:
         if key not in self.numbers:
@@ -124,10 +130,22 @@ class Search:
 
     def began(self, key: str, config: Mapping[str, Any]) -> None:
         """Or goes on, perhaps with other hyperparameters."""
-        chosen = hyperparameters(search_space(self.spec, self.method), config)
+        chosen = self._chosen(config)
         if self.configs.get(key) != chosen:
             self.configs[key] = chosen
             self._tell(key, "running", None)
+
+    def _chosen(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What a record says of it: its hyperparameters, and the optimizer of a study's variant by name."""
+        chosen = hyperparameters(search_space(self.spec, self.method), config)
+        if isinstance(self.method, StudyMethod):
+            [variant] = [variant for variant in self.method.variants if variant.name == chosen["variant"]]
+            chosen["optimizer"] = (variant.optimizer or self.spec.optimizer).name
+        return chosen
+
+    def knew(self, key: str, config: Mapping[str, Any]) -> None:
+        """Of a trial that has ended in an earlier attempt, which may not have told it."""
+        self.configs.setdefault(key, self._chosen(config))
 
     def epoch(self, key: str, result: Mapping[str, Any]) -> None:
         source = result["source"] and self.numbers.get(result["source"])
@@ -207,6 +225,7 @@ class Recording(tune.Callback):
     """Reports what happens to trials."""
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        _current().resumed({trial.trial_id for trial in trials})
         _current().tell_ends()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -315,6 +334,7 @@ def _run(
     results = tuner.fit()
     _search.tell_ends()
     for trial in results._experiment_analysis.trials:  # an earlier attempt may have died before it told the end
+        _search.knew(trial.trial_id, trial.config)
         whole = (trial.last_result or {}).get(TIME, 0) >= _search.epochs
         _search.end(trial.trial_id, "completed" if whole else "stopped", "" if whole else f"stopped by {method.name}")
     for key in numbers:

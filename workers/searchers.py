@@ -15,9 +15,10 @@ from ray.tune.schedulers.hyperband import _Bracket
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from service.fields import MAX_BATCH
 from service.methods import Distribution, HalvingMethod, PbtMethod, RampMethod, SearchMethod
 from service.ramp import Step, ramp
-from service.searches import MAX_BATCH, grid_points, most_trials, ramp_start, search_space
+from service.searches import grid_points, most_trials, ramp_start, search_space
 from service.spec import JobSpec
 
 METRIC, MODE, TIME = "val_accuracy", "max", "epoch"  # of what a trial reports
@@ -73,7 +74,7 @@ def make_searcher(
     sampler: BaseSampler = TPESampler(seed=seed) if method.name in ("tpe", "bohb") else RandomSampler(seed=seed)
     points = None
     if method.name in ("grid", "study"):
-        points = [_placed(space, point) for point in grid_points(spec, method, trials, has_budget=budget is not None)]
+        points = [_placed(space, point) for point in grid_points(spec, method, samples, budget)]
     optuna_space = OptunaSearch.convert_search_space(tune_space(space))
     searcher = OptunaSearch(space=optuna_space, metric=METRIC, mode=MODE, sampler=sampler, points_to_evaluate=points)
     return Gate(searcher, admit)
@@ -106,12 +107,12 @@ class Gate(Searcher):
 
 
 class BatchRamp(Searcher):
-    """service.ramp, one trial after another; a trial that failed has accuracy 0."""
+    """service.ramp, one trial after another."""
 
     def __init__(self, start: Step, *, tolerance: float, largest_batch: int, admit: Admit) -> None:
         super().__init__(metric=METRIC, mode=MODE)
         self._start, self._tolerance, self._largest_batch, self._admit = start, tolerance, largest_batch, admit
-        self._accuracies: list[float] = []
+        self._accuracies: list[float | None] = []  # None: diverged or failed
         self._under_way: str | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -128,7 +129,8 @@ class BatchRamp(Searcher):
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self._accuracies.append(result[METRIC] if result and not error else 0.0)
+        # a model that diverged has an accuracy too: that of chance
+        self._accuracies.append(None if error or not result or result["state"] else result[METRIC])
         self._under_way = None
 
     def save(self, checkpoint_path: str) -> None:

@@ -15,6 +15,7 @@ from api.formats import NEXT_PAGE, chosen_format, csv_text, documented_formats, 
 from api.problems import documented
 from service import history, queries, store
 from service.errors import FieldError, InvalidInput
+from service.fields import MAX_BATCH
 from service.methods import MethodName
 from service.optimizers import OptimizerName
 from service.records import TrialState
@@ -159,7 +160,7 @@ def recommendation(
     model: Annotated[str, Query(max_length=100, pattern=NO_NUL, examples=["lenet5"])],
     dataset: Annotated[str, Query(max_length=100, pattern=NO_NUL, examples=["digits"])],
     batch: Annotated[
-        int | None, Query(ge=1, le=2**20, description="Global batch size; default: that of the best past run.")
+        int | None, Query(ge=1, le=MAX_BATCH, description="Global batch size; default: that of the best past run.")
     ] = None,
     optimizer: Annotated[OptimizerName | None, Query(description="Default: that of the best past run.")] = None,
     path: Annotated[

@@ -29,7 +29,7 @@ def job_id(client: httpx.Client, sqlite_store: Store) -> str:
         ("searched", 64, 0, "running", [0.9]),
     ]
     for number, (variant, batch, seed, state, accuracies) in enumerate(trials, start=1):
-        config = {"variant": variant, "global_batch_size": batch}
+        config = {"variant": variant, "global_batch_size": batch, "optimizer": "lars"}
         record = TrialRecord(method="study", trial=number, seed=seed, config=config, epochs=2, state="running")
         reports.record_trial(sqlite_store, job_id, worker.token, record)
         for epoch, accuracy in enumerate(accuracies, start=1):
@@ -82,8 +82,11 @@ def test_a_job_without_a_study(client: httpx.Client) -> None:
     assert client.get("/v1/jobs/job-0/study").status_code == 404
 
 
-def test_its_trials_are_found_by_their_own_batch(client: httpx.Client, job_id: str) -> None:
-    steps = client.get("/v1/lr-history", params={"batch": 256}).json()["items"]
+@pytest.mark.parametrize("wanted", [{"batch": 256}, {"batch": 256, "optimizer": "lars"}])
+def test_its_trials_are_found_by_their_own_batch_and_optimizer(
+    client: httpx.Client, job_id: str, wanted: dict[str, str]
+) -> None:
+    steps = client.get("/v1/lr-history", params=wanted).json()["items"]
     assert [(step["job_id"], step["method"], step["trial"]) for step in steps] == [(job_id, "study", 3)]
 
 
@@ -96,6 +99,7 @@ def test_a_ramp_has_the_largest_batch_of_each_phase(client: httpx.Client, sqlite
     worker = Worker.started(client, claim(sqlite_store))
     for number, accuracy in enumerate([0.9, 0.95, 0.5, 0.95, None], start=1):
         values = {"method": "batch-ramp", "trial": number, "seed": number // 5, "epochs": 1, "state": "running"}
+        values["config"] = {"global_batch_size": 64}
         reports.record_trial(sqlite_store, job_id, worker.token, TrialRecord.model_validate(values))
         if accuracy is not None:
             more = {"method": "batch-ramp", "trial": number, "phase": "scheduled", "branches": []}
@@ -113,6 +117,30 @@ def test_a_ramp_has_the_largest_batch_of_each_phase(client: httpx.Client, sqlite
         },
         {"seed": 1, "by_learning_rate": None, "by_momentum": None},
     ]
+
+
+def test_what_diverged_has_fallen_and_what_was_lost_is_no_step_of_a_ramp(
+    client: httpx.Client, sqlite_store: Store
+) -> None:
+    """64 is good, 128 was lost with its attempt and is good the second time, 256 diverges, and fails by momentum."""
+    ramp = {"name": "batch-ramp", "tolerance": 1.0}
+    job_id = submit(client, methods=[ramp], epochs=1)
+    worker = Worker.started(client, claim(sqlite_store))
+    trials = [(64, 0.98, "completed"), (None, None, "failed"), (128, 0.98, "completed")]
+    trials += [(256, 0.1, "diverged"), (256, None, "failed")]
+    for number, (batch, accuracy, state) in enumerate(trials, start=1):
+        config = {} if batch is None else {"global_batch_size": batch}
+        record = TrialRecord(method="batch-ramp", trial=number, seed=0, config=config, epochs=1, state="running")
+        reports.record_trial(sqlite_store, job_id, worker.token, record)
+        if accuracy is not None:
+            more = {"method": "batch-ramp", "trial": number, "phase": "scheduled", "branches": []}
+            worker.report(epoch_record(1, **more, val_accuracy=accuracy)).raise_for_status()
+        if state != "completed":
+            ended = record.model_copy(update={"state": state})
+            reports.record_trial(sqlite_store, job_id, worker.token, ended)
+        [found] = client.get(f"/v1/jobs/{job_id}/ramp").raise_for_status().json()["items"]
+        by_rate = found["by_learning_rate"]["global_batch_size"]
+        assert (by_rate, found["by_momentum"]) == (64 if number < 3 else 128, None)
 
 
 def test_a_job_without_a_ramp(client: httpx.Client) -> None:

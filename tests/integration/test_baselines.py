@@ -184,6 +184,20 @@ def test_a_search_that_was_killed_goes_on_without_repeating_what_has_ended(tmp_p
     assert max(len({r.epoch for r in records}) for records in again.by_trial.values()) == 9
 
 
+def test_a_trial_that_was_lost_with_its_attempt_is_trained_again(tmp_path: Path) -> None:
+    """The attempt has told that a trial begins, and died before Tune's first snapshot of it."""
+    variants = [{"name": "plain", "method": "schedule"}]
+    study = {"name": "study", "batch_sizes": [96, 192], "variants": variants}
+    config = {"global_batch_size": 96, "variant": "plain"}
+    lost = TrialRecord(method="study", trial=1, key="lost", seed=0, config=config, epochs=1, state="running")
+    service = Remembering()
+    service.trial(lost)
+    found = search(tmp_path, study, service=service, epochs=1)
+    ends = {number: (trial.config.get("global_batch_size"), trial.state) for number, trial in found.trials.items()}
+    assert ends == {1: (None, "failed"), 2: (96, "completed"), 3: (192, "completed")}
+    assert found.trials[1].message == "lost with an earlier attempt"
+
+
 def test_a_trial_that_diverges_or_fails_ends_alone(tmp_path: Path) -> None:
     space = {"learning_rate": {"choice": [1e5, 0.1]}}
     found = search(tmp_path, {"name": "grid", "search_space": space}, epochs=2)
@@ -208,7 +222,8 @@ def test_a_study_trains_every_variant_at_every_batch(tmp_path: Path) -> None:
     found = search(tmp_path, study, epochs=2, workers=2, global_batch_size=64, **few)
     points = [(batch, name) for batch in (96, 192) for name in ("linear", "searched", "wild")]
     configs = {number: trial.config for number, trial in sorted(found.trials.items())}
-    assert list(configs.values()) == [{"global_batch_size": batch, "variant": name} for batch, name in points]
+    told = [{"global_batch_size": batch, "variant": name, "optimizer": "sgd"} for batch, name in points]
+    assert list(configs.values()) == told
     for number, (batch, name) in enumerate(points, start=1):
         trial, records = found.trials[number], found.by_trial[number]
         assert (trial.method, trial.epochs) == ("study", 2)

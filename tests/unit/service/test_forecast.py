@@ -3,6 +3,7 @@
 import pytest
 
 from service.forecast import Cost, forecast, search_area
+from service.lr_sets import epoch_candidates
 from service.plan import plan_epoch
 from service.spec import JobSpec
 from tests.unit.service.specs import small
@@ -170,3 +171,25 @@ def test_a_study_costs_what_each_of_its_trials_does():
     [cost] = forecast(job, 1293)
     plain, searched = 10 * (20 * 64 + 12 * 100), 10 * (14 * 64 + 7 * 100)
     assert (cost.method, cost.trainings, cost.samples) == ("study", 12, 3 * (2 * plain + searched))
+
+
+@pytest.mark.parametrize("changes", [STAGES, {"lr_set": "mix", "epochs": 8, "warmup": {"epochs": 1}}])
+def test_a_study_of_one_point_costs_what_its_training_does(changes):
+    study = {"name": "study", "batch_sizes": [64], "variants": [{"name": "searched", "method": "stpt"}]}
+    stpt, studied = forecast(spec(**changes, methods=["stpt", study]), 1293)
+    assert (studied.trainings, studied.samples) == (1, stpt.samples)
+
+
+def test_the_candidates_of_an_epoch_are_counted_once_for_all_points_of_a_study(monkeypatch):
+    epochs = []
+
+    def counted(job, *, epoch, current):
+        epochs.append(epoch)
+        return epoch_candidates(job, epoch=epoch, current=current)
+
+    monkeypatch.setattr("service.forecast.epoch_candidates", counted)
+    variants = [{"name": name, "method": "stpt"} for name in "abcd"]
+    study = {"name": "study", "batch_sizes": [16, 32, 64], "variants": variants}
+    [cost] = forecast(spec(methods=[study], epochs=50), 1293)
+    assert cost.trainings == 12
+    assert epochs == list(range(1, 51))

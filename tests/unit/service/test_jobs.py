@@ -88,6 +88,33 @@ def test_an_image_folder_must_be_there_and_hold_a_batch(tmp_path):
     jobs.check_dataset(birds, tmp_path)
 
 
+STUDY = {"name": "study", "batch_sizes": [2, 8, 4], "variants": [{"name": "plain", "method": "schedule"}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "value"),
+    [
+        ({"methods": ["stpt", STUDY]}, "methods[1].batch_sizes[1]", 8),
+        (
+            {"methods": [{"name": "random", "search_space": {"global_batch_size": {"choice": [4, 8]}}}]},
+            "methods[0].search_space.global_batch_size",
+            8,
+        ),
+        ({"methods": ["batch-ramp"]}, "global_batch_size", 4),
+        ({"methods": ["random"], "budget": {"samples": 3}}, "budget.samples", 3),
+    ],
+)
+def test_an_image_folder_must_hold_a_batch_of_every_trial(changes, field, value, tmp_path):
+    """Of its six images one is held out."""
+    for folder in ("train/robin", "val/robin"):
+        (tmp_path / "birds" / folder).mkdir(parents=True)
+    for number in range(6):
+        (tmp_path / "birds" / "train" / "robin" / f"{number}.png").touch()
+    birds = spec(dataset={"name": "image-folder", "path": "birds"}, global_batch_size=4, **changes)
+    error = refusal(jobs.check_dataset, birds, tmp_path)
+    assert (error.field, error.value) == (field, value)
+
+
 # --- the cluster's size ----------------------------------------------------------------------------------
 
 

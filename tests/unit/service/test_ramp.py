@@ -33,6 +33,7 @@ def values(step: Step | None) -> tuple[float, ...]:
         ([0.98, 0.985, 0.97], BY_MOMENTUM),  # the second paper's: 8192 falls, and is tried again by momentum
         ([0.98, 0.97], Step(4096, 0.01, 1 - 0.1 / math.sqrt(2))),
         ([0.98, 0.97, 0.98], Step(8192, 0.01, 0.95)),
+        ([0.98, 0.985, None], BY_MOMENTUM),  # one that diverges falls
     ],
 )
 def test_what_comes_next(accuracies, next_step):
@@ -56,7 +57,19 @@ def test_it_ends_where_the_training_set_does():
     assert ramp(START, [0.98, 0.98, 0.9, 0.98], tolerance=0, largest_batch=8192).next is None
 
 
-@given(st.lists(st.floats(0, 1), max_size=40), st.integers(0, 12), st.floats(0, 0.1))
+def test_a_training_that_diverges_falls_whatever_the_tolerance():
+    found = ramp(START, [0.98, None, 0.98, None], tolerance=1.0, largest_batch=54_000)
+    assert found.next is None
+    assert values(found.by_learning_rate) == near(START)
+    assert values(found.by_momentum) == near(Step(4096, 0.01, 1 - 0.1 / math.sqrt(2)))
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.005, 1.0])
+def test_no_batch_is_good_where_the_first_training_diverges(tolerance):
+    assert ramp(START, [None], tolerance=tolerance, largest_batch=54_000) == Ramp(None, None, None)
+
+
+@given(st.lists(st.none() | st.floats(0, 1), max_size=40), st.integers(0, 12), st.floats(0, 0.1))
 def test_every_ramp_ends_and_only_grows(accuracies, doublings, tolerance):
     largest = 64 * 2**doublings
     found = ramp(Step(64, 0.1, 0.9), [], tolerance=tolerance, largest_batch=largest)

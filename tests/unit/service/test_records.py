@@ -172,11 +172,6 @@ def test_a_wrong_field_of_an_audit_is_refused(field, bad):
 # --- telemetry -----------------------------------------------------------------------------------------
 
 
-def test_steps_of_layers():
-    assert list(layers().steps) == [20, 30, 40]
-    assert list(layers(every=1).steps) == [20, 21, 22]
-
-
 @pytest.mark.parametrize(
     ("field", "bad"),
     [

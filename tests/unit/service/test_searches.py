@@ -166,24 +166,33 @@ def test_what_takes_the_whole_budget(budget, epochs):
 
 def test_a_grid_without_a_space_and_a_budget_is_the_papers_sweep():
     job = spec("grid", lr_set="middle", initial_learning_rate=0.1)
-    rates = [point["learning_rate"] for point in grid_points(job, search(job), 99, has_budget=False)]
+    rates = [point["learning_rate"] for point in grid_points(job, search(job), 100, None)]
     assert rates == pytest.approx([0.25, 0.2, 0.15, 0.1, 0.085, 0.07, 0.055, 0.04])
 
 
 def test_points_lie_in_the_middles_of_equal_parts():
     method = {"name": "grid", "search_space": {"learning_rate": {"loguniform": [1e-4, 1.0]}}}
     job = spec(method)
-    rates = [point["learning_rate"] for point in grid_points(job, search(job), 4, has_budget=True)]
+    rates = [point["learning_rate"] for point in grid_points(job, search(job), 1, 4 * job.epochs)]
     assert rates == pytest.approx([10**-3.5, 10**-2.5, 10**-1.5, 10**-0.5])
 
 
 def test_a_grid_of_choices_and_ranges():
     space = {"optimizer": {"choice": ["sgd", "adam"]}, "optimizer.weight_decay": {"uniform": [0, 0.4]}}
     job = spec({"name": "grid", "search_space": space})
-    points = grid_points(job, search(job), 5, has_budget=True)
+    points = grid_points(job, search(job), 1, 5 * job.epochs)
     assert [(p["optimizer"], round(p["optimizer.weight_decay"], 9)) for p in points] == [
         ("sgd", 0.1), ("sgd", 0.3), ("adam", 0.1), ("adam", 0.3),
     ]  # fmt: skip
+
+
+def test_a_grid_of_whole_numbers_has_those_that_its_parts_round_to():
+    """Nine parts of 1 to 10 in the logarithm: 1.1, 1.4, 1.8, 2.4, 3, 3.8, 4.9, 6.2, 8.0; 10 is not one."""
+    space = {"optimizer.delay_epochs": {"lograndint": [1, 10]}}
+    job = spec({"name": "grid", "search_space": space, "max_trials": 9}, optimizer="tvlars")
+    points = grid_points(job, search(job), 100, None)
+    assert [point["optimizer.delay_epochs"] for point in points] == [1, 2, 3, 4, 5, 6, 8]
+    assert most_trials(job, search(job), 100, None) == 7
 
 
 @given(st.integers(1, 200), st.integers(1, 3), st.integers(1, 4))
@@ -191,7 +200,7 @@ def test_a_grid_has_no_more_points_than_it_may_have(trials, ranges, choices):
     space = {key: {"uniform": [0.1, 0.2]} for key in ("learning_rate", "optimizer.momentum", "optimizer.weight_decay")}
     space = dict(list(space.items())[:ranges]) | {"envelope": {"choice": ["linear"] * choices}}
     job = spec({"name": "grid", "search_space": space})
-    points = grid_points(job, search(job), trials, has_budget=True)
+    points = grid_points(job, search(job), 1, trials * job.epochs)
     assert len(points) <= max(trials, choices)
     assert len(points) == choices * round((len(points) / choices) ** (1 / ranges)) ** ranges
     assert math.isfinite(sum(point["learning_rate"] for point in points))
@@ -209,7 +218,7 @@ STUDY = {
 
 def test_the_points_of_a_study_are_variants_at_batch_sizes():
     job = spec(STUDY, workers=2, seeds=3, epochs=8, optimizer={"name": "sgd", "momentum": 0.0})
-    points = grid_points(job, search(job), 0, has_budget=False)
+    points = grid_points(job, search(job), 0, None)
     assert [(point["global_batch_size"], point["variant"]) for point in points] == [
         *((64, "linear"), (64, "searched"), (256, "linear"), (256, "searched"))
     ]
@@ -258,6 +267,29 @@ def test_every_point_of_a_study_must_make_a_spec(changes, field, message):
         parse_spec(json.dumps(document).encode())
     [error] = caught.value.errors
     assert error.field == f"methods[1].{field}".rstrip(".")
+    assert message in error.message
+
+
+SPACE, PLAIN = "methods[0].search_space.global_batch_size", {"name": "plain", "method": "schedule"}
+LONE = "one sample a worker is too little for the batch normalisation of lenet5-bn at 28 pixels; raise it to 2"
+LAST = "leaves a forward pass with one sample, which is too little for the batch normalisation of lenet5-bn at 28"
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "value", "message"),
+    [
+        ({"name": "study", "batch_sizes": [64, 1], "variants": [PLAIN]}, "methods[0].batch_sizes[1]", 1, LONE),
+        ({"name": "study", "batch_sizes": [64, 3], "variants": [PLAIN]}, "microbatch_size", 2, LAST),
+        ({"name": "random", "search_space": {"global_batch_size": {"choice": [64, 1]}}}, SPACE, 1, LONE),
+        ({"name": "random", "search_space": {"global_batch_size": {"choice": [64, 3]}}}, SPACE, 3, LAST),
+    ],
+)
+def test_the_model_must_take_every_batch_that_is_tried(method, field, value, message):
+    """In passes of 2 samples; of 3 the last one has 1."""
+    with pytest.raises(InvalidInput) as caught:
+        parse_spec(json.dumps(small(model="lenet5-bn", microbatch_size=2, methods=[method])).encode())
+    [error] = caught.value.errors
+    assert (error.field, error.value) == (field, value)
     assert message in error.message
 
 

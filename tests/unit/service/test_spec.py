@@ -233,6 +233,7 @@ FIELDS = [
     ("optimizer", {"name": "lamb", "max_trust_ratio": 0}, "optimizer.max_trust_ratio", "greater than 0"),
     ("optimizer", {"name": "tvlars", "decay": -1e-4}, "optimizer.decay", "greater than or equal to 0"),
     ("optimizer", {"name": "tvlars", "delay_epochs": 0.5}, "optimizer.delay_epochs", "valid integer"),
+    ("optimizer", {"name": "tvlars", "base_batch_size": 2**20 + 1}, "optimizer.base_batch_size", "equal to 1048576"),
     ("dataset", {"name": "digits", "validation_fraction": 0}, "dataset.validation_fraction", "greater than 0"),
     ("dataset", {"name": "digits", "validation_fraction": 0.6}, "dataset.validation_fraction", "equal to 0.5"),
     ("dataset", {"name": "digits", "train_samples": 0}, "dataset.train_samples", "greater than or equal to 1"),

@@ -1,16 +1,23 @@
 """The driver's side of a search, without Ray: what it admits, what it tells, in which order."""
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.tune.search import Searcher
 
-from service.methods import Distribution, HalvingMethod
+from service.methods import Distribution, HalvingMethod, SamplerMethod, StudyMethod
 from service.ramp import Step
-from workers.baselines import Ledger
-from workers.searchers import BatchRamp, HyperBand, Smac, hyperparameters, make_scheduler, tune_space
+from service.records import TrialRecord
+from service.searches import most_trials
+from service.spec import JobSpec
+from tests.builders import spec_document
+from workers.baselines import Ledger, Search
+from workers.searchers import BatchRamp, HyperBand, Smac, hyperparameters, make_scheduler, make_searcher, tune_space
+from workers.train import RecordsFile
 
 
 def test_a_ledger_promises_no_more_than_there_is() -> None:
@@ -24,6 +31,56 @@ def test_a_ledger_promises_no_more_than_there_is() -> None:
     ledger.took("b", 100)
     ledger.took("c", 50)
     assert (ledger.spent, ledger.promised) == (250, {})
+
+
+PLAIN = {"name": "plain", "method": "schedule"}
+
+
+def make_search(folder: Path, told: list[TrialRecord], **study: Any) -> Search:
+    """Of a study in a job with the optimizer LARS. SQL has the trials a, b and c; what else it hears goes to `told`."""
+    document = spec_document(methods=[{"name": "study", "batch_sizes": [32, 64, 128]} | study], optimizer="lars")
+    spec = JobSpec.model_validate(document)
+    return Search(
+        spec=spec,
+        method=cast(StudyMethod, spec.methods[0]),
+        seed=0,
+        samples=1280,
+        epochs=3,
+        most_trials=3,
+        ledger=Ledger(None),
+        recorder=RecordsFile(folder),
+        service=cast(Any, SimpleNamespace(trial=told.append)),
+        numbers={"a": 1, "b": 2, "c": 3},
+        next_number=4,
+    )
+
+
+def test_trials_that_a_crash_has_lost_are_begun_again(tmp_path: Path) -> None:
+    """Three points; the attempt died before Tune's snapshot had c."""
+    search = make_search(tmp_path, [], variants=[PLAIN])
+    search.resumed({"a", "b"})
+    assert search.admit_trial("d")
+    search.resumed({"a", "b", "d"})  # every step says so
+    assert not search.admit_trial("e")
+    assert search.numbers == {"a": 1, "b": 2, "c": 3, "d": 4}
+
+
+@pytest.mark.parametrize(("place", "optimizer"), [(0, "lars"), (1, "adam")])
+def test_a_trial_of_a_study_tells_the_optimizer_of_its_variant(tmp_path: Path, place: int, optimizer: str) -> None:
+    told: list[TrialRecord] = []
+    search = make_search(tmp_path, told, variants=[PLAIN, PLAIN | {"name": "other", "optimizer": "adam"}])
+    search.began("a", {"global_batch_size": 2, "variant": place})  # places among the choices
+    assert told[0].config == {"global_batch_size": 128, "variant": ("plain", "other")[place], "optimizer": optimizer}
+
+
+def test_the_end_of_a_trial_that_an_earlier_attempt_did_not_tell_has_its_config(tmp_path: Path) -> None:
+    told: list[TrialRecord] = []
+    search = make_search(tmp_path, told, variants=[PLAIN])
+    search.knew("b", {"global_batch_size": 1, "variant": 0})
+    search.end("b", "completed", "")
+    search.tell_ends()
+    config = {"global_batch_size": 64, "variant": "plain", "optimizer": "lars"}
+    assert [(record.trial, record.state, record.config) for record in told] == [(2, "completed", config)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=60), st.integers(0, 1000))
@@ -89,6 +146,16 @@ def test_smac_learns_and_goes_on_where_it_was(tmp_path: Path) -> None:
     assert again._told[-1][2] == 1.0
 
 
+def test_a_grid_of_whole_numbers_is_searched_as_it_was_planned() -> None:
+    grid = {"name": "grid", "search_space": {"optimizer.delay_epochs": {"lograndint": [1, 10]}}, "max_trials": 9}
+    spec = JobSpec.model_validate(spec_document(methods=[grid], optimizer="tvlars"))
+    method = cast(SamplerMethod, spec.methods[0])
+    searcher = make_searcher(spec, method, seed=0, samples=100, budget=None, admit=lambda key: True)
+    assert isinstance(searcher, Searcher)
+    proposed = [searcher.suggest(str(number)) for number in range(most_trials(spec, method, 100, None))]
+    assert [config["optimizer.delay_epochs"] for config in proposed] == [1, 2, 3, 4, 5, 6, 8]
+
+
 def test_a_ramp_proposes_one_trial_at_a_time_and_goes_on_from_its_file(tmp_path: Path) -> None:
     def make() -> BatchRamp:
         return BatchRamp(Step(64, 0.1, 0.9), tolerance=0.0, largest_batch=1000, admit=lambda key: True)
@@ -101,10 +168,20 @@ def test_a_ramp_proposes_one_trial_at_a_time_and_goes_on_from_its_file(tmp_path:
         searcher.save(path)
         searcher = make()
         searcher.restore(path)
-        searcher.on_trial_complete(key, None if accuracy is None else {"val_accuracy": accuracy})
+        searcher.on_trial_complete(key, None if accuracy is None else {"val_accuracy": accuracy, "state": ""})
     assert [point["global_batch_size"] for point in proposed] == [64, 128, 256, 256, 512]
     assert [point["learning_rate"] for point in proposed] == pytest.approx(
         [0.1, *[0.1 * 2**0.5], 0.2, *[0.1 * 2**0.5] * 2]
     )
     assert [point["optimizer.momentum"] for point in proposed] == pytest.approx([0.9] * 3 + [1 - 0.1 / 2**0.5, 0.95])
     assert searcher.suggest("f") == BatchRamp.FINISHED
+
+
+@pytest.mark.parametrize("state", ["diverged", "failed"])
+def test_a_ramp_takes_what_diverged_or_failed_as_fallen_whatever_its_accuracy(state: str) -> None:
+    ramp = BatchRamp(Step(64, 0.1, 0.9), tolerance=1.0, largest_batch=1000, admit=lambda key: True)
+    for key, its_state in (("a", ""), ("b", state), ("c", "")):
+        proposed = ramp.suggest(key)
+        ramp.on_trial_complete(key, {"val_accuracy": 0.1, "state": its_state})
+    assert (proposed["global_batch_size"], proposed["learning_rate"]) == (128, 0.1)
+    assert proposed["optimizer.momentum"] == pytest.approx(1 - 0.1 / 2**0.5)
