@@ -8,11 +8,11 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from api.app import create_app
 from api.deps import Services
 from service.cluster import Capacity
 from service.errors import ClusterUnreachable
 from service.store import Store
+from tests.application import app_over
 
 
 @dataclass
@@ -46,5 +46,5 @@ def services(sqlite_store: Store, fleet: FakeFleet, tmp_path: Path) -> Services:
 
 @pytest.fixture
 def client(services: Services) -> Iterator[httpx.Client]:
-    with TestClient(create_app(services), raise_server_exceptions=False) as client:
+    with TestClient(app_over(services), raise_server_exceptions=False) as client:
         yield client

@@ -12,11 +12,11 @@ import pytest
 import uvicorn
 from httpx_sse import ServerSentEvent, connect_sse
 
-from api.app import create_app
 from api.deps import Services
 from service import jobs
 from service.store import Store
 from service.tables import Event
+from tests.application import app_over
 from tests.builders import Worker, claim, epoch_record, run_to_success, submit
 
 pytest_plugins = ["tests.databases"]
@@ -28,7 +28,7 @@ DEADLINE = 20  # seconds without a byte until a read fails
 def http(services: Services) -> Iterator[httpx.Client]:
     """A client of a real server. It listens before it is started, so there is nothing to wait for."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(create_app(services), log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(app_over(services), log_level="warning"))
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         port = listener.getsockname()[1]

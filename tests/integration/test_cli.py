@@ -17,13 +17,13 @@ import pytest
 import uvicorn
 from typer.testing import CliRunner
 
-from api.app import create_app
 from api.deps import Services
 from forerun import client as client_module
 from forerun.cli import app
 from forerun.client import Client
 from service.cluster import Capacity
 from service.store import Store
+from tests.application import app_over
 from tests.builders import Worker, branch_records, claim, epoch_record, run_to_success, spec_document, submit
 
 pytest_plugins = ["tests.databases"]
@@ -64,7 +64,7 @@ def serving(services: Services, port: int = 0) -> Iterator[int]:
     """A server in a thread, and its port. It listens before it is started, so there is nothing to wait for; it ends
     at once, streams that somebody still reads are cut."""
     with socket.create_server(("127.0.0.1", port)) as listener:
-        config = uvicorn.Config(create_app(services), log_level="critical", timeout_graceful_shutdown=0)
+        config = uvicorn.Config(app_over(services), log_level="critical", timeout_graceful_shutdown=0)
         server = uvicorn.Server(config)
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
