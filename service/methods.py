@@ -287,6 +287,9 @@ class Variant(Frozen):
         description="A training; it has the job's epochs, and the rest of the spec holds for it."
     )
     optimizer: Optimizer | None = Field(None, description="null: the job's.")
+    initial_learning_rate: LearningRate | None = Field(
+        None, description="null: the job's. Each optimizer has a scale of its own."
+    )
 
 
 class StudyMethod(Frozen):

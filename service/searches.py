@@ -68,7 +68,8 @@ def trial_spec(spec: JobSpec, method: SearchMethod, config: Config, *, seed: int
         [variant] = [variant for variant in method.variants if variant.name == config["variant"]]
         told = variant.model_dump(mode="json")
         document |= {"global_batch_size": config["global_batch_size"], "workers": 1, "methods": [told["method"]]}
-        return JobSpec.model_validate(document | {"optimizer": told["optimizer"] or document["optimizer"]})
+        own = {key: told[key] for key in ("optimizer", "initial_learning_rate") if told[key] is not None}
+        return JobSpec.model_validate(document | own)
     if isinstance(method, RampMethod):  # of the phases of STPT, which a larger batch may have no room for
         document |= {"pretrain": {}, "main_train": {}}
     elif method.schedule is not None:

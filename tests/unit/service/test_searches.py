@@ -212,7 +212,10 @@ LINEAR = {"name": "schedule", "scaling": {"rule": "linear", "base_batch_size": 6
 STUDY = {
     "name": "study",
     "batch_sizes": [64, 256],
-    "variants": [{"name": "linear", "method": LINEAR}, {"name": "searched", "method": "stpt", "optimizer": "adam"}],
+    "variants": [
+        {"name": "linear", "method": LINEAR},
+        {"name": "searched", "method": "stpt", "optimizer": "adam", "initial_learning_rate": 0.002},
+    ],
 }
 
 
@@ -230,6 +233,7 @@ def test_the_points_of_a_study_are_variants_at_batch_sizes():
         "scaling": {"rule": "linear", "base_batch_size": 64, "momentum": False},
     }
     assert (linear.optimizer, searched.optimizer.name) == (job.optimizer, "adam")
+    assert (linear.initial_learning_rate, searched.initial_learning_rate) == (0.1, 0.002)
     assert [method.name for method in searched.methods] == ["stpt"]
 
 
