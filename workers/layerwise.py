@@ -8,25 +8,28 @@ Every optimizer has three ways to the same numbers. `foreach=False` goes paramet
 `foreach=True` takes all parameters of a group at once, for GPUs: no number is read back from the device, and steps are
 counted in tensors, so that a step can be captured in a CUDA graph. `foreach=None` takes torch's fused kernels where
 all is contiguous and on the CPU, and else foreach. On a CPU a step takes as long as reading memory does: the kernels
-make an update in one pass, and with the norms of w and g a step of LARS reads 5 tensors where one of SGD reads 3.
+make an update in one pass, and with the norms of w and g a step of LARS reads 5 tensors where one of SGD reads 3. Each
+layer is updated right behind its norms, while small ones are still in the cache.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 MAX_WEIGHT_NORM = 10.0  # LAMB's phi(||w||), as S3's code has it; the paper leaves it open
-CHUNK = 2**16  # elements: chunks of w and g stay in a core's cache while three products are taken of them
+CHUNK = 2**17  # elements: chunks of w and g stay in a core's cache while three products are taken of them
 
 Way = Literal["each", "foreach", "fused"]
+Numbers = TypeVar("Numbers", float, Tensor)  # of one layer, or of several
 
 
-class LayerWise(Optimizer):
-    """What the three share. `_update` makes one step of parameters that are all adapted, or all not."""
+class LayerWise(Optimizer, ABC):
+    """What the three share."""
 
     _ratios: Sequence[tuple[list[Tensor], Tensor]] = ()  # of the last step
 
@@ -53,9 +56,23 @@ class LayerWise(Optimizer):
         used = {p: ratio for parameters, ratios in self._ratios for p, ratio in zip(parameters, ratios, strict=True)}
         return [used[p] if p in used else p.new_ones(()) for group in self.param_groups for p in group["params"]]
 
+    @abstractmethod
     def _update(self, parameters: list[Tensor], group: dict[str, Any], adapted: bool) -> Tensor:
-        """One step of the parameters, all with gradients; their trust ratios [len(parameters)]."""
-        raise NotImplementedError
+        """One step of the parameters, all with gradients, all adapted or all not; their trust ratios, one of each."""
+
+    @abstractmethod
+    def _trust(self, weight_norms: Numbers, step_norms: Numbers, group: dict[str, Any]) -> Numbers:
+        """The trust ratios of layers by their norms, where none is zero."""
+
+    def _ratio(self, weight: Tensor, step: Tensor, decay: float, way: Way, group: dict[str, Any]) -> float:
+        """The trust ratio of a layer with weights w and step u + d w."""
+        weight_norm, step_norm = (_norms_fused if way == "fused" else _norms_each)(weight, step, decay)
+        return self._trust(weight_norm, step_norm, group) if weight_norm > 0 and step_norm > 0 else 1.0
+
+    def _ratios_foreach(self, weights: list[Tensor], steps: list[Tensor], group: dict[str, Any]) -> Tensor:
+        weight_norms, step_norms = (torch.stack(torch._foreach_norm(tensors)) for tensors in (weights, steps))
+        ratios = self._trust(weight_norms, step_norms, group)
+        return torch.where((weight_norms > 0) & (step_norms > 0), ratios, 1.0)
 
     def _states(self, parameters: list[Tensor], *names: str) -> list[list[Tensor]]:
         """The tensors of these names of every parameter, zero at first. `step` is 0-D, the others have its shape."""
@@ -97,24 +114,34 @@ class Lars(LayerWise):
     def _update(self, parameters: list[Tensor], group: dict[str, Any], adapted: bool) -> Tensor:
         way, gradients = _way(parameters, group["foreach"]), _gradients(parameters)
         [momenta] = self._states(parameters, "momentum_buffer")
-        decay = group["weight_decay"] if adapted else 0.0
-        if way == "foreach" and decay:
-            gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))
-            decay = 0.0
-        if adapted:
-            ratios = self._trust(*_NORMS[way](parameters, gradients, decay), group)
-        else:
-            ratios = parameters[0].new_ones(len(parameters))
-        _SGD[way](parameters, gradients, momenta, ratios * self._factors(parameters, group), decay, group)
+        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"] if adapted else 0.0
+        factors = self._factors(parameters, group)
+        if way == "foreach":
+            if decay:
+                gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))
+            ratios = self._ratios_foreach(parameters, gradients, group) if adapted else _ones(parameters)
+            torch._foreach_mul_(momenta, momentum)
+            torch._foreach_addcmul_(momenta, gradients, list((ratios * factors).unbind()))
+            torch._foreach_add_(parameters, momenta, alpha=-lr)
+            return ratios
+        used = []
+        for w, g, v, factor in zip(parameters, gradients, momenta, factors.tolist(), strict=True):
+            ratio = self._ratio(w, g, decay, way, group) if adapted else 1.0
+            used.append(ratio)
+            if way == "fused":  # torch's SGD with a dampening
+                _fused_sgd([w], [g], [v], lr=lr, momentum=momentum, weight_decay=decay, dampening=1 - ratio * factor)
+            else:
+                v.mul_(momentum).add_(g + decay * w, alpha=ratio * factor)
+                w.add_(v, alpha=-lr)
+        return parameters[0].new_tensor(used)
+
+    def _trust(self, weight_norms: Numbers, step_norms: Numbers, group: dict[str, Any]) -> Numbers:
+        ratios: Numbers = group["trust_coefficient"] * weight_norms / (step_norms + group["eps"])
         return ratios
 
-    def _trust(self, weight_norms: Tensor, gradient_norms: Tensor, group: dict[str, Any]) -> Tensor:
-        ratios = group["trust_coefficient"] * weight_norms / (gradient_norms + group["eps"])
-        return _unless_zero(ratios, weight_norms, gradient_norms)
-
-    def _factors(self, parameters: list[Tensor], group: dict[str, Any]) -> Tensor | float:
-        """What a step is scaled by besides the trust ratio."""
-        return 1.0
+    def _factors(self, parameters: list[Tensor], group: dict[str, Any]) -> Tensor:
+        """What steps are scaled by besides their trust ratios."""
+        return _ones(parameters)
 
 
 class Tvlars(Lars):
@@ -140,10 +167,9 @@ class Tvlars(Lars):
     ) -> None:
         super().__init__(params, lr, alpha=alpha, decay=decay, delay=delay, minimum=minimum, max_norm=max_norm, **lars)
 
-    def _trust(self, weight_norms: Tensor, gradient_norms: Tensor, group: dict[str, Any]) -> Tensor:
-        if (limit := group["max_norm"]) is not None:
-            weight_norms, gradient_norms = weight_norms.clamp(max=limit), gradient_norms.clamp(max=limit)
-        return super()._trust(weight_norms, gradient_norms, group)
+    def _trust(self, weight_norms: Numbers, step_norms: Numbers, group: dict[str, Any]) -> Numbers:
+        limit = group["max_norm"]
+        return super()._trust(_at_most(weight_norms, limit), _at_most(step_norms, limit), group)
 
     def _factors(self, parameters: list[Tensor], group: dict[str, Any]) -> Tensor:
         [steps] = self._states(parameters, "step")
@@ -199,84 +225,64 @@ class Lamb(LayerWise):
         way, gradients = _way(parameters, group["foreach"]), _gradients(parameters)
         firsts, seconds, steps = self._states(parameters, "exp_avg", "exp_avg_sq", "step")
         torch._foreach_add_(steps, 1)
-        if way == "fused":
-            return self._fused(parameters, gradients, firsts, seconds, steps, group, adapted)
-        beta1, beta2 = group["betas"]
+        lr, decay = group["lr"], group["weight_decay"] if adapted else 0.0
         if way == "foreach":
-            torch._foreach_lerp_(firsts, gradients, 1 - beta1)
-            torch._foreach_mul_(seconds, beta2)
-            torch._foreach_addcmul_(seconds, gradients, gradients, 1 - beta2)
-            denominators = torch._foreach_sqrt(seconds)
-            if group["bias_correction"]:
-                t = torch.stack(steps).double()
-                torch._foreach_div_(denominators, _scalars((1 - beta2**t).sqrt(), parameters))
-                torch._foreach_add_(denominators, group["eps"])
-                torch._foreach_mul_(denominators, _scalars(1 - beta1**t, parameters))
-            else:
-                torch._foreach_add_(denominators, group["eps"])
-            updates = torch._foreach_div(firsts, denominators)
-            if adapted and group["weight_decay"]:
-                torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
-            ratios = self._trust(parameters, updates, group, adapted)
-            torch._foreach_addcmul_(parameters, updates, list(ratios.unbind()), -group["lr"])
+            updates = _adam_foreach(gradients, firsts, seconds, steps, group)
+            if decay:
+                torch._foreach_add_(updates, parameters, alpha=decay)
+            ratios = self._ratios_foreach(parameters, updates, group) if adapted else _ones(parameters)
+            torch._foreach_addcmul_(parameters, updates, list(ratios.unbind()), -lr)
             return ratios
-        ratios = parameters[0].new_ones(len(parameters))
-        for number, (w, g, m, v, step) in enumerate(zip(parameters, gradients, firsts, seconds, steps, strict=True)):
-            m.lerp_(g, 1 - beta1)
-            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            correction1 = 1 - beta1 ** step.double() if group["bias_correction"] else 1.0
-            correction2 = 1 - beta2 ** step.double() if group["bias_correction"] else 1.0
-            update = (m / correction1) / ((v / correction2).sqrt() + group["eps"])
-            if adapted:
-                update += group["weight_decay"] * w
-            ratios[number] = self._trust([w], [update], group, adapted)[0]
-            w -= group["lr"] * ratios[number] * update
-        return ratios
-
-    def _fused(
-        self,
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        firsts: list[Tensor],
-        seconds: list[Tensor],
-        steps: list[Tensor],
-        group: dict[str, Any],
-        adapted: bool,
-    ) -> Tensor:
-        """torch's AdamW on a copy of w: w (1 - lr d') - lr m / (sqrt(v) + eps) is r, with lr = -1 and d' = d - 1.
-
-        After infinitely many steps its bias corrections are 1.
-        """
-        beta1, beta2 = group["betas"]
-        decay = group["weight_decay"] if adapted else 0.0
-        scratch = torch.empty_like(max(parameters, key=Tensor.numel)).view(-1)
-        endless = torch.tensor(math.inf)
-        ratios = []
+        if way == "fused" and not adapted:
+            _fused_adam(parameters, gradients, firsts, seconds, steps, group, lr=lr)
+            return _ones(parameters)
+        scratch = torch.empty_like(max(parameters, key=Tensor.numel)).view(-1) if way == "fused" else None
+        used = []
         for w, g, m, v, step in zip(parameters, gradients, firsts, seconds, steps, strict=True):
-            update = scratch[: w.numel()].view(w.shape).copy_(w)
-            torch._fused_adamw_(
-                [update], [g], [m], [v], [], [step if group["bias_correction"] else endless],
-                lr=-1.0, beta1=beta1, beta2=beta2, weight_decay=decay - 1, eps=group["eps"],
-                amsgrad=False, maximize=False,
-            )  # fmt: skip
-            ratio = self._trust([w], [update], group, adapted)
-            w.addcmul_(update, ratio[0], value=-group["lr"])
-            ratios.append(ratio)
-        return torch.cat(ratios)
+            if scratch is None:
+                update = _adam_each(g, m, v, step, group)
+            else:  # what a learning rate of -1 makes of zeros
+                update = scratch[: w.numel()].view(w.shape).zero_()
+                _fused_adam([update], [g], [m], [v], [step], group, lr=-1.0)
+            ratio = self._ratio(w, update, decay, way, group) if adapted else 1.0
+            used.append(ratio)
+            if scratch is None:
+                w.add_(update + decay * w, alpha=-lr * ratio)
+            else:
+                _fused_sgd([w], [update], [], lr=lr * ratio, weight_decay=decay)
+        return parameters[0].new_tensor(used)
 
-    def _trust(
-        self,
-        parameters: list[Tensor],
-        updates: tuple[Tensor, ...] | list[Tensor],
-        group: dict[str, Any],
-        adapted: bool,
-    ) -> Tensor:
-        if not adapted:
-            return parameters[0].new_ones(len(parameters))
-        weight_norms, update_norms = _norms(parameters), _norms(updates)
-        ratios = _unless_zero(weight_norms.clamp(max=MAX_WEIGHT_NORM) / update_norms, weight_norms, update_norms)
-        limit = group["max_trust_ratio"]
-        return ratios if limit is None else ratios.clamp(max=limit)
+    def _trust(self, weight_norms: Numbers, step_norms: Numbers, group: dict[str, Any]) -> Numbers:
+        return _at_most(_at_most(weight_norms, MAX_WEIGHT_NORM) / step_norms, group["max_trust_ratio"])
+
+
+def _adam_each(gradient: Tensor, first: Tensor, second: Tensor, step: Tensor, group: dict[str, Any]) -> Tensor:
+    """Moves the moments; m / (sqrt(v) + eps)."""
+    beta1, beta2 = group["betas"]
+    first.lerp_(gradient, 1 - beta1)
+    second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    correction1 = 1 - beta1 ** step.double() if group["bias_correction"] else 1.0
+    correction2 = 1 - beta2 ** step.double() if group["bias_correction"] else 1.0
+    update: Tensor = (first / correction1) / ((second / correction2).sqrt() + group["eps"])
+    return update
+
+
+def _adam_foreach(
+    gradients: list[Tensor], firsts: list[Tensor], seconds: list[Tensor], steps: list[Tensor], group: dict[str, Any]
+) -> list[Tensor]:
+    beta1, beta2 = group["betas"]
+    torch._foreach_lerp_(firsts, gradients, 1 - beta1)
+    torch._foreach_mul_(seconds, beta2)
+    torch._foreach_addcmul_(seconds, gradients, gradients, 1 - beta2)
+    denominators = torch._foreach_sqrt(seconds)
+    if group["bias_correction"]:
+        t = torch.stack(steps).double()
+        torch._foreach_div_(denominators, _scalars((1 - beta2**t).sqrt(), gradients))
+        torch._foreach_add_(denominators, group["eps"])
+        torch._foreach_mul_(denominators, _scalars(1 - beta1**t, gradients))
+    else:
+        torch._foreach_add_(denominators, group["eps"])
+    return list(torch._foreach_div(firsts, denominators))
 
 
 # --- the ways ----------------------------------------------------------------------------------------
@@ -298,86 +304,64 @@ def _scalars(values: Tensor, like: list[Tensor]) -> list[Tensor]:
     return list(values.to(like[0].dtype).unbind())
 
 
-def _unless_zero(ratios: Tensor, weight_norms: Tensor, update_norms: Tensor) -> Tensor:
-    return torch.where((weight_norms > 0) & (update_norms > 0), ratios, 1.0)
+def _ones(parameters: list[Tensor]) -> Tensor:
+    return parameters[0].new_ones(len(parameters))
 
 
-def _norms(tensors: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
-    return torch.stack(torch._foreach_norm(tensors))
+def _at_most(values: Numbers, limit: float | None) -> Numbers:
+    if limit is None:
+        return values
+    return values.clamp(max=limit) if isinstance(values, Tensor) else min(values, limit)
 
 
-def _norms_each(weights: list[Tensor], gradients: list[Tensor], decay: float) -> tuple[Tensor, Tensor]:
-    """||w|| and ||g + d w|| of every parameter."""
-    pairs = [(w.norm(), (g + decay * w).norm()) for w, g in zip(weights, gradients, strict=True)]
-    return torch.stack([w for w, _ in pairs]), torch.stack([g for _, g in pairs])
+def _norms_each(weight: Tensor, step: Tensor, decay: float) -> tuple[float, float]:
+    """||w|| and ||u + d w||."""
+    return weight.norm().item(), (step + decay * weight).norm().item()
 
 
-def _norms_foreach(weights: list[Tensor], gradients: list[Tensor], decay: float) -> tuple[Tensor, Tensor]:
-    assert not decay, "it is in the gradients"
-    return _norms(weights), _norms(gradients)
-
-
-def _norms_fused(weights: list[Tensor], gradients: list[Tensor], decay: float) -> tuple[Tensor, Tensor]:
-    """By ||g + d w||^2 = ||g||^2 + 2 d <g, w> + d^2 ||w||^2: writes nothing, and reads memory once."""
+def _norms_fused(weight: Tensor, step: Tensor, decay: float) -> tuple[float, float]:
+    """By ||u + d w||^2 = ||u||^2 + 2 d <u, w> + d^2 ||w||^2: writes nothing, and reads memory once."""
     if not decay:
-        return _norms(weights), _norms(gradients)
-    products: list[Tensor] = []  # of every chunk: <w, w>, <g, g>, <g, w>
-    owners: list[int] = []
-    for number, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
-        for w, g in zip(weight.view(-1).split(CHUNK), gradient.view(-1).split(CHUNK), strict=True):
-            products += torch.dot(w, w), torch.dot(g, g), torch.dot(g, w)
-            owners.append(number)
-    sums = torch.zeros(len(weights), 3, dtype=torch.float64)
-    sums.index_add_(0, torch.tensor(owners), torch.stack(products).double().view(-1, 3))
-    ww, gg, gw = sums.unbind(1)
-    dtype = weights[0].dtype
-    return ww.sqrt().to(dtype), (gg + 2 * decay * gw + decay**2 * ww).clamp(min=0).sqrt().to(dtype)
+        return weight.norm().item(), step.norm().item()
+    ww = uw = uu = 0.0
+    for w, u in zip(weight.view(-1).split(CHUNK), step.view(-1).split(CHUNK), strict=True):
+        ww += torch.dot(w, w).item()
+        uw += torch.dot(u, w).item()
+        uu += torch.dot(u, u).item()
+    return math.sqrt(ww), math.sqrt(max(uu + 2 * decay * uw + decay**2 * ww, 0.0))
 
 
-def _sgd_each(
+def _fused_sgd(
     weights: list[Tensor],
     gradients: list[Tensor],
     momenta: list[Tensor],
-    scales: Tensor,
-    decay: float,
-    group: dict[str, Any],
+    *,
+    lr: float,
+    weight_decay: float,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
 ) -> None:
-    """v <- mu v + scale (g + d w); w <- w - lr v."""
-    for w, g, v, scale in zip(weights, gradients, momenta, scales, strict=True):
-        v.mul_(group["momentum"]).add_(scale * (g + decay * w))
-        w -= group["lr"] * v
+    torch._fused_sgd_(
+        weights, gradients, momenta,
+        lr=lr, weight_decay=weight_decay, momentum=momentum, dampening=dampening,
+        nesterov=False, maximize=False, is_first_step=False,
+    )  # fmt: skip
 
 
-def _sgd_foreach(
+def _fused_adam(
     weights: list[Tensor],
     gradients: list[Tensor],
-    momenta: list[Tensor],
-    scales: Tensor,
-    decay: float,
+    firsts: list[Tensor],
+    seconds: list[Tensor],
+    steps: list[Tensor],
     group: dict[str, Any],
+    *,
+    lr: float,
 ) -> None:
-    assert not decay, "it is in the gradients"
-    torch._foreach_mul_(momenta, group["momentum"])
-    torch._foreach_addcmul_(momenta, gradients, list(scales.unbind()))
-    torch._foreach_add_(weights, momenta, alpha=-group["lr"])
-
-
-def _sgd_fused(
-    weights: list[Tensor],
-    gradients: list[Tensor],
-    momenta: list[Tensor],
-    scales: Tensor,
-    decay: float,
-    group: dict[str, Any],
-) -> None:
-    """It is torch's SGD with a dampening of 1 - scale."""
-    for w, g, v, scale in zip(weights, gradients, momenta, scales.tolist(), strict=True):
-        torch._fused_sgd_(
-            [w], [g], [v],
-            lr=group["lr"], momentum=group["momentum"], weight_decay=decay, dampening=1 - scale,
-            nesterov=False, maximize=False, is_first_step=False,
-        )  # fmt: skip
-
-
-_NORMS = {"each": _norms_each, "foreach": _norms_foreach, "fused": _norms_fused}
-_SGD = {"each": _sgd_each, "foreach": _sgd_foreach, "fused": _sgd_fused}
+    if not group["bias_correction"]:  # after infinitely many steps there is none
+        steps = [torch.tensor(math.inf)] * len(steps)
+    beta1, beta2 = group["betas"]
+    torch._fused_adam_(
+        weights, gradients, firsts, seconds, [], steps,
+        lr=lr, beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=0.0, amsgrad=False, maximize=False,
+    )  # fmt: skip

@@ -109,10 +109,18 @@ def test_fifty_steps_are_those_of_the_equation(optimizer, equation, options, see
     assert (weights(net) - expected).norm() < 1e-10 * expected.norm()
 
 
+def test_layers_of_several_chunks_are_adapted_as_a_whole():
+    expected = reference(lars, small_net(0), 50, lr=5.0, weight_decay=0.01)
+    net = small_net(0)
+    with patch("workers.layerwise.CHUNK", 7):  # of 20 and 15 weights
+        steps(net, Lars(net.parameters(), lr=5.0, weight_decay=0.01), range(50))
+    assert (weights(net) - expected).norm() < 1e-10 * expected.norm()
+
+
 @each_way
 def test_lars_without_adaptation_is_torchs_sgd(foreach):
     net, theirs = small_net(3), small_net(3)
-    with patch.object(Lars, "_trust", lambda self, weight_norms, *_: torch.ones_like(weight_norms)):
+    with patch.object(Lars, "_trust", lambda self, weight_norms, *_: weight_norms / weight_norms):
         optimizer = Lars(net.parameters(), lr=0.1, momentum=0.8, weight_decay=0.01, adapt_1d=True, foreach=foreach)
         steps(net, optimizer, range(50))
     steps(theirs, torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.8, weight_decay=0.01), range(50))
