@@ -104,9 +104,8 @@ class Lars(LayerWise):
         eps: float = 1e-8,
         adapt_1d: bool = False,
         foreach: bool | None = None,
-        **more: Any,
     ) -> None:
-        options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eps": eps, **more}
+        options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eps": eps}
         super().__init__(
             params, {**options, "trust_coefficient": trust_coefficient, "adapt_1d": adapt_1d, "foreach": foreach}
         )
@@ -128,11 +127,14 @@ class Lars(LayerWise):
         for w, g, v, factor in zip(parameters, gradients, momenta, factors.tolist(), strict=True):
             ratio = self._ratio(w, g, decay, way, group) if adapted else 1.0
             used.append(ratio)
-            if way == "fused":  # torch's SGD with a dampening
-                _fused_sgd([w], [g], [v], lr=lr, momentum=momentum, weight_decay=decay, dampening=1 - ratio * factor)
-            else:
-                v.mul_(momentum).add_(g + decay * w, alpha=ratio * factor)
+            scale = ratio * factor
+            if way == "each":
+                v.mul_(momentum).add_(g + decay * w, alpha=scale)
                 w.add_(v, alpha=-lr)
+            elif momentum:  # torch's SGD with a dampening
+                _fused_sgd([w], [g], [v], lr=lr, momentum=momentum, weight_decay=decay, dampening=1 - scale)
+            else:  # it has none without momentum
+                _fused_sgd([w], [g], [], lr=lr * scale, weight_decay=decay)
         return parameters[0].new_tensor(used)
 
     def _trust(self, weight_norms: Numbers, step_norms: Numbers, group: dict[str, Any]) -> Numbers:
@@ -165,7 +167,11 @@ class Tvlars(Lars):
         max_norm: float | None = None,
         **lars: Any,
     ) -> None:
-        super().__init__(params, lr, alpha=alpha, decay=decay, delay=delay, minimum=minimum, max_norm=max_norm, **lars)
+        super().__init__(params, lr, **lars)
+        own = {"alpha": alpha, "decay": decay, "delay": delay, "minimum": minimum, "max_norm": max_norm}
+        self.defaults |= own
+        for group in self.param_groups:
+            group.update(own | group)  # a group's own options go first
 
     def _trust(self, weight_norms: Numbers, step_norms: Numbers, group: dict[str, Any]) -> Numbers:
         limit = group["max_norm"]

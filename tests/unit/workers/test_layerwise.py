@@ -93,13 +93,15 @@ def reference(equation, net, count, *, adapt_1d=False, **options):
         (Lars, lars, {"lr": 5.0}),
         (Lars, lars, {"lr": 5.0, "weight_decay": 0.01, "momentum": 0.5, "trust_coefficient": 0.01, "eps": 0.1}),
         (Lars, lars, {"lr": 5.0, "weight_decay": 0.01, "adapt_1d": True}),
+        (Lars, lars, {"lr": 5.0, "weight_decay": 0.01, "momentum": 0.0}),
         (Tvlars, lars, {"lr": 5.0, "weight_decay": 0.01, "decay": 0.1, "delay": 20, "minimum": 0.05}),
+        (Tvlars, lars, {"lr": 5.0, "momentum": 0.0, "decay": 0.1, "delay": 20, "minimum": 0.05}),
         (Tvlars, lars, {"lr": 5.0, "weight_decay": 0.01, "decay": 0.1, "alpha": 0.1, "max_norm": 1.5}),
         (Lamb, lamb, {"lr": 0.01}),
         (Lamb, lamb, {"lr": 0.01, "weight_decay": 0.1, "bias_correction": True, "adapt_1d": True}),
         (Lamb, lamb, {"lr": 0.01, "weight_decay": 0.1, "max_trust_ratio": 0.5}),
     ],
-    ids="lars lars-decay lars-1d tvlars tvlars-code lamb lamb-corrected lambc".split(),
+    ids="lars lars-decay lars-1d lars-plain tvlars tvlars-plain tvlars-code lamb lamb-corrected lambc".split(),
 )
 def test_fifty_steps_are_those_of_the_equation(optimizer, equation, options, seed, foreach):
     net = small_net(seed)
