@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.service import Service
 
 EPOCH = 26 * 48  # samples of an epoch: 1293 training images of digits in batches of 48
-METHODS = ["stpt", "hyperband", "tpe", "smac", "grid", "cosine"]
+METHODS = ["stpt", "hyperband", "tpe", "cosine"]  # smac, grid and the rest: tests/integration/test_baselines.py
 SPEC: dict[str, Any] = {
     "name": "baselines",
     "model": "lenet5",
@@ -48,10 +48,7 @@ def test_every_run_trial_and_epoch_is_in_sql_and_costs_add_up(
     assert cost["stpt"] % 48 == 0
     assert cost["stpt"] >= (5 + 3 + 2) * EPOCH
     budget = cost["stpt"] // EPOCH * EPOCH  # baselines train whole epochs
-    assert {method: cost[method] for method in ("hyperband", "tpe", "smac", "cosine")} == dict.fromkeys(
-        ("hyperband", "tpe", "smac", "cosine"), budget
-    )
-    assert cost["grid"] == budget // (4 * EPOCH) * 4 * EPOCH  # whole trainings
+    assert cost == {"stpt": cost["stpt"], "hyperband": budget, "tpe": budget, "cosine": budget}
     for trial in trials:
         its = [e for e in epochs if (e["method"], e["trial"]) == (trial["method"], trial["trial"])]
         assert [e["epoch"] for e in its] == list(range(1, trial["epochs"] + 1))

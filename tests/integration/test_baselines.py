@@ -92,7 +92,7 @@ def stopped_by_asha(found: Remembering, seed: int) -> set[int]:
 
 
 def test_every_seed_has_a_search_and_a_budget_of_its_own(tmp_path: Path) -> None:
-    """By ASHA; tests/e2e/test_baselines.py has whole trainings by tpe, smac and grid."""
+    """By ASHA; tests/e2e/test_baselines.py has whole trainings by tpe."""
     found = search(tmp_path, "asha", seed=7, seeds=2, budget={"epochs": 8.5})
     trials = [(number, trial.seed) for number, trial in sorted(found.trials.items())]
     assert [number for number, _ in trials] == list(range(1, len(trials) + 1))
@@ -115,6 +115,20 @@ def test_every_seed_has_a_search_and_a_budget_of_its_own(tmp_path: Path) -> None
     assert all(0.04 <= rate <= 0.25 for rate in rates)  # what `middle` tries first: 0.1 x 0.4 to 2.5
     for number, records in found.by_trial.items():
         assert {record.learning_rate for record in records} == {found.trials[number].config["learning_rate"]}
+
+
+def test_smac_spends_its_budget_and_a_grid_trains_whole_trainings(tmp_path: Path) -> None:
+    rates = {}
+    for method in ("smac", "grid"):
+        found = search(tmp_path / method, method, epochs=2, budget={"epochs": 5})
+        lengths = [len(records) for records in found.by_trial.values()]
+        assert lengths == ([2, 2, 1] if method == "smac" else [2, 2])
+        states = [trial.state for _, trial in sorted(found.trials.items())]
+        assert states == ["completed" if length == 2 else "stopped" for length in lengths]
+        rates[method] = [trial.config["learning_rate"] for _, trial in sorted(found.trials.items())]
+    assert len(set(rates["smac"])) == 3
+    assert all(0.04 <= rate <= 0.25 for rate in rates["smac"])
+    assert rates["grid"] == pytest.approx([0.04 * 6.25**0.25, 0.04 * 6.25**0.75])  # the middles of two equal parts
 
 
 def test_hyperband_stops_early_and_goes_on_with_what_it_paused_from_its_checkpoint(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ import torchvision  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
 from service.catalog import DATASETS
 from service.errors import DatasetMissing, InvalidInput, TrainingFailed
@@ -48,6 +47,12 @@ def sizes(data: Data) -> tuple[int, int, int]:
 # --- digits ----------------------------------------------------------------------------------------
 
 
+def published() -> Any:
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # seconds, for every worker of pytest
+
+    return load_digits()
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return load_data(NamedDataset(name="digits"), tmp_path_factory.mktemp("empty"), CPU)
@@ -66,7 +71,7 @@ def test_every_digit_is_in_one_split_and_in_one_only(digits: Data) -> None:
     seen = Counter(image.numpy().tobytes() for images, _ in splits for image in images)
     assert len(seen) == 1797  # no two of the 1797 digits are equal
     labels = torch.cat([labels for _, labels in splits])
-    assert Counter(labels.tolist()) == Counter(load_digits().target.tolist())
+    assert Counter(labels.tolist()) == Counter(published().target.tolist())
 
 
 def test_splits_are_fixed(digits: Data) -> None:
@@ -108,7 +113,7 @@ def test_digits_are_scikit_learns_enlarged_bilinearly(digits: Data) -> None:
         assert isinstance(images, torch.Tensor)
         assert images.dtype == torch.uint8
         ours |= {image.numpy().tobytes() for image in images}
-    assert {enlarged(digit) for digit in load_digits().images[::20].astype(int).tolist()} <= ours
+    assert {enlarged(digit) for digit in published().images[::20].astype(int).tolist()} <= ours
 
 
 @given(st.floats(0.001, 0.5))
