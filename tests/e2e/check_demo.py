@@ -9,7 +9,7 @@ import sys
 
 import psutil
 
-from tests.e2e.service import wait_until
+from tests.processes import wait_until
 
 HOME = ".forerun/demo"
 

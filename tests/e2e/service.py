@@ -5,18 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import psutil
 
 from forerun.client import Client
-
-T = TypeVar("T")
+from tests.processes import descendants, wait_until
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,6 @@ class Service:
             assert exit_code == 0
             assert not (self.home / "service.json").exists()
             assert not (self.home / "ray-token").exists()
-
-
-def descendants(pid: int) -> list[psutil.Process]:
-    process = psutil.Process(pid)
-    return [process, *process.children(recursive=True)]
 
 
 @contextmanager
@@ -83,12 +75,3 @@ def running_service(home: Path, **environment: str) -> Iterator[Service]:
         if process.poll() is None:
             for one in descendants(process.pid):
                 one.kill()
-
-
-def wait_until(condition: Callable[[], T], seconds: float) -> T:
-    """The condition's first true value."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.05)
-    return value

@@ -15,7 +15,8 @@ from forerun.client import ApiError
 from service.store import Store
 from service.tables import Attempt, Epoch, Run, Trial
 from tests.builders import PAPER
-from tests.e2e.service import Service, descendants, wait_until
+from tests.e2e.service import Service
+from tests.processes import of_each, wait_until
 
 DIGITS: dict[str, Any] = {
     "name": "end to end",
@@ -155,12 +156,8 @@ def test_a_running_job_can_be_cancelled(service: Service) -> None:
 
 
 def test_everything_listens_on_loopback_alone(service: Service) -> None:
-    addresses = {
-        connection.laddr.ip
-        for process in descendants(service.process.pid)
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    connections = of_each(service.process.pid, lambda process: process.net_connections("inet"))
+    addresses = {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
     assert addresses
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 

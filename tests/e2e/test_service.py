@@ -14,7 +14,8 @@ import torch
 from service.spec import JobSpec
 from service.store import epochs_of
 from tests.databases import Postgres
-from tests.e2e.service import Service, descendants, running_service
+from tests.e2e.service import Service, running_service
+from tests.processes import of_each
 from workers.datasets import load_data
 from workers.groups import Workers
 from workers.stpt import Stpt
@@ -70,7 +71,7 @@ def _survive_a_kill(service: Service, home: Path, **environment: str) -> str:
     with running_service(home, **environment) as second, second.client as client:
         next(e for e in client.events(job_id) if e["kind"] == "epoch" and e["attempt"] == 2)
         # what the worker was doing then: whatever it was
-        [worker] = [p for p in descendants(second.process.pid) if "RayTrainWorker" in "".join(p.cmdline())]
+        [worker] = of_each(second.process.pid, lambda p: [p] if "RayTrainWorker" in "".join(p.cmdline()) else [])
         worker.kill()
         job = client.wait(job_id)
         states = [event["state"] for event in client.events(job_id) if event["kind"] == "state"]

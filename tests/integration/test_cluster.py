@@ -1,6 +1,5 @@
 """RayCluster and EmbeddedHead against a real Ray; and FakeCluster, where both promise the same."""
 
-import contextlib
 import ipaddress
 import os
 import signal
@@ -14,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
 
 import httpx
 import psutil  # type: ignore[import-untyped]
@@ -23,17 +21,7 @@ import pytest
 from service.cluster import LIVE, Capacity, Cluster, FakeCluster, RayCluster, RayJobStatus, Submission
 from service.errors import ClusterUnreachable
 from service.head import PACKAGES, EmbeddedHead, OwnCluster
-
-T = TypeVar("T")
-
-
-def wait_for(condition: Callable[[], T], seconds: float = 60.0) -> T:
-    """The first true value of `condition`."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.05)
-    return value
+from tests.processes import descendants, of_each, wait_until
 
 
 def stub_cluster(dashboard_url: str, token: str | None) -> RayCluster:
@@ -48,20 +36,7 @@ def status(cluster: Cluster, submission_id: str) -> RayJobStatus:
 
 def stop(cluster: Cluster, submission_id: str) -> None:
     cluster.stop(submission_id)
-    wait_for(lambda: status(cluster, submission_id) == RayJobStatus.STOPPED)
-
-
-def descendants(pid: int) -> list[psutil.Process]:
-    return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-
-
-def of_each(pid: int, read: Callable[[psutil.Process], list[Any]]) -> list[Any]:
-    """`read` of every descendant, joined; one that ends meanwhile counts for nothing."""
-    values = []
-    for process in descendants(pid):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            values += read(process)
-    return values
+    wait_until(lambda: status(cluster, submission_id) == RayJobStatus.STOPPED)
 
 
 # --- heads for all tests that do not end them: a start takes 8 s and more ---
@@ -170,18 +145,18 @@ def test_the_fake_records_what_it_was_asked_unless_unreachable() -> None:
 def test_a_job_runs_and_succeeds(cluster: RayCluster, tmp_path: Path) -> None:
     told = tmp_path / "told"
     cluster.submit("good-a1", "succeeds-when-told", {"GREETING": "hello", "TOLD": str(told)})
-    wait_for(lambda: status(cluster, "good-a1") == RayJobStatus.RUNNING)
-    wait_for(lambda: "succeeds-when-told runs" in cluster.logs("good-a1"))
+    wait_until(lambda: status(cluster, "good-a1") == RayJobStatus.RUNNING)
+    wait_until(lambda: "succeeds-when-told runs" in cluster.logs("good-a1"))
     assert "good-a1" in cluster.live()
     told.touch()
-    wait_for(lambda: status(cluster, "good-a1") == RayJobStatus.SUCCEEDED)
+    wait_until(lambda: status(cluster, "good-a1") == RayJobStatus.SUCCEEDED)
     assert "good-a1" not in cluster.live()
     assert f"succeeds-when-told runs in {sys.executable}, GREETING=hello\n" in cluster.logs("good-a1")
 
 
 def test_a_job_that_fails_says_why(cluster: RayCluster, ray_head: EmbeddedHead) -> None:
     cluster.submit("bad-a1", "fails", {})
-    wait_for(lambda: status(cluster, "bad-a1") == RayJobStatus.FAILED)
+    wait_until(lambda: status(cluster, "bad-a1") == RayJobStatus.FAILED)
     failed = cluster.find("bad-a1")
     assert failed is not None
     assert "exit code 1" in failed.message
@@ -191,7 +166,7 @@ def test_a_job_that_fails_says_why(cluster: RayCluster, ray_head: EmbeddedHead) 
 
 def test_a_ray_job_keeps_to_loopback_and_to_itself_until_stopped(cluster: RayCluster, ray_head: EmbeddedHead) -> None:
     cluster.submit("ray-a1", "uses-ray", {"GREETING": "hello"})
-    wait_for(lambda: f"worker runs in {sys.executable}, GREETING=hello\n" in cluster.logs("ray-a1"))
+    wait_until(lambda: f"worker runs in {sys.executable}, GREETING=hello\n" in cluster.logs("ray-a1"))
 
     sockets = of_each(ray_head.pid, lambda process: process.net_connections(kind="inet"))
     listening = [s.laddr for s in sockets if s.status == psutil.CONN_LISTEN or s.type == socket.SOCK_DGRAM]
@@ -201,7 +176,7 @@ def test_a_ray_job_keeps_to_loopback_and_to_itself_until_stopped(cluster: RayClu
     assert len(ports) >= 8, "the sockets of Ray were not seen"
 
     assert ray_head.token not in " ".join(of_each(ray_head.pid, psutil.Process.cmdline))
-    [driver] = [p.cmdline() for p in descendants(ray_head.pid) if "uses-ray" in p.cmdline()[-1:]]
+    [driver] = [line for line in of_each(ray_head.pid, lambda p: [p.cmdline()]) if "uses-ray" in line[-1:]]
     assert driver == [sys.executable, "-P", "-m", "tests.integration.job_stub", "uses-ray"]
     folders = of_each(ray_head.pid, lambda process: [process.cwd()])
     assert os.getcwd() not in folders, "what lies here could be imported"
@@ -296,8 +271,8 @@ def test_two_heads_started_at_once_are_strangers(owner: Owner, ray_head: Embedde
     theirs.submit("theirs-a1", "waits", {})
     assert ("ours-a1" in cluster.live(), cluster.find("theirs-a1")) == (True, None)
     assert (theirs.live(), theirs.find("ours-a1")) == (["theirs-a1"], None)
-    wait_for(lambda: "waits runs" in cluster.logs("ours-a1"))
-    wait_for(lambda: "waits runs" in theirs.logs("theirs-a1"))
+    wait_until(lambda: "waits runs" in cluster.logs("ours-a1"))
+    wait_until(lambda: "waits runs" in theirs.logs("theirs-a1"))
     stop(cluster, "ours-a1")
 
 
@@ -305,13 +280,13 @@ def test_nothing_is_left_when_the_owner_is_killed(owner: Owner) -> None:
     pid, url, token, directory = owner.head
     cluster = stub_cluster(url, token)
     cluster.submit("theirs-a1", "waits", {})
-    wait_for(lambda: "waits runs" in cluster.logs("theirs-a1"))
+    wait_until(lambda: "waits runs" in cluster.logs("theirs-a1"))
     processes = descendants(pid)
     assert "tests.integration.job_stub" in of_each(pid, psutil.Process.cmdline), "the driver is among them"
     assert directory.stat().st_mode & 0o777 == 0o700
     os.kill(owner.process.pid, signal.SIGKILL)
     started = time.monotonic()
-    wait_for(lambda: not [p for p in processes if p.is_running()] and not directory.exists(), seconds=20.0)
+    wait_until(lambda: not [p for p in processes if p.is_running()] and not directory.exists(), seconds=20.0)
     print(f"gone after {time.monotonic() - started:.1f} s")
 
 
@@ -321,9 +296,9 @@ def test_a_head_that_died_is_started_again_at_the_same_address_and_stops_alone(c
         ours = OwnCluster(head)
         ours.submit("before-a1", "no-such-job", {})
         url, token = head.dashboard_url, head.token
-        [gcs] = [p for p in descendants(head.pid) if p.name() == "gcs_server"]
+        [gcs] = of_each(head.pid, lambda p: [p] if p.name() == "gcs_server" else [])
         gcs.kill()
-        wait_for(lambda: not psutil.pid_exists(head.pid) or psutil.Process(head.pid).status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: not psutil.pid_exists(head.pid) or psutil.Process(head.pid).status() == psutil.STATUS_ZOMBIE)
         assert ours.capacity().cpus == 1.0
         assert (head.dashboard_url, head.token) == (url, token)
         assert ours.find("before-a1") is None  # and so the controller makes the next attempt
@@ -331,7 +306,7 @@ def test_a_head_that_died_is_started_again_at_the_same_address_and_stops_alone(c
 
         again = stub_cluster(url, token)
         again.submit("after-a1", "waits", {})
-        wait_for(lambda: "waits runs" in again.logs("after-a1"))
+        wait_until(lambda: "waits runs" in again.logs("after-a1"))
         processes = descendants(head.pid)
 
     # `with` has stopped it, and nothing beside it
