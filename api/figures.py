@@ -23,6 +23,7 @@ PANELS = {
 # Okabe & Ito 2008: told apart by the colour-blind too; the dashes tell more than eight methods apart
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 MOST_NAMES = 24  # of layers, in a legend
+NAME_INCHES = 0.2  # the height of a name in a study's legend
 DASHES = ("-", "--", ":", "-.")
 
 
@@ -89,7 +90,11 @@ def _draw_study(figure: "Figure", rows: Sequence[StudyRow]) -> None:
     first = int(complete and len(batches) > 1)  # of the panels over epochs
     count = first + len(panels)
     across, down = min(3, count), math.ceil(count / 3)
-    figure.set_size_inches(max(9, 5 * across), max(4.8, 3.6 * down))
+    named = NAME_INCHES * (3 + max(len(panel) for panel in panels))  # the height of a legend, its title included
+    if complete and by_variant:
+        named += NAME_INCHES * (3 + len(variants))
+    row = 3.6 if complete else max(3.6, named)
+    figure.set_size_inches(max(9, 5 * across), max(4.8, named, row * down))
     places = [figure.add_subplot(down, across, number) for number in range(1, count + 1)]
     if first:
         _draw_over_batches(places[0], rows, variants, batches)

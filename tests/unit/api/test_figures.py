@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import pytest
+
 from api.figures import comparison_figure, layers_figure, study_figure
 from service.comparison import Point, RunResult, SeedRun, Statistic, compare
 from service.layers import LayerCurve
@@ -110,6 +112,21 @@ def test_variants_of_their_own_at_each_batch_are_named_beside_its_panel() -> Non
         2,
     )
     assert "the last epoch" not in shown
+
+
+@pytest.mark.parametrize(
+    ("variants", "batches"),
+    [(list(range(40)), [512]), (list(range(30)), [64, 128]), (list(range(12)), [2**n for n in range(20)])],
+)
+def test_a_figure_is_high_enough_for_all_its_names(variants: list[int], batches: list[int]) -> None:
+    names = [f"variant {number}" for number in variants]
+    whole = study_rows(names, batches)
+    for rows in (whole, whole[1:]):  # each panel has its own names where one is missing
+        svg = study_figure("", rows, "svg").decode()
+        height = float(re.search(r'viewBox="0 0 \S+ (\S+)"', svg)[1])
+        places = re.findall(r"<!-- (?:variant )?\d+ -->\s*<g [^>]*translate\(\S+ (\S+)\)", svg)
+        assert len(places) > len(names)
+        assert all(0 < float(place) < height for place in places)
 
 
 def test_the_same_variants_in_another_order_keep_their_colours() -> None:
