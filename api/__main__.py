@@ -23,11 +23,11 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 
 from api.app import create_app
 from api.deps import Services
-from service.cluster import RayCluster
-from service.controller import Controller
-from service.head import EmbeddedHead, OwnCluster
+from service.cluster.controller import Controller
+from service.cluster.local_head import EmbeddedHead, OwnCluster
+from service.cluster.ray_jobs import RayCluster
 from service.settings import Settings
-from service.store import Store
+from service.store.engine import Store
 
 log = logging.getLogger("forerun")
 

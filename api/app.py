@@ -11,7 +11,7 @@ from api import problems, schemas, schemas_comparison, schemas_layers
 from api.deps import Services, known_parameters
 from api.hosts import KnownHosts
 from api.routes import catalog, comparison, events, experiments, health, history, jobs, layers, worker
-from service.spec import JobSpec
+from service.spec.job import JobSpec
 
 DESCRIPTION = """
 Distributed learning-rate search. Submit a job; Ray trains it on as many workers as it asks for; each epoch short

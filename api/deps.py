@@ -9,11 +9,11 @@ from fastapi import Depends, Header, Path, Request
 from pydantic import Field
 
 from service.errors import FieldError, InvalidInput, UnsupportedMediaType
-from service.field_errors import unknown_key
-from service.store import Store
+from service.spec.field_errors import unknown_key
+from service.store.engine import Store
 
 if TYPE_CHECKING:
-    from service.cluster import Capacity
+    from service.cluster.ray_jobs import Capacity
 
 MAX_INT = 2**31 - 1  # the database's INTEGER: larger numbers must not reach it
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL refuses NUL in strings

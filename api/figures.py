@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
-from service.comparison import MeanPoint, RunResult, mean_curve
-from service.layers import LayerCurve
-from service.study import StudyRow
+from service.results.comparison import MeanPoint, RunResult, mean_curve
+from service.results.layer_norms import LayerCurve
+from service.results.study import StudyRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,11 +6,11 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service import tables
-from service.methods import Schedule
-from service.records import AuditRecord
-from service.spec import JobSpec
-from service.states import JobState
+from service.spec.job import JobSpec
+from service.spec.methods import Schedule
+from service.store import tables
+from service.wire.states import JobState
+from service.wire.worker import AuditRecord
 
 
 class Schema(BaseModel):

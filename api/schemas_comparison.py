@@ -6,8 +6,10 @@ from typing import Any, Generic, Self, TypeVar
 from pydantic import Field
 
 from api.schemas import Schema, example
-from service import ramp, recommendation, tables
-from service.methods import Schedule
+from service.algorithms import batch_ramp as ramp
+from service.results import recommendation
+from service.spec.methods import Schedule
+from service.store import tables
 
 # Examples: stpt beside a search on the digits, one seed each.
 _JOB_ID = "job-0123456789abcdef"

@@ -26,14 +26,14 @@ import ray
 import torch
 
 from benchmarks.trainings import subset
-from service.methods import SearchMethod, TrainedMethod
-from service.plan import count_train_samples
-from service.records import EpochRecord, TrialProgress, TrialRecord
-from service.spec import JobSpec
-from workers.baselines import run_searches
-from workers.datasets import Data, load_data
-from workers.groups import Workers
+from service.algorithms.epoch_plan import count_train_samples
+from service.spec.job import JobSpec
+from service.spec.methods import SearchMethod, TrainedMethod
+from service.wire.worker import EpochRecord, TrialProgress, TrialRecord
+from workers.datasets.load import Data, load_data
+from workers.engine.groups import Workers
 from workers.train import RecordsFile, train_job
+from workers.tune.driver import run_searches
 
 METHODS = [
     "stpt", "hyperband", "asha", "tpe", "smac", "pbt", "random", "grid", "cosine", "schedule-free", "prodigy",
@@ -135,7 +135,7 @@ def main() -> None:
         read = partial(load, spec, data_dir, options.quick)
         run_searches(searches, service, train_samples=train_samples, load=read, folder=Path(folder, "tune"))
         ray.shutdown()
-    for record in service.records:
+    for record in service.wire.worker:
         seed = service.trials[record.method, record.trial].seed
         records[record.method].setdefault(seed, []).append(record)
     print(

@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from benchmarks.telemetry import telemetry_overhead
-from workers.layerwise import Lamb, Lars, Tvlars
-from workers.models import build_model
+from workers.models.build import build_model
+from workers.optimizers.layerwise import Lamb, Lars, Tvlars
 
 WARM_UP = 5  # rounds
 WAYS: dict[str, dict[str, bool]] = {"": {"foreach": False}, " foreach": {"foreach": True}, " fused": {"fused": True}}

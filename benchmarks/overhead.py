@@ -24,13 +24,13 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.trainings import subset
-from service.plan import EpochPlan, plan_epoch
-from service.records import EpochRecord
-from service.schedules import epoch_envelope
-from service.spec import JobSpec
-from workers.datasets import Data, load_data
-from workers.groups import Workers
-from workers.models import build_model
+from service.algorithms.epoch_plan import EpochPlan, plan_epoch
+from service.algorithms.lr_schedules import epoch_envelope
+from service.spec.job import JobSpec
+from service.wire.worker import EpochRecord
+from workers.datasets.load import Data, load_data
+from workers.engine.groups import Workers
+from workers.models.build import build_model
 from workers.train import RecordsFile, train_job
 
 WORLD = 2

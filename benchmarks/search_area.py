@@ -9,8 +9,8 @@ import sys
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
-from service.forecast import search_area
-from service.spec import JobSpec
+from service.algorithms.cost import search_area
+from service.spec.job import JobSpec
 
 SETS = ("mix", "narrow", "middle", "wide")
 

@@ -19,9 +19,9 @@ from typing import Any
 import ray
 
 from benchmarks.baselines import Remembering
-from service.spec import JobSpec
-from workers.baselines import run_searches
-from workers.datasets import load_data
+from service.spec.job import JobSpec
+from workers.datasets.load import load_data
+from workers.tune.driver import run_searches
 
 TRIALS = 8
 SPEC: dict[str, Any] = {"model": "lenet5", "dataset": "mnist", "global_batch_size": 64}
@@ -43,7 +43,7 @@ def main() -> None:
         run_searches(spec, service, train_samples=54_000, load=read, folder=Path(folder))
         wall = time.perf_counter() - began
     ray.shutdown()
-    trained = sum(record.seconds for record in service.records)
+    trained = sum(record.seconds for record in service.wire.worker)
     ratio = round(wall / (trained / slots), 4)
     print(json.dumps({"ratio": ratio, "trial_seconds": round(trained / TRIALS, 1), "wall_seconds": round(wall, 1)}))
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from service.spec import JobSpec
-from workers.datasets import Data, Split
-from workers.groups import Workers
-from workers.trainer import Trainer
+from service.spec.job import JobSpec
+from workers.datasets.load import Data, Split
+from workers.engine.groups import Workers
+from workers.engine.trainer import Trainer
 
 EVERY = 10  # steps of a job from one sample to the next
 BATCH = 16

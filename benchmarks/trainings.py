@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
+from service.algorithms.candidates import trials_of
 from service.errors import Diverged
-from service.lr_sets import trials_of
-from service.methods import TrainedMethod
-from service.records import EpochRecord
-from service.spec import Dataset, JobSpec
-from workers.datasets import Data, Split, load_data
-from workers.groups import Workers
-from workers.scheduled import make_training
+from service.spec.job import Dataset, JobSpec
+from service.spec.methods import TrainedMethod
+from service.wire.worker import EpochRecord
+from workers.datasets.load import Data, Split, load_data
+from workers.engine.groups import Workers
+from workers.methods.scheduled import make_training
 
 SHOWN_TEST_SAMPLES = 500  # evaluated after each epoch; the whole test split at the end
 

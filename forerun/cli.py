@@ -29,7 +29,7 @@ from forerun.answers import HistoryStep, Job
 from forerun.client import DEFAULT_URL, Client, raise_unless_succeeded
 from forerun.program import program
 from service.errors import ForerunError
-from service.field_errors import unique_keys
+from service.spec.field_errors import unique_keys
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.yaml"
 Row = TypeVar("Row")

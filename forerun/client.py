@@ -38,7 +38,7 @@ from forerun.answers import (
 )
 from forerun.program import program
 from service.errors import FieldError, ForerunError
-from service.spec import JobSpec
+from service.spec.job import JobSpec
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0)  # seconds before each retry: a restart of the service takes 20

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from service.methods import Schedule
-from service.schedules import schedule_learning_rate
+from service.algorithms.lr_schedules import schedule_learning_rate
+from service.spec.methods import Schedule
 
 
 class Replay(LRScheduler):

@@ -1,4 +1,4 @@
-"""Alembic's environment: works on the connection that `service.store.Store.migrate` hands it, or on FORERUN_DATABASE_URL."""
+"""Alembic's environment: works on the connection that `service.store.engine.Store.migrate` hands it, or on FORERUN_DATABASE_URL."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from alembic import context
 
 from service.settings import Settings
-from service.store import Store
-from service.tables import Base, UtcDateTime
+from service.store.engine import Store
+from service.store.tables import Base, UtcDateTime
 
 
 def plain_type(kind: str, item: Any, _: Any) -> str | bool:

@@ -5,11 +5,12 @@ from typing import Any, Self
 
 import httpx
 
-from service import jobs, reports
-from service.jobs import Claim
-from service.records import EpochRecord
-from service.spec import JobSpec
-from service.store import Store
+from service.jobs import lifecycle as jobs
+from service.jobs import reports
+from service.jobs.lifecycle import Claim
+from service.spec.job import JobSpec
+from service.store.engine import Store
+from service.wire.worker import EpochRecord
 
 # S1's rule and nothing else: no envelope, no averaging, no guards.
 PAPER: dict[str, Any] = {

@@ -9,8 +9,8 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
-from service.catalog import require_files
 from service.errors import DatasetMissing
+from service.spec.catalog import require_files
 
 # several processes train at once: more threads only get in each other's way
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -26,13 +26,13 @@ import pytest
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from service.lr_sets import trials_of
-from service.methods import SearchMethod
-from service.records import EpochRecord
-from service.spec import JobSpec
-from service.states import FOLLOWS, TERMINAL, JobState
-from service.store import Store
-from service.tables import Base, Epoch, Event, Job, Layer
+from service.algorithms.candidates import trials_of
+from service.spec.job import JobSpec
+from service.spec.methods import SearchMethod
+from service.store.engine import Store
+from service.store.tables import Base, Epoch, Event, Job, Layer
+from service.wire.states import FOLLOWS, TERMINAL, JobState
+from service.wire.worker import EpochRecord
 
 
 class Postgres:

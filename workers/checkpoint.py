@@ -24,8 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from service.fields import Frozen, LearningRate
-from service.records import Accuracy, AppliedRate, CheckpointRef, ResumePoint
+from service.spec.types import Frozen, LearningRate
+from service.wire.worker import Accuracy, AppliedRate, CheckpointRef, ResumePoint
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from functools import partial
 
 import ray
 
+from service.algorithms.epoch_plan import count_train_samples, plan_epoch
 from service.errors import ForerunError, StaleAttempt, WorkerFailed
-from service.methods import SearchMethod
-from service.plan import count_train_samples, plan_epoch
-from service.records import Outcome
 from service.settings import WorkerSettings
-from service.spec import JobSpec, NamedDataset
+from service.spec.job import JobSpec, NamedDataset
+from service.spec.methods import SearchMethod
+from service.wire.worker import Outcome
 from workers.launch import train_on_ray
 from workers.report import Reporter, exchange_ticket
 from workers.train import trainings_left
@@ -51,8 +51,8 @@ def main(job_id: str) -> int:
                 )
             if any(isinstance(method, SearchMethod) for method in spec.methods):
                 # Ray Tune, its searchers and torchvision: only where they are wanted
-                from workers.baselines import run_searches
-                from workers.datasets import load_data
+                from workers.datasets.load import load_data
+                from workers.tune.driver import run_searches
 
                 folder = settings.storage_dir / job_id / "tune"
                 run_searches(

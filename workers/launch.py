@@ -11,8 +11,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
 from service.errors import ForerunError, OutOfMemory, WorkerFailed
-from service.records import Assignment
-from service.spec import JobSpec
+from service.spec.job import JobSpec
+from service.wire.worker import Assignment
 
 SHOWN_BY_RAY = {"method", "trial", "epoch", "learning_rate", "val_accuracy", "test_accuracy"}
 
@@ -29,8 +29,8 @@ def train_on_ray(
     # The report token travels in this closure: Ray shows a train_loop_config on its dashboard and in its logs.
     def train_loop() -> None:
         # here: neither the driver nor Ray Train's controller, which starts before the workers, needs torchvision
-        from workers.datasets import load_data
-        from workers.groups import Workers
+        from workers.datasets.load import load_data
+        from workers.engine.groups import Workers
         from workers.report import Reporter
         from workers.train import train_job
 

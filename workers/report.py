@@ -12,7 +12,7 @@ import httpx
 from pydantic import TypeAdapter
 
 from service.errors import FieldError, ForerunError, InvalidInput, RecordConflict, StaleAttempt
-from service.records import Assignment, EpochRecord, Outcome, TrialProgress, TrialRecord
+from service.wire.worker import Assignment, EpochRecord, Outcome, TrialProgress, TrialRecord
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

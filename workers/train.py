@@ -21,20 +21,20 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 
+from service.algorithms.candidates import trials_of
+from service.algorithms.epoch_plan import check_across_fields, samples_per_epoch
+from service.algorithms.search_space import budget_samples, stretched_epochs
 from service.errors import Diverged
-from service.fields import Frozen
-from service.lr_sets import trials_of
-from service.methods import STRETCHED, StptMethod, TrainedMethod
-from service.plan import check_across_fields, samples_per_epoch
-from service.records import CheckpointRef, EpochRecord, ResumePoint, TrialProgress, TrialRecord
-from service.searches import budget_samples, stretched_epochs
-from service.spec import JobSpec
+from service.spec.job import JobSpec
+from service.spec.methods import STRETCHED, StptMethod, TrainedMethod
+from service.spec.types import Frozen
+from service.wire.worker import CheckpointRef, EpochRecord, ResumePoint, TrialProgress, TrialRecord
 from workers import checkpoint
 from workers.checkpoint import Position
-from workers.datasets import Data, load_data
-from workers.groups import Workers
-from workers.scheduled import make_training
-from workers.training import Training
+from workers.datasets.load import Data, load_data
+from workers.engine.groups import Workers
+from workers.methods.base import Training
+from workers.methods.scheduled import make_training
 
 
 class Recorder(Protocol):

@@ -6,15 +6,15 @@ from typing import get_args
 from fastapi import APIRouter
 
 from api import schemas
-from service.catalog import DATASETS, MODELS
-from service.experiments import EXPERIMENTS
-from service.lr_sets import MIX, MIX_EPOCHS, PRESETS
-from service.methods import SearchMethod, TrainedMethod
-from service.optimizers import OptimizerName
-from service.presets import PRESETS as SPEC_PRESETS
-from service.selector import SELECTORS
-from service.spec import Metric
-from service.tasks import TaskName
+from service.algorithms.candidates import MIX, MIX_EPOCHS, PRESETS
+from service.algorithms.selectors import SELECTORS
+from service.spec.catalog import DATASETS, MODELS
+from service.spec.experiments import EXPERIMENTS
+from service.spec.job import Metric
+from service.spec.methods import SearchMethod, TrainedMethod
+from service.spec.optimizer import OptimizerName
+from service.spec.presets import PRESETS as SPEC_PRESETS
+from service.spec.task import TaskName
 
 router = APIRouter(prefix="/v1/catalog", tags=["catalog"])
 

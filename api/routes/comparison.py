@@ -13,13 +13,15 @@ from api.deps import FORMAT, MAX_INT, NO_NUL, Accept, JobId, ServicesOf, Text, s
 from api.figures import comparison_figure, study_figure
 from api.formats import NEXT_PAGE, chosen_format, csv_text, documented_formats, file_answer, next_page
 from api.problems import documented
-from service import history, queries, store
 from service.errors import FieldError, InvalidInput
-from service.fields import MAX_BATCH
-from service.methods import MethodName
-from service.optimizers import OptimizerName
-from service.records import TrialState
-from service.states import JobState
+from service.results import history
+from service.spec.methods import MethodName
+from service.spec.optimizer import OptimizerName
+from service.spec.types import MAX_BATCH
+from service.store import engine as store
+from service.store import queries
+from service.wire.states import JobState
+from service.wire.worker import TrialState
 
 router = APIRouter(prefix="/v1", tags=["comparison"])
 

@@ -11,10 +11,10 @@ from starlette.responses import Response
 
 from api.deps import MAX_INT, JobId, ServicesOf
 from api.problems import documented
-from service import store
-from service.states import TERMINAL
-from service.store import Store
-from service.tables import Event
+from service.store import engine as store
+from service.store.engine import Store
+from service.store.tables import Event
+from service.wire.states import TERMINAL
 
 POLL_SECONDS = 0.3
 

@@ -12,14 +12,14 @@ from api import schemas
 from api.deps import NO_NUL, ServicesOf
 from api.problems import documented
 from api.routes.jobs import SPEC_BODY, job_answer, read_spec, require_means, spec_body
-from service import jobs
+from service.algorithms.cost import forecast, search_area
+from service.algorithms.epoch_plan import count_train_samples, plan_epoch
 from service.errors import DatasetMissing, FieldError, InvalidInput
-from service.experiments import EXPERIMENTS, Scale, documents
-from service.field_errors import field_errors
-from service.fields import Frozen
-from service.forecast import forecast, search_area
-from service.plan import count_train_samples, plan_epoch
-from service.spec import JobSpec
+from service.jobs import lifecycle as jobs
+from service.spec.experiments import EXPERIMENTS, Scale, documents
+from service.spec.field_errors import field_errors
+from service.spec.job import JobSpec
+from service.spec.types import Frozen
 
 router = APIRouter(prefix="/v1", tags=["experiments"])
 

@@ -10,12 +10,13 @@ from api import schemas
 from api.deps import FORMAT, MAX_INT, NO_NUL, Accept, EpochNumber, JobId, ServicesOf
 from api.formats import chosen_format, csv_text, documented_formats, file_answer
 from api.problems import documented
-from service import history, store
+from service.algorithms.candidates import search_start
+from service.algorithms.selectors import MAXIMIZE
 from service.errors import FieldError, InvalidInput, NotFound
-from service.lr_sets import search_start
-from service.offline import replay
-from service.selector import MAXIMIZE
-from service.spec import Selector, SelectorName
+from service.results import history
+from service.results.selector_replay import replay
+from service.spec.job import Selector, SelectorName
+from service.store import engine as store
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 

@@ -9,10 +9,12 @@ from starlette.responses import PlainTextResponse
 from api import schemas
 from api.deps import MAX_INT, JobId, Services, ServicesOf, Text, read_json, split
 from api.problems import documented
-from service import history, jobs, store
-from service.spec import JobSpec
-from service.states import JobState
-from service.tables import Job
+from service.jobs import lifecycle as jobs
+from service.results import history
+from service.spec.job import JobSpec
+from service.store import engine as store
+from service.store.tables import Job
+from service.wire.states import JobState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

@@ -13,8 +13,9 @@ from api.figures import layers_figure
 from api.formats import NEXT_PAGE, chosen_format, csv_text, documented_formats, file_answer, next_page
 from api.problems import documented
 from api.routes.comparison import AnyMethod
-from service import queries, store
-from service.layers import curves
+from service.results.layer_norms import curves
+from service.store import engine as store
+from service.store import queries
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field, ValidationError
 
 from api.deps import JobId, ServicesOf, read_json
-from service import reports
 from service.errors import FieldError, InvalidInput, StaleAttempt
-from service.field_errors import field_errors
-from service.fields import Frozen
-from service.records import Assignment, EpochRecord, Outcome, TrialProgress, TrialRecord
+from service.jobs import reports
+from service.spec.field_errors import field_errors
+from service.spec.types import Frozen
+from service.wire.worker import Assignment, EpochRecord, Outcome, TrialProgress, TrialRecord
 
 MAX_REPORT_BYTES = 2 * 1024 * 1024  # 900 branches take 200 KiB, telemetry with the most layers and samples 800 KiB
 

@@ -7,9 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from service import history, reports
-from service.records import TrialRecord
-from service.store import Store
+from service.jobs import reports
+from service.results import history
+from service.store.engine import Store
+from service.wire.worker import TrialRecord
 from tests.builders import Worker, claim, epoch_record, run_to_success, spec_document, submit
 
 pytest_plugins = ["tests.databases"]

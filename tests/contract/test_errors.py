@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from api.deps import Services
-from service import errors, store
+from service import errors
+from service.store import engine as store
 
 pytest_plugins = ["tests.databases"]
 

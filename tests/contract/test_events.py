@@ -13,9 +13,9 @@ import uvicorn
 from httpx_sse import ServerSentEvent, connect_sse
 
 from api.deps import Services
-from service import jobs
-from service.store import Store
-from service.tables import Event
+from service.jobs import lifecycle as jobs
+from service.store.engine import Store
+from service.store.tables import Event
 from tests.application import app_over
 from tests.builders import Worker, claim, epoch_record, run_to_success, submit
 

@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from api.formats import chosen_format
-from service import jobs
-from service.store import Store
+from service.jobs import lifecycle as jobs
+from service.store.engine import Store
 from tests.builders import Worker, branch_records, claim, epoch_record, run_to_success, submit
 
 pytest_plugins = ["tests.databases"]

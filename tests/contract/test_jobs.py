@@ -8,8 +8,8 @@ import httpx
 import pytest
 from sqlalchemy import Engine, event
 
-from service import jobs
-from service.store import Store
+from service.jobs import lifecycle as jobs
+from service.store.engine import Store
 from tests.builders import Worker, claim, epoch_record, run_to_success, submit
 from tests.contract.conftest import FakeFleet
 

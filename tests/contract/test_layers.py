@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from api.routes import layers as routes
-from service.store import Store
+from service.store.engine import Store
 from tests.builders import Worker, claim, epoch_record, submit
 
 pytest_plugins = ["tests.databases"]

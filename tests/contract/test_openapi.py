@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from api.app import create_app
 from api.deps import Services
-from service.store import Store
+from service.store.engine import Store
 from tests.builders import run_to_success
 from tests.contract.conftest import FakeFleet
 

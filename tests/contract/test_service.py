@@ -11,10 +11,10 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from api.deps import Services
-from service.catalog import MODELS
-from service.cluster import Capacity
-from service.experiments import EXPERIMENTS
-from service.store import Store
+from service.cluster.ray_jobs import Capacity
+from service.spec.catalog import MODELS
+from service.spec.experiments import EXPERIMENTS
+from service.store.engine import Store
 from tests.builders import spec_document
 from tests.contract.conftest import FakeFleet
 

@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from service import reports
-from service.records import TrialRecord
-from service.store import Store
+from service.jobs import reports
+from service.store.engine import Store
+from service.wire.worker import TrialRecord
 from tests.builders import Worker, claim, epoch_record, submit
 
 pytest_plugins = ["tests.databases"]

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from api.routes.worker import MAX_REPORT_BYTES
-from service import jobs
-from service.store import Store
+from service.jobs import lifecycle as jobs
+from service.store.engine import Store
 from tests.builders import Worker, claim, epoch_record, spec_document, submit
 from tests.contract.conftest import FakeFleet
 

@@ -32,7 +32,7 @@ def finished(service: Service) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def test_every_run_trial_and_epoch_is_in_sql_and_costs_add_up(
     service: Service, finished: tuple[dict[str, Any], list[dict[str, Any]]]
 ) -> None:
-    """In the loop itself, each record's samples are held against the loop's own counter (workers.training)."""
+    """In the loop itself, each record's samples are held against the loop's own counter (workers.methods.base)."""
     job, events = finished
     assert job["state"] == "succeeded", job["error"]
     with service.client as client:

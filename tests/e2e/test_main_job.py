@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import select
 
 from forerun.client import ApiError
-from service.store import Store
-from service.tables import Attempt, Epoch, Run, Trial
+from service.store.engine import Store
+from service.store.tables import Attempt, Epoch, Run, Trial
 from tests.builders import PAPER
 from tests.e2e.service import Service
 from tests.processes import of_each, wait_until

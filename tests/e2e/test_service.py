@@ -11,15 +11,15 @@ import httpx
 import pytest
 import torch
 
-from service.spec import JobSpec
-from service.store import epochs_of
+from service.spec.job import JobSpec
+from service.store.engine import epochs_of
 from tests.databases import Postgres
 from tests.e2e.service import Service, running_service
 from tests.processes import of_each
-from workers.datasets import load_data
-from workers.groups import Workers
-from workers.stpt import Stpt
-from workers.trainer import Trainer
+from workers.datasets.load import load_data
+from workers.engine.groups import Workers
+from workers.engine.trainer import Trainer
+from workers.methods.stpt import Stpt
 
 pytest_plugins = ["tests.databases"]
 

@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service import jobs, reports
-from service import store as queries
 from service.errors import ForerunError
-from service.jobs import Claim
-from service.records import EpochRecord, Outcome
-from service.spec import JobSpec
-from service.states import JobState
-from service.store import Store
-from service.tables import Base, Job
-from tests.unit.service.reports import epoch
+from service.jobs import lifecycle as jobs
+from service.jobs import reports
+from service.jobs.lifecycle import Claim
+from service.spec.job import JobSpec
+from service.store import engine as queries
+from service.store.engine import Store
+from service.store.tables import Base, Job
+from service.wire.states import JobState
+from service.wire.worker import EpochRecord, Outcome
+from tests.unit.service.jobs.reports import epoch
 from tests.unit.service.specs import small
 
 S = JobState

@@ -11,11 +11,11 @@ import pytest
 import ray
 from ray.tune.error import TuneError
 
-from service.records import EpochRecord, TrialProgress, TrialRecord
-from service.spec import JobSpec
+from service.spec.job import JobSpec
+from service.wire.worker import EpochRecord, TrialProgress, TrialRecord
 from tests.builders import spec_document
-from workers.baselines import run_searches
-from workers.datasets import load_data
+from workers.datasets.load import load_data
+from workers.tune.driver import run_searches
 
 SAMPLES = 26 * 48  # of an epoch: 1293 training images of digits in batches of 48
 SHORT: dict[str, Any] = {"epochs": 4, "global_batch_size": 48, "envelope": "linear"}

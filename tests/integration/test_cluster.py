@@ -18,9 +18,9 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from service.cluster import LIVE, Capacity, Cluster, FakeCluster, RayCluster, RayJobStatus, Submission
+from service.cluster.local_head import PACKAGES, EmbeddedHead, OwnCluster
+from service.cluster.ray_jobs import LIVE, Capacity, Cluster, FakeCluster, RayCluster, RayJobStatus, Submission
 from service.errors import ClusterUnreachable
-from service.head import PACKAGES, EmbeddedHead, OwnCluster
 from tests.processes import descendants, of_each, wait_until
 
 
@@ -47,7 +47,7 @@ class Owner:
 
     CODE = """
 import signal
-from service.head import EmbeddedHead
+from service.cluster.local_head import EmbeddedHead
 head = EmbeddedHead(num_cpus=1)
 print(head.pid, head.dashboard_url, head.token, head.directory, flush=True)
 signal.pause()
@@ -211,7 +211,7 @@ def test_a_ray_that_is_away_is_unreachable() -> None:
 
 
 def test_a_ray_that_hangs_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.cluster.TIMEOUT", httpx.Timeout(0.1))
+    monkeypatch.setattr("service.cluster.ray_jobs.TIMEOUT", httpx.Timeout(0.1))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert_unreachable(stub_cluster(f"http://127.0.0.1:{silent.getsockname()[1]}", None), "No answer.*ReadTimeout")
 
@@ -320,7 +320,7 @@ def test_a_head_that_died_is_started_again_at_the_same_address_and_stops_alone(c
 
 
 def test_a_head_that_cannot_start_shows_what_ray_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.head.OBJECT_STORE_BYTES", "much")
+    monkeypatch.setattr("service.cluster.local_head.OBJECT_STORE_BYTES", "much")
     before = set(psutil.Process().children(recursive=True))
     with pytest.raises(
         ClusterUnreachable, match=r"ended while it started(?s:.*)Invalid value for '--object-store-memory'"

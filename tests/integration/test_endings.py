@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from service import jobs, reports
-from service import store as queries
 from service.errors import NotFound, StaleAttempt, StateConflict
-from service.states import TERMINAL, JobState
-from service.store import Store
+from service.jobs import lifecycle as jobs
+from service.jobs import reports
+from service.store import engine as queries
+from service.store.engine import Store
+from service.wire.states import TERMINAL, JobState
 from tests.integration.jobs_in_sql import (
     FAILURE,
     SUCCESS,
@@ -32,7 +33,7 @@ from tests.integration.jobs_in_sql import (
     state_of,
     submit,
 )
-from tests.unit.service.reports import epoch, warmup_epoch
+from tests.unit.service.jobs.reports import epoch, warmup_epoch
 
 pytest_plugins = ["tests.databases"]
 

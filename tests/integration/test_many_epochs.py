@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from service import history, jobs, queries, reports
 from service.errors import InvalidInput
-from service.records import TrialRecord
-from service.states import JobState
-from service.store import Store
-from service.tables import Job
+from service.jobs import lifecycle as jobs
+from service.jobs import reports
+from service.results import history
+from service.store import queries
+from service.store.engine import Store
+from service.store.tables import Job
+from service.wire.states import JobState
+from service.wire.worker import TrialRecord
 from tests.integration.jobs_in_sql import SUCCESS, begin, lose, start, submit
-from tests.unit.service.reports import epoch, scheduled_epoch
+from tests.unit.service.jobs.reports import epoch, scheduled_epoch
 
 pytest_plugins = ["tests.databases"]
 

@@ -11,13 +11,14 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from service import jobs, reports
-from service import queries as more_queries
-from service import store as queries
 from service.errors import InvalidInput, StateConflict
-from service.states import TERMINAL
-from service.store import Store
-from service.tables import Job
+from service.jobs import lifecycle as jobs
+from service.jobs import reports
+from service.store import engine as queries
+from service.store import queries as more_queries
+from service.store.engine import Store
+from service.store.tables import Job
+from service.wire.states import TERMINAL
 from tests.integration.jobs_in_sql import (
     S,
     begin,
@@ -29,7 +30,7 @@ from tests.integration.jobs_in_sql import (
     submit,
     until_somebody_waits_for_a_lock,
 )
-from tests.unit.service.reports import epoch, layers, warmup_epoch
+from tests.unit.service.jobs.reports import epoch, layers, warmup_epoch
 
 pytest_plugins = ["tests.databases"]
 

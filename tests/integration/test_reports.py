@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import select
 
-from service import jobs, reports
-from service import store as queries
 from service.errors import RecordConflict, StaleAttempt
-from service.records import Outcome
-from service.states import TERMINAL
-from service.store import Store
-from service.tables import Branch, Epoch, Layer
+from service.jobs import lifecycle as jobs
+from service.jobs import reports
+from service.store import engine as queries
+from service.store.engine import Store
+from service.store.tables import Branch, Epoch, Layer
+from service.wire.states import TERMINAL
+from service.wire.worker import Outcome
 from tests.integration.jobs_in_sql import (
     FAILURE,
     SUCCESS,
@@ -34,7 +35,7 @@ from tests.integration.jobs_in_sql import (
     state_of,
     submit,
 )
-from tests.unit.service.reports import branch, checkpoint, epoch, layers
+from tests.unit.service.jobs.reports import branch, checkpoint, epoch, layers
 
 pytest_plugins = ["tests.databases"]
 

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from service import jobs, reports
-from service import store as queries
 from service.errors import RecordConflict, StaleAttempt
-from service.records import Outcome, TrialRecord
-from service.spec import JobSpec
-from service.store import Store
+from service.jobs import lifecycle as jobs
+from service.jobs import reports
+from service.spec.job import JobSpec
+from service.store import engine as queries
+from service.store.engine import Store
+from service.wire.worker import Outcome, TrialRecord
 from tests.builders import claim, spec_document, train
 from tests.integration.jobs_in_sql import FAILURE, events_of
-from tests.unit.service.reports import checkpoint, epoch, scheduled_epoch
+from tests.unit.service.jobs.reports import checkpoint, epoch, scheduled_epoch
 
 pytest_plugins = ["tests.databases"]
 

@@ -19,11 +19,11 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError
 
 import migrations
-from service import reports
-from service.store import Store
-from service.tables import Attempt, Base, Branch, Epoch, Event, IdempotencyKey, Job, Layer, Run, Trial
+from service.jobs import reports
+from service.store.engine import Store
+from service.store.tables import Attempt, Base, Branch, Epoch, Event, IdempotencyKey, Job, Layer, Run, Trial
 from tests.integration.jobs_in_sql import S, begin, everything, start, state_of, submit, until_somebody_waits_for_a_lock
-from tests.unit.service.reports import branch, epoch, layers
+from tests.unit.service.jobs.reports import branch, epoch, layers
 
 pytest_plugins = ["tests.databases"]
 

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service import jobs, reports
-from service import store as queries
 from service.errors import IdempotencyConflict, StaleAttempt
-from service.jobs import Claim
-from service.spec import JobSpec
-from service.tables import Event, IdempotencyKey, Job, Run
+from service.jobs import lifecycle as jobs
+from service.jobs import reports
+from service.jobs.lifecycle import Claim
+from service.spec.job import JobSpec
+from service.store import engine as queries
+from service.store.tables import Event, IdempotencyKey, Job, Run
 from tests.integration.jobs_in_sql import (
     S,
     at_once,
@@ -33,7 +34,7 @@ from tests.integration.jobs_in_sql import (
     state_of,
     submit,
 )
-from tests.unit.service.reports import epoch, warmup_epoch
+from tests.unit.service.jobs.reports import epoch, warmup_epoch
 
 pytest_plugins = ["tests.databases"]
 

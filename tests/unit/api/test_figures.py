@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import pytest
 
 from api.figures import comparison_figure, layers_figure, study_figure
-from service.comparison import Point, RunResult, SeedRun, Statistic, compare
-from service.layers import LayerCurve
-from service.study import StudyRow
+from service.results.comparison import Point, RunResult, SeedRun, Statistic, compare
+from service.results.layer_norms import LayerCurve
+from service.results.study import StudyRow
 
 METHODS = ("stpt", "sweep", "reference", "cosine", "one-cycle", "schedule-free", "prodigy", "tpe", "asha", "pbt")
 

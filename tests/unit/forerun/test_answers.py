@@ -6,8 +6,8 @@ import pytest
 
 from api import schemas, schemas_comparison, schemas_layers
 from forerun import answers
-from service.records import AuditRecord, EpochRecord
-from service.states import TERMINAL
+from service.wire.states import TERMINAL
+from service.wire.worker import AuditRecord, EpochRecord
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from forerun import display
 from forerun.answers import Branch, Event, ExperimentFacts, Plan, ReplayedEpoch, SelectorReplay
-from service.records import BranchState
-from service.spec import MAX_LEARNING_RATES
+from service.spec.job import MAX_LEARNING_RATES
+from service.wire.worker import BranchState
 from tests.unit.forerun.service_double import branch, epoch_event, job, state_event, succeeded
 
 FACTORS = (2.5, 2.0, 1.5, 1.0, 0.85, 0.7, 0.55, 0.4)

@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from service.records import AuditRecord, BranchRecord, CheckpointRef, EpochRecord, LayersRecord
+from service.wire.worker import AuditRecord, BranchRecord, CheckpointRef, EpochRecord, LayersRecord
 
 
 def branch(number: int = 1, **changes: Any) -> BranchRecord:

@@ -4,30 +4,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from service.catalog import DATASETS, MODELS, image_sizes
-from service.methods import (
-    CosineDecay,
-    PolynomialDecay,
-    ReferenceMethod,
-    ReplayMethod,
-    Scaling,
-    Schedule,
-    ScheduleMethod,
-    ScheduleWarmup,
-    StepDecay,
-    StptMethod,
-    SweepMethod,
-)
-from service.optimizers import (
-    AdamOptimizer,
-    AdaptiveOptimizer,
-    LambOptimizer,
-    LarsOptimizer,
-    SgdOptimizer,
-    TvlarsOptimizer,
-)
-from service.plan import split_sizes
-from service.spec import (
+from service.algorithms.epoch_plan import split_sizes
+from service.spec.catalog import DATASETS, MODELS, image_sizes
+from service.spec.job import (
     AbsoluteLrSet,
     Audit,
     FolderDataset,
@@ -46,6 +25,27 @@ from service.spec import (
     Telemetry,
     ToleranceSelector,
     Warmup,
+)
+from service.spec.methods import (
+    CosineDecay,
+    PolynomialDecay,
+    ReferenceMethod,
+    ReplayMethod,
+    Scaling,
+    Schedule,
+    ScheduleMethod,
+    ScheduleWarmup,
+    StepDecay,
+    StptMethod,
+    SweepMethod,
+)
+from service.spec.optimizer import (
+    AdamOptimizer,
+    AdaptiveOptimizer,
+    LambOptimizer,
+    LarsOptimizer,
+    SgdOptimizer,
+    TvlarsOptimizer,
 )
 
 SMALL = {"model": "lenet5", "dataset": "digits", "epochs": 10, "lr_set": "middle"}

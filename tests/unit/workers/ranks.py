@@ -29,13 +29,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from service.spec import JobSpec, NamedDataset
+from service.spec.job import JobSpec, NamedDataset
 from tests.builders import spec_document
-from workers import models
-from workers.datasets import Data, load_data
-from workers.groups import Workers
-from workers.stpt import Stpt
-from workers.trainer import Trainer
+from workers.datasets.load import Data, load_data
+from workers.engine.groups import Workers
+from workers.engine.trainer import Trainer
+from workers.methods.stpt import Stpt
+from workers.models import build as models
 
 torch.set_num_threads(1)  # in the tests' own process too: worlds share the machine's cores
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from workers.datasets import Data
-from workers.seeds import derived_seed
+from workers.datasets.load import Data
+from workers.engine.seeds import derived_seed
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.records import CheckpointRef, ResumePoint
+from service.wire.worker import CheckpointRef, ResumePoint
 from workers import checkpoint
 from workers.checkpoint import Position, UnusableCheckpoint
 

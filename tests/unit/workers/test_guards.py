@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.unit.workers.ranks import make_stpt
-from workers.stpt import Stpt
-from workers.trainer import Trainer
+from workers.engine.trainer import Trainer
+from workers.methods.stpt import Stpt
 
 pytest_plugins = ["tests.unit.workers.ranks"]
 

@@ -7,7 +7,7 @@ import torch
 from ray.train import WorkerGroupError
 
 from service.errors import Diverged, ForerunError, OutOfMemory, WorkerFailed
-from service.spec import JobSpec
+from service.spec.job import JobSpec
 from tests.unit.service.specs import small
 from workers.launch import _cause
 

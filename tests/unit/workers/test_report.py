@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from service.errors import InvalidInput, RecordConflict, StaleAttempt
-from service.records import Assignment, EpochRecord, Outcome
+from service.wire.worker import Assignment, EpochRecord, Outcome
 from tests.builders import epoch_record
 from workers import report
 from workers.report import FIRST_PAUSE_S, LONGEST_PAUSE_S, PATIENCE_S, ApiAway, Reporter, exchange_ticket

@@ -11,11 +11,11 @@ from unittest.mock import patch
 
 import pytest
 
-from service.records import EpochRecord, ResumePoint
+from service.wire.worker import EpochRecord, ResumePoint
 from tests.unit.workers.ranks import Ranks, make_stpt
 from workers import checkpoint
+from workers.engine.trainer import Trainer
 from workers.train import main, run
-from workers.trainer import Trainer
 
 pytest_plugins = ["tests.unit.workers.ranks"]
 

@@ -1,0 +1,66 @@
+"""The batch ramp of S2, section IV (after Smith & Le 2017, arXiv 1710.06451): how large a batch may become.
+
+From a batch that reaches the best accuracy the batch is doubled, the learning rate following by the square root, until
+validation accuracy falls; then it is doubled from the largest that was good with the momentum following instead, until
+accuracy falls again. Values in, decision out: the next training depends on the results so far alone.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from service.algorithms.batch_scaling import effective_learning_rate, scale, scaled_momentum
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training of a ramp."""
+
+    global_batch_size: int
+    learning_rate: float
+    momentum: float
+
+    @property
+    def effective_learning_rate(self) -> float:
+        return effective_learning_rate(self.learning_rate, self.momentum)
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Where a ramp stands: what it trains next (None: it has ended), and the largest batch that was good in each
+    phase; None: the phase has none yet."""
+
+    next: Step | None
+    by_learning_rate: Step | None
+    by_momentum: Step | None
+
+
+def ramp(start: Step, val_accuracies: Sequence[float | None], *, tolerance: float, largest_batch: int) -> Ramp:
+    """After trainings that ended with `val_accuracies`, in order; None: the training diverged or failed. Accuracy has
+    fallen where there is none, or where it is more than `tolerance` below the best before; no batch goes over
+    `largest_batch` samples."""
+    step = good = start
+    best, by_learning_rate, by_momentum, learning_rate_ends = -math.inf, None, None, False
+    for accuracy in val_accuracies:
+        if accuracy is None or accuracy < best - tolerance:
+            if learning_rate_ends or by_learning_rate is None:  # the first batch of all must be good
+                return Ramp(None, by_learning_rate, by_momentum)
+            learning_rate_ends = True
+        elif learning_rate_ends:
+            good = by_momentum = step
+        else:
+            good = by_learning_rate = step
+        if accuracy is not None:
+            best = max(best, accuracy)
+        step = _doubled(good, by_momentum=learning_rate_ends)
+        if step.global_batch_size > largest_batch:
+            return Ramp(None, by_learning_rate, by_momentum)
+    return Ramp(step, by_learning_rate, by_momentum)
+
+
+def _doubled(step: Step, *, by_momentum: bool) -> Step:
+    batch = 2 * step.global_batch_size
+    factor = scale("sqrt", batch=batch, base_batch=step.global_batch_size)
+    if by_momentum:
+        return replace(step, global_batch_size=batch, momentum=scaled_momentum(step.momentum, factor))
+    return replace(step, global_batch_size=batch, learning_rate=step.learning_rate * factor)

@@ -1,0 +1,99 @@
+"""Learning-rate sets: which candidates an epoch's Pre-train tries (S1, section III.C, Tables 2 to 4)."""
+
+from collections.abc import Sequence
+
+from service.algorithms.lr_schedules import scaled_learning_rate
+from service.spec.job import (
+    HISTORY_LR_SET,
+    AbsoluteLrSet,
+    HistoryLrSet,
+    JobSpec,
+    LrSet,
+    PresetLrSet,
+    RelativeLrSet,
+    ScheduledLrSet,
+    StagedLrSet,
+)
+from service.spec.methods import Method, SearchMethod, StptMethod, SweepMethod
+from service.spec.types import MIN_LEARNING_RATE
+
+# Factors on the current learning rate, as the paper prints them.
+PRESETS: dict[str, tuple[float, ...]] = {
+    "paper-alpha": (10.0, 5.0, 3.0, 1.5, 1.0, 0.9, 0.5, 0.4),  # Table 2
+    "narrow": (1.25, 1.17, 1.08, 1.0, 0.95, 0.9, 0.85, 0.8),  # Table 3 (a)
+    "middle": (2.5, 2.0, 1.5, 1.0, 0.85, 0.7, 0.55, 0.4),  # Table 3 (b)
+    "wide": (5.0, 3.67, 2.33, 1.0, 0.8, 0.6, 0.4, 0.2),  # Table 3 (c)
+}
+
+# S1, Table 4: the last epoch of each set in a training of 40; epochs 1-4 are warm-up.
+MIX_EPOCHS = 40
+MIX = ((19, "narrow"), (29, "middle"), (40, "wide"))
+
+
+def mix_phase(epoch: int, epochs: int) -> str:
+    """Name of the set that `mix` uses at `epoch` (from 1) of `epochs`: Table 4 with its boundaries scaled, rounded."""
+    for last, name in MIX:
+        if epoch <= (2 * last * epochs + MIX_EPOCHS) // (2 * MIX_EPOCHS):
+            return name
+    raise AssertionError(f"epoch {epoch} of {epochs}")
+
+
+def candidates(lr_set: LrSet, *, epoch: int, epochs: int, current: float, warmup_epochs: int = 0) -> tuple[float, ...]:
+    """The learning rates to try at `epoch` (from 1) of `epochs`, in the set's order.
+
+    Relative sets multiply `current` and are capped; values equal after the cap become one.
+    """
+    match lr_set:
+        case AbsoluteLrSet(learning_rates=values):
+            return _distinct(values)
+        case RelativeLrSet(factors=factors, max_learning_rate=cap):
+            return _relative(factors, current, cap)
+        case PresetLrSet(name=name, max_learning_rate=cap):
+            return _relative(PRESETS[mix_phase(epoch, epochs) if name == "mix" else name], current, cap)
+        case ScheduledLrSet(phases=phases):
+            phase = [phase for phase in phases if phase.first_epoch <= epoch][-1]
+            return candidates(phase.lr_set, epoch=epoch, epochs=epochs, current=current)
+        case StagedLrSet(stages=stages, max_learning_rate=cap):
+            number = epoch - warmup_epochs - 1
+            return _relative(stages[number].factors if number < len(stages) else (1.0,), current, cap)
+        case HistoryLrSet():  # until the job is accepted
+            return candidates(HISTORY_LR_SET, epoch=epoch, epochs=epochs, current=current, warmup_epochs=warmup_epochs)
+
+
+def _relative(factors: Sequence[float], current: float, cap: float) -> tuple[float, ...]:
+    return _distinct([min(max(current * factor, MIN_LEARNING_RATE), cap) for factor in factors])
+
+
+def _distinct(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def epoch_candidates(spec: JobSpec, *, epoch: int, current: float) -> tuple[float, ...]:
+    """The learning rates that the job tries at `epoch`, which is behind its warm-up."""
+    epochs, warmup_epochs = max(epoch, spec.epochs), spec.warmup_epochs
+    return candidates(spec.lr_set, epoch=epoch, epochs=epochs, current=current, warmup_epochs=warmup_epochs)
+
+
+def search_start(spec: JobSpec) -> float:
+    """What the first Pre-train goes by: the job's initial learning rate, scaled to its batch where stpt says so."""
+    for method in spec.methods:
+        if isinstance(method, StptMethod):
+            return scaled_learning_rate(method, spec)
+    return spec.initial_learning_rate
+
+
+def first_candidates(spec: JobSpec) -> tuple[float, ...]:
+    """What the job's first Pre-train tries, and what stands beside stpt searches."""
+    return epoch_candidates(spec, epoch=spec.warmup_epochs + 1, current=search_start(spec))
+
+
+def sweep_learning_rates(spec: JobSpec, method: SweepMethod) -> tuple[float, ...]:
+    """The learning rate of each trial of a sweep."""
+    return first_candidates(spec) if method.learning_rates is None else _distinct(method.learning_rates)
+
+
+def trials_of(spec: JobSpec, method: Method) -> int:
+    """Trainings that a method of the job takes with one seed; 0: a search finds out."""
+    if isinstance(method, SearchMethod):
+        return 0
+    return len(sweep_learning_rates(spec, method)) if isinstance(method, SweepMethod) else 1

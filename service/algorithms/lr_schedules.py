@@ -1,0 +1,152 @@
+"""Learning rates that are functions of the position in a training. Pure; shared by the engine and by users' replays."""
+
+import math
+from collections.abc import Sequence
+
+from service.algorithms.batch_scaling import (
+    cosine_between,
+    cosine_decay,
+    polynomial_decay,
+    scaled_momentum,
+    step_decay,
+    warmup_learning_rate,
+)
+from service.spec.job import JobSpec
+from service.spec.methods import (
+    CosineDecay,
+    Decay,
+    Envelope,
+    PolynomialDecay,
+    ReferenceMethod,
+    Schedule,
+    ScheduleMethod,
+    StepDecay,
+    StptMethod,
+)
+from service.spec.optimizer import Optimizer
+from service.spec.types import MIN_LEARNING_RATE
+
+
+def envelope(kind: Envelope, progress: float) -> float:
+    """What a learning rate is multiplied by at `progress`, from 0 (the first iteration) to 1 (after the last one)."""
+    match kind:
+        case "constant":
+            return 1.0
+        case "linear":
+            return 1.0 - progress
+        case "cosine":
+            return cosine_decay(progress, 0.0)
+
+
+def epoch_envelope(kind: Envelope, *, epoch: int, epochs: int, iterations: int) -> list[float]:
+    """The envelope at each of the `iterations` of `epoch` (from 1) of `epochs`."""
+    done, whole = (epoch - 1) * iterations, epochs * iterations
+    return [envelope(kind, (done + iteration) / whole) for iteration in range(iterations)]
+
+
+def schedule_learning_rates(schedule: Schedule, *, epoch: int, iterations: int) -> list[float]:
+    """Applied at each of the `iterations` of `epoch` (from 1)."""
+    first = (epoch - 1) * iterations
+    return [schedule_learning_rate(schedule, first + iteration, iterations) for iteration in range(iterations)]
+
+
+def schedule_learning_rate(schedule: Schedule, iteration: int, iterations_per_epoch: int) -> float:
+    """Applied at `iteration` (from 0) of the whole training; after its end, that of the last iteration."""
+    whole = len(schedule.learning_rates) * iterations_per_epoch
+    iteration = min(iteration, whole - 1)
+    epoch = iteration // iterations_per_epoch  # from 0
+    kind = schedule.envelope if epoch >= schedule.warmup_epochs else "constant"
+    return schedule.learning_rates[epoch] * envelope(kind, iteration / whole)
+
+
+WARMUP_SHARE, START_DIVISOR, END_DIVISOR = 0.3, 25.0, 1e4  # torch's OneCycleLR: pct_start, div_factor, final_div_factor
+
+
+def one_cycle(iteration: int, iterations: int) -> float:
+    """What the highest learning rate is multiplied by at `iteration` (from 0) of `iterations` in all: torch's
+    OneCycleLR with its defaults (Smith & Topin 2018, arXiv 1708.07120)."""
+    start, end = 1 / START_DIVISOR, 1 / (START_DIVISOR * END_DIVISOR)
+    top, last = WARMUP_SHARE * iterations - 1, iterations - 1
+    if iteration <= top:
+        return cosine_between(start, 1.0, iteration / top)
+    return cosine_between(1.0, end, (iteration - top) / (last - top)) if last > top else end
+
+
+def reference_learning_rate(method: ReferenceMethod, val_accuracies: Sequence[float]) -> float:
+    """Of the epoch after those: divided each time that `patience` epochs went by without a new best accuracy (S1)."""
+    learning_rate, best, since_best = method.learning_rate, -math.inf, 0
+    for accuracy in val_accuracies:
+        best, since_best = (accuracy, 0) if accuracy > best else (best, since_best + 1)
+        if since_best == method.patience:
+            learning_rate, since_best = max(learning_rate / method.factor, MIN_LEARNING_RATE), 0
+    return learning_rate
+
+
+# --- scaling to the batch ----------------------------------------------------------------------------------
+
+
+def scaled_learning_rate(method: ScheduleMethod | StptMethod, spec: JobSpec) -> float:
+    """What a schedule's warm-up leads to and its decay begins with, or a search's first Pre-train goes by."""
+    learning_rate = _unscaled(method, spec)
+    if method.scaling is None or method.scaling.momentum:
+        return learning_rate
+    return learning_rate * method.scaling.factor(spec.global_batch_size)
+
+
+def scaled_optimizer(method: ScheduleMethod | StptMethod, spec: JobSpec) -> Optimizer:
+    """The job's optimizer, its momentum scaled to the batch where the method asks for that. Raises ValueError where
+    there is no such momentum."""
+    optimizer = spec.optimizer
+    if method.scaling is None or not method.scaling.momentum:
+        return optimizer
+    momentum = getattr(optimizer, "momentum", None)
+    if momentum is None:
+        raise ValueError(
+            f"{optimizer.name} has no momentum to scale; take sgd, lars or tvlars, or scale the learning rate (false)"
+        )
+    scaled = scaled_momentum(momentum, method.scaling.factor(spec.global_batch_size))
+    return type(optimizer).model_validate(optimizer.model_dump() | {"momentum": scaled})
+
+
+def _unscaled(method: ScheduleMethod | StptMethod, spec: JobSpec) -> float:
+    own = method.learning_rate if isinstance(method, ScheduleMethod) else None
+    return own or spec.initial_learning_rate
+
+
+# --- the method `schedule` ---------------------------------------------------------------------------------
+
+
+def method_learning_rates(method: ScheduleMethod, spec: JobSpec, *, epoch: int, iterations: int) -> list[float]:
+    """Applied at each of the `iterations` of `epoch` (from 1) of the job's epochs: the warm-up, then the decay over all
+    that is left."""
+    base, scaled, first = _unscaled(method, spec), scaled_learning_rate(method, spec), (epoch - 1) * iterations
+    warmup = method.warmup
+    if warmup is not None and epoch <= warmup.epochs:
+        return [
+            warmup_learning_rate(
+                warmup.kind,
+                base=base,
+                scaled=scaled,
+                epochs=warmup.epochs,
+                iteration=iteration,
+                iterations_per_epoch=iterations,
+            )
+            for iteration in range(first, first + iterations)
+        ]
+    start, end = (warmup.epochs if warmup else 0) * iterations, spec.epochs * iterations
+    return [
+        scaled * _decay(method.decay, (iteration - start) / (end - start))
+        for iteration in range(first, first + iterations)
+    ]
+
+
+def _decay(decay: Decay | None, progress: float) -> float:
+    match decay:
+        case PolynomialDecay(power=power):
+            return polynomial_decay(progress, power)
+        case CosineDecay(final=final):
+            return cosine_decay(progress, final)
+        case StepDecay(factor=factor, milestones=milestones):
+            return step_decay(progress, milestones, factor)
+        case None:
+            return 1.0

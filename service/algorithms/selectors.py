@@ -1,0 +1,84 @@
+"""Selectors: the results of an epoch's branches in, the chosen branch and the selector's own state out. Pure.
+
+To add one: a function here, a type with its options in service/spec/job.py, and a line in SELECTORS.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.spec.job import GreedySelector, Metric, Selector, ToleranceSelector
+
+MAXIMIZE: dict[Metric, bool] = {"val_accuracy": True, "train_accuracy": True, "val_loss": False}
+
+
+@dataclass(frozen=True)
+class BranchResult:
+    """One branch after its alpha iterations. `metric` is NaN when the branch diverged."""
+
+    number: int
+    learning_rate: float
+    metric: float
+
+    @property
+    def diverged(self) -> bool:
+        return not math.isfinite(self.metric)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The number of the chosen branch, None when every branch diverged, and what the selector wants to remember."""
+
+    chosen: int | None
+    state: Mapping[str, Any] = field(default_factory=dict)  # JSON
+
+
+def select(
+    selector: Selector,
+    branches: Sequence[BranchResult],
+    *,
+    current_learning_rate: float,
+    maximize: bool,
+    state: Mapping[str, Any],
+) -> Decision:
+    """Let `selector` choose. `state` is that of its last decision, {} at first; a diverged branch is never chosen."""
+    alive = [branch for branch in branches if not branch.diverged]
+    if not alive:
+        return Decision(None, state)
+    return SELECTORS[selector.name](selector, alive, current_learning_rate, maximize, state)
+
+
+def _greedy(
+    _: GreedySelector, alive: Sequence[BranchResult], current: float, maximize: bool, state: Mapping[str, Any]
+) -> Decision:
+    """S1, Algorithm 1: the best metric. Ties go to the learning rate nearest the current one (as a ratio), then to
+    the smaller."""
+
+    def rank(branch: BranchResult) -> tuple[float, float, float]:
+        metric = -branch.metric if maximize else branch.metric
+        low, high = sorted((branch.learning_rate, current))
+        # rounded: 1.25 x and 0.8 x are equally far, whatever the last bit of their logarithms says
+        return metric, round(math.log(high / low), 9), branch.learning_rate
+
+    return Decision(min(alive, key=rank).number, state)
+
+
+def _tolerance(
+    selector: ToleranceSelector,
+    alive: Sequence[BranchResult],
+    current: float,
+    maximize: bool,
+    state: Mapping[str, Any],
+) -> Decision:
+    """The largest learning rate whose loss, or error (1 - accuracy), is at most 1 + tolerance times the best one."""
+    losses = {branch.number: 1 - branch.metric if maximize else branch.metric for branch in alive}
+    limit = min(losses.values()) * (1 + selector.tolerance)
+    near = [branch for branch in alive if losses[branch.number] <= limit]
+    return Decision(max(near, key=lambda branch: branch.learning_rate).number, state)
+
+
+SELECTORS: dict[str, Callable[[Any, Sequence[BranchResult], float, bool, Mapping[str, Any]], Decision]] = {
+    "greedy": _greedy,
+    "tolerance": _tolerance,
+}

@@ -1,0 +1,190 @@
+"""The reconciler: brings what SQL says and what Ray says together, one pass after another.
+
+Decisions are taken from those two alone, so a controller may die at any point and the next pass goes on. Ray out of
+reach is a flag, never a reason for a second attempt.
+"""
+
+import contextlib
+import logging
+import math
+import re
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from service.cluster.ray_jobs import Capacity, Cluster, RayJobStatus
+from service.errors import ClusterUnreachable
+from service.jobs import lifecycle as jobs
+from service.jobs.lifecycle import Claim
+from service.store import engine as store
+from service.store.engine import Store
+from service.store.tables import Job
+from service.wire.states import JobState
+
+log = logging.getLogger(__name__)
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+EXCEPTION = re.compile(r"\w[\w.]*(Error|Exception|Exit)\b")  # at the beginning of a line
+ENDED = frozenset({RayJobStatus.SUCCEEDED, RayJobStatus.FAILED, RayJobStatus.STOPPED})
+HOLDS_WORKERS = frozenset({JobState.SUBMITTING, JobState.RUNNING, JobState.CANCELLING})
+SUBMIT_GRACE = timedelta(seconds=10)  # another controller may be between its claim and its submit
+EXIT_GRACE = timedelta(seconds=30)  # a Ray job that has reported its outcome takes a moment to exit
+
+
+class Controller:
+    """Runs passes in a thread of its own. `environment` goes to every Ray job, beside its ticket."""
+
+    def __init__(
+        self,
+        db: Store,
+        cluster: Cluster,
+        environment: Mapping[str, str],
+        *,
+        max_attempts: int = 3,
+        poll_seconds: float = 0.5,
+    ) -> None:
+        self._db, self._cluster, self._environment = db, cluster, dict(environment)
+        self._max_attempts, self._poll_seconds = max_attempts, poll_seconds
+        self._wake, self._stopping = threading.Event(), False
+        self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
+        self._capacity: Capacity | None = None
+        self._trouble: str | None = None
+
+    # --- what the API sees ---------------------------------------------------------------------------
+
+    @property
+    def dashboard_url(self) -> str:
+        return self._cluster.dashboard_url
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """Last known; None: Ray has not answered yet."""
+        return self._capacity
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last pass could not be finished; None: it was."""
+        return self._trouble
+
+    def logs(self, submission_id: str) -> str:
+        """What the attempt has printed so far. Raises ClusterUnreachable."""
+        return self._cluster.logs(submission_id)
+
+    def wake(self) -> None:
+        """There is something new to do: do not wait for the next poll."""
+        self._wake.set()
+
+    # --- the loop ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    def release(self) -> None:
+        """Ray is about to end in order: what runs there is over, and that does not count against it. After `stop`."""
+        with self._db.read() as session:
+            live = store.live_jobs(session)
+        for job in live:
+            if job.job_state in (JobState.SUBMITTING, JobState.RUNNING):
+                jobs.attempt_interrupted(self._db, job.id, job.attempt)
+                with contextlib.suppress(ClusterUnreachable):
+                    self._keep_log(job.attempts[-1].submission_id)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                self.run_pass()
+                self._trouble = None
+            except ClusterUnreachable as error:
+                if self._trouble is None:
+                    log.warning("%s", error)
+                self._trouble = error.detail
+            except Exception as error:  # the loop must outlive a database that is away; the next pass starts afresh
+                log.exception("a pass of the controller failed")
+                self._trouble = f"{type(error).__name__}: {error}"
+            self._wake.wait(self._poll_seconds)
+
+    def run_pass(self) -> None:
+        """Look at every live job once, stop orphans, submit what fits, keep logs. Raises ClusterUnreachable."""
+        self._capacity = self._cluster.capacity()
+        with self._db.read() as session:
+            live = store.live_jobs(session)
+        for job in live:
+            self._reconcile(job)
+        self._stop_orphans()
+        while (claim := jobs.claim_next(self._db, free=self._free_workers(), total=self._workers())) is not None:
+            self._submit(claim)
+        self._keep_logs()
+
+    def _reconcile(self, job: Job) -> None:
+        if job.job_state not in HOLDS_WORKERS:
+            return
+        attempt = job.attempts[-1]
+        found = self._cluster.find(attempt.submission_id)
+        match job.job_state:
+            case JobState.CANCELLING:
+                if found is None or found.status in ENDED:
+                    jobs.confirm_cancelled(self._db, job.id)
+                else:
+                    self._cluster.stop(attempt.submission_id)
+            case JobState.SUBMITTING if found is None:
+                if datetime.now(UTC) - attempt.created_at > SUBMIT_GRACE:
+                    claim = jobs.reissue_ticket(self._db, job.id, attempt.number)
+                    if claim is not None:
+                        self._submit(claim)
+            case _ if found is None:
+                self._lost(job, "Ray does not know its job any more (was the cluster restarted?)")
+            case _ if found.status in ENDED:
+                words = _last_words(found.message)
+                self._lost(job, f"its Ray job {found.status.lower()} without an outcome. {words}".strip())
+
+    def _lost(self, job: Job, message: str) -> None:
+        log.warning("job %s: attempt %d lost: %s", job.id, job.attempt, message)
+        jobs.attempt_lost(self._db, job.id, job.attempt, message, max_attempts=self._max_attempts)
+
+    def _stop_orphans(self) -> None:
+        """Ray jobs of attempts that ended (superseded, cancelled) and yet still run."""
+        submissions = self._cluster.live()
+        if not submissions:
+            return
+        with self._db.read() as session:
+            orphans = store.ended_submissions(session, submissions, datetime.now(UTC) - EXIT_GRACE)
+        for submission_id in orphans:
+            log.warning("stopping %s, whose attempt has ended", submission_id)
+            self._cluster.stop(submission_id)
+
+    def _keep_logs(self) -> None:
+        """Of attempts whose Ray job has printed its last."""
+        with self._db.read() as session:
+            ended = store.attempts_without_log(session)
+        for submission_id in ended:
+            found = self._cluster.find(submission_id)
+            if found is None or found.status in ENDED:
+                self._keep_log(submission_id)
+
+    def _keep_log(self, submission_id: str) -> None:
+        jobs.keep_log(self._db, submission_id, self._cluster.logs(submission_id))
+
+    def _submit(self, claim: Claim) -> None:
+        log.info("submitting %s", claim.submission_id)
+        self._cluster.submit(claim.submission_id, claim.job_id, {**self._environment, "FORERUN_TICKET": claim.ticket})
+
+    def _workers(self) -> float:
+        """Workers that the cluster can take at once: one for each CPU, or GPU where it has more of those."""
+        return max(self._capacity.cpus, self._capacity.gpus) if self._capacity else math.inf
+
+    def _free_workers(self) -> float:
+        with self._db.read() as session:
+            return self._workers() - sum(j.workers for j in store.live_jobs(session) if j.job_state in HOLDS_WORKERS)
+
+
+def _last_words(message: str) -> str:
+    """Why a driver ended, of Ray's message with the end of its log: the last exception named, else the last line."""
+    lines = [line.rstrip() for line in COLOURS.sub("", message).splitlines() if line.strip()]
+    named = [line for line in lines if EXCEPTION.match(line)]
+    return (named or lines or [""])[-1].strip()[-1000:]

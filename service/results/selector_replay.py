@@ -1,0 +1,52 @@
+"""What another selector would have chosen, from the branches that a job has stored. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.algorithms.selectors import BranchResult, select
+from service.spec.job import Selector
+
+
+@dataclass(frozen=True)
+class StoredEpoch:
+    """An epoch with a Pre-train: its chosen learning rate, and the branches that competed in the end."""
+
+    epoch: int
+    learning_rate: float
+    branches: Sequence[BranchResult]
+    end_metrics: Mapping[int, float]  # of audited branches, by number
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """`regret`: how much better the best audited branch ended than this choice; None where that is not known."""
+
+    epoch: int
+    recorded: float
+    replayed: float | None  # learning rates
+    regret: float | None
+
+
+def replay(
+    selector: Selector, epochs: Sequence[StoredEpoch], *, initial_learning_rate: float, maximize: bool
+) -> list[Replayed]:
+    """Let `selector` choose at every epoch, each from the learning rate that the job really had."""
+    current, state = initial_learning_rate, dict[str, Any]()
+    replayed = []
+    for stored in epochs:
+        decision = select(selector, stored.branches, current_learning_rate=current, maximize=maximize, state=state)
+        rates = {branch.number: branch.learning_rate for branch in stored.branches}
+        chosen = None if decision.chosen is None else rates[decision.chosen]
+        replayed.append(
+            Replayed(stored.epoch, stored.learning_rate, chosen, _regret(stored, decision.chosen, maximize))
+        )
+        current, state = stored.learning_rate, dict(decision.state)
+    return replayed
+
+
+def _regret(stored: StoredEpoch, chosen: int | None, maximize: bool) -> float | None:
+    if chosen is None or chosen not in stored.end_metrics:
+        return None
+    ends = stored.end_metrics.values()
+    return max(ends) - stored.end_metrics[chosen] if maximize else stored.end_metrics[chosen] - min(ends)

@@ -1,0 +1,201 @@
+"""The studies behind the figures of the three papers, as jobs: plain documents that go through the same door as any
+spec."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from service.spec.presets import PRESETS
+
+Scale = Literal["paper", "fashion-mnist", "cifar10"]
+Document = dict[str, Any]
+
+# Table 1 and section III.B: alpha of the 2500 iterations of an epoch
+ALPHAS = (200, 625, 1250, 2500)
+EPOCH_ITERATIONS = 2500
+
+
+# What the jobs of a paper have in common, at each size.
+S1: dict[Scale, Document] = {scale: {"preset": preset} for scale, preset in zip(get_args(Scale), PRESETS, strict=True)}
+_S2: Document = {"model": "lenet5", "global_batch_size": 64, "initial_learning_rate": 0.01}  # e0 at b0
+S2: dict[Scale, Document] = {
+    "paper": _S2 | {"dataset": "mnist", "epochs": 30},
+    "fashion-mnist": _S2 | {"dataset": "fashion-mnist", "epochs": 12},
+}
+S2_BATCHES = [64, 128, 256, 512, 1024, 2048, 4096, 8192]
+# A forward pass takes 1024 samples at most, so that batch 16384 trains anywhere.
+_S3: Document = {"model": "resnet18-cifar", "dataset": "cifar10", "microbatch_size": 1024}
+S3: dict[Scale, Document] = {"paper": _S3 | {"epochs": 100}, "cifar10": _S3 | {"epochs": 20}}
+# Appendix A: learning rates by batch; they grow by the square root already
+S3_LEARNING_RATES = {
+    512: [1.0, 2.0, 3.0],
+    1024: [2.0, 3.0, 4.0],
+    2048: [5.0, 6.0, 7.0],
+    4096: [8.0, 9.0, 10.0],
+    8192: [10.0, 12.0, 15.0],
+    16384: [15.0, 17.0, 19.0],
+}
+S3_LAMBDAS = [1e-2, 5e-3, 1e-3, 1e-4, 1e-5, 1e-6]
+S3_DECAY = 5e-4  # weight decay: the text of the paper at hand has lost its own
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """`jobs`: name of each, and what it adds to what they have in common, given the iterations of an epoch and the
+    epochs."""
+
+    name: str
+    paper: str
+    figures: str
+    description: str
+    jobs: Callable[[int, int], dict[str, Document]]
+    scales: Mapping[Scale, Document]
+
+
+REFERENCE: Document = {"methods": ["reference"]}
+
+
+def _alphas(iterations: int, _: int) -> dict[str, Document]:
+    jobs: dict[str, Document] = {}
+    for alpha in ALPHAS:
+        pretrain = {"iterations": max(1, alpha * iterations // EPOCH_ITERATIONS)}
+        jobs[f"alpha {alpha / EPOCH_ITERATIONS:.0%} of an epoch"] = {"lr_set": "paper-alpha", "pretrain": pretrain}
+    return {**jobs, "reference": REFERENCE}
+
+
+def _lr_sets(*_: int) -> dict[str, Document]:
+    return {name: {"lr_set": name} for name in ("narrow", "middle", "wide")}
+
+
+def _mix(*_: int) -> dict[str, Document]:
+    return {"mix": {"lr_set": "mix"}, "narrow": {"lr_set": "narrow"}, "reference": REFERENCE}
+
+
+def _reference(*_: int) -> dict[str, Document]:
+    return {"reference": REFERENCE}
+
+
+def _sweep(*_: int) -> dict[str, Document]:
+    return {"every learning rate for the whole length": {"lr_set": "paper-alpha", "methods": ["sweep"]}}
+
+
+def _large_batches(_: int, epochs: int) -> dict[str, Document]:
+    """S2, section IV: the gradual warm-up takes 10 of 30 epochs."""
+    linear = {"name": "schedule", "scaling": {"rule": "linear", "base_batch_size": 64}}
+    sqrt = {"name": "schedule", "scaling": {"rule": "sqrt", "base_batch_size": 64}}
+    gradual = linear | {"warmup": {"kind": "gradual", "epochs": max(1, epochs // 3)}}
+    momentum = {"name": "sgd", "momentum": 0.9}
+    variants = [
+        {"name": "none", "method": "schedule"},
+        {"name": "sqrt", "method": sqrt},
+        {"name": "linear", "method": linear},
+        {"name": "linear, gradual warm-up", "method": gradual},
+        {"name": "momentum 0.9", "method": "schedule", "optimizer": momentum},
+    ]
+    study = {"name": "study", "batch_sizes": S2_BATCHES, "variants": variants}
+    ramp = {"global_batch_size": 2048, "envelope": "constant", "methods": ["batch-ramp"]}
+    return {
+        "figures 1 to 5": {"optimizer": {"name": "sgd", "momentum": 0.0}, "methods": [study]},
+        "figure 6": ramp | {"optimizer": momentum},
+    }
+
+
+def _layer_wise(_: int, epochs: int) -> dict[str, Document]:
+    """S3, Table 1: LARS and LAMB with 20 of 100 epochs of warm-up, TVLARS without, at each learning rate of a batch."""
+    warmup = {"kind": "linear", "epochs": max(1, epochs // 5)}
+    warm = {"name": "schedule", "warmup": warmup, "decay": {"kind": "cosine", "final": 0.001}}
+
+    def variants(learning_rate: float) -> list[Document]:
+        return [
+            _variant(f"lars, warm-up, {learning_rate:g}", warm, learning_rate, {"name": "lars"}),
+            _variant(f"lamb, warm-up, {learning_rate:g}", warm, learning_rate, {"name": "lamb"}),
+            _variant(f"tvlars, {learning_rate:g}", {"name": "schedule"}, learning_rate, {"name": "tvlars"}),
+        ]
+
+    return {
+        f"batch {batch}": _study(batch, [variant for rate in rates for variant in variants(rate)])
+        for batch, rates in S3_LEARNING_RATES.items()
+    }
+
+
+def _lambdas(*_: int) -> dict[str, Document]:
+    """S3, Fig. 4: lambda of TVLARS at 1,024 and 16,384, each with the middle one of its learning rates, and one
+    gamma_min."""
+    jobs = {}
+    for batch in (1024, 16384):
+        learning_rate = S3_LEARNING_RATES[batch][1]
+        variants = [
+            _variant(
+                f"lambda {value:g}",
+                {"name": "schedule"},
+                learning_rate,
+                {"name": "tvlars", "decay": value, "minimum": 1e-3},
+            )
+            for value in S3_LAMBDAS
+        ]
+        jobs[f"batch {batch}"] = _study(batch, variants)
+    return jobs
+
+
+def _variant(name: str, method: Document, learning_rate: float, optimizer: Document) -> Document:
+    decayed = optimizer | {"weight_decay": S3_DECAY}
+    return {"name": name, "method": method | {"learning_rate": learning_rate}, "optimizer": decayed}
+
+
+def _study(batch: int, variants: list[Document]) -> Document:
+    return {"global_batch_size": batch, "methods": [{"name": "study", "batch_sizes": [batch], "variants": variants}]}
+
+
+STPT, LARGE_BATCHES = "STPT", "large-batch SGD"
+LAYER_WISE = "TVLARS"
+EXPERIMENTS = {
+    experiment.name: experiment
+    for experiment in (
+        Experiment("alpha-sweep", STPT, "5, 6", "How long a Pre-train: 8, 25, 50 and 100 % of an epoch.", _alphas, S1),
+        Experiment("lr-sets", STPT, "7, 8", "Narrow, middle and wide sets of candidates.", _lr_sets, S1),
+        Experiment("mix", STPT, "10, 11", "The schedule of sets, beside the narrow set and the reference.", _mix, S1),
+        Experiment(
+            "reference", STPT, "5, 10", "Learning rate 0.1, divided by 10 when accuracy saturates.", _reference, S1
+        ),
+        Experiment("conventional-sweep", STPT, "3, 4", "A whole training for each candidate.", _sweep, S1),
+        Experiment(
+            "large-batches",
+            LARGE_BATCHES,
+            "1 to 6",
+            "Scaling rules at batches 64 to 8192; the batch ramp.",
+            _large_batches,
+            S2,
+        ),
+        Experiment(
+            "layer-wise-optimizers",
+            LAYER_WISE,
+            "Table 1",
+            "LARS and LAMB with warm-up, TVLARS without, at batches 512 to 16384.",
+            _layer_wise,
+            S3,
+        ),
+        Experiment("tvlars-lambda", LAYER_WISE, "4", "How fast TVLARS decays, at 1024 and 16384.", _lambdas, S3),
+    )
+}
+
+
+def documents(experiment: Experiment, scale: Scale, changes: Document, iterations: int, group: str) -> list[Document]:
+    """The specs of the experiment's jobs: what they have in common at the scale, which is one of the experiment's, the
+    user's `changes`, then what the study varies."""
+    common = {**experiment.scales[scale], **changes}
+    if _is_of_whole_batches(changes.get("task")) and "microbatch_size" not in changes:
+        common.pop("microbatch_size", None)
+    epochs = common.get("epochs")
+    specs = []
+    for name, varied in experiment.jobs(iterations, epochs if isinstance(epochs, int) else 1).items():
+        merged = {**common, **varied}
+        pretrain = changes.get("pretrain", {})
+        if isinstance(pretrain, dict):  # anything else is for the door to refuse
+            pretrain = pretrain | varied.get("pretrain", {})
+        specs.append(merged | {"pretrain": pretrain, "name": name, "experiment": group})
+    return specs
+
+
+def _is_of_whole_batches(task: Any) -> bool:
+    """Whether its loss allows no accumulation."""
+    return (task.get("name") if isinstance(task, dict) else task) == "barlow-twins"

@@ -1,0 +1,244 @@
+"""The tables. Times are UTC; learning rates are plain numbers; a missing metric (NaN) is NULL."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
+
+from service.wire.states import JobState
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC in Python on every database (SQLite keeps no zone)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+
+
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+Id = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts INTEGER PRIMARY KEY alone
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {float: Double}
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Job(Base):
+    __tablename__ = "jobs"
+
+    number: Mapped[int] = mapped_column(Id, primary_key=True)  # order of submission; pages go by it
+    id: Mapped[str] = mapped_column(String(40), unique=True)
+    name: Mapped[str] = mapped_column(String(200))
+    experiment: Mapped[str] = mapped_column(String(100), index=True, server_default=text("''"))
+    model: Mapped[str] = mapped_column(String(100), index=True)
+    dataset: Mapped[str] = mapped_column(String(100), index=True)
+    optimizer: Mapped[str] = mapped_column(String(50), server_default=text("''"))
+    global_batch_size: Mapped[int] = mapped_column(server_default="0")
+    workers: Mapped[int]  # world size
+    trials: Mapped[int] = mapped_column(server_default="1")  # of all its runs
+    spec: Mapped[dict[str, Any]] = mapped_column(Json)
+    state: Mapped[str] = mapped_column(String(20), index=True)
+    error_code: Mapped[str | None] = mapped_column(String(100))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    attempt: Mapped[int] = mapped_column(default=0)  # number of the live or last attempt; 0: none yet
+    last_event: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    attempts: Mapped[list["Attempt"]] = relationship(back_populates="job", order_by="Attempt.number")
+    runs: Mapped[list["Run"]] = relationship(back_populates="job", order_by="Run.id")
+
+    @property
+    def job_state(self) -> JobState:
+        return JobState(self.state)
+
+
+class Attempt(Base):
+    """One Ray job for a job. Only hashes of the ticket and of the report token are kept."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (UniqueConstraint("job_id", "number"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    submission_id: Mapped[str] = mapped_column(String(60), unique=True)
+    ticket_hash: Mapped[str | None] = mapped_column(String(64))  # NULL once exchanged
+    token_hash: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    message: Mapped[str | None] = mapped_column(Text)
+    lost: Mapped[bool] = mapped_column(default=False, server_default=false())  # ended without an outcome
+    log: Mapped[str | None] = mapped_column(Text, deferred=True)  # the end of it; NULL until Ray gave it
+
+    job: Mapped[Job] = relationship(back_populates="attempts")
+
+
+class Run(Base):
+    """One method executed for a job."""
+
+    __tablename__ = "runs"
+    __table_args__ = (UniqueConstraint("job_id", "method"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    method: Mapped[str] = mapped_column(String(50))
+
+    job: Mapped[Job] = relationship(back_populates="runs")
+    trials: Mapped[list["Trial"]] = relationship(back_populates="run", order_by="Trial.number")
+
+
+class Trial(Base):
+    """One training inside a run."""
+
+    __tablename__ = "trials"
+    __table_args__ = (UniqueConstraint("run_id", "number"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    key: Mapped[str | None] = mapped_column(String(40))  # what the search itself calls it
+    seed: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    config: Mapped[dict[str, Any] | None] = mapped_column(Json)  # hyperparameters that a search has chosen
+    length: Mapped[int] = mapped_column(server_default="0")  # epochs that it trains at most
+    state: Mapped[str] = mapped_column(String(20), default="pending", server_default="completed")
+    message: Mapped[str | None] = mapped_column(Text)
+    lost_samples: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # of epochs trained twice
+
+    run: Mapped[Run] = relationship(back_populates="trials")
+    epochs: Mapped[list["Epoch"]] = relationship(back_populates="trial", order_by="Epoch.epoch")
+
+
+class Epoch(Base):
+    __tablename__ = "epochs"
+    __table_args__ = (UniqueConstraint("trial_id", "epoch"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"))
+    epoch: Mapped[int]
+    attempt: Mapped[int]
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    phase: Mapped[str] = mapped_column(String(20))
+    learning_rate: Mapped[float]
+    first_learning_rate: Mapped[float] = mapped_column(server_default="0")
+    last_learning_rate: Mapped[float] = mapped_column(server_default="0")
+    train_loss: Mapped[float | None]
+    val_loss: Mapped[float | None]
+    val_accuracy: Mapped[float]
+    test_accuracy: Mapped[float]
+    retries: Mapped[int]
+    rollbacks: Mapped[int] = mapped_column(server_default="0")
+    iterations: Mapped[int] = mapped_column(BigInteger)
+    samples: Mapped[int] = mapped_column(BigInteger)
+    evaluation_samples: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float]
+    pretrain_seconds: Mapped[float]
+    main_train_seconds: Mapped[float]
+    audit: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    source_trial: Mapped[int | None]  # number of the trial whose checkpoint the epoch went on from
+    source_epoch: Mapped[int | None]
+    checkpoint: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    trial: Mapped[Trial] = relationship(back_populates="epochs")
+    branches: Mapped[list["Branch"]] = relationship(
+        back_populates="epoch_row", order_by="Branch.number", cascade="all, delete-orphan", passive_deletes=True
+    )
+    layers: Mapped[list["Layer"]] = relationship(
+        back_populates="epoch_row", order_by="Layer.number", cascade="all, delete-orphan", passive_deletes=True
+    )
+
+
+class Branch(Base):
+    __tablename__ = "branches"
+    __table_args__ = (UniqueConstraint("epoch_id", "number"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    epoch_id: Mapped[int] = mapped_column(ForeignKey("epochs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    retry: Mapped[int]
+    learning_rate: Mapped[float]
+    metric: Mapped[float | None]
+    end_metric: Mapped[float | None]
+    state: Mapped[str] = mapped_column(String(20))
+    iterations: Mapped[int] = mapped_column(BigInteger)
+    samples: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float]
+
+    epoch_row: Mapped[Epoch] = relationship(back_populates="branches")
+
+
+class Layer(Base):
+    """Telemetry of one layer in one epoch: sample i was taken at step `first_step` + i x `every`."""
+
+    __tablename__ = "layers"
+    __table_args__ = (UniqueConstraint("epoch_id", "number"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    epoch_id: Mapped[int] = mapped_column(ForeignKey("epochs.id", ondelete="CASCADE"))
+    number: Mapped[int]  # from 1, from the input on
+    name: Mapped[str] = mapped_column(String(200))
+    first_step: Mapped[int] = mapped_column(BigInteger)
+    every: Mapped[int]
+    lwn: Mapped[list[float | None]] = mapped_column(Json)
+    lgn: Mapped[list[float | None]] = mapped_column(Json)
+    trust_ratio: Mapped[list[float | None] | None] = mapped_column(Json)
+
+    epoch_row: Mapped[Epoch] = relationship(back_populates="layers")
+
+
+class Event(Base):
+    """What happened to a job, numbered 1, 2, 3, … without gaps."""
+
+    __tablename__ = "events"
+    __table_args__ = (UniqueConstraint("job_id", "number"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(20))  # state | epoch | trial
+    data: Mapped[dict[str, Any]] = mapped_column(Json)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class IdempotencyKey(Base):
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    __table_args__ = (Index(None, "job_id"),)

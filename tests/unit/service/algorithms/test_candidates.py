@@ -1,0 +1,219 @@
+"""Every expected number is written out: from S1 (Tables 2, 3 and 4) for the sets, by hand for the candidates."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.algorithms.candidates import PRESETS, candidates, mix_phase, sweep_learning_rates, trials_of
+from service.spec.job import (
+    AbsoluteLrSet,
+    HistoryLrSet,
+    JobSpec,
+    LrSetPhase,
+    PresetLrSet,
+    RelativeLrSet,
+    ScheduledLrSet,
+    StagedLrSet,
+)
+from service.spec.methods import StptMethod, SweepMethod
+from service.spec.types import MIN_LEARNING_RATE
+
+# S1, Table 2, and the columns (a), (b), (c) of Table 3
+PAPER = {
+    "paper-alpha": (10.0, 5.0, 3.0, 1.5, 1.0, 0.9, 0.5, 0.4),
+    "narrow": (1.25, 1.17, 1.08, 1.00, 0.95, 0.90, 0.85, 0.80),
+    "middle": (2.50, 2.00, 1.50, 1.00, 0.85, 0.70, 0.55, 0.40),
+    "wide": (5.00, 3.67, 2.33, 1.00, 0.80, 0.60, 0.40, 0.20),
+}
+# the same sets from the paper's initial learning rate, 0.1, under its cap of 1.0
+FROM_A_TENTH = {
+    "paper-alpha": (1.0, 0.5, 0.3, 0.15, 0.1, 0.09, 0.05, 0.04),
+    "narrow": (0.125, 0.117, 0.108, 0.1, 0.095, 0.09, 0.085, 0.08),
+    "middle": (0.25, 0.2, 0.15, 0.1, 0.085, 0.07, 0.055, 0.04),
+    "wide": (0.5, 0.367, 0.233, 0.1, 0.08, 0.06, 0.04, 0.02),
+}
+
+
+def at(lr_set, current=0.1, *, epoch=20, epochs=40):
+    return candidates(lr_set, epoch=epoch, epochs=epochs, current=current)
+
+
+def test_presets_are_the_tables_of_the_paper():
+    assert PRESETS == PAPER
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_candidates_of_a_preset_from_the_initial_learning_rate(name):
+    assert at(PresetLrSet(name=name)) == pytest.approx(FROM_A_TENTH[name], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("paper-alpha", (1.0, 0.75, 0.5, 0.45, 0.25, 0.2)),  # 5, 2.5 and 1.5 are above the cap: one branch
+        ("narrow", (0.625, 0.585, 0.54, 0.5, 0.475, 0.45, 0.425, 0.4)),
+        ("middle", (1.0, 0.75, 0.5, 0.425, 0.35, 0.275, 0.2)),
+        ("wide", (1.0, 0.5, 0.4, 0.3, 0.2, 0.1)),
+    ],
+)
+def test_candidates_above_the_cap_become_one(name, expected):
+    assert at(PresetLrSet(name=name), 0.5) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_cap_can_be_set():
+    assert at(PresetLrSet(name="middle", max_learning_rate=0.12)) == pytest.approx(
+        (0.12, 0.1, 0.085, 0.07, 0.055, 0.04), rel=1e-12
+    )
+    assert at(RelativeLrSet(factors=[4.0, 2.0, 1.0, 0.5], max_learning_rate=3.0), 1.0) == (3.0, 2.0, 1.0, 0.5)
+
+
+def test_without_a_word_about_the_cap_it_is_the_papers():
+    assert RelativeLrSet(factors=[1.0]).max_learning_rate == 1.0
+    assert PresetLrSet(name="wide").max_learning_rate == 1.0
+
+
+def test_a_learning_rate_above_the_cap_comes_down_to_it():
+    assert at(RelativeLrSet(factors=[2.0, 1.0, 0.5]), 8.0) == (1.0,)
+
+
+def test_a_learning_rate_never_falls_to_zero():
+    current = 0.1
+    for _ in range(2000):
+        current = at(PresetLrSet(name="wide"), current)[-1]
+    assert current == MIN_LEARNING_RATE == 1e-12
+
+
+def test_an_absolute_set_is_the_values_themselves():
+    lr_set = AbsoluteLrSet(learning_rates=[0.01, 3.0, 0.5, 0.01])
+    assert at(lr_set, 0.1, epoch=1) == at(lr_set, 7.0, epoch=40) == (0.01, 3.0, 0.5)  # order kept, no cap, no repeat
+
+
+def test_a_schedule_changes_sets_at_the_first_epoch_of_each_phase():
+    schedule = ScheduledLrSet(
+        phases=[
+            LrSetPhase(first_epoch=2, lr_set=RelativeLrSet(factors=[2.0, 1.0])),
+            LrSetPhase(first_epoch=5, lr_set=AbsoluteLrSet(learning_rates=[0.3])),
+            LrSetPhase(first_epoch=6, lr_set=PresetLrSet(name="wide")),
+        ]
+    )
+    seen = {epoch: at(schedule, 0.1, epoch=epoch, epochs=8) for epoch in range(2, 9)}
+    assert seen == {
+        **dict.fromkeys((2, 3, 4), (0.2, 0.1)),
+        5: (0.3,),
+        **dict.fromkeys((6, 7, 8), pytest.approx(FROM_A_TENTH["wide"])),
+    }
+
+
+def test_table_4_written_as_a_schedule_is_the_mix():
+    table_4 = ScheduledLrSet(
+        phases=[
+            LrSetPhase(first_epoch=5, lr_set=PresetLrSet(name="narrow")),
+            LrSetPhase(first_epoch=20, lr_set=PresetLrSet(name="middle")),
+            LrSetPhase(first_epoch=30, lr_set=PresetLrSet(name="wide")),
+        ]
+    )
+    for epoch in range(5, 41):
+        assert at(table_4, epoch=epoch) == at(PresetLrSet(name="mix"), epoch=epoch)
+
+
+# first epoch of middle, first epoch of wide (S1, Table 4, at 40; its boundaries in proportion elsewhere)
+@pytest.mark.parametrize(
+    ("epochs", "middle", "wide"), [(40, 20, 30), (10, 6, 8), (20, 11, 16), (80, 39, 59), (100, 49, 74), (4, 3, 4)]
+)
+def test_mix_at_every_epoch(epochs, middle, wide):
+    for epoch in range(1, epochs + 1):
+        name = "narrow" if epoch < middle else "middle" if epoch < wide else "wide"
+        assert mix_phase(epoch, epochs) == name, epoch
+        assert at(PresetLrSet(name="mix"), epoch=epoch, epochs=epochs) == pytest.approx(FROM_A_TENTH[name]), epoch
+
+
+def test_mix_in_the_papers_forty_epochs():
+    phases = [mix_phase(epoch, 40) for epoch in range(5, 41)]
+    assert phases == ["narrow"] * 15 + ["middle"] * 10 + ["wide"] * 11  # 5-19, 20-29, 30-40
+
+
+def test_mix_is_capped_too():
+    assert max(at(PresetLrSet(name="mix"), 0.9, epoch=40)) == 1.0
+    assert at(PresetLrSet(name="mix", max_learning_rate=0.1), 0.1, epoch=40) == pytest.approx(
+        (0.1, 0.08, 0.06, 0.04, 0.02)
+    )
+
+
+def test_mix_of_a_single_epoch_is_its_middle():
+    assert mix_phase(1, 1) == "middle"
+
+
+@given(epochs=st.integers(2, 100_000), data=st.data())
+def test_mix_has_a_set_for_every_epoch_and_never_goes_back(epochs, data):
+    order = ["narrow", "middle", "wide"]
+    early = data.draw(st.integers(1, epochs))
+    late = data.draw(st.integers(early, epochs))
+    assert order.index(mix_phase(early, epochs)) <= order.index(mix_phase(late, epochs))
+    assert mix_phase(epochs, epochs) == "wide"
+
+
+POSITIVE = st.floats(0, 1e6, exclude_min=True)
+FACTORS = st.lists(POSITIVE, min_size=1, max_size=64)
+
+
+@given(factors=FACTORS, current=POSITIVE, cap=POSITIVE)
+def test_relative_candidates_are_positive_below_the_cap_and_distinct(factors, current, cap):
+    found = at(RelativeLrSet(factors=factors, max_learning_rate=cap), current)
+    assert 1 <= len(found) <= len(factors)
+    assert all(0 < value <= cap for value in found)
+    assert len(set(found)) == len(found)
+
+
+@given(factors=FACTORS, current=st.floats(1e-5, 10), cap=st.floats(1e-3, 10))
+def test_relative_candidates_keep_the_order_of_the_factors(factors, current, cap):
+    found = at(RelativeLrSet(factors=sorted(factors, reverse=True), max_learning_rate=cap), current)
+    assert list(found) == sorted(found, reverse=True)
+    found = at(RelativeLrSet(factors=sorted(factors), max_learning_rate=cap), current)
+    assert list(found) == sorted(found)
+
+
+@given(values=st.lists(POSITIVE, min_size=1, max_size=64))
+def test_absolute_candidates_are_the_first_of_each_value_in_order(values):
+    expected = [value for i, value in enumerate(values) if value not in values[:i]]
+    assert list(at(AbsoluteLrSet(learning_rates=values))) == expected
+
+
+# --- stages ------------------------------------------------------------------------------------------
+
+
+def test_a_set_of_the_history_is_one_stage_until_the_job_is_accepted():
+    lr_set = HistoryLrSet(from_history=True)
+    assert candidates(lr_set, epoch=3, epochs=5, current=0.2, warmup_epochs=2) == (0.4, 0.2, 0.1)
+    assert candidates(lr_set, epoch=4, epochs=5, current=0.4, warmup_epochs=2) == (0.4,)
+
+
+def test_a_stage_an_epoch_and_then_the_learning_rate_stays():
+    stages = StagedLrSet(stages=[{"factors": [10.0, 1.0]}, {"factors": [2.0, 1.0, 0.5]}], max_learning_rate=0.5)
+    found = [candidates(stages, epoch=epoch, epochs=9, current=0.1, warmup_epochs=2) for epoch in (3, 4, 5, 9)]
+    assert found == [(0.5, 0.1), (0.2, 0.1, 0.05), (0.1,), (0.1,)]
+
+
+# --- the trials of a sweep ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lr_set", "sweep", "rates"),
+    [
+        ("middle", {}, FROM_A_TENTH["middle"]),
+        ("mix", {}, FROM_A_TENTH["narrow"]),  # what the first Pre-train would try
+        ({"phases": [{"first_epoch": 2, "lr_set": "wide"}]}, {}, FROM_A_TENTH["wide"]),
+        ("middle", {"learning_rates": [0.3, 0.1, 0.3]}, (0.3, 0.1)),
+    ],
+)
+def test_the_learning_rates_of_a_sweep(lr_set, sweep, rates):
+    document = {"model": "lenet5", "dataset": "digits", "epochs": 9, "warmup": {"epochs": 1}, "lr_set": lr_set}
+    spec = JobSpec.model_validate(document)
+    method = SweepMethod(**sweep)
+    assert sweep_learning_rates(spec, method) == pytest.approx(rates, rel=1e-12)
+    assert trials_of(spec, method) == len(rates)
+    assert trials_of(spec, StptMethod()) == 1
+
+
+def test_a_sweep_of_a_job_that_is_all_warm_up():
+    document = {"model": "lenet5", "dataset": "digits", "epochs": 2, "warmup": {"epochs": 2}, "lr_set": "mix"}
+    assert trials_of(JobSpec.model_validate(document), SweepMethod()) == 8

@@ -1,0 +1,202 @@
+"""What a job will take, before anything starts; expected numbers from the iterations, by hand."""
+
+import pytest
+
+from service.algorithms.candidates import epoch_candidates
+from service.algorithms.cost import Cost, forecast, search_area
+from service.algorithms.epoch_plan import plan_epoch
+from service.spec.job import JobSpec
+from tests.unit.service.specs import small
+
+
+def spec(**changes) -> JobSpec:
+    return JobSpec.model_validate(small(**changes))
+
+
+PAPER = {"preset": "stpt-paper", "dataset": {"name": "image-folder", "path": "imagenet"}}
+THREE = ["stpt", "sweep", "reference"]
+
+
+def test_the_paper_saves_seven_eighths():
+    """S1, Fig. 4: 8 candidates on 8 workers; an epoch is (alpha + beta) * B samples, a sweep takes 8 trainings."""
+    job = JobSpec.model_validate(PAPER | {"methods": THREE})
+    stpt, sweep, reference = forecast(job, 1_280_000)
+    assert stpt == Cost("stpt", 1, 40 * (200 + 2300) * 512, 100_000, 0.125)
+    assert sweep == Cost("sweep", 8, 8 * 51_200_000, 800_000, 1.0)
+    assert reference == Cost("reference", 1, 51_200_000, 100_000, 0.125)
+
+
+def test_a_global_batch_for_every_branch_costs_more():
+    job = JobSpec.model_validate(PAPER | {"pretrain": {"batch": "global"}})
+    [stpt] = forecast(job, 1_280_000)
+    # 36 epochs with 7 branches more of 200 iterations
+    assert stpt == Cost("stpt", 1, 51_200_000 + 36 * 7 * 200 * 512, 150_400, 0.188)
+
+
+@pytest.mark.parametrize(
+    ("rates", "workers", "changes", "an_epoch"),
+    [
+        (5, 1, {}, (5 * 2 + 18) * 64),
+        (3, 4, {}, (3 * 2 + 18) * 64),
+        (1, 4, {}, 20 * 64),
+        (5, 1, {"main_train": {"iterations": 4}}, (5 * 2 + 4) * 64),
+        # of a batch of 64 each of 4 workers takes 16; the smaller group has one worker, or two
+        (3, 4, {"pretrain": {"batch": "per_worker"}}, 3 * 2 * 16 + 18 * 64),
+        (2, 4, {"pretrain": {"batch": "per_worker"}}, 2 * 2 * 32 + 18 * 64),
+        (8, 4, {"pretrain": {"batch": "per_worker"}}, 8 * 2 * 16 + 18 * 64),
+    ],
+)
+def test_samples_of_an_epoch_on_digits(rates, workers, changes, an_epoch):
+    learning_rates = [0.01 * number for number in range(1, rates + 1)]
+    job = spec(lr_set={"learning_rates": learning_rates}, workers=workers, epochs=3, warmup={"epochs": 1}, **changes)
+    plan = plan_epoch(job, 1293)
+    [stpt] = forecast(job, 1293)
+    assert stpt.samples == plan.iterations * 64 + 2 * an_epoch  # one epoch is warm-up
+    assert stpt.relative_to_sweep == stpt.samples / (rates * 3 * plan.iterations * 64)
+
+
+def test_a_sweep_of_its_own_learning_rates_and_a_job_without_search():
+    sweep = {"name": "sweep", "learning_rates": [0.1, 0.01]}
+    [cost] = forecast(spec(lr_set="narrow", epochs=3, methods=[sweep]), 1293)
+    assert cost == Cost("sweep", 2, 2 * 3 * 20 * 64, 120, 0.25)  # of 8 candidates
+    [cost] = forecast(spec(lr_set="narrow", epochs=3, warmup={"epochs": 3}, methods=["reference"]), 1293)
+    assert cost == Cost("reference", 1, 3 * 20 * 64, 60, 1.0)
+
+
+def area(**changes) -> dict[int, tuple[float, float]]:
+    found = search_area(spec(**changes))
+    return {bounds.epoch: (float(f"{bounds.low:.9g}"), float(f"{bounds.high:.9g}")) for bounds in found}
+
+
+def test_the_search_area_of_narrow():
+    """S1, Fig. 9: 0.8 and 1.25 times the learning rate each epoch, 1.0 at most."""
+    found = area(lr_set="narrow", epochs=40, warmup={"epochs": 4})
+    assert list(found) == list(range(5, 41))
+    assert found[5] == (0.08, 0.125)
+    assert found[6] == (0.064, 0.15625)
+    assert found[14] == (0.0107374182, 0.931322575)
+    assert found[15] == (0.00858993459, 1.0)
+    assert found[40][1] == 1.0
+
+
+def test_the_search_area_of_mix():
+    # of 8 epochs one is warm-up, 2 to 4 are narrow, 5 and 6 middle, 7 and 8 wide
+    assert area(lr_set="mix", epochs=8, warmup={"epochs": 1}) == {
+        2: (0.08, 0.125),
+        3: (0.064, 0.15625),
+        4: (0.0512, 0.1953125),
+        5: (0.02048, 0.48828125),
+        6: (0.008192, 1.0),
+        7: (0.0016384, 1.0),
+        8: (0.00032768, 1.0),
+    }
+
+
+def test_the_search_area_of_an_absolute_set_is_always_the_same():
+    found = area(lr_set={"learning_rates": [0.3, 0.01, 0.1]}, epochs=3, warmup={"epochs": 1})
+    assert found == {2: (0.01, 0.3), 3: (0.01, 0.3)}
+
+
+def test_the_search_area_at_a_batch_that_the_learning_rate_is_scaled_to():
+    """0.1 at batch 64 is 0.2 at 256, by the square root."""
+    scaling = {"rule": "sqrt", "base_batch_size": 64}
+    found = area(lr_set="narrow", epochs=1, global_batch_size=256, methods=[{"name": "stpt", "scaling": scaling}])
+    assert found == {1: (0.16, 0.25)}
+
+
+# --- stages ------------------------------------------------------------------------------------------
+
+STAGES = {
+    "warmup": {"epochs": 1},
+    "epochs": 4,
+    "lr_set": {"stages": [{"factors": [10, 1], "pretrain_share": 1}, {"factors": [2, 0.5]}]},
+}
+
+
+def test_what_stages_cost():
+    # warm-up, two whole epochs, two branches of 2 iterations and 18 more, an epoch of a single learning rate
+    [cost] = forecast(spec(**STAGES), 1293)
+    assert cost == Cost("stpt", 1, (20 + 40 + 22 + 20) * 64, 102, 0.6375)
+
+
+def test_behind_the_stages_the_search_area_stays():
+    assert area(**STAGES) == {2: (0.1, 1.0), 3: (0.05, 2.0), 4: (0.05, 2.0)}
+
+
+# --- beside stpt ---------------------------------------------------------------------------------------
+
+EPOCH = 20 * 64  # 1293 samples in batches of 64: 20 iterations
+BESIDE = {"epochs": 10, "lr_set": {"learning_rates": [0.1, 0.05, 0.02, 0.01]}}
+
+
+@pytest.mark.parametrize(
+    ("method", "trainings", "epochs"),
+    [
+        ("cosine", 1, 10),
+        ("schedule-free", 1, 10),
+        ("random", 4, 40),  # as many as the set has candidates
+        ("grid", 4, 40),
+        ({"name": "tpe", "max_trials": 7}, 7, 70),
+        ({"name": "pbt", "population": 3}, 3, 30),
+        ("hyperband", 4, 40),  # at most
+    ],
+)
+def test_without_a_budget(method, trainings, epochs):
+    [cost] = forecast(spec(**BESIDE, methods=[method]), 1293)
+    assert cost == Cost(cost.method, trainings, epochs * EPOCH, epochs * 20.0, epochs / 40)
+
+
+@pytest.mark.parametrize(
+    ("method", "trainings", "epochs"),
+    [
+        ("cosine", 1, 25),  # stretched
+        ("random", 25, 25),  # at most one epoch each
+        ("grid", 2, 20),  # whole trainings
+        ("pbt", 4, 24),  # four times six
+    ],
+)
+def test_a_budget_is_never_exceeded(method, trainings, epochs):
+    [cost] = forecast(spec(**BESIDE, methods=[method], budget={"epochs": 25.9}), 1293)
+    assert (cost.trainings, cost.samples) == (trainings, epochs * EPOCH)
+
+
+def test_a_budget_relative_to_stpt_and_several_seeds():
+    job = spec(
+        **BESIDE, pretrain={"iterations": 5}, methods=["stpt", "cosine"], budget={"relative_to": "stpt"}, seeds=3
+    )
+    stpt, cosine = forecast(job, 1293)
+    assert stpt.samples == 3 * 10 * (4 * 5 + 15) * 64
+    assert (cosine.trainings, cosine.samples) == (3, 3 * 17 * EPOCH)  # 17.5 epochs
+
+
+def test_a_study_costs_what_each_of_its_trials_does():
+    """Digits: 1293 samples. Batch 64: 20 iterations, batch 100: 12; the search of STPT besides, 8 x 2 - 2 iterations of
+    64 and 8 x 1 - 1 of 100, in each of 10 epochs."""
+    variants = [{"name": "a", "method": "schedule"}, {"name": "b", "method": "stpt"}]
+    study = {"name": "study", "batch_sizes": [64, 100], "variants": variants}
+    job = JobSpec.model_validate(small(methods=[study], seeds=3, workers=2, pretrain={"weights": "raw"}))
+    [cost] = forecast(job, 1293)
+    plain, searched = 10 * (20 * 64 + 12 * 100), 10 * (14 * 64 + 7 * 100)
+    assert (cost.method, cost.trainings, cost.samples) == ("study", 12, 3 * (2 * plain + searched))
+
+
+@pytest.mark.parametrize("changes", [STAGES, {"lr_set": "mix", "epochs": 8, "warmup": {"epochs": 1}}])
+def test_a_study_of_one_point_costs_what_its_training_does(changes):
+    study = {"name": "study", "batch_sizes": [64], "variants": [{"name": "searched", "method": "stpt"}]}
+    stpt, studied = forecast(spec(**changes, methods=["stpt", study]), 1293)
+    assert (studied.trainings, studied.samples) == (1, stpt.samples)
+
+
+def test_the_candidates_of_an_epoch_are_counted_once_for_all_points_of_a_study(monkeypatch):
+    epochs = []
+
+    def counted(job, *, epoch, current):
+        epochs.append(epoch)
+        return epoch_candidates(job, epoch=epoch, current=current)
+
+    monkeypatch.setattr("service.algorithms.cost.epoch_candidates", counted)
+    variants = [{"name": name, "method": "stpt"} for name in "abcd"]
+    study = {"name": "study", "batch_sizes": [16, 32, 64], "variants": variants}
+    [cost] = forecast(spec(methods=[study], epochs=50), 1293)
+    assert cost.trainings == 12
+    assert epochs == list(range(1, 51))

@@ -1,0 +1,330 @@
+"""What searches try; expected numbers by hand."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from service.algorithms.search_space import (
+    budget_samples,
+    grid_points,
+    most_trials,
+    search_space,
+    stretched_epochs,
+    trial_epochs,
+    trial_spec,
+)
+from service.errors import FieldError, InvalidInput
+from service.jobs.lifecycle import parse_spec
+from service.spec.job import JobSpec
+from service.spec.methods import Distribution, SearchMethod
+from tests.unit.service.specs import small
+
+
+def spec(*methods, **changes) -> JobSpec:
+    return JobSpec.model_validate(small(**{"methods": list(methods) or ["random"], **changes}))
+
+
+def search(job: JobSpec) -> SearchMethod:
+    [method] = job.methods
+    assert isinstance(method, SearchMethod)
+    return method
+
+
+# --- the space -----------------------------------------------------------------------------------------
+
+
+def test_by_default_what_the_first_pre_train_tries():
+    job = spec(initial_learning_rate=0.2, lr_set={"factors": [2, 1, 0.1]})
+    assert search_space(job, search(job)) == {"learning_rate": Distribution(loguniform=[0.2 * 0.1, 0.4])}
+
+
+def test_a_single_candidate_gives_a_decade_each_way():
+    job = spec(lr_set={"learning_rates": [0.05]})
+    assert search_space(job, search(job)) == {"learning_rate": Distribution(loguniform=[0.005, 0.5])}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"uniform": [0, 1], "choice": [1]},
+        {"uniform": [1, 1]},
+        {"uniform": [0.2, 0.1]},
+        {"loguniform": [0, 1]},
+        {"lograndint": [0, 4]},
+        {"randint": [1.5, 4]},
+        {"choice": []},
+        {"uniform": [0.1]},
+    ],
+)
+def test_no_distribution(wrong):
+    with pytest.raises(ValidationError):
+        Distribution.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("space", "field", "message"),
+    [
+        ({"dropout": {"uniform": [0, 1]}}, "dropout", "cannot be searched"),
+        ({"learning_rate.x": {"uniform": [0.1, 1]}}, "learning_rate.x", "cannot be searched"),
+        ({"learning_rate": {"uniform": [-0.1, 1]}}, "learning_rate", "greater than 0"),
+        ({"optimizer.momentum": {"uniform": [0.5, 1.0]}}, "optimizer.momentum", "less than 1"),
+        ({"optimizer": {"choice": ["sgd", "adamm"]}}, "optimizer", "adamm"),
+        ({"global_batch_size": {"randint": [32, 64]}}, "global_batch_size", "must be a choice"),
+        ({"global_batch_size": {"choice": [64, 63]}}, "global_batch_size", "multiple of workers (2)"),
+        ({"global_batch_size": {"choice": [2048]}}, "global_batch_size", "less than one batch"),
+    ],
+)
+def test_every_value_at_the_ends_of_a_space_must_make_a_spec(space, field, message):
+    document = small(workers=2, methods=[{"name": "tpe", "search_space": space}])
+    with pytest.raises(InvalidInput) as caught:
+        parse_spec(json.dumps(document).encode())
+    [error] = caught.value.errors
+    assert isinstance(error, FieldError)
+    assert error.field == f"methods[0].search_space.{field}"
+    assert message in error.message
+
+
+def test_a_trials_hyperparameters_stand_in_its_spec():
+    method = {"name": "tpe", "schedule": "cosine"}
+    job = spec(
+        method, optimizer={"name": "sgd", "momentum": 0.5, "weight_decay": 1e-4}, seeds=3, epochs=8, telemetry={}
+    )
+    config = {"optimizer.momentum": 0.8, "learning_rate": 0.03, "global_batch_size": 32}
+    trial = trial_spec(job, search(job), config, seed=11, epochs=5)
+    assert (trial.initial_learning_rate, trial.global_batch_size, trial.seed, trial.epochs) == (0.03, 32, 11, 5)
+    assert trial.optimizer.model_dump() == {"name": "sgd", "momentum": 0.8, "nesterov": False, "weight_decay": 1e-4}
+    assert (trial.envelope, trial.seeds, trial.budget, trial.telemetry) == ("cosine", 1, None, None)
+    other = trial_spec(job, search(job), {"optimizer.weight_decay": 0.1, "optimizer": "adamw"}, seed=0, epochs=5)
+    assert (other.optimizer.name, other.optimizer.weight_decay) == ("adamw", 0.1)
+
+
+# --- trials and budgets --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "budget", "trials", "epochs"),
+    [
+        ("random", None, 4, 10),
+        ("random", 1700, 17, 10),  # each may be stopped after an epoch
+        ({"name": "random", "max_trials": 3}, 1700, 3, 10),
+        ("grid", None, 4, 10),
+        ("grid", 1700, 1, 10),
+        ("grid", 900, 1, 10),
+        ("grid", 3999, 3, 10),
+        ({"name": "pbt", "population": 5}, None, 5, 10),
+        ({"name": "pbt", "population": 5}, 1700, 5, 3),
+        ({"name": "pbt", "population": 5}, 300, 5, 1),
+        ("hyperband", 1700, 17, 10),
+    ],
+)
+def test_trials_and_epochs(method, budget, trials, epochs):
+    job = spec(method, epochs=10, lr_set={"learning_rates": [0.1, 0.05, 0.02, 0.01]})
+    assert most_trials(job, search(job), 100, budget) == trials
+    assert trial_epochs(job, search(job), 100, budget) == epochs
+
+
+@pytest.mark.parametrize(
+    ("budget", "samples"),
+    [({"samples": 1234}, 1234), ({"epochs": 2.5}, 250), ({"relative_to": "stpt", "times": 1.5}, 600), (None, None)],
+)
+def test_budgets(budget, samples):
+    job = spec("stpt", "random", budget=budget)
+    assert budget_samples(job, 100, 400) == samples
+
+
+@pytest.mark.parametrize(
+    ("budget", "field", "message"),
+    [
+        ({"samples": 1279}, "budget.samples", "less than an epoch, which takes 1280 samples; give that at least"),
+        ({"epochs": 0.9}, "budget.epochs", "less than an epoch; give 1 at least"),
+    ],
+)
+def test_a_budget_below_an_epoch_is_refused(budget, field, message):
+    """1293 samples of digits: 20 iterations of 64."""
+    with pytest.raises(InvalidInput) as caught:
+        parse_spec(json.dumps(small(methods=["random"], budget=budget)).encode())
+    assert caught.value.errors == (FieldError(field, next(iter(budget.values())), message),)
+
+
+@pytest.mark.parametrize("budget", [{"samples": 1280}, {"epochs": 1}, {"relative_to": "stpt", "times": 0.01}])
+def test_a_budget_of_an_epoch_is_accepted(budget):
+    assert parse_spec(json.dumps(small(methods=["stpt", "random"], budget=budget)).encode()).budget is not None
+
+
+@pytest.mark.parametrize(("budget", "epochs"), [(None, 10), (1700, 17), (1799, 17), (99, 1)])
+def test_what_takes_the_whole_budget(budget, epochs):
+    assert stretched_epochs(spec(epochs=10), 100, budget) == epochs
+
+
+# --- grids ---------------------------------------------------------------------------------------------
+
+
+def test_a_grid_without_a_space_and_a_budget_is_the_papers_sweep():
+    job = spec("grid", lr_set="middle", initial_learning_rate=0.1)
+    rates = [point["learning_rate"] for point in grid_points(job, search(job), 100, None)]
+    assert rates == pytest.approx([0.25, 0.2, 0.15, 0.1, 0.085, 0.07, 0.055, 0.04])
+
+
+def test_points_lie_in_the_middles_of_equal_parts():
+    method = {"name": "grid", "search_space": {"learning_rate": {"loguniform": [1e-4, 1.0]}}}
+    job = spec(method)
+    rates = [point["learning_rate"] for point in grid_points(job, search(job), 1, 4 * job.epochs)]
+    assert rates == pytest.approx([10**-3.5, 10**-2.5, 10**-1.5, 10**-0.5])
+
+
+def test_a_grid_of_choices_and_ranges():
+    space = {"optimizer": {"choice": ["sgd", "adam"]}, "optimizer.weight_decay": {"uniform": [0, 0.4]}}
+    job = spec({"name": "grid", "search_space": space})
+    points = grid_points(job, search(job), 1, 5 * job.epochs)
+    assert [(p["optimizer"], round(p["optimizer.weight_decay"], 9)) for p in points] == [
+        ("sgd", 0.1), ("sgd", 0.3), ("adam", 0.1), ("adam", 0.3),
+    ]  # fmt: skip
+
+
+def test_a_grid_of_whole_numbers_has_those_that_its_parts_round_to():
+    """Nine parts of 1 to 10 in the logarithm: 1.1, 1.4, 1.8, 2.4, 3, 3.8, 4.9, 6.2, 8.0; 10 is not one."""
+    space = {"optimizer.delay_epochs": {"lograndint": [1, 10]}}
+    job = spec({"name": "grid", "search_space": space, "max_trials": 9}, optimizer="tvlars")
+    points = grid_points(job, search(job), 100, None)
+    assert [point["optimizer.delay_epochs"] for point in points] == [1, 2, 3, 4, 5, 6, 8]
+    assert most_trials(job, search(job), 100, None) == 7
+
+
+@given(st.integers(1, 200), st.integers(1, 3), st.integers(1, 4))
+def test_a_grid_has_no_more_points_than_it_may_have(trials, ranges, choices):
+    space = {key: {"uniform": [0.1, 0.2]} for key in ("learning_rate", "optimizer.momentum", "optimizer.weight_decay")}
+    space = dict(list(space.items())[:ranges]) | {"envelope": {"choice": ["linear"] * choices}}
+    job = spec({"name": "grid", "search_space": space})
+    points = grid_points(job, search(job), 1, trials * job.epochs)
+    assert len(points) <= max(trials, choices)
+    assert len(points) == choices * round((len(points) / choices) ** (1 / ranges)) ** ranges
+    assert math.isfinite(sum(point["learning_rate"] for point in points))
+
+
+# --- studies -------------------------------------------------------------------------------------------
+
+LINEAR = {"name": "schedule", "scaling": {"rule": "linear", "base_batch_size": 64}}
+STUDY = {
+    "name": "study",
+    "batch_sizes": [64, 256],
+    "variants": [
+        {"name": "linear", "method": LINEAR},
+        {"name": "searched", "method": "stpt", "optimizer": "adam", "initial_learning_rate": 0.002},
+    ],
+}
+
+
+def test_the_points_of_a_study_are_variants_at_batch_sizes():
+    job = spec(STUDY, workers=2, seeds=3, epochs=8, optimizer={"name": "sgd", "momentum": 0.0})
+    points = grid_points(job, search(job), 0, None)
+    assert [(point["global_batch_size"], point["variant"]) for point in points] == [
+        *((64, "linear"), (64, "searched"), (256, "linear"), (256, "searched"))
+    ]
+    assert most_trials(job, search(job), 100, None) == 4
+    linear, searched = (trial_spec(job, search(job), point, seed=5, epochs=8) for point in points[2:])
+    assert (linear.global_batch_size, linear.workers, linear.seed, linear.seeds, linear.epochs) == (256, 1, 5, 1, 8)
+    assert linear.methods[0].model_dump(exclude_none=True) == {
+        "name": "schedule",
+        "scaling": {"rule": "linear", "base_batch_size": 64, "momentum": False},
+    }
+    assert (linear.optimizer, searched.optimizer.name) == (job.optimizer, "adam")
+    assert (linear.initial_learning_rate, searched.initial_learning_rate) == (0.1, 0.002)
+    assert [method.name for method in searched.methods] == ["stpt"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "message"),
+    [
+        (
+            {"batch_sizes": [64, 2048]},
+            "batch_sizes[1]",
+            "with batch 2048: the training set has 1293 samples, less than",
+        ),
+        (
+            {"variants": [{"name": "long", "method": LINEAR | {"warmup": {"kind": "gradual", "epochs": 11}}}]},
+            "variants[0].method.warmup.epochs",
+            "with batch 64: longer than the whole training (10 epochs)",
+        ),
+        (
+            {"variants": [{"name": "a", "method": LINEAR | {"decay": {"power": 1}}}]},
+            "variants[0].method.decay.kind",
+            "Field required: one of 'polynomial', 'cosine', 'step'",
+        ),
+        ({"variants": [{"name": "a", "method": "sweep"}]}, "variants[0].method", "must be one of 'stpt', 'reference'"),
+        (
+            {"variants": [{"name": "a", "method": "stpt", "optimizer": {"name": "sgd", "momentum": 1}}]},
+            "variants[0].optimizer.momentum",
+            "less than 1",
+        ),
+        ({"batch_sizes": [64, 64]}, "", "each batch size once, not 64, 64"),
+        ({"variants": [{"name": "a", "method": "stpt"}] * 2}, "", "each variant once, not a, a"),
+    ],
+)
+def test_every_point_of_a_study_must_make_a_spec(changes, field, message):
+    document = small(methods=["stpt", STUDY | changes])
+    with pytest.raises(InvalidInput) as caught:
+        parse_spec(json.dumps(document).encode())
+    [error] = caught.value.errors
+    assert error.field == f"methods[1].{field}".rstrip(".")
+    assert message in error.message
+
+
+SPACE, PLAIN = "methods[0].search_space.global_batch_size", {"name": "plain", "method": "schedule"}
+LONE = "one sample a worker is too little for the batch normalisation of lenet5-bn at 28 pixels; raise it to 2"
+LAST = "leaves a forward pass with one sample, which is too little for the batch normalisation of lenet5-bn at 28"
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "value", "message"),
+    [
+        ({"name": "study", "batch_sizes": [64, 1], "variants": [PLAIN]}, "methods[0].batch_sizes[1]", 1, LONE),
+        ({"name": "study", "batch_sizes": [64, 3], "variants": [PLAIN]}, "microbatch_size", 2, LAST),
+        ({"name": "random", "search_space": {"global_batch_size": {"choice": [64, 1]}}}, SPACE, 1, LONE),
+        ({"name": "random", "search_space": {"global_batch_size": {"choice": [64, 3]}}}, SPACE, 3, LAST),
+    ],
+)
+def test_the_model_must_take_every_batch_that_is_tried(method, field, value, message):
+    """In passes of 2 samples; of 3 the last one has 1."""
+    with pytest.raises(InvalidInput) as caught:
+        parse_spec(json.dumps(small(model="lenet5-bn", microbatch_size=2, methods=[method])).encode())
+    [error] = caught.value.errors
+    assert (error.field, error.value) == (field, value)
+    assert message in error.message
+
+
+# --- the batch ramp ------------------------------------------------------------------------------------
+
+
+def test_a_trial_of_a_ramp_has_its_batch_learning_rate_and_momentum():
+    job = spec("batch-ramp", workers=2, pretrain={"iterations": 20}, envelope="constant")
+    config = {"global_batch_size": 1024, "learning_rate": 0.3, "optimizer.momentum": 0.95}
+    trial = trial_spec(job, search(job), config, seed=3, epochs=10)
+    assert (trial.global_batch_size, trial.initial_learning_rate, trial.optimizer.momentum) == (1024, 0.3, 0.95)
+    assert (trial.pretrain.iterations, trial.envelope, trial.seed) == (None, "constant", 3)
+    assert set(search_space(job, search(job))) == set(config)
+    # 20 iterations of 64 an epoch: 128, 256, 512, 1024, and one that falls in each phase
+    assert most_trials(job, search(job), 20 * 64, None) == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "message"),
+    [
+        (
+            {"optimizer": "adam"},
+            "optimizer",
+            "has no momentum, which batch-ramp scales in its second phase; take sgd, lars or tvlars",
+        ),
+        ({"global_batch_size": 650}, "global_batch_size", "batch-ramp cannot double it within the training set"),
+    ],
+)
+def test_a_ramp_that_cannot_be(changes, field, message):
+    with pytest.raises(InvalidInput) as caught:
+        parse_spec(json.dumps(small(methods=["batch-ramp"], **changes)).encode())
+    [error] = caught.value.errors
+    assert error.field == field
+    assert message in error.message

@@ -1,0 +1,132 @@
+"""What is SQLite's alone, and what needs no database. The rest of the store: tests/integration."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event, select, text
+from sqlalchemy.exc import OperationalError
+
+from service.errors import StateConflict
+from service.jobs import lifecycle as jobs
+from service.spec.job import JobSpec
+from service.store import engine as store
+from service.store.engine import Store
+from service.store.tables import Job
+from service.wire.states import JobState
+from tests.unit.service.specs import small
+
+pytest_plugins = ["tests.databases"]
+
+SPEC = JobSpec.model_validate(small())
+
+
+@pytest.fixture
+def impatient(sqlite_store, monkeypatch):
+    """Another process on the same file, which would rather fail than wait."""
+    monkeypatch.setattr(store, "BUSY_TIMEOUT_MS", 0)
+    other = Store(sqlite_store.url.render_as_string())
+    assert other.is_current()  # connects now, with that timeout
+    monkeypatch.undo()
+    yield other
+    other.close()
+
+
+def test_every_connection_is_set_up(sqlite_store):
+    pragmas = ("foreign_keys", "journal_mode", "busy_timeout", "synchronous")
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(sqlite_store.read()) for _ in range(3)]  # three connections
+        for session in sessions:
+            values = [session.scalar(text(f"PRAGMA {name}")) for name in pragmas]
+            assert values == [1, "wal", 30_000, 2]  # 2: FULL
+
+
+def test_a_writer_holds_the_lock_from_its_first_statement(sqlite_store, impatient):
+    jobs.submit(sqlite_store, SPEC)
+    with sqlite_store.write() as session:
+        session.scalars(select(Job)).all()  # has only read so far
+        with pytest.raises(OperationalError, match="database is locked"):
+            jobs.claim_next(impatient)
+    assert jobs.claim_next(impatient) is not None
+
+
+def test_a_migration_holds_the_lock_too(sqlite_store, impatient):
+    with sqlite_store.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        with pytest.raises(OperationalError, match="database is locked"):
+            impatient.migrate()
+    impatient.migrate()
+
+
+def test_readers_neither_wait_nor_see_half_a_transaction(sqlite_store, impatient):
+    job_id, _ = jobs.submit(sqlite_store, SPEC)
+    with impatient.read() as reader:
+        assert store.get_job(reader, job_id).state == "queued"
+        jobs.claim_next(sqlite_store)  # nor do they keep a writer waiting
+        with sqlite_store.write() as session:
+            store.get_job(session, job_id, lock=True).name = "changed"
+            session.flush()
+            with impatient.read() as second:
+                assert (store.get_job(second, job_id).state, store.get_job(second, job_id).name) == ("submitting", "")
+        reader.expire_all()
+        assert store.get_job(reader, job_id).state == "queued"  # what was true when it began to read
+    with impatient.read() as third:
+        assert store.get_job(third, job_id).name == "changed"
+
+
+def test_a_second_writer_waits_and_sees_what_the_first_wrote(sqlite_store):
+    job_id, _ = jobs.submit(sqlite_store, SPEC)
+    second = Store(sqlite_store.url.render_as_string())
+    asks = threading.Event()
+
+    def about_to(connection, cursor, statement, *_):
+        if statement == "BEGIN IMMEDIATE":
+            asks.set()
+
+    event.listen(second._engine, "before_cursor_execute", about_to)
+    with ThreadPoolExecutor(1) as pool:
+        with sqlite_store.write() as session:
+            job = store.get_job(session, job_id, lock=True)
+            cancelled = pool.submit(jobs.cancel, second, job_id)
+            assert asks.wait(30)
+            job.state = JobState.FAILED
+        with pytest.raises(StateConflict, match="has failed already"):
+            cancelled.result(30)
+    second.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:secret@db:5433/forerun", "postgresql+psycopg://me:secret@db:5433/forerun"]
+)
+def test_postgresql_is_spoken_through_psycopg_3(url):
+    store = Store(url)
+    assert store.url.drivername == "postgresql+psycopg"
+    assert store._engine.dialect.driver == "psycopg"
+    assert (store._engine.url.host, store._engine.url.port, store._engine.url.password) == ("db", 5433, "secret")
+    assert "secret" not in str(store.url)
+
+
+def test_the_folder_of_a_sqlite_file_is_made(tmp_path: Path):
+    path = tmp_path / "new" / "home" / "forerun.db"
+    store = Store(f"sqlite:///{path}")
+    store.migrate()
+    store.close()
+    assert path.is_file()
+
+
+def test_a_database_that_does_not_answer_is_not_taken_for_an_old_one(tmp_path: Path):
+    unreachable = Store(f"postgresql://nobody@/nothing?host={tmp_path}")
+    with pytest.raises(OperationalError):
+        unreachable.is_current()
+    unreachable.close()
+
+
+def test_a_cursor_is_text_that_a_url_can_carry(sqlite_store):
+    for _ in range(2):
+        jobs.submit(sqlite_store, SPEC)
+    with sqlite_store.read() as session:
+        cursor = store.list_jobs(session, limit=1).next_cursor
+    assert cursor is not None
+    assert cursor.replace("-", "").replace("_", "").isalnum()

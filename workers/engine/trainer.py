@@ -1,0 +1,273 @@
+"""The plain loop that every method shares: steps and evaluation. Runs without Ray.
+
+The unit of work is a microbatch: one worker's share of the global batch, b = B / n samples. An iteration over the
+global batch is always the same n microbatches, whether n workers take one each or one worker takes all of them in
+turn (gradient accumulation), so that batch normalisation sees b samples, and gradients agree, in every placement.
+A microbatch larger than `microbatch_size` takes several forward passes; batch normalisation then sees those of a pass.
+
+Batches and random numbers (dropout) are functions of (seed, epoch, iteration, microbatch): branches of one epoch see
+common random numbers, and a training can begin again anywhere.
+
+What an iteration does with its microbatches is the task's (workers/tasks/): classification has a loss for each of them,
+Barlow Twins one for all that the group's workers hold together.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from service.algorithms.epoch_plan import EpochPlan, plan_epoch
+from service.spec.job import JobSpec
+from workers.datasets.load import Data, ImageFiles, Split
+from workers.engine.groups import Group, Workers
+from workers.engine.layer_norms import Collector
+from workers.engine.seeds import derived_seed
+from workers.engine.state import Average, Flat, training_state
+from workers.models.build import build_model
+from workers.optimizers.build import build_optimizer, is_schedule_free, set_learning_rate
+from workers.tasks.build import Microbatch, build_task
+
+STATISTICS_BATCHES = 50  # an exponential average with momentum 0.1 has forgotten what was before
+MAX_DECODED_BYTES = 4 * 2**30  # of images of one Pre-train that a worker keeps for its next branch
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Sums over `samples` samples; `loss_sum` is not finite when the training diverged."""
+
+    loss_sum: float
+    correct: float
+    samples: int
+
+    @property
+    def loss(self) -> float:
+        return self.loss_sum / self.samples if self.samples else float("nan")
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.samples if self.samples else float("nan")
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.loss)
+
+    def __add__(self, other: "Measurement") -> "Measurement":
+        return Measurement(self.loss_sum + other.loss_sum, self.correct + other.correct, self.samples + other.samples)
+
+
+class Trainer:
+    """One model in training on this worker. All workers of the world call the same methods in the same order."""
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        data: Data,
+        workers: Workers,
+        optimizer: Callable[[Iterable[nn.Parameter]], Any] | None = None,
+    ) -> None:
+        """`optimizer` makes another one than the spec's."""
+        self.spec, self.data, self.workers = spec, data, workers
+        self.plan: EpochPlan = plan_epoch(spec, len(data.train))
+        self.task = build_task(spec, data, workers.device)
+        on_gpu = workers.device.type == "cuda"
+        classifier = build_model(
+            spec.model, classes=data.classes, channels=data.channels, image_size=data.image_size, seed=spec.seed
+        )
+        self.model = self.task.prepared(classifier).to(workers.device)
+        if on_gpu:
+            self.model.to(memory_format=torch.channels_last)
+        self.replica = workers.replicate(self.model)
+        build = optimizer or partial(
+            build_optimizer,
+            spec.optimizer,
+            learning_rate=spec.initial_learning_rate,
+            iterations=self.plan.iterations,
+            global_batch_size=spec.global_batch_size,
+        )
+        self.optimizer: torch.optim.Optimizer = build(self.model.parameters())
+        self.tensors = training_state(self.model, self.optimizer)
+        self.telemetry: Collector | None = None
+        samples: list[Tensor] = []
+        if spec.telemetry is not None:
+            self.telemetry = Collector(
+                self.model,
+                self.optimizer,
+                iterations=self.plan.iterations,
+                every=spec.telemetry.every,
+                device=workers.device,
+            )
+            samples = [self.telemetry.values]
+        self.state = Flat([*self.tensors.values(), *samples], workers.device)  # of a checkpoint only the former
+        self._buffers = Flat(list(self.model.buffers()), workers.device)
+        self._bfloat16 = spec.precision == "bfloat16" or (spec.precision == "auto" and on_gpu)
+        # samples of each forward pass over a microbatch
+        self._passes = [range(end - size, end) for size, end in zip(spec.passes, accumulate(spec.passes), strict=True)]
+        self.samples_seen = 0  # by this worker, in training: what records say is checked against it
+        self.kept = 0  # iterations of an epoch, from its first, that come again: those of a Pre-train
+        self._decoded: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+
+    def train(
+        self,
+        epoch: int,
+        iterations: range,
+        learning_rates: Sequence[float],  # of each of the iterations
+        group: Group,
+        microbatches: int,
+        average: Average | None = None,
+    ) -> Measurement:
+        """Train `iterations` of `epoch` in `group`, each on the first `microbatches` microbatches of its global batch.
+
+        The measurement is that of the forward passes that trained, summed over the group. `average` takes in the
+        weights after each iteration of the last half.
+        """
+        self._train_mode()
+        order = self._order(epoch)
+        sums = torch.zeros(3, dtype=torch.float64, device=self.workers.device)
+        for iteration, learning_rate in zip(iterations, learning_rates, strict=True):
+            set_learning_rate(self.optimizer, learning_rate)
+            self._step(epoch, iteration, order, group, microbatches, sums)
+            if average is not None and 2 * (iteration - iterations.start) + 1 >= len(iterations):
+                average.add()
+        self.share_buffers(group)
+        return _measurement(group.sum_(sums))
+
+    def share_buffers(self, group: Group) -> None:
+        """Running statistics become those of the group's first worker, as DistributedDataParallel has it."""
+        if self._buffers.nbytes and group.size > 1:
+            self._buffers.load(group.broadcast_(self._buffers.save(self._buffers.empty()), group.ranks[0]))
+
+    def _step(self, epoch: int, iteration: int, order: Tensor, group: Group, microbatches: int, sums: Tensor) -> None:
+        # DDP averages over the world during backward; every other case sums over its group afterwards.
+        by_world = group.size == microbatches == self.workers.size
+        ddp = self.replica if isinstance(self.replica, DistributedDataParallel) and by_world else None
+        self.optimizer.zero_grad()
+        size, mine = self.spec.batch_per_worker, range(group.position, microbatches, group.size)
+        # A joint loss is the whole group's on every worker: their gradients add up to as many times its own.
+        if self.task.joint:
+            passes, losses = [(list(mine), range(size))], group.size
+        else:
+            passes, losses = [([number], part) for number in mine for part in self._passes], microbatches
+        for numbers, part in passes:
+            images, labels = self._inputs(epoch, iteration, numbers, part, order)
+            is_first = not (numbers[0] or part.start)
+            if not part.start:
+                torch.manual_seed(derived_seed(self.spec.seed, epoch, iteration, numbers[0]))
+            with ExitStack() as stack:
+                if not is_first:
+                    stack.enter_context(frozen_statistics(self.model))
+                if ddp is not None and part.stop < size:  # workers exchange the sum of all passes, once
+                    stack.enter_context(ddp.no_sync())
+                with self._autocast():
+                    loss, correct = self.task.loss(ddp or self.model, images, labels, group)
+                # the mean over a pass, as its part of that over all
+                (loss / ((losses if ddp is None else 1) * size / len(part))).backward()
+            self.samples_seen += (samples := len(labels))
+            with torch.no_grad():
+                sums += torch.stack([loss.double() * samples, correct.double(), correct.new_tensor(samples).double()])
+        if ddp is None:
+            group.sum_gradients(self.model.parameters())
+        with self.telemetry.sample(epoch, iteration) if self.telemetry is not None else nullcontext():
+            self.optimizer.step()
+
+    def _inputs(
+        self, epoch: int, iteration: int, numbers: Sequence[int], part: range, order: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What goes into the model for this part of these microbatches, and their labels, on the device."""
+        return self.task.inputs([self._microbatch(epoch, iteration, number, part, order) for number in numbers])
+
+    def _microbatch(self, epoch: int, iteration: int, number: int, part: range, order: Tensor) -> Microbatch:
+        """A part of it, where it lies. What a Pre-train needs is decoded, and drawn, once for all its branches."""
+        split = self.data.train
+        first = iteration * self.spec.global_batch_size + number * self.spec.batch_per_worker
+        key = (epoch, iteration, number, part.start)
+        if (decoded := self._decoded.get(key)) is None:
+            samples = split.read(order[first + part.start : first + part.stop])
+            decoded = self.task.drawn(epoch, iteration, number, samples)
+            takes_time = isinstance(split.images, ImageFiles) or self.task.draws
+            if takes_time and iteration < self.kept:
+                if self._decoded and next(iter(self._decoded))[0] != epoch:
+                    self._decoded.clear()
+                if (len(self._decoded) + 1) * decoded[0].nbytes <= MAX_DECODED_BYTES:
+                    self._decoded[key] = decoded
+        return decoded
+
+    def _train_mode(self) -> None:
+        self.model.train()
+        if is_schedule_free(self.optimizer):
+            self.optimizer.train()  # type: ignore[attr-defined]
+
+    def _eval_mode(self) -> None:
+        self.model.eval()
+        if is_schedule_free(self.optimizer):
+            self.optimizer.eval()  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def refresh_statistics(self, epoch: int, group: Group) -> None:
+        """Running statistics of the weights that Schedule-Free is judged by: they are others than it trains."""
+        if not (is_schedule_free(self.optimizer) and any(isinstance(m, _BatchNorm) for m in self.model.modules())):
+            return
+        self._eval_mode()
+        self.model.train()
+        order = self._order(epoch)
+        for iteration in range(min(self.plan.iterations, STATISTICS_BATCHES)):
+            images, labels = self._inputs(epoch, iteration, [group.position], self._passes[0], order)
+            with self._autocast():
+                self.task.loss(self.model, images, labels, group)
+        self.share_buffers(group)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.workers.device.type, torch.bfloat16, enabled=self._bfloat16)
+
+    @torch.no_grad()
+    def evaluate(self, split: Split, group: Group, *, accuracy: bool = True) -> Measurement:
+        """Loss on a split, and accuracy if asked for, the samples shared out over the group."""
+        self._eval_mode()
+        with self._autocast():
+            return _measurement(group.sum_(self.task.evaluate(self.model, split, group, accuracy=accuracy)))
+
+    @torch.no_grad()
+    def test(self, group: Group) -> Measurement:
+        """Accuracy on the test split; its loss may be another one than that of `evaluate`."""
+        self._eval_mode()
+        with self._autocast():
+            return _measurement(group.sum_(self.task.test(self.model, self.data.test, group)))
+
+    def evaluation_samples(self, split: Split, *, accuracy: bool = True) -> int:
+        """That an evaluation takes."""
+        return len(split) + (self.task.probe_samples if accuracy else 0)
+
+    def _order(self, epoch: int) -> Tensor:
+        """The epoch's permutation of the training samples, int64 [samples]."""
+        generator = torch.Generator().manual_seed(derived_seed(self.spec.seed, epoch))
+        return torch.randperm(len(self.data.train), generator=generator)
+
+
+def _measurement(sums: Tensor) -> Measurement:
+    loss_sum, correct, samples = sums.tolist()
+    return Measurement(loss_sum, correct, int(samples))
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch normalisation by the batch at hand, as in training, but without updating the running statistics.
+
+    An iteration updates them once, from the first forward pass of its first microbatch, as the first worker of a
+    data-parallel group does.
+    """
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True

@@ -1,0 +1,184 @@
+"""What every method shares: where a training stands, and an epoch's end: evaluation, record, next position."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from service.algorithms.lr_schedules import epoch_envelope
+from service.errors import Diverged
+from service.wire.worker import AuditRecord, BranchRecord, EpochRecord
+from workers.checkpoint import Position
+from workers.engine.trainer import Measurement, Trainer
+from workers.optimizers.build import options_of, scale_momentum, set_options
+
+
+@dataclass(frozen=True)
+class TrainedEpoch:
+    """What an epoch's training amounts to. Times are those of time.perf_counter, in seconds."""
+
+    phase: Literal["warmup", "stpt", "scheduled"]
+    learning_rate: float  # before the envelope
+    applied: Sequence[float]  # learning rates of the iterations that made the model, in order
+    training: Measurement  # of those iterations
+    validation: Measurement  # of the weights they ended with
+    began: float
+    pretrained: float
+    trained: float
+    iterations: int  # branches and undone Main-trains included
+    samples: int
+    branches: Sequence[BranchRecord] = ()
+    rollbacks: int = 0
+    audit: AuditRecord | None = None
+    evaluation_samples: int = 0  # but for the one validation and test that every epoch ends with
+    selector_state: dict[str, Any] = field(default_factory=dict)
+    diverged: str | None = None  # why the training ends here
+
+
+class Training(ABC):
+    """One training of one model. Every worker of the world runs one of these and they stay in step."""
+
+    method: str
+
+    def __init__(self, trainer: Trainer, trial: int = 1) -> None:
+        self.trainer, self.spec, self.world, self.trial = trainer, trainer.spec, trainer.workers.world, trial
+        self._samples_checked = trainer.samples_seen
+        self.position = Position(learning_rate=self.spec.initial_learning_rate)
+
+    @abstractmethod
+    def train_epoch(self, epoch: int) -> TrainedEpoch:
+        """Train `epoch` from the position. Raises Diverged."""
+
+    def epochs(self) -> Iterator[EpochRecord]:
+        """Train from the position to the end; each epoch's record, the same on every worker. Raises Diverged, after
+        the record of the epoch that did where it is known what it amounts to."""
+        for epoch in range(self.position.epochs + 1, self.spec.epochs + 1):
+            trained = self.train_epoch(epoch)
+            record = self._record(epoch, trained)
+            self._check_samples(record)
+            if trained.diverged is not None:
+                yield record
+                raise Diverged(trained.diverged)
+            self.position = self.position.model_copy(
+                update={
+                    "epochs": epoch,
+                    "samples": self.position.samples + record.samples,
+                    # a warm-up does not touch the learning rate that the first Pre-train starts from
+                    "learning_rate": self.position.learning_rate if trained.phase == "warmup" else record.learning_rate,
+                    "last_learning_rate": record.last_learning_rate,
+                    "val_loss": record.val_loss,
+                    "val_accuracies": [*self.position.val_accuracies, record.val_accuracy],
+                    "selector_state": trained.selector_state,
+                    "optimizer": options_of(self.trainer.optimizer) if self.counts_in_optimizer else [],
+                }
+            )
+            yield record
+
+    @property
+    def counts_in_optimizer(self) -> bool:
+        """Whether its optimizer keeps more than tensors."""
+        return False
+
+    def go_on_from(self, position: Position) -> None:
+        """The next epoch is the one after it; the trainer's tensors are the caller's to load."""
+        self.position = position
+        if position.optimizer:
+            set_options(self.trainer.optimizer, position.optimizer)
+
+    # --- for the methods -----------------------------------------------------------------------------
+
+    def envelope(self, epoch: int) -> list[float]:
+        return epoch_envelope(
+            self.spec.envelope, epoch=epoch, epochs=self.spec.epochs, iterations=self.trainer.plan.iterations
+        )
+
+    def warmup_epoch(self, epoch: int) -> TrainedEpoch:
+        """As many iterations as any epoch, at the warm-up learning rate, without Pre-train."""
+        learning_rate = self.spec.warmup.learning_rate
+        return self.plain_epoch(epoch, "warmup", learning_rate, [learning_rate] * self.trainer.plan.iterations)
+
+    def plain_epoch(
+        self, epoch: int, phase: Literal["warmup", "scheduled"], learning_rate: float, applied: Sequence[float]
+    ) -> TrainedEpoch:
+        began = time.perf_counter()
+        training = self.main_train(epoch, range(len(applied)), applied)
+        trained = time.perf_counter()
+        self.trainer.refresh_statistics(epoch, self.world)
+        validation = self.trainer.evaluate(self.trainer.data.validation, self.world)
+        diverged = None
+        if not (training.is_finite and validation.is_finite):  # the latter: after the last step
+            advice = "a smaller warmup.learning_rate" if phase == "warmup" else "a smaller learning rate"
+            where = "in the warm-up" if phase == "warmup" else f"of method {self.method}, trial {self.trial}"
+            diverged = (
+                f"epoch {epoch}: the loss became non-finite at learning rate {learning_rate:g} {where}; choose {advice}"
+            )
+        return TrainedEpoch(
+            phase=phase,
+            learning_rate=learning_rate,
+            applied=applied,
+            training=training,
+            validation=validation,
+            began=began,
+            pretrained=began,
+            trained=trained,
+            iterations=len(applied),
+            samples=training.samples,
+            diverged=diverged,
+        )
+
+    def ease_momentum(self, learning_rate: float) -> None:
+        """Before an iteration at a learning rate above the last one: what momentum carries over is not to grow."""
+        last = self.position.last_learning_rate
+        if self.spec.guards.rescale_momentum and last is not None and learning_rate > last:
+            scale_momentum(self.trainer.optimizer, last / learning_rate)
+
+    def main_train(self, epoch: int, iterations: range, learning_rates: Sequence[float]) -> Measurement:
+        """Synchronous data-parallel training by all workers."""
+        return self.trainer.train(epoch, iterations, learning_rates, self.world, self.spec.workers)
+
+    def _check_samples(self, record: EpochRecord) -> None:
+        """The cost that a record states is what the loop has counted, to the last sample."""
+        seen = torch.tensor([self.trainer.samples_seen - self._samples_checked], device=self.trainer.workers.device)
+        self._samples_checked = self.trainer.samples_seen
+        audited = record.audit.samples if record.audit else 0
+        assert int(self.world.sum_(seen)) == record.samples + audited, f"epoch {record.epoch}: {record.samples} samples"
+
+    def _record(self, epoch: int, trained: TrainedEpoch) -> EpochRecord:
+        test = self.trainer.test(self.world)
+        judging = sum(
+            self.trainer.evaluation_samples(s) for s in (self.trainer.data.validation, self.trainer.data.test)
+        )
+        return EpochRecord(
+            method=self.method,
+            trial=self.trial,
+            epoch=epoch,
+            phase=trained.phase,
+            learning_rate=trained.learning_rate,
+            first_learning_rate=trained.applied[0],
+            last_learning_rate=trained.applied[-1],
+            train_loss=finite(trained.training.loss),
+            val_loss=finite(trained.validation.loss),
+            # a net that has diverged answers at random; 0 tells a search what it is worth
+            val_accuracy=trained.validation.accuracy if trained.diverged is None else 0.0,
+            test_accuracy=test.accuracy if trained.diverged is None and math.isfinite(test.loss) else 0.0,
+            retries=max((branch.retry for branch in trained.branches), default=0),
+            rollbacks=trained.rollbacks,
+            iterations=trained.iterations,
+            samples=trained.samples,
+            evaluation_samples=trained.evaluation_samples + judging,
+            seconds=time.perf_counter() - trained.began,
+            pretrain_seconds=trained.pretrained - trained.began,
+            main_train_seconds=trained.trained - trained.pretrained,
+            branches=list(trained.branches),
+            audit=trained.audit,
+            layers=self.trainer.telemetry.record(epoch) if self.trainer.telemetry is not None else None,
+        )
+
+
+def finite(value: float | None) -> float | None:
+    """As records have it: a number that is not finite is none."""
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,123 @@
+"""Optimizers by name: torch's, the layer-wise ones, and two that need no schedule."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from service.spec.methods import ProdigyMethod, ScheduleFreeMethod
+from service.spec.optimizer import AdamOptimizer, LambOptimizer, Optimizer, SgdOptimizer, TvlarsOptimizer
+from workers.optimizers.layerwise import Lamb, Lars, Tvlars
+
+SCHEDULE_FREE_SGD, SCHEDULE_FREE_ADAMW = 1.0, 0.0025  # the package's default learning rates
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "adagrad": torch.optim.Adagrad,
+    "adadelta": torch.optim.Adadelta,
+    "rmsprop": torch.optim.RMSprop,
+    "lars": Lars,
+    "lamb": Lamb,
+}
+
+
+def build_optimizer(
+    spec: Optimizer,
+    parameters: Iterable[nn.Parameter],
+    learning_rate: float,
+    *,
+    iterations: int,
+    global_batch_size: int,
+) -> torch.optim.Optimizer:
+    """`iterations`: steps of an epoch. They and the batch, in samples, are what tvlars counts and scales by."""
+    options = spec.model_dump(exclude={"name"})
+    if isinstance(spec, TvlarsOptimizer):
+        return _tvlars(spec, parameters, learning_rate, iterations, global_batch_size)
+    if isinstance(spec, AdamOptimizer | LambOptimizer):
+        options["betas"] = tuple(spec.betas)
+    if isinstance(spec, SgdOptimizer) and spec.momentum == 0:
+        del options["nesterov"]
+    return OPTIMIZERS[spec.name](parameters, lr=learning_rate, **options)
+
+
+def _tvlars(
+    spec: TvlarsOptimizer, parameters: Iterable[nn.Parameter], learning_rate: float, iterations: int, batch: int
+) -> Tvlars:
+    """S3, section 4: a = 1 and gamma_min = B / B_base x 0.001; its code: a = 0.1, none of the latter, norms of 10."""
+    options = spec.model_dump(exclude={"name", "variant", "delay_epochs", "minimum", "base_batch_size"})
+    if spec.variant == "reference_code":
+        return Tvlars(parameters, lr=learning_rate, alpha=0.1, max_norm=10.0, **options)
+    minimum = batch / spec.base_batch_size * 1e-3 if spec.minimum is None else spec.minimum
+    delay = spec.delay_epochs * iterations
+    return Tvlars(parameters, lr=learning_rate, delay=delay, minimum=minimum, **options)
+
+
+def build_parameter_free(
+    method: ScheduleFreeMethod | ProdigyMethod, spec: Optimizer, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """What the method puts in the place of the job's optimizer, with its weight decay and momentum."""
+    if isinstance(method, ProdigyMethod):
+        from prodigyopt import Prodigy  # type: ignore[import-untyped]
+
+        optimizer: torch.optim.Optimizer = Prodigy(parameters, lr=method.learning_rate, weight_decay=spec.weight_decay)
+        return optimizer
+    from schedulefree import AdamWScheduleFree, SGDScheduleFree  # type: ignore[import-untyped]
+
+    options: dict[str, Any] = {"lr": parameter_free_learning_rate(method, spec), "weight_decay": spec.weight_decay}
+    if isinstance(spec, AdamOptimizer):
+        optimizer = AdamWScheduleFree(parameters, **options, betas=tuple(spec.betas), eps=spec.eps)
+    else:
+        if momentum := getattr(spec, "momentum", 0):
+            options["momentum"] = momentum
+        optimizer = SGDScheduleFree(parameters, **options)
+    return optimizer
+
+
+def parameter_free_learning_rate(method: ScheduleFreeMethod | ProdigyMethod, spec: Optimizer) -> float:
+    if method.learning_rate is not None:
+        return method.learning_rate
+    return SCHEDULE_FREE_ADAMW if isinstance(spec, AdamOptimizer) else SCHEDULE_FREE_SGD
+
+
+def is_schedule_free(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it trains other weights than it is judged by, and must be told which are wanted."""
+    return "train_mode" in optimizer.param_groups[0]
+
+
+def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """What an optimizer keeps in its groups besides tensors; the two parameter-free ones count there."""
+    return [
+        {
+            key: value
+            for key, value in group.items()  # an infinite one is a setting, and no JSON
+            if isinstance(value, bool | int | float) and math.isfinite(value)
+        }
+        for group in optimizer.param_groups
+    ]
+
+
+def set_options(optimizer: torch.optim.Optimizer, options: Iterable[dict[str, Any]]) -> None:
+    for group, values in zip(optimizer.param_groups, options, strict=True):
+        group.update(values)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+@torch.no_grad()
+def scale_momentum(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Multiply the momentum of SGD, LARS and TVLARS by `factor`; others have none that scales with the learning rate.
+
+    These take steps of learning_rate x momentum: when the learning rate rises by 1 / factor, what momentum
+    carries over would grow with it (Goyal et al. 2017, arXiv 1706.02677, section 2.1, for a gradual change).
+    """
+    if isinstance(optimizer, torch.optim.SGD | Lars) and factor != 1:
+        for state in optimizer.state.values():
+            if (momentum := state.get("momentum_buffer")) is not None:
+                momentum.mul_(factor)
