@@ -1,4 +1,4 @@
-"""The database: engine, session scope, queries, and the one place that commits. `service.store.queries` has more queries.
+"""The database: engine, session scope, queries, and the one place that commits; `store.queries` has more queries.
 
 `Store.write()` is one transaction: committed when its block ends, rolled back when it raises. Writers exclude each
 other per job (row lock on PostgreSQL, BEGIN IMMEDIATE on SQLite).

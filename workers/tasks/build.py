@@ -1,4 +1,4 @@
-"""What differs between tasks, for the loop in workers/engine/: how microbatches become a loss, what an evaluation measures."""
+"""What differs between tasks, for the loop of workers.engine: how microbatches become a loss, what evaluations measure."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
