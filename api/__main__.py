@@ -23,6 +23,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 
 from api.app import create_app
 from api.deps import Services
+from migrations import migrate
 from service.cluster.controller import Controller
 from service.cluster.local_head import EmbeddedHead, OwnCluster
 from service.cluster.ray_jobs import RayCluster
@@ -105,7 +106,7 @@ def _database(settings: Settings) -> Store:
     """Migrated to the newest schema."""
     try:
         store = Store(settings.database())
-        store.migrate()
+        migrate(store)
         return store
     except (ArgumentError, OperationalError, OSError, ValueError) as error:
         why = error.orig if isinstance(error, OperationalError) else error

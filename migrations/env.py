@@ -1,4 +1,4 @@
-"""Alembic's environment: works on the connection that `service.store.engine.Store.migrate` hands it, or on FORERUN_DATABASE_URL."""
+"""Alembic's environment: works on the connection that `migrations.migrate` hands it, or on FORERUN_DATABASE_URL."""
 
 from typing import Any
 

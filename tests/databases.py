@@ -26,6 +26,7 @@ import pytest
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from migrations import migrate
 from service.algorithms.candidates import trials_of
 from service.spec.job import JobSpec
 from service.spec.methods import SearchMethod
@@ -85,7 +86,7 @@ def postgres() -> Iterator[Postgres]:
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
     store = Store(f"sqlite:///{path}")
-    store.migrate()
+    migrate(store)
     store.close()
     return path
 
@@ -111,7 +112,7 @@ def shared_sqlite(sqlite_template: Path) -> Iterator[Store]:
 @pytest.fixture(scope="session")
 def shared_postgres(postgres: Postgres) -> Iterator[Store]:
     with postgres.database() as store:
-        store.migrate()
+        migrate(store)
         yield store
 
 

@@ -18,8 +18,9 @@ from service.results import history
 from service.spec.methods import MethodName
 from service.spec.optimizer import OptimizerName
 from service.spec.types import MAX_BATCH
-from service.store import engine as store
-from service.store import queries
+from service.store.epochs import epochs_of_all_jobs
+from service.store.jobs import get_job
+from service.store.trials import trials_with_results
 from service.wire.states import JobState
 from service.wire.worker import TrialState
 
@@ -43,8 +44,8 @@ def trials(
 ) -> schemas.TrialList:
     """By method, in the order of the job's runs, and number. A search adds its trials as they begin."""
     with services.store.read() as session:
-        store.get_job(session, job_id)
-        rows = queries.trials_with_results(session, job_id, method=method, state=state)
+        get_job(session, job_id)
+        rows = trials_with_results(session, job_id, method=method, state=state)
         return schemas.TrialList(job_id=job_id, items=[schemas.TrialResult.of(*row) for row in rows])
 
 
@@ -63,7 +64,7 @@ def comparison(
     """As JSON; as CSV, a line a method and without the curves; or as a figure, accuracy over cost."""
     kind = chosen_format(format_, accept, TABLE_FORMATS)
     with services.store.read() as session:
-        job = store.get_job(session, job_id)
+        job = get_job(session, job_id)
         title = f"{job.model} on {job.dataset}, {job.optimizer}, batch {job.global_batch_size} ({job.id})"
         runs = history.comparison(session, job_id)
     answer, draw = schemas.Comparison.of(job_id, runs), partial(comparison_figure, title, runs)
@@ -86,7 +87,7 @@ def study(
     a figure, accuracy over epochs and, of several batch sizes, over them."""
     kind = chosen_format(format_, accept, TABLE_FORMATS)
     with services.store.read() as session:
-        job = store.get_job(session, job_id)
+        job = get_job(session, job_id)
         title = f"{job.model} on {job.dataset} ({job.id})"
         rows = history.study(session, [job])
     answer, draw = schemas.Study.of(job_id, rows), partial(study_figure, title, rows)
@@ -175,7 +176,7 @@ def lr_history(
     both the header `Link` leads to the next page."""
     kind = chosen_format(query.format, accept, ("json", "csv"))
     with services.store.read() as session:
-        found = queries.epochs_of_all_jobs(session, **query.model_dump(exclude={"format"}))
+        found = epochs_of_all_jobs(session, **query.model_dump(exclude={"format"}))
     page = schemas.HistoryPage(
         items=[schemas.HistoryStep.of(row) for row in found.items], next_cursor=found.next_cursor
     )

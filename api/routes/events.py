@@ -11,8 +11,9 @@ from starlette.responses import Response
 
 from api.deps import MAX_INT, JobId, ServicesOf
 from api.problems import documented
-from service.store import engine as store
 from service.store.engine import Store
+from service.store.events import events_after
+from service.store.jobs import get_job
 from service.store.tables import Event
 from service.wire.states import TERMINAL
 
@@ -72,8 +73,8 @@ def _read(db: Store, job_id: str, number: int) -> tuple[Sequence[Event], bool]:
     """Events after `number`, and whether the job has ended. The state is read first: once it is terminal, the
     events read after it are all there will ever be."""
     with db.read() as session:
-        ended = store.get_job(session, job_id).job_state in TERMINAL
-        return store.events_after(session, job_id, number), ended
+        ended = get_job(session, job_id).job_state in TERMINAL
+        return events_after(session, job_id, number), ended
 
 
 def _sent(event: Event) -> ServerSentEvent:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from api import schemas
 from api.deps import ServicesOf
 from api.problems import documented, log, problem
+from migrations import is_current
 
 router = APIRouter(tags=["health"])
 
@@ -24,7 +25,7 @@ async def healthz() -> schemas.Health:
 def readyz(request: Request, services: ServicesOf) -> schemas.Readiness | Response:
     """200 when the database answers and its schema is the newest. Ray's state is told beside, and decides nothing."""
     try:
-        trouble = None if services.store.is_current() else "the database's schema is not the newest; migrate it"
+        trouble = None if is_current(services.store) else "the database's schema is not the newest; migrate it"
     except SQLAlchemyError:
         log.exception("the database does not answer")
         trouble = "the database does not answer; the service's log says why"

@@ -16,7 +16,9 @@ from service.errors import FieldError, InvalidInput, NotFound
 from service.results import history
 from service.results.selector_replay import replay
 from service.spec.job import Selector, SelectorName
-from service.store import engine as store
+from service.store.epochs import branches_of, epochs_of, get_epoch
+from service.store.jobs import get_job
+from service.store.trials import list_trials
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 
@@ -24,17 +26,17 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 @router.get("/epochs", summary="Every recorded epoch", responses=documented(404, 422))
 def epochs(services: ServicesOf, job_id: JobId) -> schemas.EpochList:
     with services.store.read() as session:
-        store.get_job(session, job_id)
-        items = [schemas.Epoch.of(row) for row in store.epochs_of(session, job_id)]
+        get_job(session, job_id)
+        items = [schemas.Epoch.of(row) for row in epochs_of(session, job_id)]
         return schemas.EpochList(job_id=job_id, items=items)
 
 
 @router.get("/epochs/{epoch}", summary="One epoch of the first run, with its branches", responses=documented(404, 422))
 def epoch(services: ServicesOf, job_id: JobId, epoch: EpochNumber) -> schemas.EpochWithBranches:
     with services.store.read() as session:
-        store.get_job(session, job_id)
-        trials = store.trials_of(session, job_id)  # none, until the first search has begun
-        row = store.get_epoch(session, trials[0][1].id, epoch) if trials else None
+        get_job(session, job_id)
+        trials = list_trials(session, job_id)  # none, until the first search has begun
+        row = get_epoch(session, trials[0][1].id, epoch) if trials else None
         if row is None:
             raise NotFound(
                 f"epoch {epoch} of job {job_id} is not recorded; GET /v1/jobs/{job_id}/epochs lists those that are"
@@ -50,8 +52,8 @@ def branches(
     epoch: Annotated[int | None, Query(ge=1, le=MAX_INT, description="Of this epoch alone.")] = None,
 ) -> schemas.BranchList:
     with services.store.read() as session:
-        store.get_job(session, job_id)
-        items = [schemas.BranchOfEpoch.of(row) for row in store.branches_of(session, job_id, epoch)]
+        get_job(session, job_id)
+        items = [schemas.BranchOfEpoch.of(row) for row in branches_of(session, job_id, epoch)]
         return schemas.BranchList(job_id=job_id, items=items)
 
 
@@ -71,8 +73,8 @@ def lr_history(
     separated by spaces, and a null is an empty cell."""
     kind = chosen_format(format_, accept, ("json", "csv"))
     with services.store.read() as session:
-        store.get_job(session, job_id)
-        history = schemas.LrHistory.of(job_id, store.epochs_of(session, job_id))
+        get_job(session, job_id)
+        history = schemas.LrHistory.of(job_id, epochs_of(session, job_id))
     if kind == "csv":
         content = csv_text(list(schemas.LrStep.model_fields), [step.model_dump() for step in history.items])
     else:
@@ -90,7 +92,7 @@ def schedule(
     """For `forerun.schedules.Replay`, or for the method `replay` of another job."""
     with services.store.read() as session:
         made, iterations = history.schedule(session, job_id, method=method, trial=trial)
-        name = method or history.job_spec(store.get_job(session, job_id)).methods[0].name
+        name = method or history.job_spec(get_job(session, job_id)).methods[0].name
     return schemas.JobSchedule(
         **made.model_dump(), job_id=job_id, method=name, trial=trial, iterations_per_epoch=iterations
     )
@@ -111,7 +113,7 @@ def selector_replay(
         message = f"selector {selector} has no tolerance; leave it out"
         raise InvalidInput([FieldError("tolerance", tolerance, message)]) from None
     with services.store.read() as session:
-        spec = history.job_spec(store.get_job(session, job_id))
+        spec = history.job_spec(get_job(session, job_id))
         epochs = history.stored_epochs(session, job_id)
     replayed = replay(other, epochs, initial_learning_rate=search_start(spec), maximize=MAXIMIZE[spec.metric])
     same = [step.recorded == step.replayed for step in replayed]

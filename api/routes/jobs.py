@@ -12,7 +12,11 @@ from api.problems import documented
 from service.jobs import lifecycle as jobs
 from service.results import history
 from service.spec.job import JobSpec
-from service.store import engine as store
+from service.store import jobs as stored_jobs
+from service.store.attempts import get_log
+from service.store.epochs import latest_epochs
+from service.store.jobs import get_job
+from service.store.keys import get_idempotency_key
 from service.store.tables import Job
 from service.wire.states import JobState
 
@@ -87,8 +91,8 @@ def _accepted(services: Services, key: str | None) -> Job | None:
     if key is None:
         return None
     with services.store.read() as session:
-        known = store.get_idempotency_key(session, key)
-        return None if known is None else store.get_job(session, known.job_id)
+        known = get_idempotency_key(session, key)
+        return None if known is None else get_job(session, known.job_id)
 
 
 def require_means(services: Services, spec: JobSpec) -> None:
@@ -116,8 +120,8 @@ class JobFilter(BaseModel):
 def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> schemas.JobPage:
     """Pages stay put while new jobs arrive: a cursor means "older than this"."""
     with services.store.read() as session:
-        page = store.list_jobs(session, **query.model_dump())
-        last = store.latest_epochs(session, [job.id for job in page.items])
+        page = stored_jobs.list_jobs(session, **query.model_dump())
+        last = latest_epochs(session, [job.id for job in page.items])
         items = [schemas.Job.of(job, last.get(job.id), services.fleet.dashboard_url) for job in page.items]
         return schemas.JobPage(items=items, next_cursor=page.next_cursor)
 
@@ -140,8 +144,8 @@ def logs(
 ) -> str:
     """The last 65,536 characters that its Ray job printed. While that runs Ray is asked; afterwards SQL has them."""
     with services.store.read() as session:
-        number = store.get_job(session, job_id).attempt if attempt is None else attempt
-        submission_id, log = store.get_log(session, job_id, number)
+        number = get_job(session, job_id).attempt if attempt is None else attempt
+        submission_id, log = get_log(session, job_id, number)
     return jobs.log_end(services.fleet.logs(submission_id)) if log is None else log
 
 
@@ -155,6 +159,6 @@ def cancel(services: ServicesOf, job_id: JobId) -> schemas.Job:
 
 def job_answer(services: Services, job_id: str) -> schemas.Job:
     with services.store.read() as session:
-        job = store.get_job(session, job_id)
-        last = store.latest_epochs(session, [job_id]).get(job_id)
+        job = get_job(session, job_id)
+        last = latest_epochs(session, [job_id]).get(job_id)
         return schemas.Job.of(job, last, services.fleet.dashboard_url)

@@ -14,8 +14,8 @@ from api.formats import NEXT_PAGE, chosen_format, csv_text, documented_formats, 
 from api.problems import documented
 from api.routes.comparison import AnyMethod
 from service.results.layer_norms import curves
-from service.store import engine as store
-from service.store import queries
+from service.store.jobs import get_job
+from service.store.layers import layers_of, layers_of_training
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 
@@ -57,8 +57,8 @@ def layers(
         case "png" | "svg":
             return _figure(services, job_id, query, kind)
     with services.store.read() as session:
-        store.get_job(session, job_id)
-        page = queries.layers_of(session, job_id, **query.model_dump(exclude={"format"}))
+        get_job(session, job_id)
+        page = layers_of(session, job_id, **query.model_dump(exclude={"format"}))
     items = [schemas.LayerEpoch.model_validate(row) for row in page.items]
     if kind == "csv":
         content = csv_text(schemas.COLUMNS, chain.from_iterable(item.rows() for item in items))
@@ -69,8 +69,8 @@ def layers(
 
 def _figure(services: Services, job_id: str, query: LayerFilter, kind: Literal["png", "svg"]) -> Response:
     with services.store.read() as session:
-        job = store.get_job(session, job_id)
-        rows = queries.layers_of_training(
+        job = get_job(session, job_id)
+        rows = layers_of_training(
             session,
             job_id,
             method=query.method,

@@ -7,11 +7,8 @@ is multiplied by; progress runs from 0, the first iteration behind the warm-up, 
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
-Rule = Literal["none", "sqrt", "linear"]
-WarmupKind = Literal["constant", "gradual", "linear"]
-
+from service.spec.methods import Rule, Scaling, WarmupKind
 
 # --- batches ---------------------------------------------------------------------------------------------
 
@@ -20,6 +17,11 @@ def scale(rule: Rule, *, batch: int, base_batch: int) -> float:
     """The factor for `batch` (S2, section II): k = batch / base_batch, its square root, or 1."""
     proportion = batch / base_batch
     return {"none": 1.0, "sqrt": math.sqrt(proportion), "linear": proportion}[rule]
+
+
+def scaling_factor(scaling: Scaling, batch: int) -> float:
+    """The factor of the learning rate, or of 1 / (1 - momentum), at a global batch of `batch` samples."""
+    return scale(scaling.rule, batch=batch, base_batch=scaling.base_batch_size)
 
 
 def effective_learning_rate(learning_rate: float, momentum: float) -> float:

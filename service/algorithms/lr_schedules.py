@@ -8,6 +8,7 @@ from service.algorithms.batch_scaling import (
     cosine_decay,
     polynomial_decay,
     scaled_momentum,
+    scaling_factor,
     step_decay,
     warmup_learning_rate,
 )
@@ -90,7 +91,7 @@ def scaled_learning_rate(method: ScheduleMethod | StptMethod, spec: JobSpec) -> 
     learning_rate = _unscaled(method, spec)
     if method.scaling is None or method.scaling.momentum:
         return learning_rate
-    return learning_rate * method.scaling.factor(spec.global_batch_size)
+    return learning_rate * scaling_factor(method.scaling, spec.global_batch_size)
 
 
 def scaled_optimizer(method: ScheduleMethod | StptMethod, spec: JobSpec) -> Optimizer:
@@ -104,7 +105,7 @@ def scaled_optimizer(method: ScheduleMethod | StptMethod, spec: JobSpec) -> Opti
         raise ValueError(
             f"{optimizer.name} has no momentum to scale; take sgd, lars or tvlars, or scale the learning rate (false)"
         )
-    scaled = scaled_momentum(momentum, method.scaling.factor(spec.global_batch_size))
+    scaled = scaled_momentum(momentum, scaling_factor(method.scaling, spec.global_batch_size))
     return type(optimizer).model_validate(optimizer.model_dump() | {"momentum": scaled})
 
 

@@ -16,8 +16,9 @@ from service.cluster.ray_jobs import Capacity, Cluster, RayJobStatus
 from service.errors import ClusterUnreachable
 from service.jobs import lifecycle as jobs
 from service.jobs.lifecycle import Claim
-from service.store import engine as store
+from service.store.attempts import attempts_without_log, ended_submissions
 from service.store.engine import Store
+from service.store.jobs import live_jobs
 from service.store.tables import Job
 from service.wire.states import JobState
 
@@ -87,7 +88,7 @@ class Controller:
     def release(self) -> None:
         """Ray is about to end in order: what runs there is over, and that does not count against it. After `stop`."""
         with self._db.read() as session:
-            live = store.live_jobs(session)
+            live = live_jobs(session)
         for job in live:
             if job.job_state in (JobState.SUBMITTING, JobState.RUNNING):
                 jobs.attempt_interrupted(self._db, job.id, job.attempt)
@@ -113,7 +114,7 @@ class Controller:
         """Look at every live job once, stop orphans, submit what fits, keep logs. Raises ClusterUnreachable."""
         self._capacity = self._cluster.capacity()
         with self._db.read() as session:
-            live = store.live_jobs(session)
+            live = live_jobs(session)
         for job in live:
             self._reconcile(job)
         self._stop_orphans()
@@ -153,7 +154,7 @@ class Controller:
         if not submissions:
             return
         with self._db.read() as session:
-            orphans = store.ended_submissions(session, submissions, datetime.now(UTC) - EXIT_GRACE)
+            orphans = ended_submissions(session, submissions, datetime.now(UTC) - EXIT_GRACE)
         for submission_id in orphans:
             log.warning("stopping %s, whose attempt has ended", submission_id)
             self._cluster.stop(submission_id)
@@ -161,7 +162,7 @@ class Controller:
     def _keep_logs(self) -> None:
         """Of attempts whose Ray job has printed its last."""
         with self._db.read() as session:
-            ended = store.attempts_without_log(session)
+            ended = attempts_without_log(session)
         for submission_id in ended:
             found = self._cluster.find(submission_id)
             if found is None or found.status in ENDED:
@@ -180,7 +181,7 @@ class Controller:
 
     def _free_workers(self) -> float:
         with self._db.read() as session:
-            return self._workers() - sum(j.workers for j in store.live_jobs(session) if j.job_state in HOLDS_WORKERS)
+            return self._workers() - sum(j.workers for j in live_jobs(session) if j.job_state in HOLDS_WORKERS)
 
 
 def _last_words(message: str) -> str:

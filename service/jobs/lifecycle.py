@@ -34,9 +34,12 @@ from service.spec.catalog import require_files
 from service.spec.field_errors import field_errors, unique_keys
 from service.spec.job import FolderDataset, JobSpec, ScheduledLrSet
 from service.spec.methods import SearchMethod
-from service.store import engine as store
+from service.store.attempts import last_attempt_with_epoch
 from service.store.engine import Store
+from service.store.jobs import get_job, jobs_of_experiment, lock_experiment, next_to_submit
+from service.store.keys import get_idempotency_key
 from service.store.tables import Attempt, Event, IdempotencyKey, Job, Run, Trial
+from service.store.trials import stop_trials
 from service.wire.states import FOLLOWS, TERMINAL, JobState
 
 MAX_SPEC_BYTES = 64 * 1024
@@ -143,7 +146,7 @@ def submit(db: Store, spec: JobSpec, idempotency_key: str | None = None) -> tupl
     try:
         with db.write() as session:
             if idempotency_key is not None:
-                known = store.get_idempotency_key(session, idempotency_key)
+                known = get_idempotency_key(session, idempotency_key)
                 if known is not None:
                     return _same_request(known, fingerprint), False
             job = _add_job(session, spec)
@@ -156,7 +159,7 @@ def submit(db: Store, spec: JobSpec, idempotency_key: str | None = None) -> tupl
         if idempotency_key is None:
             raise
         with db.read() as session:  # two requests with one key at the same time: the other one won
-            known = store.get_idempotency_key(session, idempotency_key)
+            known = get_idempotency_key(session, idempotency_key)
             if known is None:
                 raise
             return _same_request(known, fingerprint), False
@@ -165,8 +168,8 @@ def submit(db: Store, spec: JobSpec, idempotency_key: str | None = None) -> tupl
 def submit_all(db: Store, specs: Sequence[JobSpec], experiment: str) -> list[str]:
     """Accept the jobs of an experiment at once, or none of them; their ids. Jobs that it has already are its jobs."""
     with db.write() as session:
-        store.lock_experiment(session, experiment)
-        if known := store.jobs_of_experiment(session, experiment):
+        lock_experiment(session, experiment)
+        if known := jobs_of_experiment(session, experiment):
             return [job.id for job in known]
         return [_add_job(session, spec).id for spec in specs]
 
@@ -216,7 +219,7 @@ def _same_request(known: IdempotencyKey, fingerprint: str) -> str:
 def cancel(db: Store, job_id: str) -> JobState:
     """Ask for the job's end; returns its state. Asking again is fine. Raises StateConflict once it ended otherwise."""
     with db.write() as session:
-        job = store.get_job(session, job_id, lock=True)
+        job = get_job(session, job_id, lock=True)
         if job.job_state in (JobState.CANCELLING, JobState.CANCELLED):
             return job.job_state
         if job.job_state in TERMINAL:
@@ -235,7 +238,7 @@ def claim_next(db: Store, *, free: float = math.inf, total: float = math.inf) ->
     are not starved; a job larger than the whole cluster is passed over until the cluster grows.
     """
     with db.write() as session:
-        job = store.next_to_submit(session, total)
+        job = next_to_submit(session, total)
         if job is None or job.workers > free:
             return None
         job.attempt += 1
@@ -255,7 +258,7 @@ def claim_next(db: Store, *, free: float = math.inf, total: float = math.inf) ->
 def reissue_ticket(db: Store, job_id: str, attempt: int) -> Claim | None:
     """A fresh ticket for an attempt that Ray never got (the service died in between); None when it moved on."""
     with db.write() as session:
-        job = store.get_job(session, job_id, lock=True)
+        job = get_job(session, job_id, lock=True)
         if job.job_state is not JobState.SUBMITTING or job.attempt != attempt:
             return None
         row = attempt_of(job, attempt)
@@ -270,12 +273,12 @@ def attempt_lost(db: Store, job_id: str, attempt: int, message: str, *, max_atte
     It is given up when `max_attempts` in a row were lost without a new epoch; a job that makes progress never is.
     """
     with db.write() as session:
-        job = store.get_job(session, job_id, lock=True)
+        job = get_job(session, job_id, lock=True)
         if not _is_live(job, attempt):
             return
         end_attempt(job, message)
         attempt_of(job, attempt).lost = True
-        progress = store.last_attempt_with_epoch(session, job_id)
+        progress = last_attempt_with_epoch(session, job_id)
         in_a_row = sum(row.lost for row in job.attempts if row.number > progress)
         if in_a_row < max_attempts:
             move(session, job, JobState.RECOVERING)
@@ -287,7 +290,7 @@ def attempt_lost(db: Store, job_id: str, attempt: int, message: str, *, max_atte
 def attempt_interrupted(db: Store, job_id: str, attempt: int) -> None:
     """The service stops in order, and its Ray with it: the live attempt is over, which does not count as a loss."""
     with db.write() as session:
-        job = store.get_job(session, job_id, lock=True)
+        job = get_job(session, job_id, lock=True)
         if _is_live(job, attempt):
             end_attempt(job, "the service was stopped")
             move(session, job, JobState.RECOVERING)
@@ -308,7 +311,7 @@ def log_end(log: str) -> str:
 def confirm_cancelled(db: Store, job_id: str) -> None:
     """Ray confirms that nothing of the job runs any more."""
     with db.write() as session:
-        job = store.get_job(session, job_id, lock=True)
+        job = get_job(session, job_id, lock=True)
         if job.job_state is JobState.CANCELLING:
             end_attempt(job, "cancelled")
             move(session, job, JobState.CANCELLED)
@@ -322,7 +325,7 @@ def move(session: Session, job: Job, to: JobState, *, code: str | None = None, m
     job.state, message = to, message and storable(message)
     if to in TERMINAL:
         job.finished_at, job.error_code, job.error_message = now(), code, message
-        store.stop_trials(session, job.id)
+        stop_trials(session, job.id)
     data = {"state": to, "attempt": job.attempt, "code": code, "message": message}
     append_event(session, job, "state", {key: value for key, value in data.items() if value is not None})
 

@@ -13,9 +13,11 @@ from sqlalchemy.orm import Session
 
 from service.errors import RecordConflict, StaleAttempt
 from service.jobs import lifecycle as jobs
-from service.store import engine as store
 from service.store.engine import Store
+from service.store.epochs import epochs_of_trial, get_epoch, last_epoch
+from service.store.jobs import get_job
 from service.store.tables import Branch, Epoch, Job, Layer, Trial
+from service.store.trials import get_run, get_trial, list_trials, trials_with_cost
 from service.wire.states import JobState
 from service.wire.worker import (
     Assignment,
@@ -35,7 +37,7 @@ MAX_RESUME_POINTS = 20
 def exchange_ticket(db: Store, job_id: str, ticket: str) -> Assignment:
     """The Ray job of the live attempt begins: its ticket, once, for its spec and its report token."""
     with db.write() as session:
-        job = store.get_job(session, job_id, lock=True)
+        job = get_job(session, job_id, lock=True)
         row = jobs.attempt_of(job, job.attempt) if job.job_state is JobState.SUBMITTING else None
         if row is None or row.ticket_hash is None or not compare_digest(row.ticket_hash, jobs.hash_of(ticket)):
             raise StaleAttempt(f"this ticket is not for the live attempt of job {job_id}, or was used already")
@@ -56,7 +58,7 @@ def exchange_ticket(db: Store, job_id: str, ticket: str) -> Assignment:
 def progress(db: Store, job_id: str, token: str) -> list[TrialProgress]:
     """What is recorded of every trial that has begun. Raises StaleAttempt."""
     with db.write() as session:
-        job = store.get_job(session, job_id, lock=True)
+        job = get_job(session, job_id, lock=True)
         _require_live(job, token)
         return _progress(session, job)
 
@@ -65,11 +67,11 @@ def record_trial(db: Store, job_id: str, token: str, record: TrialRecord) -> Non
     """A trial begins, changes its hyperparameters, or ends before its last epoch. Raises StaleAttempt, or
     RecordConflict when the job has no such method, or the number is another trial's."""
     with db.write() as session:
-        job = store.get_job(session, job_id, lock=True)
+        job = get_job(session, job_id, lock=True)
         _require_live(job, token)
-        trial = store.get_trial(session, job_id, record.method, record.trial)
+        trial = get_trial(session, job_id, record.method, record.trial)
         if trial is None:
-            run = store.get_run(session, job_id, record.method)
+            run = get_run(session, job_id, record.method)
             if run is None:
                 raise RecordConflict(f"job {job_id} has no run of method {record.method}")
             trial = Trial(run_id=run.id, number=record.trial, key=record.key)
@@ -98,19 +100,19 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Non
     an epoch would be left out.
     """
     with db.write() as session:
-        job = store.get_job(session, job_id, lock=True)
+        job = get_job(session, job_id, lock=True)
         _require_live(job, token)
-        trial = store.get_trial(session, job_id, record.method, record.trial)
+        trial = get_trial(session, job_id, record.method, record.trial)
         if trial is None:
             raise RecordConflict(f"job {job_id} has no trial {record.trial} of method {record.method}")
         if record.epoch > trial.length:
             raise RecordConflict(f"job {job_id} has {trial.length} epochs; {record.epoch} is not one of them")
-        known = store.get_epoch(session, trial.id, record.epoch)
+        known = get_epoch(session, trial.id, record.epoch)
         if known is not None and known.attempt == job.attempt:
             if known.fingerprint != record.fingerprint():
                 raise RecordConflict(f"epoch {record.epoch} of job {job_id} is recorded already, with other values")
             return
-        if record.epoch > store.last_epoch(session, trial.id) + 1:
+        if record.epoch > last_epoch(session, trial.id) + 1:
             raise RecordConflict(f"epoch {record.epoch} of job {job_id} comes before the epochs left out")
         if known is not None:
             trial.lost_samples += known.samples
@@ -145,15 +147,15 @@ def _layers(record: LayersRecord) -> list[Layer]:
 def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:
     """The live attempt ends. Success needs every trial to have ended (else RecordConflict)."""
     with db.write() as session:
-        job = store.get_job(session, job_id, lock=True)
+        job = get_job(session, job_id, lock=True)
         if job.state == outcome.state and _holds_token(job, token):
             return  # the same outcome again: its answer was lost on the way
         _require_live(job, token)
         if outcome.state == "succeeded":
-            for run, trial in store.trials_of(session, job_id):
+            for run, trial in list_trials(session, job_id):
                 if trial.state in ("pending", "running"):
                     raise RecordConflict(
-                        f"job {job_id} has {store.last_epoch(session, trial.id)} of {trial.length} epochs of "
+                        f"job {job_id} has {last_epoch(session, trial.id)} of {trial.length} epochs of "
                         f"{run.method} {trial.number} recorded; report the others first"
                     )
         jobs.end_attempt(job, outcome.message)
@@ -183,7 +185,7 @@ def _progress(session: Session, job: Job) -> list[TrialProgress]:
             epochs=epochs,
             samples=samples,
         )
-        for run, trial, epochs, samples in store.trials_with_cost(session, job.id)
+        for run, trial, epochs, samples in trials_with_cost(session, job.id)
         if trial.state != "pending"
     ]
 
@@ -195,10 +197,10 @@ def _resume_points(session: Session, job: Job) -> list[ResumePoint]:
     those lie on another trajectory (where arithmetic is not reproducible), and nothing may go on from them.
     """
     points: list[ResumePoint] = []
-    for run, trial in store.trials_of(session, job.id):
+    for run, trial in list_trials(session, job.id):
         its_points: list[ResumePoint] = []
         attempt = 0
-        for row in store.epochs_of_trial(session, trial.id):
+        for row in epochs_of_trial(session, trial.id):
             if row.attempt < attempt:
                 continue
             attempt = row.attempt

@@ -37,9 +37,17 @@ from service.spec.methods import (
 )
 from service.spec.task import TaskName
 from service.spec.types import MAX_BATCH
-from service.store import engine as store
-from service.store import queries
+from service.store.epochs import epochs_of, epochs_of_trial, points_of
+from service.store.jobs import get_job, jobs_of_experiment
 from service.store.tables import Epoch, Job, Trial
+from service.store.trials import (
+    get_trial,
+    has_study_trials,
+    list_trials,
+    study_trials,
+    succeeded_stpt_epochs,
+    trials_with_results,
+)
 from service.wire.states import TERMINAL
 
 _Kind = TypeVar("_Kind", StudyMethod, RampMethod)
@@ -56,14 +64,14 @@ def schedule(session: Session, job_id: str, *, method: str | None = None, trial:
 
     Raises NotFound, or StateConflict when not all epochs are recorded.
     """
-    spec = job_spec(store.get_job(session, job_id))
+    spec = job_spec(get_job(session, job_id))
     wanted = method or spec.methods[0].name
     run = next((known for known in spec.methods if known.name == wanted), None)
-    row = store.get_trial(session, job_id, run.name, trial) if run else None
+    row = get_trial(session, job_id, run.name, trial) if run else None
     if run is None or row is None:
         methods = " and ".join(f"{known.name} ({trials_of(spec, known)} trials)" for known in spec.methods)
         raise NotFound(f"job {job_id} has no trial {trial} of {wanted}; it has {methods}")
-    epochs = store.epochs_of_trial(session, row.id)
+    epochs = epochs_of_trial(session, row.id)
     if isinstance(run, OneCycleMethod | ScheduleFreeMethod | ProdigyMethod | ScheduleMethod | StudyMethod):
         raise StateConflict(
             f"what {run.name} did cannot be told by one learning rate an epoch and an envelope; name the method "
@@ -139,7 +147,7 @@ def recommendation(
     task: TaskName = "classification",
 ) -> Recommendation:
     """What the newest succeeded jobs of this model, dataset and task recommend. Raises NotFound when there is none."""
-    rows = queries.succeeded_stpt_epochs(
+    rows = succeeded_stpt_epochs(
         session, model=model, dataset=dataset, path=path, task=task, optimizer=optimizer, limit=EVIDENCE_JOBS
     )
     runs = [
@@ -168,10 +176,10 @@ def recommendation(
 def comparison(session: Session, job_id: str) -> list[RunResult]:
     """The results of every method of the job, in the order of its runs."""
     points: dict[tuple[str, int], list[Point]] = {}
-    for method, seed, *values in queries.points_of(session, job_id):
+    for method, seed, *values in points_of(session, job_id):
         points.setdefault((method, seed), []).append(Point(*values))
-    trials: dict[str, dict[int, list[Trial]]] = {run.method: {} for run in store.get_job(session, job_id).runs}
-    for run, trial in store.trials_of(session, job_id):
+    trials: dict[str, dict[int, list[Trial]]] = {run.method: {} for run in get_job(session, job_id).runs}
+    for run, trial in list_trials(session, job_id):
         trials[run.method].setdefault(trial.seed, []).append(trial)
     return compare(
         {
@@ -190,7 +198,7 @@ def study(session: Session, jobs: Sequence[Job]) -> list[StudyRow]:
     outcomes = [
         TrialOutcome(trial.config["variant"], trial.config["global_batch_size"], trial.seed, trial.state, accuracies)
         for job in jobs
-        for trial, accuracies in queries.study_trials(session, job.id)
+        for trial, accuracies in study_trials(session, job.id)
         if trial.config  # one that was lost before it began has none
     ]
     return study_rows(methods, outcomes)
@@ -199,7 +207,7 @@ def study(session: Session, jobs: Sequence[Job]) -> list[StudyRow]:
 def study_jobs(session: Session, experiment: str) -> list[Job]:
     """The experiment's jobs that have a study, oldest first, at least one; not those that ended without a result.
     Raises NotFound; InvalidInput where they differ in more than the points and seeds of one table."""
-    specs = [(job, job_spec(job)) for job in store.jobs_of_experiment(session, experiment)]
+    specs = [(job, job_spec(job)) for job in jobs_of_experiment(session, experiment)]
     studies = [(job, spec) for job, spec in specs if any(isinstance(method, StudyMethod) for method in spec.methods)]
     if not studies:
         raise NotFound(f"no job of the experiment {experiment!r} has a study; GET /v1/jobs lists the jobs")
@@ -207,7 +215,7 @@ def study_jobs(session: Session, experiment: str) -> list[Job]:
     told = [
         (job, spec)
         for job, spec in studies
-        if job.job_state not in TERMINAL or queries.has_study_trials(session, job.id, COUNTED)
+        if job.job_state not in TERMINAL or has_study_trials(session, job.id, COUNTED)
     ]
     for job, spec in told:
         for name, value in common_to_a_table(spec).items():
@@ -219,10 +227,10 @@ def study_jobs(session: Session, experiment: str) -> list[Job]:
 
 def ramps(session: Session, job_id: str) -> dict[int, Ramp]:
     """Where the batch ramp of each seed of the job stands. Raises NotFound where it has none."""
-    spec = job_spec(store.get_job(session, job_id))
+    spec = job_spec(get_job(session, job_id))
     method = _method(spec, job_id, RampMethod)
     accuracies: dict[int, list[float | None]] = {}
-    for _, trial, _, _, _, last in queries.trials_with_results(session, job_id, method=method.name):
+    for _, trial, _, _, _, last in trials_with_results(session, job_id, method=method.name):
         known = accuracies.setdefault(trial.seed, [])
         if trial.config and trial.state in ("completed", "diverged", "failed"):  # one that was lost has no config
             known.append(last.val_accuracy if last is not None and trial.state == "completed" else None)
@@ -273,7 +281,7 @@ def stored_epochs(session: Session, job_id: str) -> list[StoredEpoch]:
             ],
             end_metrics={b.number: b.end_metric for b in row.branches if b.end_metric is not None},
         )
-        for row in store.epochs_of(session, job_id, method="stpt")
+        for row in epochs_of(session, job_id, method="stpt")
         if row.branches
     ]
 

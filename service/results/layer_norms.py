@@ -3,33 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from service.store.layers import LayerEpoch
+
 Values = Sequence[float | None]  # None: not finite
-
-
-@dataclass(frozen=True)
-class LayerEpoch:
-    """One layer in one epoch of a training: a value of each quantity for each of `steps`."""
-
-    method: str
-    trial: int
-    epoch: int
-    attempt: int
-    layer: str
-    first_step: int
-    every: int
-    lwn: Values  # ||w||
-    lgn: Values  # ||g||
-    trust_ratio: Values | None
-
-    @property
-    def steps(self) -> Sequence[int]:
-        """How many steps the training had taken at each sample."""
-        return range(self.first_step, self.first_step + self.every * len(self.lwn), self.every)
-
-    @property
-    def lnr(self) -> Values:
-        """||w|| / ||g||; None where the gradient is zero."""
-        return [w / g if w is not None and g else None for w, g in zip(self.lwn, self.lgn, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from service.algorithms.batch_scaling import Rule, WarmupKind, scale
 from service.spec.optimizer import Optimizer
 from service.spec.types import MAX_BATCH, MAX_LEARNING_RATES, Frozen, LearningRate, named
 
 Envelope = Literal["constant", "linear", "cosine"]
+Rule = Literal["none", "sqrt", "linear"]  # how a learning rate follows the batch
+WarmupKind = Literal["constant", "gradual", "linear"]
 
 
 # --- trainings ---------------------------------------------------------------------------------------
@@ -28,10 +29,6 @@ class Scaling(Frozen):
         False,
         description="true: the learning rate stays, and 1 / (1 - momentum) follows the rule; for sgd, lars and tvlars.",
     )
-
-    def factor(self, batch: int) -> float:
-        """Of the learning rate, or of 1 / (1 - momentum), at a global batch of so many samples."""
-        return scale(self.rule, batch=batch, base_batch=self.base_batch_size)
 
 
 class StptMethod(Frozen):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from service.spec.job import JobSpec
-from service.store.engine import epochs_of
+from service.store.epochs import epochs_of
 from tests.databases import Postgres
 from tests.e2e.service import Service, running_service
 from tests.processes import of_each

@@ -14,12 +14,14 @@ from service.jobs import lifecycle as jobs
 from service.jobs import reports
 from service.jobs.lifecycle import Claim
 from service.spec.job import JobSpec
-from service.store import engine as queries
+from service.store import epochs as stored_epochs
 from service.store.engine import Store
+from service.store.events import events_after
+from service.store.jobs import get_job
 from service.store.tables import Base, Job
 from service.wire.states import JobState
 from service.wire.worker import EpochRecord, Outcome
-from tests.unit.service.jobs.reports import epoch
+from tests.unit.service.reports import epoch
 from tests.unit.service.specs import small
 
 S = JobState
@@ -60,7 +62,7 @@ def lose(db: Store, job_id: str, *, max_attempts: int = 3) -> None:
 
 def job_of(db: Store, job_id: str) -> Job:
     with db.read() as session:
-        return queries.get_job(session, job_id)
+        return get_job(session, job_id)
 
 
 def state_of(db: Store, job_id: str) -> JobState:
@@ -69,7 +71,7 @@ def state_of(db: Store, job_id: str) -> JobState:
 
 def events_of(db: Store, job_id: str) -> list[tuple[int, str, dict[str, Any]]]:
     with db.read() as session:
-        return [(e.number, e.kind, e.data) for e in queries.events_after(session, job_id, 0)]
+        return [(e.number, e.kind, e.data) for e in events_after(session, job_id, 0)]
 
 
 def as_event(record: EpochRecord, attempt: int) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def as_event(record: EpochRecord, attempt: int) -> dict[str, Any]:
 def epochs_of(db: Store, job_id: str) -> list[tuple[int, int, float]]:
     """(epoch, attempt, training loss)."""
     with db.read() as session:
-        return [(e.epoch, e.attempt, e.train_loss) for e in queries.epochs_of(session, job_id)]
+        return [(e.epoch, e.attempt, e.train_loss) for e in stored_epochs.epochs_of(session, job_id)]
 
 
 def count(db: Store, table: type[Base]) -> int:

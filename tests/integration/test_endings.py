@@ -12,8 +12,10 @@ import pytest
 from service.errors import NotFound, StaleAttempt, StateConflict
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
-from service.store import engine as queries
+from service.store import attempts as stored_attempts
+from service.store.attempts import attempts_without_log
 from service.store.engine import Store
+from service.store.events import events_after
 from service.wire.states import TERMINAL, JobState
 from tests.integration.jobs_in_sql import (
     FAILURE,
@@ -33,7 +35,7 @@ from tests.integration.jobs_in_sql import (
     state_of,
     submit,
 )
-from tests.unit.service.jobs.reports import epoch, warmup_epoch
+from tests.unit.service.reports import epoch, warmup_epoch
 
 pytest_plugins = ["tests.databases"]
 
@@ -188,12 +190,12 @@ def test_the_log_of_an_attempt(store):
 
 def get_log(db: Store, job_id: str, attempt: int) -> tuple[str, str | None]:
     with db.read() as session:
-        return queries.get_log(session, job_id, attempt)
+        return stored_attempts.get_log(session, job_id, attempt)
 
 
 def unkept(db: Store) -> list[str]:
     with db.read() as session:
-        return list(queries.attempts_without_log(session))
+        return list(attempts_without_log(session))
 
 
 def test_started_at_is_the_first_attempts(store):
@@ -254,7 +256,7 @@ def test_events_after_a_number(store):
     with store.read() as session:
 
         def numbers(after: int, **limit: int) -> list[int]:
-            return [e.number for e in queries.events_after(session, job_id, after, **limit)]
+            return [e.number for e in events_after(session, job_id, after, **limit)]
 
         assert numbers(0) == [1, 2, 3, 4]
         assert numbers(2) == [3, 4]

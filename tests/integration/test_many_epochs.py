@@ -11,13 +11,14 @@ from service.errors import InvalidInput
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
 from service.results import history
-from service.store import queries
 from service.store.engine import Store
+from service.store.epochs import epochs_of_all_jobs, points_of
 from service.store.tables import Job
+from service.store.trials import succeeded_stpt_epochs, trials_with_results
 from service.wire.states import JobState
 from service.wire.worker import TrialRecord
 from tests.integration.jobs_in_sql import SUCCESS, begin, lose, start, submit
-from tests.unit.service.jobs.reports import epoch, scheduled_epoch
+from tests.unit.service.reports import epoch, scheduled_epoch
 
 pytest_plugins = ["tests.databases"]
 
@@ -61,9 +62,9 @@ def test_results_of_trials(store):
     job_id, _ = a_search(store)
     start(store)
     with store.read() as session:
-        rows = queries.trials_with_results(session, job_id)
-        stopped = queries.trials_with_results(session, job_id, state=["completed", "stopped"])
-        tpe = queries.trials_with_results(session, job_id, method="tpe")
+        rows = trials_with_results(session, job_id)
+        stopped = trials_with_results(session, job_id, state=["completed", "stopped"])
+        tpe = trials_with_results(session, job_id, method="tpe")
     assert [(method, trial.number, trial.seed, epochs, samples) for method, trial, epochs, samples, *_ in rows] == [
         ("stpt", 1, 5, 3, 300),
         ("stpt", 2, 6, 1, 100),
@@ -81,14 +82,14 @@ def test_results_of_trials(store):
 def test_a_trial_without_an_epoch(store):
     job_id, _ = start(store)
     with store.read() as session:
-        [(method, trial, *rest)] = queries.trials_with_results(session, job_id)
+        [(method, trial, *rest)] = trials_with_results(session, job_id)
     assert (method, trial.state, rest) == ("stpt", "pending", [0, 0, None, None])
 
 
 def test_points_come_in_the_order_recorded(store):
     job_id, _ = a_search(store)
     with store.read() as session:
-        points = queries.points_of(session, job_id)
+        points = points_of(session, job_id)
     assert [(method, seed, samples) for method, seed, samples, *_ in points] == [
         *[("stpt", 5, 100)] * 3,
         ("stpt", 6, 100),
@@ -125,7 +126,7 @@ def test_samples_that_a_lost_attempt_took_stand_apart(store):
     record(store, job_id, token, epoch(1, samples=90))
     with store.read() as session:
         [run] = history.comparison(session, job_id)
-        [(_, trial, epochs, samples, *_)] = queries.trials_with_results(session, job_id)
+        [(_, trial, epochs, samples, *_)] = trials_with_results(session, job_id)
     assert (run.samples.mean, run.lost_samples.mean) == (190, 100)
     assert (trial.lost_samples, epochs, samples) == (100, 2, 190)
 
@@ -135,7 +136,7 @@ def test_samples_that_a_lost_attempt_took_stand_apart(store):
 
 def page(store: Store, **filters: Any) -> tuple[list[tuple[Any, ...]], str | None]:
     with store.read() as session:
-        found = queries.epochs_of_all_jobs(session, **{"limit": 100, **filters})
+        found = epochs_of_all_jobs(session, **{"limit": 100, **filters})
     return places(found.items), found.next_cursor
 
 
@@ -206,7 +207,7 @@ def evidence(store: Store, **changes: Any) -> list[str]:
     wanted = {"model": "lenet5", "dataset": "digits", "path": None, "task": "classification", "optimizer": None}
     wanted |= {"limit": 100} | changes
     with store.read() as session:
-        return [job.id for job, trial in queries.succeeded_stpt_epochs(session, **wanted) if len(trial.epochs) == 1]
+        return [job.id for job, trial in succeeded_stpt_epochs(session, **wanted) if len(trial.epochs) == 1]
 
 
 def test_evidence_is_what_succeeded(store):

@@ -14,9 +14,11 @@ from sqlalchemy.exc import OperationalError
 from service.errors import InvalidInput, StateConflict
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
-from service.store import engine as queries
-from service.store import queries as more_queries
+from service.store.attempts import ended_submissions
 from service.store.engine import Store
+from service.store.epochs import branches_of, epochs_of, latest_epochs
+from service.store.jobs import get_job, list_jobs, live_jobs
+from service.store.layers import layers_of, layers_of_training
 from service.store.tables import Job
 from service.wire.states import TERMINAL
 from tests.integration.jobs_in_sql import (
@@ -30,7 +32,7 @@ from tests.integration.jobs_in_sql import (
     submit,
     until_somebody_waits_for_a_lock,
 )
-from tests.unit.service.jobs.reports import epoch, layers, warmup_epoch
+from tests.unit.service.reports import epoch, layers, warmup_epoch
 
 pytest_plugins = ["tests.databases"]
 
@@ -43,7 +45,7 @@ def test_postgresql_a_second_writer_of_a_job_waits_for_the_first(postgres_store)
     job_id = submit(db)
     with ThreadPoolExecutor(1) as pool:
         with db.write() as session:
-            job = queries.get_job(session, job_id, lock=True)
+            job = get_job(session, job_id, lock=True)
             with pytest.raises(OperationalError, match="could not obtain lock"), db.write() as other:
                 other.execute(sa.select(Job).where(Job.id == job_id).with_for_update(nowait=True))
             second = pool.submit(jobs.cancel, db, job_id)
@@ -56,7 +58,7 @@ def test_postgresql_a_second_writer_of_a_job_waits_for_the_first(postgres_store)
 def test_postgresql_readers_do_not_wait(postgres_store):
     job_id = submit(postgres_store)
     with postgres_store.write() as session:
-        queries.get_job(session, job_id, lock=True).name = "changed"
+        get_job(session, job_id, lock=True).name = "changed"
         session.flush()
         assert job_of(postgres_store, job_id).name == ""
 
@@ -64,7 +66,7 @@ def test_postgresql_readers_do_not_wait(postgres_store):
 def test_postgresql_a_job_in_other_hands_is_passed_over(postgres_store):
     first, second = submit(postgres_store), submit(postgres_store)
     with postgres_store.write() as session:
-        queries.get_job(session, first, lock=True)
+        get_job(session, first, lock=True)
         assert jobs.claim_next(postgres_store).job_id == second
         assert jobs.claim_next(postgres_store) is None
     assert jobs.claim_next(postgres_store).job_id == first
@@ -75,7 +77,7 @@ def test_postgresql_a_job_in_other_hands_is_passed_over(postgres_store):
 
 def page(db: Store, **filters: Any) -> tuple[list[str], str | None]:
     with db.read() as session:
-        found = queries.list_jobs(session, **{"limit": 10, **filters})
+        found = list_jobs(session, **{"limit": 10, **filters})
     return [job.id for job in found.items], found.next_cursor
 
 
@@ -126,7 +128,7 @@ def test_what_is_no_cursor(store, cursor):
 def test_live_jobs_are_those_that_have_not_ended(store):
     ids = {state: bring(store, state) for state in (*TERMINAL, S.RUNNING, S.CANCELLING, S.RECOVERING)}
     with store.read() as session:
-        live = queries.live_jobs(session)
+        live = live_jobs(session)
     assert [job.id for job in live] == [ids[S.RUNNING], ids[S.CANCELLING], ids[S.RECOVERING]]  # oldest first
     assert [len(job.attempts) for job in live] == [1, 1, 1]  # readable after the session
 
@@ -137,13 +139,13 @@ def test_epochs_and_branches_of_a_job(store):
     for record in (warmup_epoch(1), epoch(2), epoch(3)):
         reports.record_epoch(store, job_id, token, record)
     with store.read() as session:
-        epochs = queries.epochs_of(session, job_id)
-        branches = queries.branches_of(session, job_id)
-        assert queries.branches_of(session, job_id, epoch=1) == []
-        assert [b.number for b in queries.branches_of(session, job_id, epoch=3)] == [1, 2]
-        assert [e.epoch for e in queries.epochs_of(session, job_id, method="stpt", trial=1)] == [1, 2, 3]
-        assert queries.epochs_of(session, job_id, method="sweep") == []
-        assert queries.epochs_of(session, job_id, trial=2) == []
+        epochs = epochs_of(session, job_id)
+        branches = branches_of(session, job_id)
+        assert branches_of(session, job_id, epoch=1) == []
+        assert [b.number for b in branches_of(session, job_id, epoch=3)] == [1, 2]
+        assert [e.epoch for e in epochs_of(session, job_id, method="stpt", trial=1)] == [1, 2, 3]
+        assert epochs_of(session, job_id, method="sweep") == []
+        assert epochs_of(session, job_id, trial=2) == []
     # readable after the session
     assert [(e.epoch, len(e.branches), e.trial.run.method) for e in epochs] == [
         (1, 0, "stpt"),
@@ -164,9 +166,9 @@ def test_the_latest_epoch_of_each_job(store):
     for number in (1, 2, 3):
         reports.record_epoch(store, *three, epoch(number))
     with store.read() as session:
-        latest = queries.latest_epochs(session, [one[0], none[0], three[0]])
+        latest = latest_epochs(session, [one[0], none[0], three[0]])
         assert {job_id: row.epoch for job_id, row in latest.items()} == {one[0]: 1, three[0]: 3}
-        assert queries.latest_epochs(session, []) == {}
+        assert latest_epochs(session, []) == {}
 
 
 def test_submissions_whose_attempt_has_ended(store):
@@ -177,16 +179,16 @@ def test_submissions_whose_attempt_has_ended(store):
     begin(store, job_id)
     ids = [f"{job_id}-a1", f"{job_id}-a2", "somebody-elses"]
     with store.read() as session:
-        assert queries.ended_submissions(session, ids, before) == []
-        assert queries.ended_submissions(session, ids, after) == [f"{job_id}-a1"]
-        assert queries.ended_submissions(session, ids[1:], after) == []
+        assert ended_submissions(session, ids, before) == []
+        assert ended_submissions(session, ids, after) == [f"{job_id}-a1"]
+        assert ended_submissions(session, ids[1:], after) == []
 
 
 def test_times_come_back_in_utc(store):
     job_id = submit(store)
     noon = datetime(2026, 7, 1, 12, 0, 0, 123456, timezone(timedelta(hours=5, minutes=30)))
     with store.write() as session:
-        queries.get_job(session, job_id, lock=True).created_at = noon
+        get_job(session, job_id, lock=True).created_at = noon
     found = job_of(store, job_id).created_at
     assert found == noon
     assert found.isoformat() == "2026-07-01T06:30:00.123456+00:00"
@@ -198,7 +200,7 @@ def test_a_write_that_raises_leaves_nothing(store):
 
     def write_half() -> None:
         with store.write() as session:
-            queries.get_job(session, job_id, lock=True).name = "half"
+            get_job(session, job_id, lock=True).name = "half"
             session.flush()
             raise KeyError
 
@@ -228,7 +230,7 @@ def test_pages_of_layers(store, job_with_layers, limit):
     found, cursor = [], None
     while True:
         with store.read() as session:
-            page = more_queries.layers_of(session, job_with_layers, limit=limit, cursor=cursor)
+            page = layers_of(session, job_with_layers, limit=limit, cursor=cursor)
         assert len(page.items) <= limit
         found += page.items
         if (cursor := page.next_cursor) is None:
@@ -256,8 +258,6 @@ def test_pages_of_layers(store, job_with_layers, limit):
 def test_layers_of_one_training(store, job_with_layers, filters, most_epochs, expected):
     everything = {"method": None, "trial": 1, "layer": "3.weight", "first_epoch": None, "last_epoch": None}
     with store.read() as session:
-        rows = more_queries.layers_of_training(
-            session, job_with_layers, **everything | filters, most_epochs=most_epochs
-        )
+        rows = layers_of_training(session, job_with_layers, **everything | filters, most_epochs=most_epochs)
     assert [(row.method, row.trial, row.epoch) for row in rows] == expected
     assert {row.layer for row in rows} <= {"3.weight"}

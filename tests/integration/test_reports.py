@@ -11,7 +11,7 @@ from sqlalchemy import select
 from service.errors import RecordConflict, StaleAttempt
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
-from service.store import engine as queries
+from service.store import epochs as stored_epochs
 from service.store.engine import Store
 from service.store.tables import Branch, Epoch, Layer
 from service.wire.states import TERMINAL
@@ -35,7 +35,7 @@ from tests.integration.jobs_in_sql import (
     state_of,
     submit,
 )
-from tests.unit.service.jobs.reports import branch, checkpoint, epoch, layers
+from tests.unit.service.reports import branch, checkpoint, epoch, layers
 
 pytest_plugins = ["tests.databases"]
 
@@ -58,7 +58,7 @@ def test_an_epoch_is_written_with_its_branches_and_event(store):
     before = datetime.now(UTC)
     reports.record_epoch(store, job_id, token, record)
     with store.read() as session:
-        [row] = queries.epochs_of(session, job_id)
+        [row] = stored_epochs.epochs_of(session, job_id)
         values = record.model_dump(exclude={"method", "trial", "branches", "layers"})
         assert {name: getattr(row, name) for name in values} == values
         assert (row.attempt, row.fingerprint) == (1, record.fingerprint())
@@ -172,7 +172,7 @@ def test_a_later_attempt_replaces_epochs_and_goes_on(store):
     reports.record_epoch(store, job_id, second, replacement)
     assert epochs_of(store, job_id) == [(1, 1, 1.0), (2, 2, 2.0), (3, 1, 1.0)]
     with store.read() as session:
-        assert [len(row.branches) for row in queries.epochs_of(session, job_id)] == [2, 1, 2]
+        assert [len(row.branches) for row in stored_epochs.epochs_of(session, job_id)] == [2, 1, 2]
     assert count(store, Branch) == 5
     assert [(kind, data.get("epoch"), data["attempt"]) for _, kind, data in events_of(store, job_id)[-1:]] == [
         ("epoch", 2, 2)
@@ -275,7 +275,7 @@ def test_an_attempt_goes_on_from_the_newest_checkpoint(store):
     job_id = submit(store, epochs=5)
     assert run_and_lose(store, job_id, {1: True, 2: False, 3: True, 4: False}) == []
     with store.read() as session:
-        rows = queries.epochs_of(session, job_id)
+        rows = stored_epochs.epochs_of(session, job_id)
     assert [row.checkpoint for row in rows] == [checkpoint(1).model_dump(), None, checkpoint(3).model_dump(), None]
     claimed = claim(store)
     resume = reports.exchange_ticket(store, job_id, claimed.ticket).resume

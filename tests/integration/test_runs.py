@@ -12,12 +12,14 @@ from service.errors import RecordConflict, StaleAttempt
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
 from service.spec.job import JobSpec
-from service.store import engine as queries
 from service.store.engine import Store
+from service.store.epochs import branches_of, epochs_of, latest_epochs
+from service.store.jobs import get_job, jobs_of_experiment, list_jobs
+from service.store.trials import get_trial, list_trials
 from service.wire.worker import Outcome, TrialRecord
 from tests.builders import claim, spec_document, train
 from tests.integration.jobs_in_sql import FAILURE, events_of
-from tests.unit.service.jobs.reports import checkpoint, epoch, scheduled_epoch
+from tests.unit.service.reports import checkpoint, epoch, scheduled_epoch
 
 pytest_plugins = ["tests.databases"]
 
@@ -41,8 +43,8 @@ def sweep(trial: int, number: int = 1, **changes: Any):
 def test_a_run_for_each_method_and_a_trial_for_each_training(store):
     job_id, _ = start(store)
     with store.read() as session:
-        trials = [(run.method, trial.number) for run, trial in queries.trials_of(session, job_id)]
-        assert queries.get_job(session, job_id).trials == 4
+        trials = [(run.method, trial.number) for run, trial in list_trials(session, job_id)]
+        assert get_job(session, job_id).trials == 4
     assert trials == [("reference", 1), ("sweep", 1), ("sweep", 2), ("stpt", 1)]  # in the order of the spec
 
 
@@ -68,9 +70,9 @@ def test_a_trial_that_the_job_does_not_have(store):
 def test_epochs_of_a_job_are_told_apart_by_method_and_trial(store):
     job_id, _ = start(store, epoch(1), sweep(2), sweep(1), reference())
     with store.read() as session:
-        rows = [(row.trial.run.method, row.trial.number, row.epoch) for row in queries.epochs_of(session, job_id)]
-        [second] = queries.epochs_of(session, job_id, method="sweep", trial=2)
-        assert {row.epoch_row.trial.run.method for row in queries.branches_of(session, job_id)} == {"stpt"}
+        rows = [(row.trial.run.method, row.trial.number, row.epoch) for row in epochs_of(session, job_id)]
+        [second] = epochs_of(session, job_id, method="sweep", trial=2)
+        assert {row.epoch_row.trial.run.method for row in branches_of(session, job_id)} == {"stpt"}
     assert rows == [("reference", 1, 1), ("sweep", 1, 1), ("sweep", 2, 1), ("stpt", 1, 1)]
     assert second.trial.number == 2
 
@@ -85,7 +87,7 @@ def test_what_a_record_says_comes_back(store):
     )
     job_id, _ = start(store, record)
     with store.read() as session:
-        [row] = queries.epochs_of(session, job_id)
+        [row] = epochs_of(session, job_id)
     assert (row.first_learning_rate, row.last_learning_rate, row.rollbacks) == (0.1, 0.0, 2)
     assert row.audit == {"branches": 1, "samples": 128, "regret": 0.25, "rank_correlation": None}
 
@@ -117,10 +119,10 @@ def test_every_trial_resumes_where_it_stands(store):
 def test_the_latest_epoch_is_that_of_the_first_trial_of_the_first_run(store):
     job_id, token = train(store, [sweep(1, 1), sweep(1, 2), epoch(1)], epochs=2, methods=METHODS)
     with store.read() as session:
-        assert queries.latest_epochs(session, [job_id]) == {}
+        assert latest_epochs(session, [job_id]) == {}
     reports.record_epoch(store, job_id, token, reference(1, val_accuracy=0.75))
     with store.read() as session:
-        row = queries.latest_epochs(session, [job_id])[job_id]
+        row = latest_epochs(session, [job_id])[job_id]
     assert (row.epoch, row.val_accuracy) == (1, 0.75)
 
 
@@ -137,13 +139,13 @@ def test_the_jobs_of_an_experiment_come_at_once_and_once(store):
     others = jobs.submit_all(store, specs("another", 1), "another")
     assert jobs.submit_all(store, specs("a study", 2), "a study") == ids
     with store.read() as session:
-        found = queries.jobs_of_experiment(session, "a study")
+        found = jobs_of_experiment(session, "a study")
         assert [(job.id, job.name, job.state) for job in found] == [
             (job_id, f"job {number}", "queued") for number, job_id in enumerate(ids)
         ]
-        page = queries.list_jobs(session, experiment="a study", limit=10)
+        page = list_jobs(session, experiment="a study", limit=10)
         assert [job.id for job in page.items] == ids[::-1]
-        assert [job.id for job in queries.list_jobs(session, limit=10).items] == [*others, *ids[::-1]]
+        assert [job.id for job in list_jobs(session, limit=10).items] == [*others, *ids[::-1]]
 
 
 def test_the_jobs_of_an_experiment_come_all_or_not_at_all(store, monkeypatch):
@@ -158,7 +160,7 @@ def test_the_jobs_of_an_experiment_come_all_or_not_at_all(store, monkeypatch):
     with pytest.raises(RuntimeError, match="power cut"):
         jobs.submit_all(store, specs("a study"), "a study")
     with store.read() as session:
-        assert queries.jobs_of_experiment(session, "a study") == []
+        assert jobs_of_experiment(session, "a study") == []
 
 
 def test_eight_requests_for_an_experiment_at_once_are_one(store):
@@ -166,7 +168,7 @@ def test_eight_requests_for_an_experiment_at_once_are_one(store):
         answers = list(pool.map(lambda _: jobs.submit_all(store, specs("a study"), "a study"), range(8)))
     assert answers == [answers[0]] * 8
     with store.read() as session:
-        assert len(queries.jobs_of_experiment(session, "a study")) == 3
+        assert len(jobs_of_experiment(session, "a study")) == 3
 
 
 # --- searches ------------------------------------------------------------------------------------------
@@ -205,7 +207,7 @@ def test_a_search_adds_its_trials_as_they_begin(store):
     ]
     reports.finish(store, job_id, token, SUCCESS)
     with store.read() as session:
-        assert queries.get_job(session, job_id).trials == 2
+        assert get_job(session, job_id).trials == 2
 
 
 def test_wrong_trials_are_refused(store):
@@ -235,7 +237,7 @@ def test_what_an_epoch_that_is_trained_again_had_cost_is_kept(store):
     record = scheduled_epoch(1, method="tpe", trial=1, samples=1000, seconds=9.0)
     reports.record_epoch(store, job_id, again.report_token, record)
     with store.read() as session:
-        assert queries.get_trial(session, job_id, "tpe", 1).lost_samples == 1000
+        assert get_trial(session, job_id, "tpe", 1).lost_samples == 1000
     reports.finish(store, job_id, again.report_token, FAILURE)
 
 
@@ -244,4 +246,4 @@ def test_the_end_of_a_job_stops_what_has_not_ended(store):
     reports.record_trial(store, job_id, token, trial_record(1))
     reports.finish(store, job_id, token, FAILURE)
     with store.read() as session:
-        assert queries.get_trial(session, job_id, "tpe", 1).state == "stopped"
+        assert get_trial(session, job_id, "tpe", 1).state == "stopped"

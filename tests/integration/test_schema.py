@@ -19,11 +19,12 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError
 
 import migrations
+from migrations import is_current, migrate
 from service.jobs import reports
 from service.store.engine import Store
 from service.store.tables import Attempt, Base, Branch, Epoch, Event, IdempotencyKey, Job, Layer, Run, Trial
 from tests.integration.jobs_in_sql import S, begin, everything, start, state_of, submit, until_somebody_waits_for_a_lock
-from tests.unit.service.jobs.reports import branch, epoch, layers
+from tests.unit.service.reports import branch, epoch, layers
 
 pytest_plugins = ["tests.databases"]
 
@@ -111,9 +112,9 @@ def tables(db: Store) -> set[str]:
 
 def test_the_migrations_make_what_the_models_say(empty_store):
     assert tables(empty_store) == set()
-    assert not empty_store.is_current()
-    empty_store.migrate()
-    assert empty_store.is_current()
+    assert not is_current(empty_store)
+    migrate(empty_store)
+    assert is_current(empty_store)
     with empty_store.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
@@ -121,20 +122,20 @@ def test_the_migrations_make_what_the_models_say(empty_store):
 
 
 def test_migrating_again_changes_nothing(empty_store):
-    empty_store.migrate()
+    migrate(empty_store)
     job_id = submit(empty_store, "key-1")
     rows = everything(empty_store)
-    empty_store.migrate()
+    migrate(empty_store)
     assert everything(empty_store) == rows
     assert state_of(empty_store, job_id) is S.QUEUED
 
 
 def test_down_to_the_base_leaves_no_table_and_up_again_works(empty_store):
-    empty_store.migrate()
+    migrate(empty_store)
     submit(empty_store)
     alembic(empty_store, command.downgrade, "base")
     assert tables(empty_store) == set()
-    assert not empty_store.is_current()
+    assert not is_current(empty_store)
     alembic(empty_store, command.upgrade, "head")
     assert tables(empty_store) == set(Base.metadata.tables)
     submit(empty_store)
@@ -142,7 +143,7 @@ def test_down_to_the_base_leaves_no_table_and_up_again_works(empty_store):
 
 def test_no_row_is_lost_on_the_way_down_and_up(empty_store):
     """SQLite drops a column by making the table anew; with it must not go what hangs on its rows."""
-    empty_store.migrate()
+    migrate(empty_store)
     job_id, token = start(empty_store)
     # what older tables have no column for comes back as this
     reports.record_epoch(empty_store, job_id, token, epoch(1, last_learning_rate=0.05))
@@ -153,7 +154,7 @@ def test_no_row_is_lost_on_the_way_down_and_up(empty_store):
         alembic(empty_store, command.downgrade, "-1")
         with empty_store.connect() as connection:
             version = MigrationContext.configure(connection).get_current_revision()
-    empty_store.migrate()
+    migrate(empty_store)
     assert everything(empty_store) == rows
 
 
@@ -164,8 +165,8 @@ def test_a_migration_that_fails_leaves_nothing(empty_store, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("alembic.op.create_table", power_cut)
         with pytest.raises(RuntimeError, match="power cut"):
-            empty_store.migrate()
-    empty_store.migrate()
+            migrate(empty_store)
+    migrate(empty_store)
     submit(empty_store)
 
 
@@ -188,4 +189,4 @@ def test_postgresql_two_services_that_start_at_once_migrate_once(postgres):
             go_on.set()
         first.result(30)
         second.result(30)
-        assert db.is_current()
+        assert is_current(db)

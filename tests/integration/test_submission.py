@@ -16,7 +16,7 @@ from service.jobs import lifecycle as jobs
 from service.jobs import reports
 from service.jobs.lifecycle import Claim
 from service.spec.job import JobSpec
-from service.store import engine as queries
+from service.store.epochs import epochs_of
 from service.store.tables import Event, IdempotencyKey, Job, Run
 from tests.integration.jobs_in_sql import (
     S,
@@ -34,7 +34,7 @@ from tests.integration.jobs_in_sql import (
     state_of,
     submit,
 )
-from tests.unit.service.jobs.reports import epoch, warmup_epoch
+from tests.unit.service.reports import epoch, warmup_epoch
 
 pytest_plugins = ["tests.databases"]
 
@@ -85,7 +85,7 @@ def test_numbers_come_back_as_they_were(store, value):
     reports.record_epoch(store, job_id, token, warmup_epoch(1, learning_rate=value, val_loss=value))
     assert job_of(store, job_id).spec["initial_learning_rate"] == value
     with store.read() as session:
-        [row] = queries.epochs_of(session, job_id)
+        [row] = epochs_of(session, job_id)
         assert (row.learning_rate, row.val_loss) == (value, value)
 
 

@@ -22,7 +22,10 @@ from service.jobs import lifecycle as jobs
 from service.jobs import reports
 from service.spec.job import JobSpec
 from service.store import engine as store
+from service.store.attempts import get_log
 from service.store.engine import Store
+from service.store.events import events_after
+from service.store.jobs import get_job, live_jobs
 from service.store.tables import Job
 from service.wire.states import TERMINAL, JobState
 from service.wire.worker import EpochRecord, Outcome
@@ -116,7 +119,7 @@ class World:
 
     def job(self, job_id) -> Job:
         with self.db.read() as session:
-            return store.get_job(session, job_id)
+            return get_job(session, job_id)
 
     def state(self, job_id) -> tuple[JobState, int]:
         """With the number of attempts."""
@@ -125,11 +128,11 @@ class World:
 
     def path(self, job_id) -> list[str]:
         with self.db.read() as session:
-            return [event.data["state"] for event in store.events_after(session, job_id, 0) if event.kind == "state"]
+            return [event.data["state"] for event in events_after(session, job_id, 0) if event.kind == "state"]
 
     def log(self, job_id, attempt) -> str | None:
         with self.db.read() as session:
-            return store.get_log(session, job_id, attempt)[1]
+            return get_log(session, job_id, attempt)[1]
 
     def status(self, submission_id, status, message="") -> None:
         self.cluster.set_status(submission_id, status, message)
@@ -976,9 +979,9 @@ class Faults(RuleBasedStateMachine):
         finally:
             self._meet_new_processes()
         with world.db.read() as session:
-            live_jobs = store.live_jobs(session)
+            alive = live_jobs(session)
         room = world.cluster.capacity_value.cpus
-        held = sum(job.workers for job in live_jobs if job.job_state in HOLDS_WORKERS)
+        held = sum(job.workers for job in alive if job.job_state in HOLDS_WORKERS)
         waiting = [job for job in live_jobs if job.job_state not in HOLDS_WORKERS and job.workers <= room]
         assert not waiting or waiting[0].workers > room - held, "the oldest job that can ever fit was left to wait"
         claimed = [job for job in live_jobs if job.attempt > attempts[job.id]]

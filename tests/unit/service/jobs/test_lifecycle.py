@@ -32,12 +32,14 @@ from service.errors import (
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
 from service.spec.job import JobSpec
-from service.store import engine as store
 from service.store.engine import Store
+from service.store.epochs import epochs_of
+from service.store.events import events_after
+from service.store.jobs import get_job, live_jobs
 from service.store.tables import Job
 from service.wire.states import JobState
 from service.wire.worker import EpochRecord, Outcome
-from tests.unit.service.jobs.reports import epoch, warmup_epoch
+from tests.unit.service.reports import epoch, warmup_epoch
 from tests.unit.service.specs import small
 
 pytest_plugins = ["tests.databases"]
@@ -427,19 +429,19 @@ class UseCases(RuleBasedStateMachine):
     def the_database_says_what_the_model_says(self):
         with self.db.read() as session:
             for job_id, job in self.model.items():
-                found = store.get_job(session, job_id)
+                found = get_job(session, job_id)
                 assert (found.job_state, found.attempt) == (job.state, job.attempt)
-                events = store.events_after(session, job_id, 0)
+                events = events_after(session, job_id, 0)
                 assert [
                     (f"epoch {e.data['epoch']}" if e.kind == "epoch" else e.data["state"], e.data.get("attempt", 0))
                     for e in events
                 ] == job.events
-                epochs = store.epochs_of(session, job_id)
+                epochs = epochs_of(session, job_id)
                 assert {e.epoch: (e.attempt, e.fingerprint) for e in epochs} == {
                     number: (attempt, record.fingerprint()) for number, (attempt, record) in job.recorded.items()
                 }
             live = [job_id for job_id in self.model if job_id not in self.jobs_in(S.SUCCEEDED, S.FAILED, S.CANCELLED)]
-            assert [job.id for job in store.live_jobs(session)] == live
+            assert [job.id for job in live_jobs(session)] == live
 
 
 def test_all_use_cases_in_any_order(sqlite_store, invariants):

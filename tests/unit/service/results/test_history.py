@@ -10,12 +10,12 @@ from service.jobs import reports
 from service.results import history
 from service.spec.job import JobSpec
 from service.spec.methods import Schedule
-from service.store import engine as store_queries
 from service.store.engine import Store
+from service.store.jobs import get_job
 from service.store.tables import Job
 from service.wire.worker import Outcome, TrialRecord
 from tests.builders import spec_document, train
-from tests.unit.service.jobs.reports import branch, epoch, scheduled_epoch, warmup_epoch
+from tests.unit.service.reports import branch, epoch, scheduled_epoch, warmup_epoch
 
 pytest_plugins = ["tests.databases"]
 
@@ -242,7 +242,7 @@ def test_a_request_that_is_sent_again_keeps_what_it_was_given(sqlite_store):
     succeed(sqlite_store, 0.5)
     assert completed(sqlite_store).initial_learning_rate == pytest.approx(0.15**0.5)
     with sqlite_store.read() as session:
-        accepted = store_queries.get_job(session, job_id)
+        accepted = get_job(session, job_id)
     assert completed(sqlite_store, accepted).initial_learning_rate == 0.3
 
 

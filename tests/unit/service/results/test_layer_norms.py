@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.results.layer_norms import LayerEpoch, curves
+from service.results.layer_norms import curves
+from service.store.layers import LayerEpoch
 
 
 def layer(name, epoch, lwn, lgn=None, trust_ratio=None, every=10):

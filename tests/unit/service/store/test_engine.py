@@ -9,11 +9,13 @@ import pytest
 from sqlalchemy import event, select, text
 from sqlalchemy.exc import OperationalError
 
+from migrations import is_current, migrate
 from service.errors import StateConflict
 from service.jobs import lifecycle as jobs
 from service.spec.job import JobSpec
 from service.store import engine as store
 from service.store.engine import Store
+from service.store.jobs import get_job, list_jobs
 from service.store.tables import Job
 from service.wire.states import JobState
 from tests.unit.service.specs import small
@@ -28,7 +30,7 @@ def impatient(sqlite_store, monkeypatch):
     """Another process on the same file, which would rather fail than wait."""
     monkeypatch.setattr(store, "BUSY_TIMEOUT_MS", 0)
     other = Store(sqlite_store.url.render_as_string())
-    assert other.is_current()  # connects now, with that timeout
+    assert is_current(other)  # connects now, with that timeout
     monkeypatch.undo()
     yield other
     other.close()
@@ -56,24 +58,24 @@ def test_a_migration_holds_the_lock_too(sqlite_store, impatient):
     with sqlite_store.connect() as connection:
         connection.execute(text("SELECT 1"))
         with pytest.raises(OperationalError, match="database is locked"):
-            impatient.migrate()
-    impatient.migrate()
+            migrate(impatient)
+    migrate(impatient)
 
 
 def test_readers_neither_wait_nor_see_half_a_transaction(sqlite_store, impatient):
     job_id, _ = jobs.submit(sqlite_store, SPEC)
     with impatient.read() as reader:
-        assert store.get_job(reader, job_id).state == "queued"
+        assert get_job(reader, job_id).state == "queued"
         jobs.claim_next(sqlite_store)  # nor do they keep a writer waiting
         with sqlite_store.write() as session:
-            store.get_job(session, job_id, lock=True).name = "changed"
+            get_job(session, job_id, lock=True).name = "changed"
             session.flush()
             with impatient.read() as second:
-                assert (store.get_job(second, job_id).state, store.get_job(second, job_id).name) == ("submitting", "")
+                assert (get_job(second, job_id).state, get_job(second, job_id).name) == ("submitting", "")
         reader.expire_all()
-        assert store.get_job(reader, job_id).state == "queued"  # what was true when it began to read
+        assert get_job(reader, job_id).state == "queued"  # what was true when it began to read
     with impatient.read() as third:
-        assert store.get_job(third, job_id).name == "changed"
+        assert get_job(third, job_id).name == "changed"
 
 
 def test_a_second_writer_waits_and_sees_what_the_first_wrote(sqlite_store):
@@ -88,7 +90,7 @@ def test_a_second_writer_waits_and_sees_what_the_first_wrote(sqlite_store):
     event.listen(second._engine, "before_cursor_execute", about_to)
     with ThreadPoolExecutor(1) as pool:
         with sqlite_store.write() as session:
-            job = store.get_job(session, job_id, lock=True)
+            job = get_job(session, job_id, lock=True)
             cancelled = pool.submit(jobs.cancel, second, job_id)
             assert asks.wait(30)
             job.state = JobState.FAILED
@@ -111,7 +113,7 @@ def test_postgresql_is_spoken_through_psycopg_3(url):
 def test_the_folder_of_a_sqlite_file_is_made(tmp_path: Path):
     path = tmp_path / "new" / "home" / "forerun.db"
     store = Store(f"sqlite:///{path}")
-    store.migrate()
+    migrate(store)
     store.close()
     assert path.is_file()
 
@@ -119,7 +121,7 @@ def test_the_folder_of_a_sqlite_file_is_made(tmp_path: Path):
 def test_a_database_that_does_not_answer_is_not_taken_for_an_old_one(tmp_path: Path):
     unreachable = Store(f"postgresql://nobody@/nothing?host={tmp_path}")
     with pytest.raises(OperationalError):
-        unreachable.is_current()
+        is_current(unreachable)
     unreachable.close()
 
 
@@ -127,6 +129,6 @@ def test_a_cursor_is_text_that_a_url_can_carry(sqlite_store):
     for _ in range(2):
         jobs.submit(sqlite_store, SPEC)
     with sqlite_store.read() as session:
-        cursor = store.list_jobs(session, limit=1).next_cursor
+        cursor = list_jobs(session, limit=1).next_cursor
     assert cursor is not None
     assert cursor.replace("-", "").replace("_", "").isalnum()

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from pydantic import ValidationError
 
 from service.wire.worker import Assignment, CheckpointRef, EpochRecord, Outcome, most_samples
-from tests.unit.service.jobs.reports import audit, branch, checkpoint, epoch, layers, valid_records, warmup_epoch
+from tests.unit.service.reports import audit, branch, checkpoint, epoch, layers, valid_records, warmup_epoch
 
 CHOSEN = {"state": "chosen", "learning_rate": 0.05}
 

@@ -1,0 +1,121 @@
+"""Telemetry of layers as it is read: one frozen record a layer and epoch, and the queries for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import Select, select, tuple_
+from sqlalchemy.orm import Session
+
+from service.store.pages import Page, decode_cursor, page_of
+from service.store.tables import Epoch, Layer, Run, Trial
+
+Values = Sequence[float | None]  # one a sampled step; None: not finite
+
+
+@dataclass(frozen=True)
+class LayerEpoch:
+    """One layer in one epoch of a training: a value of each quantity for each of `steps`."""
+
+    method: str
+    trial: int
+    epoch: int
+    attempt: int
+    layer: str
+    first_step: int
+    every: int
+    lwn: Values  # ||w||
+    lgn: Values  # ||g||
+    trust_ratio: Values | None
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """How many steps the training had taken at each sample."""
+        return range(self.first_step, self.first_step + self.every * len(self.lwn), self.every)
+
+    @property
+    def lnr(self) -> Values:
+        """||w|| / ||g||; None where the gradient is zero."""
+        return [w / g if w is not None and g else None for w, g in zip(self.lwn, self.lgn, strict=True)]
+
+
+def layers_of(
+    session: Session,
+    job_id: str,
+    *,
+    method: str | None = None,
+    trial: int | None = None,
+    layer: str | None = None,
+    first_epoch: int | None = None,
+    last_epoch: int | None = None,
+    limit: int,
+    cursor: str | None = None,
+) -> Page[LayerEpoch]:
+    """Telemetry of a job by run, trial, epoch and layer, the latter from the input on."""
+    query = _layers(job_id, method, trial, layer, first_epoch, last_epoch).limit(limit + 1)
+    if cursor is not None:
+        query = query.where(tuple_(Run.id, Trial.number, Epoch.epoch, Layer.number) > tuple_(*decode_cursor(cursor, 4)))
+    page = page_of(session.execute(query).all(), limit, itemgetter(0, 3, 4, 1))  # run, trial, epoch, layer
+    return Page([LayerEpoch(*row[2:]) for row in page.items], page.next_cursor)
+
+
+def layers_of_training(
+    session: Session,
+    job_id: str,
+    *,
+    method: str | None,
+    trial: int,
+    layer: str | None,
+    first_epoch: int | None,
+    last_epoch: int | None,
+    most_epochs: int,
+) -> Sequence[LayerEpoch]:
+    """The same of one trial, of the job's first run unless a method is named, and of every second, third, … epoch
+    alone where there are more than `most_epochs`."""
+    if method is None:
+        method = session.scalar(select(Run.method).where(Run.job_id == job_id).order_by(Run.id).limit(1))
+    query = _layers(job_id, method, trial, layer, first_epoch, last_epoch)
+    numbers = query.with_only_columns(Epoch.epoch, maintain_column_froms=True).order_by(None).distinct()
+    epochs = sorted(session.scalars(numbers))
+    kept = epochs[:: max(1, -(-len(epochs) // most_epochs))]
+    return [LayerEpoch(*row[2:]) for row in session.execute(query.where(Epoch.epoch.in_(kept)))]
+
+
+def _layers(
+    job_id: str,
+    method: str | None,
+    trial: int | None,
+    layer: str | None,
+    first_epoch: int | None,
+    last_epoch: int | None,
+) -> Select[*tuple[Any, ...]]:
+    """Run, number of the layer, and the fields of LayerEpoch."""
+    query: Select[*tuple[Any, ...]] = (
+        select(
+            Run.id,
+            Layer.number,
+            Run.method,
+            Trial.number,
+            Epoch.epoch,
+            Epoch.attempt,
+            Layer.name,
+            Layer.first_step,
+            Layer.every,
+            Layer.lwn,
+            Layer.lgn,
+            Layer.trust_ratio,
+        )
+        .join(Trial, Trial.run_id == Run.id)
+        .join(Epoch, Epoch.trial_id == Trial.id)
+        .join(Layer, Layer.epoch_id == Epoch.id)
+        .where(Run.job_id == job_id)
+        .order_by(Run.id, Trial.number, Epoch.epoch, Layer.number)
+    )
+    wanted = [(Run.method, method), (Trial.number, trial), (Layer.name, layer)]
+    query = query.where(*(column == value for column, value in wanted if value is not None))
+    if first_epoch is not None:
+        query = query.where(Epoch.epoch >= first_epoch)
+    if last_epoch is not None:
+        query = query.where(Epoch.epoch <= last_epoch)
+    return query
