@@ -11,9 +11,10 @@ from pydantic import Field
 from service.errors import FieldError, InvalidInput, UnsupportedMediaType
 from service.spec.field_errors import unknown_key
 from service.store.engine import Store
+from service.validation.means import Means
 
 if TYPE_CHECKING:
-    from service.cluster.ray_jobs import Capacity
+    from service.cluster.base import Capacity
 
 MAX_INT = 2**31 - 1  # the database's INTEGER: larger numbers must not reach it
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL refuses NUL in strings
@@ -53,6 +54,12 @@ class Services:
     data_dir: FilePath
     data_is_local: bool
     hosts: frozenset[str] = frozenset({"localhost"})
+
+    def means(self) -> Means:
+        """What is known at present of where a job would run."""
+        capacity = self.fleet.capacity
+        cpus, gpus = (None, None) if capacity is None else (capacity.cpus, capacity.gpus)
+        return Means(self.data_dir, self.data_is_local, cpus, gpus)
 
 
 async def _services(request: Request) -> Services:

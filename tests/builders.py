@@ -8,6 +8,7 @@ import httpx
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
 from service.jobs.lifecycle import Claim
+from service.jobs.submit import submit_job
 from service.spec.job import JobSpec
 from service.store.engine import Store
 from service.wire.worker import EpochRecord
@@ -108,7 +109,7 @@ def claim(store: Store) -> Claim:
 
 def train(store: Store, records: Iterable[EpochRecord], **changes: Any) -> tuple[str, str]:
     """A running job with these epochs recorded, without the API; its id and report token."""
-    job_id, _ = jobs.submit(store, JobSpec.model_validate(spec_document(**changes)))
+    job_id, _ = submit_job(store, JobSpec.model_validate(spec_document(**changes)))
     token = reports.exchange_ticket(store, job_id, claim(store).ticket).report_token
     for record in records:
         reports.record_epoch(store, job_id, token, record)

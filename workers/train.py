@@ -22,12 +22,14 @@ import torch
 import torch.distributed as dist
 
 from service.algorithms.candidates import trials_of
-from service.algorithms.epoch_plan import check_across_fields, samples_per_epoch
+from service.algorithms.epoch_plan import samples_per_epoch
 from service.algorithms.search_space import budget_samples, stretched_epochs
 from service.errors import Diverged
 from service.spec.job import JobSpec
 from service.spec.methods import STRETCHED, StptMethod, TrainedMethod
 from service.spec.types import Frozen
+from service.validation.door import parse_spec
+from service.validation.means import Means, check_means
 from service.wire.worker import CheckpointRef, EpochRecord, ResumePoint, TrialProgress, TrialRecord
 from workers import checkpoint
 from workers.checkpoint import Position
@@ -230,8 +232,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     document = yaml.safe_load(options.spec.read_text())
     world_size, on_gpu = int(os.environ.get("WORLD_SIZE", 1)), torch.cuda.is_available()
-    spec = JobSpec.model_validate(document | {"workers": world_size})
-    check_across_fields(spec)
+    spec = parse_spec(json.dumps(document | {"workers": world_size}).encode())
+    check_means(spec, Means(options.data))
     use_gpu = spec.device == "cuda" or (spec.device == "auto" and on_gpu)
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if use_gpu else torch.device("cpu")
     if use_gpu:

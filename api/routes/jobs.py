@@ -10,21 +10,20 @@ from api import schemas
 from api.deps import MAX_INT, JobId, Services, ServicesOf, Text, read_json, split
 from api.problems import documented
 from service.jobs import lifecycle as jobs
-from service.results import history
+from service.jobs import submit as submission
 from service.spec.job import JobSpec
 from service.store import jobs as stored_jobs
 from service.store.attempts import get_log
 from service.store.epochs import latest_epochs
 from service.store.jobs import get_job
-from service.store.keys import get_idempotency_key
-from service.store.tables import Job
+from service.validation.door import MAX_SPEC_BYTES
 from service.wire.states import JobState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 async def spec_body(request: Request) -> bytes:
-    return await read_json(request, jobs.MAX_SPEC_BYTES)
+    return await read_json(request, MAX_SPEC_BYTES)
 
 
 # The body is read raw: parse_spec is the one door for specs. So its schema is named here by hand.
@@ -68,40 +67,10 @@ def submit(
     idempotency_key: _IdempotencyKey = None,
 ) -> schemas.Job:
     """Checked in full before it is accepted; then it is stored, and trained as soon as the cluster has room."""
-    accepted = _accepted(services, idempotency_key)
-    spec = read_spec(services, raw, accepted)
-    if accepted is None:
-        require_means(services, spec)
-    job_id, _ = jobs.submit(services.store, spec, idempotency_key)
+    job_id = submission.submit(services.store, raw, services.means(), idempotency_key)
     services.fleet.wake()
     response.headers["Location"] = f"/v1/jobs/{job_id}"
     return job_answer(services, job_id)
-
-
-def read_spec(services: Services, raw: bytes, accepted: Job | None = None) -> JobSpec:
-    """The spec in `raw`, with what it takes from past jobs. `accepted`: the job that the request has made already.
-    Raises InvalidInput."""
-    spec = jobs.parse_spec(raw)
-    with services.store.read() as session:
-        return history.complete(session, spec, accepted)
-
-
-def _accepted(services: Services, key: str | None) -> Job | None:
-    """A request that is sent again gets its job, even when the cluster has shrunk, or jobs were added, since."""
-    if key is None:
-        return None
-    with services.store.read() as session:
-        known = get_idempotency_key(session, key)
-        return None if known is None else get_job(session, known.job_id)
-
-
-def require_means(services: Services, spec: JobSpec) -> None:
-    """The dataset and the workers, as far as either is known here."""
-    if services.data_is_local:
-        jobs.check_dataset(spec, services.data_dir)
-    capacity = services.fleet.capacity
-    if capacity is not None:
-        jobs.check_capacity(spec, cpus=capacity.cpus, gpus=capacity.gpus)
 
 
 class JobFilter(BaseModel):

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from service.cluster.ray_jobs import Capacity, Cluster, RayJobStatus
+from service.cluster.base import Capacity, Cluster, RayJobStatus
 from service.errors import ClusterUnreachable
 from service.jobs import lifecycle as jobs
 from service.jobs.lifecycle import Claim

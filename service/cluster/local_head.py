@@ -25,7 +25,8 @@ from typing import Self
 
 import psutil  # type: ignore[import-untyped]
 
-from service.cluster.ray_jobs import Capacity, RayCluster
+from service.cluster.base import Capacity
+from service.cluster.ray_jobs import RayCluster
 from service.errors import ClusterUnreachable
 
 log = logging.getLogger(__name__)

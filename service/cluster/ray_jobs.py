@@ -11,73 +11,17 @@ import contextlib
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
+from service.cluster.base import LIVE, Capacity, RayJobStatus, Submission, checked_id
 from service.errors import ClusterUnreachable
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)  # the first submission makes Ray start things: seconds
 
+
 T = TypeVar("T")
-
-
-class RayJobStatus(StrEnum):
-    PENDING = "PENDING"  # accepted, the driver has not started
-    RUNNING = "RUNNING"  # the driver runs
-    SUCCEEDED = "SUCCEEDED"  # the driver ended with exit code 0
-    FAILED = "FAILED"  # the driver ended with another exit code, or could not be started, or was lost
-    STOPPED = "STOPPED"  # the driver was ended by `stop`
-
-
-LIVE = (RayJobStatus.PENDING, RayJobStatus.RUNNING)
-
-
-@dataclass(frozen=True)
-class Submission:
-    """One attempt of a job as Ray sees it. `message` is Ray's account of the status, "" when it gave none."""
-
-    submission_id: str
-    status: RayJobStatus
-    message: str
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What the live nodes have in total, whether in use or not."""
-
-    cpus: float
-    gpus: float
-
-
-class Cluster(Protocol):
-    """A Ray cluster.
-
-    Every method may be called from any thread, returns within bounded time, and raises `ClusterUnreachable`, and
-    nothing else, when Ray does not answer, answers nonsense or refuses us.
-    """
-
-    dashboard_url: str
-
-    def capacity(self) -> Capacity: ...
-
-    def submit(self, submission_id: str, job_id: str, env: Mapping[str, str]) -> None:
-        """Ray knows `submission_id` when this returns. If Ray knew it before, that submission is adopted as it is and
-        nothing is started; so a submit that was cut off is simply repeated."""
-
-    def find(self, submission_id: str) -> Submission | None:
-        """None: Ray answered, and does not know it."""
-
-    def stop(self, submission_id: str) -> None:
-        """Asks for an end and does not wait for it. A submission that is unknown or has ended stays as it is."""
-
-    def live(self) -> list[str]:
-        """The submissions that are PENDING or RUNNING, whoever made them, sorted."""
-
-    def logs(self, submission_id: str) -> str:
-        """What the driver has printed so far; "" when Ray does not know the submission."""
 
 
 class RayCluster:
@@ -108,8 +52,8 @@ class RayCluster:
 
     def submit(self, submission_id: str, job_id: str, env: Mapping[str, str]) -> None:
         request = {
-            "submission_id": _checked(submission_id),
-            "entrypoint": f"{self._command} {_checked(job_id)}",
+            "submission_id": checked_id(submission_id),
+            "entrypoint": f"{self._command} {checked_id(job_id)}",
             "runtime_env": {"env_vars": dict(env)},
         }
         try:
@@ -124,13 +68,13 @@ class RayCluster:
             return Submission(submission_id, RayJobStatus(job["status"]), job["message"] or "")
 
         try:
-            return self._ask("GET", f"/api/jobs/{_checked(submission_id)}", read)
+            return self._ask("GET", f"/api/jobs/{checked_id(submission_id)}", read)
         except _Unknown:
             return None
 
     def stop(self, submission_id: str) -> None:
         with contextlib.suppress(_Unknown):
-            self._ask("POST", f"/api/jobs/{_checked(submission_id)}/stop", lambda answer: answer["stopped"])
+            self._ask("POST", f"/api/jobs/{checked_id(submission_id)}/stop", lambda answer: answer["stopped"])
 
     def live(self) -> list[str]:
         def read(jobs: Any) -> list[str]:  # a driver that nobody submitted is listed too, without a submission id
@@ -140,7 +84,7 @@ class RayCluster:
 
     def logs(self, submission_id: str) -> str:
         try:
-            return self._ask("GET", f"/api/jobs/{_checked(submission_id)}/logs", lambda answer: str(answer["logs"]))
+            return self._ask("GET", f"/api/jobs/{checked_id(submission_id)}/logs", lambda answer: str(answer["logs"]))
         except _Unknown:
             return ""
 
@@ -165,67 +109,3 @@ class RayCluster:
 
 class _Unknown(Exception):
     pass
-
-
-class FakeCluster:
-    """A cluster in memory where nothing happens by itself: a submission is PENDING until `set_status` or `stop`.
-
-    `submitted` and `stopped` record the calls that were answered, in order; an adopted submission is not recorded
-    again. While `unreachable` is set, every call raises `ClusterUnreachable` and changes nothing.
-    """
-
-    def __init__(self) -> None:
-        self.dashboard_url = "http://fake-ray.invalid"
-        self.unreachable = False
-        self.capacity_value = Capacity(cpus=8.0, gpus=0.0)
-        self.submitted: list[tuple[str, str, dict[str, str]]] = []
-        self.stopped: list[str] = []
-        self.driver_logs: dict[str, str] = {}
-        self._submissions: dict[str, Submission] = {}
-
-    def set_status(self, submission_id: str, status: RayJobStatus, message: str = "") -> None:
-        """What Ray says from now on; also of a submission that nobody made here, such as an orphan."""
-        self._submissions[submission_id] = Submission(submission_id, status, message)
-
-    def forget(self, submission_id: str) -> None:
-        """As when Ray itself was started anew: it does not know the submission any more."""
-        del self._submissions[submission_id]
-
-    def capacity(self) -> Capacity:
-        self._answer()
-        return self.capacity_value
-
-    def submit(self, submission_id: str, job_id: str, env: Mapping[str, str]) -> None:
-        self._answer()
-        request = (_checked(submission_id), _checked(job_id), dict(env))
-        pending = Submission(submission_id, RayJobStatus.PENDING, "")
-        if self._submissions.setdefault(submission_id, pending) is pending:
-            self.submitted.append(request)
-
-    def find(self, submission_id: str) -> Submission | None:
-        self._answer()
-        return self._submissions.get(_checked(submission_id))
-
-    def stop(self, submission_id: str) -> None:
-        self._answer()
-        self.stopped.append(_checked(submission_id))
-        if submission_id in self.live():
-            self.set_status(submission_id, RayJobStatus.STOPPED)
-
-    def live(self) -> list[str]:
-        self._answer()
-        return sorted(s.submission_id for s in self._submissions.values() if s.status in LIVE)
-
-    def logs(self, submission_id: str) -> str:
-        self._answer()
-        return self.driver_logs.get(_checked(submission_id), "")
-
-    def _answer(self) -> None:
-        if self.unreachable:
-            raise ClusterUnreachable("No answer from Ray (the fake was told so).")
-
-
-def _checked(identifier: str) -> str:
-    """Ids end up in a URL and in a shell line. They are ours: a wrong one is our own mistake, not a user's."""
-    assert re.fullmatch(r"[a-z0-9-]+", identifier), identifier
-    return identifier

@@ -5,44 +5,25 @@ values out: what leaves here is a frozen record, never a live row.
 """
 
 import hashlib
-import json
 import math
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.algorithms.candidates import trials_of
-from service.algorithms.epoch_plan import check_across_fields, count_train_samples, known_train_samples, plan_epoch
-from service.algorithms.search_space import check_budget, check_search
 from service.errors import (
-    DatasetMissing,
-    FieldError,
-    IdempotencyConflict,
-    InvalidInput,
-    NotEnoughWorkers,
     StateConflict,
 )
-from service.spec.catalog import require_files
-from service.spec.field_errors import field_errors, unique_keys
-from service.spec.job import FolderDataset, JobSpec, ScheduledLrSet
-from service.spec.methods import SearchMethod
 from service.store.attempts import last_attempt_with_epoch
 from service.store.engine import Store
-from service.store.jobs import get_job, jobs_of_experiment, lock_experiment, next_to_submit
-from service.store.keys import get_idempotency_key
-from service.store.tables import Attempt, Event, IdempotencyKey, Job, Run, Trial
+from service.store.jobs import get_job, next_to_submit
+from service.store.tables import Attempt, Event, Job
 from service.store.trials import stop_trials
 from service.wire.states import FOLLOWS, TERMINAL, JobState
 
-MAX_SPEC_BYTES = 64 * 1024
 LOG_CHARACTERS = 64 * 1024  # kept of each attempt's log, from its end
 
 
@@ -56,164 +37,7 @@ class Claim:
     ticket: str
 
 
-def parse_spec(raw: bytes) -> JobSpec:
-    """The JobSpec in `raw` (JSON). Raises InvalidInput with one entry a wrong field."""
-    _require_unique_keys(raw)
-    try:
-        spec = JobSpec.model_validate_json(raw)
-    except ValidationError as error:
-        raise InvalidInput(field_errors(error, JobSpec)) from None
-    check_across_fields(spec)
-    _check_phases(spec)
-    _check_searches(spec, known_train_samples(spec))
-    return spec
-
-
-def _require_unique_keys(raw: bytes) -> None:
-    try:
-        json.loads(raw, object_pairs_hook=unique_keys)
-    except InvalidInput:
-        raise
-    except (ValueError, RecursionError):
-        pass  # no JSON, or nested too deeply: Pydantic says so
-
-
-def _check_phases(spec: JobSpec) -> None:
-    phases = spec.lr_set.phases if isinstance(spec.lr_set, ScheduledLrSet) else []
-    message = f"after the last epoch ({spec.epochs}); lower it, raise epochs, or leave the phase out"
-    late = [
-        FieldError(f"lr_set.phases[{number}].first_epoch", phase.first_epoch, message)
-        for number, phase in enumerate(phases)
-        if phase.first_epoch > spec.epochs
-    ]
-    if late:
-        raise InvalidInput(late)
-
-
-def _check_searches(spec: JobSpec, train_samples: int | None) -> None:
-    errors = [] if train_samples is None else check_budget(spec, train_samples)
-    for number, method in enumerate(spec.methods):
-        if isinstance(method, SearchMethod):
-            errors += check_search(spec, number, method, train_samples)
-    if errors:
-        raise InvalidInput(errors)
-
-
-def check_dataset(spec: JobSpec, data_dir: Path) -> None:
-    """Raise InvalidInput when the files are absent from `data_dir`, or too few for one epoch of the job or of a trial
-    of its searches."""
-    dataset = spec.dataset
-    try:
-        if isinstance(dataset, FolderDataset):
-            samples = count_train_samples(dataset, data_dir)
-            plan_epoch(spec, samples)
-            _check_searches(spec, samples)
-        elif not dataset.download:
-            require_files(dataset.name, data_dir)
-    except DatasetMissing as error:
-        field, value = (
-            ("dataset.path", dataset.path) if isinstance(dataset, FolderDataset) else ("dataset", dataset.name)
-        )
-        raise InvalidInput([FieldError(field, value, error.detail)]) from None
-
-
-def check_capacity(spec: JobSpec, *, cpus: float, gpus: float) -> None:
-    """Raise NotEnoughWorkers when a cluster of that size can never run the job: a worker takes a CPU, or a GPU."""
-    have, what = (
-        (gpus, "GPUs") if spec.device == "cuda" else (max(cpus, gpus) if spec.device == "auto" else cpus, "CPUs")
-    )
-    if have < 1:
-        remedy = "use auto or cpu, or add GPUs" if what == "GPUs" else "try again when it has a node"
-        raise NotEnoughWorkers(
-            f"device: {spec.device} takes one of the cluster's {what} a worker, and it has none; {remedy}"
-        )
-    if spec.workers > have:
-        raise NotEnoughWorkers(
-            f"workers: {spec.workers} asked for, one {what[:-1]} each, but the cluster has {cpus:g} CPUs and "
-            f"{gpus:g} GPUs; ask for {int(have)} at most, or grow the cluster"
-        )
-
-
 # --- the user's side -------------------------------------------------------------------------------
-
-
-def submit(db: Store, spec: JobSpec, idempotency_key: str | None = None) -> tuple[str, bool]:
-    """Accept a job: (its id, whether it is new). The same key and spec again give the same job.
-
-    Raises IdempotencyConflict when the key came with another spec.
-    """
-    fingerprint = hash_of(json.dumps(spec.model_dump(mode="json"), sort_keys=True))
-    try:
-        with db.write() as session:
-            if idempotency_key is not None:
-                known = get_idempotency_key(session, idempotency_key)
-                if known is not None:
-                    return _same_request(known, fingerprint), False
-            job = _add_job(session, spec)
-            if idempotency_key is not None:
-                session.add(
-                    IdempotencyKey(key=idempotency_key, fingerprint=fingerprint, job_id=job.id, created_at=now())
-                )
-            return job.id, True
-    except IntegrityError:
-        if idempotency_key is None:
-            raise
-        with db.read() as session:  # two requests with one key at the same time: the other one won
-            known = get_idempotency_key(session, idempotency_key)
-            if known is None:
-                raise
-            return _same_request(known, fingerprint), False
-
-
-def submit_all(db: Store, specs: Sequence[JobSpec], experiment: str) -> list[str]:
-    """Accept the jobs of an experiment at once, or none of them; their ids. Jobs that it has already are its jobs."""
-    with db.write() as session:
-        lock_experiment(session, experiment)
-        if known := jobs_of_experiment(session, experiment):
-            return [job.id for job in known]
-        return [_add_job(session, spec).id for spec in specs]
-
-
-def _add_job(session: Session, spec: JobSpec) -> Job:
-    job = Job(
-        id=f"job-{secrets.token_hex(8)}",
-        name=spec.name,
-        experiment=spec.experiment,
-        model=spec.model,
-        dataset=spec.dataset.name,
-        workers=spec.workers,
-        optimizer=spec.optimizer.name,
-        global_batch_size=spec.global_batch_size,
-        trials=spec.seeds * sum(trials_of(spec, method) for method in spec.methods),
-        spec=spec.model_dump(mode="json"),
-        state=JobState.QUEUED,
-        created_at=now(),
-        attempt=0,
-        last_event=0,
-        runs=[
-            Run(
-                method=method.name,
-                trials=[
-                    Trial(number=number + 1, seed=spec.seed + number // per_seed, length=spec.epochs)
-                    for per_seed in [trials_of(spec, method)]
-                    for number in range(spec.seeds * per_seed)
-                ],
-            )
-            for method in spec.methods
-        ],
-    )
-    session.add(job)
-    session.flush()
-    append_event(session, job, "state", {"state": JobState.QUEUED})
-    return job
-
-
-def _same_request(known: IdempotencyKey, fingerprint: str) -> str:
-    if known.fingerprint != fingerprint:
-        raise IdempotencyConflict(
-            f"Idempotency-Key {known.key} was used for job {known.job_id} with another spec; use a new key"
-        )
-    return known.job_id
 
 
 def cancel(db: Store, job_id: str) -> JobState:

@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 
 from service.algorithms.batch_ramp import Ramp, ramp
 from service.algorithms.candidates import trials_of
-from service.algorithms.epoch_plan import check_across_fields
 from service.algorithms.search_space import ramp_start
 from service.algorithms.selectors import BranchResult
 from service.errors import FieldError, InvalidInput, NotFound, StateConflict
@@ -48,6 +47,7 @@ from service.store.trials import (
     succeeded_stpt_epochs,
     trials_with_results,
 )
+from service.validation.across_fields import check_replayed
 from service.wire.states import TERMINAL
 
 _Kind = TypeVar("_Kind", StudyMethod, RampMethod)
@@ -103,18 +103,17 @@ def schedule(session: Session, job_id: str, *, method: str | None = None, trial:
     return made, _iterations(epochs[-1])
 
 
-def complete(session: Session, spec: JobSpec, accepted: Job | None = None) -> JobSpec:
+def complete(session: Session, spec: JobSpec, accepted: JobSpec | None = None) -> JobSpec:
     """The spec with what it takes from past jobs in place: schedules to replay, and learning rates of the history.
 
-    `accepted`: the job that the same request has made already; what it was given stays, whatever was learned since.
+    `accepted`: that of the job that the same request has made; what it was given stays, whatever was learned since.
     Raises InvalidInput.
     """
     spec = with_schedules(session, spec)
     if not isinstance(spec.lr_set, HistoryLrSet):
         return spec
-    earlier = job_spec(accepted) if accepted is not None else None
-    if earlier is not None and earlier.lr_set == HISTORY_LR_SET:
-        learning_rate = earlier.initial_learning_rate
+    if accepted is not None and accepted.lr_set == HISTORY_LR_SET:
+        learning_rate = accepted.initial_learning_rate
     else:
         learning_rate = _from_history(session, spec).learning_rate
     return spec.model_copy(update={"lr_set": HISTORY_LR_SET, "initial_learning_rate": learning_rate})
@@ -252,7 +251,7 @@ def _method(spec: JobSpec, job_id: str, kind: type[_Kind]) -> _Kind:
 
 def with_schedules(session: Session, spec: JobSpec) -> JobSpec:
     """The spec with the schedule of every job that it is to replay. Raises InvalidInput."""
-    methods = []
+    methods, errors = [], []
     for number, method in enumerate(spec.methods):
         if isinstance(method, ReplayMethod) and method.schedule is None:
             assert method.job is not None
@@ -261,10 +260,11 @@ def with_schedules(session: Session, spec: JobSpec) -> JobSpec:
             except (NotFound, StateConflict) as error:
                 raise InvalidInput([FieldError(f"methods[{number}].job", method.job, error.detail)]) from None
             method = method.model_copy(update={"schedule": found})
+            errors += check_replayed(spec, number, found)
         methods.append(method)
-    replaying = spec.model_copy(update={"methods": methods})
-    check_across_fields(replaying)
-    return replaying
+    if errors:
+        raise InvalidInput(errors)
+    return spec.model_copy(update={"methods": methods})
 
 
 def stored_epochs(session: Session, job_id: str) -> list[StoredEpoch]:

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.deps import Services
-from service.cluster.ray_jobs import Capacity
+from service.cluster.base import Capacity
 from service.errors import ClusterUnreachable
 from service.store.engine import Store
 from tests.application import app_over

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from api.deps import Services
-from service.cluster.ray_jobs import Capacity
+from service.cluster.base import Capacity
 from service.spec.catalog import MODELS
 from service.spec.experiments import EXPERIMENTS
 from service.store.engine import Store

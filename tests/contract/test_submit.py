@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from api.deps import Services
-from service.cluster.ray_jobs import Capacity
-from service.jobs.lifecycle import MAX_SPEC_BYTES
+from service.cluster.base import Capacity
+from service.validation.door import MAX_SPEC_BYTES
 from tests.builders import run_to_success, spec_document
 from tests.contract.conftest import FakeFleet
 

@@ -13,6 +13,7 @@ from service.errors import ForerunError
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
 from service.jobs.lifecycle import Claim
+from service.jobs.submit import submit_job
 from service.spec.job import JobSpec
 from service.store import epochs as stored_epochs
 from service.store.engine import Store
@@ -34,7 +35,7 @@ def spec(**changes: Any) -> JobSpec:
 
 
 def submit(db: Store, key: str | None = None, **changes: Any) -> str:
-    return jobs.submit(db, spec(**changes), key)[0]
+    return submit_job(db, spec(**changes), key)[0]
 
 
 def claim(db: Store) -> Claim:

@@ -21,7 +21,7 @@ from api.deps import Services
 from forerun import client as client_module
 from forerun.cli import app
 from forerun.client import Client
-from service.cluster.ray_jobs import Capacity
+from service.cluster.base import Capacity
 from service.store.engine import Store
 from tests.application import app_over
 from tests.builders import Worker, branch_records, claim, epoch_record, run_to_success, spec_document, submit

@@ -18,8 +18,10 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from service.cluster.base import LIVE, Capacity, Cluster, RayJobStatus, Submission
+from service.cluster.fake import FakeCluster
 from service.cluster.local_head import PACKAGES, EmbeddedHead, OwnCluster
-from service.cluster.ray_jobs import LIVE, Capacity, Cluster, FakeCluster, RayCluster, RayJobStatus, Submission
+from service.cluster.ray_jobs import RayCluster
 from service.errors import ClusterUnreachable
 from tests.processes import descendants, of_each, wait_until
 

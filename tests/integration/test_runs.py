@@ -11,6 +11,7 @@ import pytest
 from service.errors import RecordConflict, StaleAttempt
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
+from service.jobs.submit import submit_job, submit_jobs
 from service.spec.job import JobSpec
 from service.store.engine import Store
 from service.store.epochs import branches_of, epochs_of, latest_epochs
@@ -135,9 +136,9 @@ def specs(experiment: str, count: int = 3) -> list[JobSpec]:
 
 
 def test_the_jobs_of_an_experiment_come_at_once_and_once(store):
-    ids = jobs.submit_all(store, specs("a study"), "a study")
-    others = jobs.submit_all(store, specs("another", 1), "another")
-    assert jobs.submit_all(store, specs("a study", 2), "a study") == ids
+    ids = submit_jobs(store, specs("a study"), "a study")
+    others = submit_jobs(store, specs("another", 1), "another")
+    assert submit_jobs(store, specs("a study", 2), "a study") == ids
     with store.read() as session:
         found = jobs_of_experiment(session, "a study")
         assert [(job.id, job.name, job.state) for job in found] == [
@@ -158,14 +159,14 @@ def test_the_jobs_of_an_experiment_come_all_or_not_at_all(store, monkeypatch):
 
     monkeypatch.setattr(jobs, "append_event", power_cut)
     with pytest.raises(RuntimeError, match="power cut"):
-        jobs.submit_all(store, specs("a study"), "a study")
+        submit_jobs(store, specs("a study"), "a study")
     with store.read() as session:
         assert jobs_of_experiment(session, "a study") == []
 
 
 def test_eight_requests_for_an_experiment_at_once_are_one(store):
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: jobs.submit_all(store, specs("a study"), "a study"), range(8)))
+        answers = list(pool.map(lambda _: submit_jobs(store, specs("a study"), "a study"), range(8)))
     assert answers == [answers[0]] * 8
     with store.read() as session:
         assert len(jobs_of_experiment(session, "a study")) == 3
@@ -175,7 +176,7 @@ def test_eight_requests_for_an_experiment_at_once_are_one(store):
 
 
 def start_search(store):
-    job_id, _ = jobs.submit(store, JobSpec.model_validate(spec_document(epochs=1, seed=7, methods=["tpe"])))
+    job_id, _ = submit_job(store, JobSpec.model_validate(spec_document(epochs=1, seed=7, methods=["tpe"])))
     return job_id, reports.exchange_ticket(store, job_id, claim(store).ticket).report_token
 
 

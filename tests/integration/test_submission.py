@@ -15,6 +15,7 @@ from service.errors import IdempotencyConflict, StaleAttempt
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
 from service.jobs.lifecycle import Claim
+from service.jobs.submit import submit_job
 from service.spec.job import JobSpec
 from service.store.epochs import epochs_of
 from service.store.tables import Event, IdempotencyKey, Job, Run
@@ -45,7 +46,7 @@ pytest_plugins = ["tests.databases"]
 def test_submit_writes_the_job_its_event_and_its_key(store):
     before = datetime.now(UTC)
     wanted = spec(name="first", workers=2, global_batch_size=128, seed=2**63 - 1)
-    job_id, new = jobs.submit(store, wanted, "key-1")
+    job_id, new = submit_job(store, wanted, "key-1")
     assert new
     job = job_of(store, job_id)
     assert (job.id, job.name, job.model, job.dataset, job.workers) == (job_id, "first", "lenet5", "digits", 2)
@@ -70,7 +71,7 @@ def test_submit_writes_all_or_nothing(store, monkeypatch):
         submit(store, "key-1")
     monkeypatch.undo()
     assert set(map(len, everything(store).values())) == {0}
-    assert jobs.submit(store, spec(), "key-1")[1]
+    assert submit_job(store, spec(), "key-1")[1]
 
 
 def test_any_text_that_a_spec_allows_can_be_stored(store):
@@ -93,12 +94,12 @@ def test_numbers_come_back_as_they_were(store, value):
 
 
 def test_the_same_key_and_spec_give_the_same_job(store):
-    first = jobs.submit(store, spec(), "key-1")
+    first = submit_job(store, spec(), "key-1")
     rows = everything(store)
-    assert jobs.submit(store, spec(), "key-1") == (first[0], False)
+    assert submit_job(store, spec(), "key-1") == (first[0], False)
     # the same spec, its defaults written out, its keys in another order
     written_out = JobSpec.model_validate(dict(reversed(spec().model_dump().items())))
-    assert jobs.submit(store, written_out, "key-1") == (first[0], False)
+    assert submit_job(store, written_out, "key-1") == (first[0], False)
     assert everything(store) == rows
 
 
@@ -118,18 +119,18 @@ def test_without_a_key_or_with_another_each_request_is_a_job(store):
 def test_the_key_is_good_for_a_job_that_ended(store):
     job_id = submit(store, "key-1")
     jobs.cancel(store, job_id)
-    assert jobs.submit(store, spec(), "key-1") == (job_id, False)
+    assert submit_job(store, spec(), "key-1") == (job_id, False)
 
 
 def test_eight_requests_with_one_key_at_once_are_one_job(store):
-    answers = at_once(*[lambda: jobs.submit(store, spec(), "key-1")] * 8)
+    answers = at_once(*[lambda: submit_job(store, spec(), "key-1")] * 8)
     assert len({job_id for job_id, _ in answers}) == 1
     assert sorted(new for _, new in answers) == [False] * 7 + [True]
     assert (count(store, Job), count(store, Event), count(store, IdempotencyKey)) == (1, 1, 1)
 
 
 def test_eight_specs_with_one_key_at_once_are_one_job_and_seven_conflicts(store):
-    answers = at_once(*[lambda seed=seed: jobs.submit(store, spec(seed=seed), "key-1") for seed in range(8)])
+    answers = at_once(*[lambda seed=seed: submit_job(store, spec(seed=seed), "key-1") for seed in range(8)])
     assert Counter(type(answer) for answer in answers) == {tuple: 1, IdempotencyConflict: 7}
     assert count(store, Job) == 1
 
@@ -213,7 +214,7 @@ def test_twenty_jobs_and_eight_controllers_each_job_is_claimed_once(store):
 
 def test_a_ticket_buys_the_spec_and_a_token(store):
     wanted = spec(name="x")
-    job_id = jobs.submit(store, wanted)[0]
+    job_id = submit_job(store, wanted)[0]
     claimed = claim(store)
     before = datetime.now(UTC)
     assignment = reports.exchange_ticket(store, job_id, claimed.ticket)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from forerun.cli import EXAMPLE, read_spec
-from service.algorithms.epoch_plan import check_across_fields
 from service.spec.job import JobSpec
 from service.spec.methods import Budget
 from service.spec.task import BarlowTwinsTask
+from service.validation.across_fields import check_across_fields
 
 EXAMPLES = sorted(EXAMPLE.parent.glob("*.yaml"))
 

@@ -2,16 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.algorithms.epoch_plan import (
-    EpochPlan,
-    check_across_fields,
-    known_train_samples,
-    plan_epoch,
-    pretrain_iterations,
-    split_sizes,
-)
+from service.algorithms.epoch_plan import EpochPlan, known_train_samples, plan_epoch, pretrain_iterations, split_sizes
 from service.errors import FieldError, InvalidInput
 from service.spec.job import JobSpec
+from service.validation.across_fields import check_across_fields
 from tests.unit.service.specs import small
 
 

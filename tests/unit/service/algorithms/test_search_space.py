@@ -18,9 +18,9 @@ from service.algorithms.search_space import (
     trial_spec,
 )
 from service.errors import FieldError, InvalidInput
-from service.jobs.lifecycle import parse_spec
 from service.spec.job import JobSpec
 from service.spec.methods import Distribution, SearchMethod
+from service.validation.door import parse_spec
 from tests.unit.service.specs import small
 
 

@@ -15,11 +15,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import delete, select
 
 from service.cluster import controller
+from service.cluster.base import LIVE, Capacity, RayJobStatus
 from service.cluster.controller import EXIT_GRACE, HOLDS_WORKERS, SUBMIT_GRACE, Controller
-from service.cluster.ray_jobs import LIVE, Capacity, FakeCluster, RayJobStatus
+from service.cluster.fake import FakeCluster
 from service.errors import ClusterUnreachable, ForerunError, StaleAttempt, StateConflict
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
+from service.jobs.submit import submit_job
 from service.spec.job import JobSpec
 from service.store import engine as store
 from service.store.attempts import get_log
@@ -76,7 +78,7 @@ class FaultyCluster(FakeCluster):
     def capacity(self):
         return self._call("capacity")
 
-    def submit(self, submission_id, job_id, env):
+    def submit_job(self, submission_id, job_id, env):
         self.asked.append(env["FORERUN_TICKET"])
         return self._call("submit", submission_id, job_id, env)
 
@@ -114,8 +116,8 @@ class World:
         self.clock.time += seconds_later * SECOND
         self.controller.run_pass()
 
-    def submit(self, **changes) -> str:
-        return jobs.submit(self.db, JobSpec.model_validate(spec_document(**{"epochs": 1, **changes})))[0]
+    def submit_job(self, **changes) -> str:
+        return submit_job(self.db, JobSpec.model_validate(spec_document(**{"epochs": 1, **changes})))[0]
 
     def job(self, job_id) -> Job:
         with self.db.read() as session:
@@ -850,7 +852,7 @@ class Faults(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.job_ids) < 4)
     @rule(workers=st.integers(1, 3))
-    def submit(self, workers):
+    def submit_job(self, workers):
         self.job_ids.append(self.world.submit(workers=workers))
 
     @precondition(lambda self: self.job_ids)

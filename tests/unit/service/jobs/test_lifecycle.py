@@ -31,12 +31,14 @@ from service.errors import (
 )
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
+from service.jobs.submit import submit_job
 from service.spec.job import JobSpec
 from service.store.engine import Store
 from service.store.epochs import epochs_of
 from service.store.events import events_after
 from service.store.jobs import get_job, live_jobs
 from service.store.tables import Job
+from service.validation.means import check_capacity, check_dataset
 from service.wire.states import JobState
 from service.wire.worker import EpochRecord, Outcome
 from tests.unit.service.reports import epoch, warmup_epoch
@@ -62,21 +64,21 @@ def refusal(call, *args, **kwargs) -> FieldError:
 
 
 def test_digits_and_datasets_to_be_fetched_need_no_files(tmp_path):
-    jobs.check_dataset(spec(), tmp_path)
-    jobs.check_dataset(spec(dataset={"name": "mnist", "download": True}), tmp_path)
+    check_dataset(spec(), tmp_path)
+    check_dataset(spec(dataset={"name": "mnist", "download": True}), tmp_path)
 
 
 def test_absent_files_are_the_fault_of_the_dataset(tmp_path):
-    error = refusal(jobs.check_dataset, spec(dataset="mnist"), tmp_path)
+    error = refusal(check_dataset, spec(dataset="mnist"), tmp_path)
     assert (error.field, error.value) == ("dataset", "mnist")
     assert f"is not in {tmp_path / 'MNIST' / 'raw'}; put its files there" in error.message
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
-    jobs.check_dataset(spec(dataset="mnist"), tmp_path)
+    check_dataset(spec(dataset="mnist"), tmp_path)
 
 
 def test_an_image_folder_must_be_there_and_hold_a_batch(tmp_path):
     birds = spec(dataset={"name": "image-folder", "path": "birds"}, global_batch_size=4)
-    error = refusal(jobs.check_dataset, birds, tmp_path)
+    error = refusal(check_dataset, birds, tmp_path)
     assert (error.field, error.value) == ("dataset.path", "birds")
     assert f"needs {tmp_path}/birds/train/CLASS/IMAGE" in error.message
 
@@ -84,12 +86,12 @@ def test_an_image_folder_must_be_there_and_hold_a_batch(tmp_path):
         (tmp_path / "birds" / folder).mkdir(parents=True)
     for number in range(4):
         (tmp_path / "birds" / "train" / "robin" / f"{number}.png").touch()
-    error = refusal(jobs.check_dataset, birds, tmp_path)  # one of the four is held out
+    error = refusal(check_dataset, birds, tmp_path)  # one of the four is held out
     assert (error.field, error.value) == ("global_batch_size", 4)
     assert error.message == "the training set has 3 samples, less than one batch; choose a smaller batch"
 
     (tmp_path / "birds" / "train" / "robin" / "4.png").touch()
-    jobs.check_dataset(birds, tmp_path)
+    check_dataset(birds, tmp_path)
 
 
 STUDY = {"name": "study", "batch_sizes": [2, 8, 4], "variants": [{"name": "plain", "method": "schedule"}]}
@@ -115,7 +117,7 @@ def test_an_image_folder_must_hold_a_batch_of_every_trial(changes, field, value,
     for number in range(6):
         (tmp_path / "birds" / "train" / "robin" / f"{number}.png").touch()
     birds = spec(dataset={"name": "image-folder", "path": "birds"}, global_batch_size=4, **changes)
-    error = refusal(jobs.check_dataset, birds, tmp_path)
+    error = refusal(check_dataset, birds, tmp_path)
     assert (error.field, error.value) == (field, value)
 
 
@@ -134,7 +136,7 @@ def test_an_image_folder_must_hold_a_batch_of_every_trial(changes, field, value,
     ],
 )
 def test_a_job_that_fits(device, workers, cpus, gpus):
-    jobs.check_capacity(spec(device=device, workers=workers), cpus=cpus, gpus=gpus)
+    check_capacity(spec(device=device, workers=workers), cpus=cpus, gpus=gpus)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +184,7 @@ def test_a_job_that_fits(device, workers, cpus, gpus):
 )
 def test_a_job_that_never_fits(device, workers, cpus, gpus, sentence):
     with pytest.raises(NotEnoughWorkers) as caught:
-        jobs.check_capacity(spec(device=device, workers=workers), cpus=cpus, gpus=gpus)
+        check_capacity(spec(device=device, workers=workers), cpus=cpus, gpus=gpus)
     assert caught.value.detail == sentence
 
 
@@ -262,10 +264,10 @@ class UseCases(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.model) < 4)
     @rule(epochs=st.integers(1, 2), key=st.sampled_from([None, "a", "b"]))
-    def submit(self, epochs, key):
+    def submit_job(self, epochs, key):
         known = self.keys.get(key)
         conflict = known is not None and known[0] != epochs
-        answer = self.call(IdempotencyConflict if conflict else None, jobs.submit, spec(epochs=epochs), key)
+        answer = self.call(IdempotencyConflict if conflict else None, submit_job, spec(epochs=epochs), key)
         if known is not None:
             assert conflict or answer == (known[1], False)
             return

@@ -7,12 +7,12 @@ from service.algorithms.selectors import BranchResult
 from service.errors import InvalidInput, NotFound, StateConflict
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
+from service.jobs.submit import submit_job
 from service.results import history
 from service.spec.job import JobSpec
 from service.spec.methods import Schedule
 from service.store.engine import Store
 from service.store.jobs import get_job
-from service.store.tables import Job
 from service.wire.worker import Outcome, TrialRecord
 from tests.builders import spec_document, train
 from tests.unit.service.reports import branch, epoch, scheduled_epoch, warmup_epoch
@@ -215,7 +215,7 @@ def succeed(store: Store, rate: float, **changes) -> str:
     return job_id
 
 
-def completed(store: Store, accepted: Job | None = None, **changes) -> JobSpec:
+def completed(store: Store, accepted: JobSpec | None = None, **changes) -> JobSpec:
     with store.read() as session:
         spec = JobSpec.model_validate(spec_document(**{"lr_set": {"from_history": True}, **changes}))
         return history.complete(session, spec, accepted)
@@ -237,12 +237,12 @@ def test_learning_rates_of_the_history_are_put_in_at_the_door(sqlite_store):
 
 def test_a_request_that_is_sent_again_keeps_what_it_was_given(sqlite_store):
     succeed(sqlite_store, 0.3)
-    job_id, _ = jobs.submit(sqlite_store, completed(sqlite_store))
+    job_id, _ = submit_job(sqlite_store, completed(sqlite_store))
     jobs.cancel(sqlite_store, job_id)  # out of the way of the next one
     succeed(sqlite_store, 0.5)
     assert completed(sqlite_store).initial_learning_rate == pytest.approx(0.15**0.5)
     with sqlite_store.read() as session:
-        accepted = get_job(session, job_id)
+        accepted = history.job_spec(get_job(session, job_id))
     assert completed(sqlite_store, accepted).initial_learning_rate == 0.3
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from service.jobs.lifecycle import parse_spec
 from service.results.comparison import Statistic
 from service.results.study import TrialOutcome, common_to_a_table, study_rows
 from service.spec.experiments import EXPERIMENTS, documents
 from service.spec.job import JobSpec
 from service.spec.methods import StudyMethod
+from service.validation.door import parse_spec
 from tests.builders import spec_document
 
 STUDY = StudyMethod.model_validate(

@@ -4,10 +4,10 @@ from typing import get_args
 import pytest
 
 from service.errors import InvalidInput
-from service.jobs.lifecycle import parse_spec
 from service.spec.experiments import EXPERIMENTS, Scale, documents
 from service.spec.job import JobSpec
 from service.spec.methods import ScheduleMethod, StudyMethod
+from service.validation.door import parse_spec
 
 IMAGENET = {"dataset": {"name": "image-folder", "path": "imagenet"}}
 

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from service.errors import InvalidInput
-from service.jobs.lifecycle import parse_spec
 from service.spec.job import (
     AbsoluteLrSet,
     GreedySelector,
@@ -17,6 +16,7 @@ from service.spec.job import (
     ScheduledLrSet,
 )
 from service.spec.methods import ReferenceMethod, StptMethod, SweepMethod
+from service.validation.door import parse_spec
 from tests.unit.service.specs import small, valid_specs
 
 

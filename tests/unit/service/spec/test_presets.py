@@ -3,9 +3,9 @@ import json
 import pytest
 
 from service.errors import InvalidInput
-from service.jobs.lifecycle import parse_spec
 from service.spec.job import JobSpec
 from service.spec.presets import PRESETS
+from service.validation.door import parse_spec
 
 
 def parse(**document) -> JobSpec:

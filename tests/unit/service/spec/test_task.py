@@ -5,9 +5,9 @@ import json
 import pytest
 
 from service.errors import InvalidInput
-from service.jobs.lifecycle import parse_spec
 from service.spec.catalog import BACKBONES, MODELS
 from service.spec.task import BarlowTwinsTask, ClassificationTask, Probe
+from service.validation.door import parse_spec
 
 
 def spec(**changes):

@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from migrations import is_current, migrate
 from service.errors import StateConflict
 from service.jobs import lifecycle as jobs
+from service.jobs.submit import submit_job
 from service.spec.job import JobSpec
 from service.store import engine as store
 from service.store.engine import Store
@@ -46,7 +47,7 @@ def test_every_connection_is_set_up(sqlite_store):
 
 
 def test_a_writer_holds_the_lock_from_its_first_statement(sqlite_store, impatient):
-    jobs.submit(sqlite_store, SPEC)
+    submit_job(sqlite_store, SPEC)
     with sqlite_store.write() as session:
         session.scalars(select(Job)).all()  # has only read so far
         with pytest.raises(OperationalError, match="database is locked"):
@@ -63,7 +64,7 @@ def test_a_migration_holds_the_lock_too(sqlite_store, impatient):
 
 
 def test_readers_neither_wait_nor_see_half_a_transaction(sqlite_store, impatient):
-    job_id, _ = jobs.submit(sqlite_store, SPEC)
+    job_id, _ = submit_job(sqlite_store, SPEC)
     with impatient.read() as reader:
         assert get_job(reader, job_id).state == "queued"
         jobs.claim_next(sqlite_store)  # nor do they keep a writer waiting
@@ -79,7 +80,7 @@ def test_readers_neither_wait_nor_see_half_a_transaction(sqlite_store, impatient
 
 
 def test_a_second_writer_waits_and_sees_what_the_first_wrote(sqlite_store):
-    job_id, _ = jobs.submit(sqlite_store, SPEC)
+    job_id, _ = submit_job(sqlite_store, SPEC)
     second = Store(sqlite_store.url.render_as_string())
     asks = threading.Event()
 
@@ -127,7 +128,7 @@ def test_a_database_that_does_not_answer_is_not_taken_for_an_old_one(tmp_path: P
 
 def test_a_cursor_is_text_that_a_url_can_carry(sqlite_store):
     for _ in range(2):
-        jobs.submit(sqlite_store, SPEC)
+        submit_job(sqlite_store, SPEC)
     with sqlite_store.read() as session:
         cursor = list_jobs(session, limit=1).next_cursor
     assert cursor is not None

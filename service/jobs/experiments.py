@@ -1,0 +1,47 @@
+"""The use case of an experiment: the jobs behind a paper's figure, submitted at once."""
+
+import json
+import secrets
+from typing import Any
+
+from service.algorithms.epoch_plan import plan_epoch
+from service.errors import FieldError, InvalidInput
+from service.jobs.submit import read_spec, submit_jobs
+from service.spec.experiments import EXPERIMENTS, Experiment, Scale, documents
+from service.spec.job import JobSpec
+from service.store.engine import Store
+from service.validation.means import Means, check_means, look_up_train_samples
+
+
+def run_experiment(
+    db: Store, name: str, scale: Scale, changes: dict[str, Any], means: Means, group: str | None = None
+) -> tuple[str, list[str]]:
+    """Accept every job of the experiment, or none: (what they are found by, their ids).
+
+    `changes`: keys of a JobSpec that hold for all of them. `group`: what they are to be found by; jobs that have it
+    already are the answer. Raises InvalidInput or NotEnoughWorkers.
+    """
+    experiment = _known(name, scale)
+    group = group or f"{experiment.name}-{secrets.token_hex(4)}"
+    first, *_ = documents(experiment, scale, changes, 1, group)  # alpha is in iterations, which its data decide
+    spec = _read(db, first)
+    iterations = plan_epoch(spec, look_up_train_samples(spec, means)).iterations_per_epoch
+    specs = [_read(db, document) for document in documents(experiment, scale, changes, iterations, group)]
+    for spec in specs:
+        check_means(spec, means)
+    return group, submit_jobs(db, specs, group)
+
+
+def _known(name: str, scale: Scale) -> Experiment:
+    experiment = EXPERIMENTS.get(name)
+    if experiment is None:
+        known = ", ".join(EXPERIMENTS)
+        raise InvalidInput([FieldError("name", name, f"no experiment of this name; choose one of {known}")])
+    if scale not in experiment.scales:
+        known = ", ".join(experiment.scales)
+        raise InvalidInput([FieldError("scale", scale, f"not a size of {name}; choose one of {known}")])
+    return experiment
+
+
+def _read(db: Store, document: dict[str, Any]) -> JobSpec:
+    return read_spec(db, json.dumps(document).encode())

@@ -1,0 +1,151 @@
+"""Use cases of whoever submits a job: read its spec, plan it, accept it.
+
+Every spec comes through one door (service.validation): a job's, a plan's, those of an experiment.
+"""
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.algorithms.candidates import trials_of
+from service.algorithms.cost import Cost, SearchArea, forecast, search_area
+from service.algorithms.epoch_plan import EpochPlan, plan_epoch
+from service.errors import IdempotencyConflict
+from service.jobs.lifecycle import append_event, hash_of, now
+from service.results.history import complete, job_spec
+from service.spec.job import JobSpec
+from service.store.engine import Store
+from service.store.jobs import get_job, jobs_of_experiment, lock_experiment
+from service.store.keys import get_idempotency_key
+from service.store.tables import IdempotencyKey, Job, Run, Trial
+from service.validation.door import parse_spec
+from service.validation.means import Means, check_means, look_up_train_samples
+from service.wire.states import JobState
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """What a spec amounts to before anything starts; `train_samples` are those that are not held out."""
+
+    train_samples: int
+    epoch: EpochPlan
+    runs: Sequence[Cost]
+    search_area: Sequence[SearchArea]
+
+
+def submit(db: Store, raw: bytes, means: Means, idempotency_key: str | None = None) -> str:
+    """Accept the job whose spec is in `raw` (JSON), checked in full; the id of the job.
+
+    A request that is sent again with its key gets its job, even when the cluster has shrunk, or past jobs have taught
+    something else, since. Raises InvalidInput, NotEnoughWorkers, or IdempotencyConflict.
+    """
+    accepted = None if idempotency_key is None else _accepted(db, idempotency_key)
+    spec = read_spec(db, raw, accepted)
+    if accepted is None:
+        check_means(spec, means)
+    job_id, _ = submit_job(db, spec, idempotency_key)
+    return job_id
+
+
+def plan(db: Store, raw: bytes, means: Means) -> JobPlan:
+    """What the spec in `raw` (JSON) amounts to in iterations and samples; nothing is stored. Raises InvalidInput."""
+    spec = read_spec(db, raw)
+    samples = look_up_train_samples(spec, means)
+    return JobPlan(samples, plan_epoch(spec, samples), forecast(spec, samples), search_area(spec))
+
+
+def read_spec(db: Store, raw: bytes, accepted: JobSpec | None = None) -> JobSpec:
+    """The spec in `raw` (JSON), with what it takes from past jobs in place. `accepted`: what the same request was
+    accepted as before. Raises InvalidInput."""
+    spec = parse_spec(raw)
+    with db.read() as session:
+        return complete(session, spec, accepted)
+
+
+def _accepted(db: Store, idempotency_key: str) -> JobSpec | None:
+    with db.read() as session:
+        known = get_idempotency_key(session, idempotency_key)
+        return None if known is None else job_spec(get_job(session, known.job_id))
+
+
+def submit_job(db: Store, spec: JobSpec, idempotency_key: str | None = None) -> tuple[str, bool]:
+    """Accept a job: (its id, whether it is new). The same key and spec again give the same job.
+
+    Raises IdempotencyConflict when the key came with another spec.
+    """
+    fingerprint = hash_of(json.dumps(spec.model_dump(mode="json"), sort_keys=True))
+    try:
+        with db.write() as session:
+            if idempotency_key is not None:
+                known = get_idempotency_key(session, idempotency_key)
+                if known is not None:
+                    return _same_request(known, fingerprint), False
+            job = _add_job(session, spec)
+            if idempotency_key is not None:
+                session.add(
+                    IdempotencyKey(key=idempotency_key, fingerprint=fingerprint, job_id=job.id, created_at=now())
+                )
+            return job.id, True
+    except IntegrityError:
+        if idempotency_key is None:
+            raise
+        with db.read() as session:  # two requests with one key at the same time: the other one won
+            known = get_idempotency_key(session, idempotency_key)
+            if known is None:
+                raise
+            return _same_request(known, fingerprint), False
+
+
+def submit_jobs(db: Store, specs: Sequence[JobSpec], experiment: str) -> list[str]:
+    """Accept the jobs of an experiment at once, or none of them; their ids. Jobs that it has already are its jobs."""
+    with db.write() as session:
+        lock_experiment(session, experiment)
+        if known := jobs_of_experiment(session, experiment):
+            return [job.id for job in known]
+        return [_add_job(session, spec).id for spec in specs]
+
+
+def _add_job(session: Session, spec: JobSpec) -> Job:
+    job = Job(
+        id=f"job-{secrets.token_hex(8)}",
+        name=spec.name,
+        experiment=spec.experiment,
+        model=spec.model,
+        dataset=spec.dataset.name,
+        workers=spec.workers,
+        optimizer=spec.optimizer.name,
+        global_batch_size=spec.global_batch_size,
+        trials=spec.seeds * sum(trials_of(spec, method) for method in spec.methods),
+        spec=spec.model_dump(mode="json"),
+        state=JobState.QUEUED,
+        created_at=now(),
+        attempt=0,
+        last_event=0,
+        runs=[
+            Run(
+                method=method.name,
+                trials=[
+                    Trial(number=number + 1, seed=spec.seed + number // per_seed, length=spec.epochs)
+                    for per_seed in [trials_of(spec, method)]
+                    for number in range(spec.seeds * per_seed)
+                ],
+            )
+            for method in spec.methods
+        ],
+    )
+    session.add(job)
+    session.flush()
+    append_event(session, job, "state", {"state": JobState.QUEUED})
+    return job
+
+
+def _same_request(known: IdempotencyKey, fingerprint: str) -> str:
+    if known.fingerprint != fingerprint:
+        raise IdempotencyConflict(
+            f"Idempotency-Key {known.key} was used for job {known.job_id} with another spec; use a new key"
+        )
+    return known.job_id

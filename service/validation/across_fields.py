@@ -1,0 +1,174 @@
+"""What no single field of a spec can tell: rules that hold between several of them."""
+
+from pydantic import ValidationError
+
+from service.algorithms.epoch_plan import known_train_samples, plan_epoch
+from service.algorithms.lr_schedules import scaled_learning_rate, scaled_optimizer
+from service.errors import FieldError, InvalidInput
+from service.spec.catalog import BACKBONES, DATASETS, image_sizes
+from service.spec.job import (
+    AbsoluteLrSet,
+    FolderDataset,
+    HistoryLrSet,
+    JobSpec,
+    ScheduledLrSet,
+)
+from service.spec.methods import ReplayMethod, Scaling, Schedule, ScheduleMethod, SearchMethod, StptMethod
+from service.spec.optimizer import TvlarsOptimizer
+from service.spec.task import BarlowTwinsTask
+from service.spec.types import MAX_LEARNING_RATE
+
+
+def check_across_fields(spec: JobSpec) -> None:
+    """What no single field can tell. Raises InvalidInput with one entry a wrong field."""
+    errors = []
+    if spec.global_batch_size % spec.workers:
+        message = f"must be a multiple of workers ({spec.workers}), so that every worker takes the same share"
+        errors.append(FieldError("global_batch_size", spec.global_batch_size, message))
+    else:
+        errors += _image_errors(spec)
+    if spec.warmup_epochs > spec.epochs:
+        message = f"longer than the whole training ({spec.epochs} epochs); lower it or raise epochs"
+        errors.append(FieldError("warmup.epochs", spec.warmup_epochs, message))
+    if isinstance(spec.lr_set, ScheduledLrSet):
+        first = spec.lr_set.phases[0].first_epoch
+        if first > spec.warmup_epochs + 1:
+            message = f"epochs {spec.warmup_epochs + 1} to {first - 1} have no set; begin at {spec.warmup_epochs + 1}"
+            errors.append(FieldError("lr_set.phases[0].first_epoch", first, message))
+    if spec.pretrain.batch == "per_worker" and spec.pretrain.placement == "sequential":
+        message = (
+            "a sequential branch runs on all workers, its batch is the global one; use 'global', or placement 'split'"
+        )
+        errors.append(FieldError("pretrain.batch", "per_worker", message))
+    if isinstance(spec.task, BarlowTwinsTask):
+        errors += _check_barlow_twins(spec)
+    for number, method in enumerate(spec.methods):
+        if isinstance(method, ReplayMethod) and method.schedule is not None:
+            errors += check_replayed(spec, number, method.schedule)
+        if isinstance(method, ScheduleMethod):
+            errors.extend(_check_warmup(spec, f"methods[{number}].warmup", method))
+        if isinstance(method, ScheduleMethod | StptMethod) and method.scaling is not None:
+            errors.extend(_check_scaling(spec, f"methods[{number}].scaling", method, method.scaling))
+    if isinstance(spec.optimizer, TvlarsOptimizer):
+        errors += _check_tvlars(spec.optimizer)
+    if spec.telemetry is not None and all(isinstance(method, SearchMethod) for method in spec.methods):
+        message = "trials of searches and studies have none; leave it out, or add a training to methods, such as stpt"
+        errors.append(FieldError("telemetry.every", spec.telemetry.every, message))
+    relative_to = spec.budget and spec.budget.relative_to
+    if relative_to and relative_to not in [method.name for method in spec.methods]:
+        message = f"the job has no run of {relative_to}; add it to methods, or give budget.samples or budget.epochs"
+        errors.append(FieldError("budget.relative_to", relative_to, message))
+    try:
+        if (train_samples := known_train_samples(spec)) is not None:
+            plan_epoch(spec, train_samples)
+    except InvalidInput as error:
+        errors.extend(error.errors)
+    if errors:
+        raise InvalidInput(errors)
+
+
+def check_replayed(spec: JobSpec, number: int, schedule: Schedule) -> list[FieldError]:
+    """What is wrong with the schedule that `methods[number]` replays."""
+    rates = len(schedule.learning_rates)
+    if rates == spec.epochs:
+        return []
+    message = f"has {rates} epochs, the job {spec.epochs}; set epochs to {rates}"
+    return [FieldError(f"methods[{number}].schedule.learning_rates", rates, message)]
+
+
+def _image_errors(spec: JobSpec) -> list[FieldError]:
+    """Why the model cannot take the dataset's images, as many as come to it at once."""
+    dataset, sizes = spec.dataset, image_sizes(spec.model)
+    size = dataset.image_size if isinstance(dataset, FolderDataset) else DATASETS[dataset.name].image_size
+    if size < sizes.least or size % sizes.step:
+        wanted = f"{sizes.least} pixels or more" if sizes.step == 1 else f"a multiple of {sizes.step} pixels"
+        message = (
+            f"takes images of {wanted}, and those of {dataset.name} have {size}; choose a model for small images "
+            "(lenet5, resnet18-cifar) or a dataset with other images (image-folder has image_size)"
+        )
+        return [FieldError("model", spec.model, message)]
+    if size >= sizes.lone:
+        return []
+    few = f"too little for the batch normalisation of {spec.model} at {size} pixels"
+    if spec.batch_per_worker == 1:
+        message = f"one sample a worker is {few}; raise it to {2 * spec.workers}, or lower workers"
+        return [FieldError("global_batch_size", spec.global_batch_size, message)]
+    if spec.passes[-1] == 1:
+        message = f"leaves a forward pass with one sample, which is {few}; raise it"
+        return [FieldError("microbatch_size", spec.microbatch_size, message)]
+    return []
+
+
+def _check_warmup(spec: JobSpec, field: str, method: ScheduleMethod) -> list[FieldError]:
+    errors, warmup = [], method.warmup
+    if warmup is not None and warmup.epochs > spec.epochs:
+        message = f"longer than the whole training ({spec.epochs} epochs); lower it or raise epochs"
+        errors.append(FieldError(f"{field}.epochs", warmup.epochs, message))
+    if warmup is not None and warmup.kind != "linear" and not _leads_up(method.scaling):
+        message = "leads from the learning rate before scaling to the scaled one, and none is scaled; give scaling, "
+        errors.append(FieldError(f"{field}.kind", warmup.kind, message + "of the learning rate, or kind linear"))
+    return errors
+
+
+def _leads_up(scaling: Scaling | None) -> bool:
+    """Whether there is a learning rate before scaling and one behind it; at the base batch they are the same."""
+    return scaling is not None and not scaling.momentum and scaling.rule != "none"
+
+
+def _check_scaling(
+    spec: JobSpec, field: str, method: ScheduleMethod | StptMethod, scaling: Scaling
+) -> list[FieldError]:
+    errors = []
+    try:
+        scaled_optimizer(method, spec)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        errors.append(FieldError(f"{field}.momentum", True, message))
+    except ValueError as error:
+        errors.append(FieldError(f"{field}.momentum", True, str(error)))
+    if not 0 < (learning_rate := scaled_learning_rate(method, spec)) <= MAX_LEARNING_RATE:
+        message = f"the scaled learning rate is {learning_rate:g}; it must be above 0 and at most 1e6"
+        errors.append(FieldError(f"{field}.rule", scaling.rule, message))
+    if (
+        isinstance(method, StptMethod)
+        and not scaling.momentum
+        and isinstance(spec.lr_set, AbsoluteLrSet | HistoryLrSet)
+    ):
+        why = "are absolute" if isinstance(spec.lr_set, AbsoluteLrSet) else "of the history are for this batch already"
+        message = f"the learning rates of lr_set {why}; leave scaling out, or give lr_set factors"
+        errors.append(FieldError(f"{field}.rule", scaling.rule, message))
+    return errors
+
+
+def _check_tvlars(optimizer: TvlarsOptimizer) -> list[FieldError]:
+    size = optimizer.base_batch_size
+    other = "variant reference_code" if optimizer.variant == "reference_code" else "minimum"
+    if size == TvlarsOptimizer.model_fields["base_batch_size"].default or (
+        optimizer.variant == "paper" and optimizer.minimum is None
+    ):
+        return []
+    message = f"is for a minimum by the batch, which {other} leaves none; leave one of them out"
+    return [FieldError("optimizer.base_batch_size", size, message)]
+
+
+def _check_barlow_twins(spec: JobSpec) -> list[FieldError]:
+    errors = []
+    if spec.model not in BACKBONES:
+        message = (
+            "barlow-twins trains what stands before a single last layer: choose lenet5, lenet5-bn, or a model whose "
+            "name begins with resnet, resnext or wide_resnet"
+        )
+        errors.append(FieldError("model", spec.model, message))
+    if spec.metric == "train_accuracy":
+        message = "barlow-twins trains without labels; use val_loss, or val_accuracy, which is the probe's"
+        errors.append(FieldError("metric", spec.metric, message))
+    if spec.pretrain.batch == "per_worker":
+        message = "the loss of barlow-twins is that of a whole batch, and another one for a smaller batch; use global"
+        errors.append(FieldError("pretrain.batch", "per_worker", message))
+    if spec.global_batch_size == 1:
+        message = "barlow-twins correlates over a batch; use 2 or more"
+        errors.append(FieldError("global_batch_size", 1, message))
+    if spec.microbatch_size is not None:
+        message = "the loss of barlow-twins is that of a whole batch, in one pass; leave it out"
+        errors.append(FieldError("microbatch_size", spec.microbatch_size, message))
+    return errors

@@ -1,0 +1,63 @@
+"""The one door for specs: the same rules, each checked once, for jobs, plans, experiments and the trainer without a
+service."""
+
+import json
+
+from pydantic import ValidationError
+
+from service.algorithms.epoch_plan import known_train_samples
+from service.errors import (
+    FieldError,
+    InvalidInput,
+)
+from service.spec.field_errors import field_errors, unique_keys
+from service.spec.job import JobSpec, ScheduledLrSet
+from service.spec.methods import SearchMethod
+from service.validation.across_fields import check_across_fields
+from service.validation.searches import check_budget, check_search
+
+MAX_SPEC_BYTES = 64 * 1024
+
+
+def parse_spec(raw: bytes) -> JobSpec:
+    """The JobSpec in `raw` (JSON). Raises InvalidInput with one entry a wrong field."""
+    _require_unique_keys(raw)
+    try:
+        spec = JobSpec.model_validate_json(raw)
+    except ValidationError as error:
+        raise InvalidInput(field_errors(error, JobSpec)) from None
+    check_across_fields(spec)
+    _check_phases(spec)
+    check_searches(spec, known_train_samples(spec))
+    return spec
+
+
+def _require_unique_keys(raw: bytes) -> None:
+    try:
+        json.loads(raw, object_pairs_hook=unique_keys)
+    except InvalidInput:
+        raise
+    except (ValueError, RecursionError):
+        pass  # no JSON, or nested too deeply: Pydantic says so
+
+
+def _check_phases(spec: JobSpec) -> None:
+    phases = spec.lr_set.phases if isinstance(spec.lr_set, ScheduledLrSet) else []
+    message = f"after the last epoch ({spec.epochs}); lower it, raise epochs, or leave the phase out"
+    late = [
+        FieldError(f"lr_set.phases[{number}].first_epoch", phase.first_epoch, message)
+        for number, phase in enumerate(phases)
+        if phase.first_epoch > spec.epochs
+    ]
+    if late:
+        raise InvalidInput(late)
+
+
+def check_searches(spec: JobSpec, train_samples: int | None) -> None:
+    """Raise InvalidInput where a budget or a search cannot be; `train_samples`: None where they are not known."""
+    errors = [] if train_samples is None else check_budget(spec, train_samples)
+    for number, method in enumerate(spec.methods):
+        if isinstance(method, SearchMethod):
+            errors += check_search(spec, number, method, train_samples)
+    if errors:
+        raise InvalidInput(errors)
