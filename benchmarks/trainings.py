@@ -16,7 +16,8 @@ from pydantic import TypeAdapter
 
 from service.algorithms.candidates import trials_of
 from service.errors import Diverged
-from service.spec.job import Dataset, JobSpec
+from service.spec.data import Dataset
+from service.spec.job import JobSpec
 from service.spec.methods import TrainedMethod
 from service.wire.worker import EpochRecord
 from workers.datasets.load import Data, Split, load_data

@@ -14,7 +14,8 @@ import ray
 from service.algorithms.epoch_plan import count_train_samples, plan_epoch
 from service.errors import ForerunError, StaleAttempt, WorkerFailed
 from service.settings import WorkerSettings
-from service.spec.job import JobSpec, NamedDataset
+from service.spec.data import NamedDataset
+from service.spec.job import JobSpec
 from service.spec.methods import SearchMethod
 from service.wire.worker import Outcome
 from workers.launch import train_on_ray

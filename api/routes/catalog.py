@@ -10,10 +10,10 @@ from service.algorithms.candidates import MIX, MIX_EPOCHS, PRESETS
 from service.algorithms.selectors import SELECTORS
 from service.spec.catalog import DATASETS, MODELS
 from service.spec.experiments import EXPERIMENTS
-from service.spec.job import Metric
 from service.spec.methods import SearchMethod, TrainedMethod
 from service.spec.optimizer import OptimizerName
 from service.spec.presets import PRESETS as SPEC_PRESETS
+from service.spec.stpt import Metric
 from service.spec.task import TaskName
 
 router = APIRouter(prefix="/v1/catalog", tags=["catalog"])

@@ -14,7 +14,7 @@ from api.figures import comparison_figure, study_figure
 from api.formats import NEXT_PAGE, chosen_format, csv_text, documented_formats, file_answer, next_page
 from api.problems import documented
 from service.errors import FieldError, InvalidInput
-from service.results import history
+from service.results import of_jobs, past_jobs
 from service.spec.methods import MethodName
 from service.spec.optimizer import OptimizerName
 from service.spec.types import MAX_BATCH
@@ -66,7 +66,7 @@ def comparison(
     with services.store.read() as session:
         job = get_job(session, job_id)
         title = f"{job.model} on {job.dataset}, {job.optimizer}, batch {job.global_batch_size} ({job.id})"
-        runs = history.comparison(session, job_id)
+        runs = of_jobs.comparison(session, job_id)
     answer, draw = schemas.Comparison.of(job_id, runs), partial(comparison_figure, title, runs)
     return _table(answer, schemas.COMPARISON_COLUMNS, kind, f"{job_id}-comparison", draw)
 
@@ -89,7 +89,7 @@ def study(
     with services.store.read() as session:
         job = get_job(session, job_id)
         title = f"{job.model} on {job.dataset} ({job.id})"
-        rows = history.study(session, [job])
+        rows = of_jobs.study(session, [job])
     answer, draw = schemas.Study.of(job_id, rows), partial(study_figure, title, rows)
     return _table(answer, schemas.STUDY_COLUMNS, kind, f"{job_id}-study", draw)
 
@@ -113,9 +113,9 @@ def study_of_experiment(
     that ended without a result is left out."""
     kind = chosen_format(format_, accept, TABLE_FORMATS)
     with services.store.read() as session:
-        jobs = history.study_jobs(session, experiment)
+        jobs = of_jobs.study_jobs(session, experiment)
         title = f"{jobs[0].model} on {jobs[0].dataset} ({experiment})"
-        rows = history.study(session, jobs)
+        rows = of_jobs.study(session, jobs)
     answer = schemas.ExperimentStudy.model_validate({"experiment": experiment, "items": rows})
     return _table(answer, schemas.STUDY_COLUMNS, kind, "study", partial(study_figure, title, rows))
 
@@ -144,7 +144,7 @@ def ramp(services: ServicesOf, job_id: JobId) -> schemas.BatchRamps:
     """Of each seed, the largest batch before validation accuracy fell, by learning rate and by momentum. The trials of
     the ramp are among the job's trials, in order."""
     with services.store.read() as session:
-        return schemas.BatchRamps.of(job_id, history.ramps(session, job_id))
+        return schemas.BatchRamps.of(job_id, of_jobs.ramps(session, job_id))
 
 
 class HistoryFilter(BaseModel):
@@ -208,7 +208,7 @@ def recommendation(
         message = "names the folder of an image-folder; give it with dataset=image-folder, and with no other"
         raise InvalidInput([FieldError("path", path, message)])
     with services.store.read() as session:
-        found = history.recommendation(
+        found = past_jobs.recommendation(
             session, model=model, dataset=dataset, path=path, optimizer=optimizer, batch=batch
         )
     return schemas.Recommendation.of(model, dataset, found)

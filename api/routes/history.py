@@ -13,9 +13,10 @@ from api.problems import documented
 from service.algorithms.candidates import search_start
 from service.algorithms.selectors import MAXIMIZE
 from service.errors import FieldError, InvalidInput, NotFound
-from service.results import history
+from service.results import of_jobs, schedule_replay
 from service.results.selector_replay import replay
-from service.spec.job import Selector, SelectorName
+from service.spec.stpt import Selector, SelectorName
+from service.store import jobs as stored_jobs
 from service.store.epochs import branches_of, epochs_of, get_epoch
 from service.store.jobs import get_job
 from service.store.trials import list_trials
@@ -91,8 +92,8 @@ def schedule(
 ) -> schemas.JobSchedule:
     """For `forerun.schedules.Replay`, or for the method `replay` of another job."""
     with services.store.read() as session:
-        made, iterations = history.schedule(session, job_id, method=method, trial=trial)
-        name = method or history.job_spec(get_job(session, job_id)).methods[0].name
+        made, iterations = schedule_replay.schedule(session, job_id, method=method, trial=trial)
+        name = method or stored_jobs.job_spec(get_job(session, job_id)).methods[0].name
     return schemas.JobSchedule(
         **made.model_dump(), job_id=job_id, method=name, trial=trial, iterations_per_epoch=iterations
     )
@@ -113,8 +114,8 @@ def selector_replay(
         message = f"selector {selector} has no tolerance; leave it out"
         raise InvalidInput([FieldError("tolerance", tolerance, message)]) from None
     with services.store.read() as session:
-        spec = history.job_spec(get_job(session, job_id))
-        epochs = history.stored_epochs(session, job_id)
+        spec = stored_jobs.job_spec(get_job(session, job_id))
+        epochs = of_jobs.stored_epochs(session, job_id)
     replayed = replay(other, epochs, initial_learning_rate=search_start(spec), maximize=MAXIMIZE[spec.metric])
     same = [step.recorded == step.replayed for step in replayed]
     return schemas.SelectorReplay(

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from service.algorithms.lr_schedules import scaled_learning_rate
-from service.spec.job import (
+from service.spec.job import JobSpec
+from service.spec.lr_set import (
     HISTORY_LR_SET,
     AbsoluteLrSet,
     HistoryLrSet,
-    JobSpec,
     LrSet,
     PresetLrSet,
     RelativeLrSet,

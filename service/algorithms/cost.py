@@ -14,7 +14,8 @@ from service.algorithms.search_space import (
     trial_epochs,
     trial_spec,
 )
-from service.spec.job import JobSpec, StagedLrSet
+from service.spec.job import JobSpec
+from service.spec.lr_set import StagedLrSet
 from service.spec.methods import STRETCHED, UNBUDGETED, Method, SearchMethod, StptMethod, StudyMethod
 
 

@@ -8,12 +8,9 @@ from pathlib import Path
 
 from service.errors import FieldError, InvalidInput
 from service.spec.catalog import DATASETS, count_images, require_image_folder
-from service.spec.job import (
-    Dataset,
-    JobSpec,
-    NamedDataset,
-    StagedLrSet,
-)
+from service.spec.data import Dataset, NamedDataset
+from service.spec.job import JobSpec
+from service.spec.lr_set import StagedLrSet
 
 PRETRAIN_SHARE = 200 / 2500  # S1: alpha = 200 of the 2500 iterations of an epoch
 

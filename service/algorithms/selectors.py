@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.spec.job import GreedySelector, Metric, Selector, ToleranceSelector
+from service.spec.stpt import GreedySelector, Metric, Selector, ToleranceSelector
 
 MAXIMIZE: dict[Metric, bool] = {"val_accuracy": True, "train_accuracy": True, "val_loss": False}
 

@@ -16,10 +16,10 @@ from service.algorithms.cost import Cost, SearchArea, forecast, search_area
 from service.algorithms.epoch_plan import EpochPlan, plan_epoch
 from service.errors import IdempotencyConflict
 from service.jobs.lifecycle import append_event, hash_of, now
-from service.results.history import complete, job_spec
+from service.results.past_jobs import complete
 from service.spec.job import JobSpec
 from service.store.engine import Store
-from service.store.jobs import get_job, jobs_of_experiment, lock_experiment
+from service.store.jobs import get_job, job_spec, jobs_of_experiment, lock_experiment
 from service.store.keys import get_idempotency_key
 from service.store.tables import IdempotencyKey, Job, Run, Trial
 from service.validation.door import parse_spec

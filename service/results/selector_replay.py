@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.algorithms.selectors import BranchResult, select
-from service.spec.job import Selector
+from service.spec.stpt import Selector
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from service.errors import FieldError, InvalidInput
-from service.spec.job import KINDS_BY_KEY, FolderDataset, NamedDataset, SelectorName
+from service.spec.data import FolderDataset, NamedDataset
+from service.spec.lr_set import KINDS_BY_KEY
 from service.spec.methods import DecayKind, MethodName
 from service.spec.optimizer import OptimizerName
+from service.spec.stpt import SelectorName
 from service.spec.task import TaskName
 from service.spec.types import Frozen
 

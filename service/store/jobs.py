@@ -7,9 +7,15 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
 from service.errors import NotFound
+from service.spec.job import JobSpec
 from service.store.pages import Page, decode_cursor, page_of
 from service.store.tables import Job
 from service.wire.states import TERMINAL, JobState
+
+
+def job_spec(job: Job) -> JobSpec:
+    """The spec that the job was accepted with, every default filled in."""
+    return JobSpec.model_validate(job.spec)
 
 
 def get_job(session: Session, job_id: str, *, lock: bool = False) -> Job:

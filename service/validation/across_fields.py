@@ -6,13 +6,9 @@ from service.algorithms.epoch_plan import known_train_samples, plan_epoch
 from service.algorithms.lr_schedules import scaled_learning_rate, scaled_optimizer
 from service.errors import FieldError, InvalidInput
 from service.spec.catalog import BACKBONES, DATASETS, image_sizes
-from service.spec.job import (
-    AbsoluteLrSet,
-    FolderDataset,
-    HistoryLrSet,
-    JobSpec,
-    ScheduledLrSet,
-)
+from service.spec.data import FolderDataset
+from service.spec.job import JobSpec
+from service.spec.lr_set import AbsoluteLrSet, HistoryLrSet, ScheduledLrSet
 from service.spec.methods import ReplayMethod, Scaling, Schedule, ScheduleMethod, SearchMethod, StptMethod
 from service.spec.optimizer import TvlarsOptimizer
 from service.spec.task import BarlowTwinsTask

@@ -11,7 +11,8 @@ from service.errors import (
     InvalidInput,
 )
 from service.spec.field_errors import field_errors, unique_keys
-from service.spec.job import JobSpec, ScheduledLrSet
+from service.spec.job import JobSpec
+from service.spec.lr_set import ScheduledLrSet
 from service.spec.methods import SearchMethod
 from service.validation.across_fields import check_across_fields
 from service.validation.searches import check_budget, check_search

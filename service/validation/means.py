@@ -11,7 +11,8 @@ from service.errors import (
     NotEnoughWorkers,
 )
 from service.spec.catalog import require_files
-from service.spec.job import FolderDataset, JobSpec
+from service.spec.data import FolderDataset
+from service.spec.job import JobSpec
 from service.validation.door import check_searches
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from service.jobs import reports
-from service.results import history
+from service.results import past_jobs
 from service.store.engine import Store
 from service.wire.worker import TrialRecord
 from tests.builders import Worker, claim, epoch_record, run_to_success, spec_document, submit
@@ -346,7 +346,7 @@ def test_a_task_is_evidence_for_itself_alone(client: httpx.Client, sqlite_store:
 def test_jobs_of_other_tasks_do_not_hide_the_evidence(
     client: httpx.Client, sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "EVIDENCE_JOBS", 1)
+    monkeypatch.setattr(past_jobs, "EVIDENCE_JOBS", 1)
     job_id = run_to_success(client, sqlite_store)
     run_to_success(client, sqlite_store, task="barlow-twins")
     answer = client.get("/v1/recommendation?model=lenet5&dataset=digits").raise_for_status().json()

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from service.errors import InvalidInput
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
-from service.results import history
+from service.results import of_jobs
 from service.store.engine import Store
 from service.store.epochs import epochs_of_all_jobs, points_of
 from service.store.tables import Job
@@ -103,7 +103,7 @@ def test_points_come_in_the_order_recorded(store):
 def test_a_comparison_over_seeds(store):
     job_id, _ = a_search(store)
     with store.read() as session:
-        stpt, tpe = history.comparison(session, job_id)
+        stpt, tpe = of_jobs.comparison(session, job_id)
     assert [(seed.seed, seed.trials, seed.val_accuracy, seed.test_accuracy) for seed in stpt.by_seed] == [
         (5, 1, 0.75, 0.6),
         (6, 1, 0.25, 0.2),
@@ -125,7 +125,7 @@ def test_samples_that_a_lost_attempt_took_stand_apart(store):
     token = begin(store, job_id)
     record(store, job_id, token, epoch(1, samples=90))
     with store.read() as session:
-        [run] = history.comparison(session, job_id)
+        [run] = of_jobs.comparison(session, job_id)
         [(_, trial, epochs, samples, *_)] = trials_with_results(session, job_id)
     assert (run.samples.mean, run.lost_samples.mean) == (190, 100)
     assert (trial.lost_samples, epochs, samples) == (100, 2, 190)

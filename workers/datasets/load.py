@@ -29,7 +29,7 @@ from torch.nn import functional
 from service.algorithms.epoch_plan import split_sizes
 from service.errors import DatasetMissing, TrainingFailed
 from service.spec.catalog import DATASETS, TEST_FOLDERS, how_to_fetch, require_files, require_image_folder
-from service.spec.job import FolderDataset, NamedDataset
+from service.spec.data import FolderDataset, NamedDataset
 
 SPLIT_SEED = 20_231  # any constant: it decides which samples are held out, for every job and version
 MAX_DECODERS = 8  # threads of one process; workers share the machine

@@ -13,7 +13,7 @@ from service.algorithms.candidates import epoch_candidates
 from service.algorithms.epoch_plan import pretrain_iterations
 from service.algorithms.selectors import MAXIMIZE, BranchResult, Decision, select
 from service.errors import Diverged
-from service.spec.job import StagedLrSet
+from service.spec.lr_set import StagedLrSet
 from service.wire.worker import AuditRecord, BranchRecord, BranchState
 from workers.engine.groups import Group
 from workers.engine.seeds import derived_seed

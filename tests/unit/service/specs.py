@@ -6,25 +6,16 @@ from hypothesis import strategies as st
 
 from service.algorithms.epoch_plan import split_sizes
 from service.spec.catalog import DATASETS, MODELS, image_sizes
-from service.spec.job import (
+from service.spec.data import FolderDataset, NamedDataset
+from service.spec.job import JobSpec, Telemetry
+from service.spec.lr_set import (
     AbsoluteLrSet,
-    Audit,
-    FolderDataset,
-    GreedySelector,
-    Guards,
-    JobSpec,
     LrSetPhase,
-    MainTrain,
-    NamedDataset,
     PresetLrSet,
-    Pretrain,
     RelativeLrSet,
     ScheduledLrSet,
     Stage,
     StagedLrSet,
-    Telemetry,
-    ToleranceSelector,
-    Warmup,
 )
 from service.spec.methods import (
     CosineDecay,
@@ -47,6 +38,7 @@ from service.spec.optimizer import (
     SgdOptimizer,
     TvlarsOptimizer,
 )
+from service.spec.stpt import Audit, GreedySelector, Guards, MainTrain, Pretrain, ToleranceSelector, Warmup
 
 SMALL = {"model": "lenet5", "dataset": "digits", "epochs": 10, "lr_set": "middle"}
 

@@ -29,7 +29,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from service.spec.job import JobSpec, NamedDataset
+from service.spec.data import NamedDataset
+from service.spec.job import JobSpec
 from tests.builders import spec_document
 from workers.datasets.load import Data, load_data
 from workers.engine.groups import Workers

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.algorithms.candidates import PRESETS, candidates, mix_phase, sweep_learning_rates, trials_of
-from service.spec.job import (
+from service.spec.job import JobSpec
+from service.spec.lr_set import (
     AbsoluteLrSet,
     HistoryLrSet,
-    JobSpec,
     LrSetPhase,
     PresetLrSet,
     RelativeLrSet,

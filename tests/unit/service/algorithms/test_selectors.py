@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from service.algorithms.candidates import PRESETS
 from service.algorithms.selectors import MAXIMIZE, SELECTORS, BranchResult, Decision, select
-from service.spec.job import GreedySelector, JobSpec, ToleranceSelector
+from service.spec.job import JobSpec
+from service.spec.stpt import GreedySelector, ToleranceSelector
 
 NAN, INF = math.nan, math.inf
 

@@ -2,7 +2,7 @@ import math
 
 from service.algorithms.selectors import BranchResult
 from service.results.selector_replay import Replayed, StoredEpoch, replay
-from service.spec.job import GreedySelector, ToleranceSelector
+from service.spec.stpt import GreedySelector, ToleranceSelector
 
 
 def stored(epoch, chosen, metrics, ends=None) -> StoredEpoch:

@@ -6,16 +6,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from service.errors import InvalidInput
-from service.spec.job import (
-    AbsoluteLrSet,
-    GreedySelector,
-    HistoryLrSet,
-    JobSpec,
-    PresetLrSet,
-    RelativeLrSet,
-    ScheduledLrSet,
-)
+from service.spec.job import JobSpec
+from service.spec.lr_set import AbsoluteLrSet, HistoryLrSet, PresetLrSet, RelativeLrSet, ScheduledLrSet
 from service.spec.methods import ReferenceMethod, StptMethod, SweepMethod
+from service.spec.stpt import GreedySelector
 from service.validation.door import parse_spec
 from tests.unit.service.specs import small, valid_specs
 

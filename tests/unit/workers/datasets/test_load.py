@@ -24,7 +24,7 @@ from PIL import Image
 from service.algorithms.epoch_plan import count_train_samples
 from service.errors import DatasetMissing, InvalidInput, TrainingFailed
 from service.spec.catalog import DATASETS
-from service.spec.job import FolderDataset, NamedDataset
+from service.spec.data import FolderDataset, NamedDataset
 from workers.datasets import load as datasets
 from workers.datasets.load import STATISTICS, Data, Split, load_data
 

@@ -12,7 +12,8 @@ import schedulefree
 import torch
 from PIL import Image
 
-from service.spec.job import FolderDataset, JobSpec
+from service.spec.data import FolderDataset
+from service.spec.job import JobSpec
 from service.wire.worker import EpochRecord, ResumePoint, TrialProgress, TrialRecord
 from tests.builders import spec_document
 from tests.unit.workers.ranks import CPU, NETS, Ranks, digits, make_stpt, make_trainer

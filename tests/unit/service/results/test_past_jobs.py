@@ -8,9 +8,10 @@ from service.errors import InvalidInput, NotFound, StateConflict
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
 from service.jobs.submit import submit_job
-from service.results import history
+from service.results import of_jobs, past_jobs, schedule_replay
 from service.spec.job import JobSpec
 from service.spec.methods import Schedule
+from service.store import jobs as stored_jobs
 from service.store.engine import Store
 from service.store.jobs import get_job
 from service.wire.worker import Outcome, TrialRecord
@@ -32,7 +33,7 @@ STPT = [warmup_epoch(1, iterations=22), stpt_epoch(2, 0.2), stpt_epoch(3, 0.05)]
 
 def schedule(store: Store, job_id: str, **which) -> tuple[Schedule, int]:
     with store.read() as session:
-        return history.schedule(session, job_id, **which)
+        return schedule_replay.schedule(session, job_id, **which)
 
 
 def trial_of_search(method: str, config: dict, state: str = "running") -> TrialRecord:
@@ -162,7 +163,7 @@ def test_a_trial_that_is_not_there(sqlite_store, which, wanted):
 
 def with_schedules(store: Store, **changes) -> JobSpec:
     with store.read() as session:
-        return history.with_schedules(session, JobSpec.model_validate(spec_document(**changes)))
+        return schedule_replay.with_schedules(session, JobSpec.model_validate(spec_document(**changes)))
 
 
 def test_the_schedule_of_a_job_is_put_in_at_the_door(sqlite_store):
@@ -218,7 +219,7 @@ def succeed(store: Store, rate: float, **changes) -> str:
 def completed(store: Store, accepted: JobSpec | None = None, **changes) -> JobSpec:
     with store.read() as session:
         spec = JobSpec.model_validate(spec_document(**{"lr_set": {"from_history": True}, **changes}))
-        return history.complete(session, spec, accepted)
+        return past_jobs.complete(session, spec, accepted)
 
 
 def test_learning_rates_of_the_history_are_put_in_at_the_door(sqlite_store):
@@ -242,7 +243,7 @@ def test_a_request_that_is_sent_again_keeps_what_it_was_given(sqlite_store):
     succeed(sqlite_store, 0.5)
     assert completed(sqlite_store).initial_learning_rate == pytest.approx(0.15**0.5)
     with sqlite_store.read() as session:
-        accepted = history.job_spec(get_job(session, job_id))
+        accepted = stored_jobs.job_spec(get_job(session, job_id))
     assert completed(sqlite_store, accepted).initial_learning_rate == 0.3
 
 
@@ -280,7 +281,7 @@ def test_the_comparison_of_a_job(sqlite_store):
     ]
     job_id, _ = train(sqlite_store, records, methods=methods)
     with sqlite_store.read() as session:
-        stpt, sweep, reference = history.comparison(session, job_id)
+        stpt, sweep, reference = of_jobs.comparison(session, job_id)
     assert [(run.method, run.trials, run.seeds) for run in (stpt, sweep, reference)] == [
         ("stpt", 1, 1),
         ("sweep", 2, 1),
@@ -313,7 +314,7 @@ def test_the_branches_that_competed_in_the_end(sqlite_store):
     )
     job_id, _ = train(sqlite_store, [STPT[0], second], warmup={"epochs": 1})
     with sqlite_store.read() as session:
-        [stored] = history.stored_epochs(session, job_id)  # none of the warm-up
+        [stored] = of_jobs.stored_epochs(session, job_id)  # none of the warm-up
     assert (stored.epoch, stored.learning_rate, stored.end_metrics) == (2, 0.1, {4: 0.85, 5: 0.75})
     diverged, *others = stored.branches
     assert (diverged.number, diverged.learning_rate, math.isnan(diverged.metric)) == (3, 0.2, True)

@@ -1,0 +1,134 @@
+"""What the recorded epochs of jobs come to: comparison, study, batch ramp, and the branches to judge a selector by."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
+
+from service.algorithms.batch_ramp import Ramp, ramp
+from service.algorithms.search_space import ramp_start
+from service.algorithms.selectors import BranchResult
+from service.errors import FieldError, InvalidInput, NotFound
+from service.results.comparison import Point, RunResult, SeedRun, compare
+from service.results.selector_replay import StoredEpoch
+from service.results.study import COUNTED, StudyRow, TrialOutcome, common_to_a_table, study_rows
+from service.spec.job import JobSpec
+from service.spec.methods import (
+    RampMethod,
+    StudyMethod,
+)
+from service.spec.types import MAX_BATCH
+from service.store.epochs import epochs_of, points_of
+from service.store.jobs import get_job, job_spec, jobs_of_experiment
+from service.store.tables import Epoch, Job, Trial
+from service.store.trials import (
+    has_study_trials,
+    list_trials,
+    study_trials,
+    trials_with_results,
+)
+from service.wire.states import TERMINAL
+
+_Kind = TypeVar("_Kind", StudyMethod, RampMethod)
+
+
+def comparison(session: Session, job_id: str) -> list[RunResult]:
+    """The results of every method of the job, in the order of its runs."""
+    points: dict[tuple[str, int], list[Point]] = {}
+    for method, seed, *values in points_of(session, job_id):
+        points.setdefault((method, seed), []).append(Point(*values))
+    trials: dict[str, dict[int, list[Trial]]] = {run.method: {} for run in get_job(session, job_id).runs}
+    for run, trial in list_trials(session, job_id):
+        trials[run.method].setdefault(trial.seed, []).append(trial)
+    return compare(
+        {
+            method: [
+                SeedRun(seed, len(its), sum(trial.lost_samples for trial in its), points.get((method, seed), []))
+                for seed, its in sorted(by_seed.items())
+            ]
+            for method, by_seed in trials.items()
+        }
+    )
+
+
+def study(session: Session, jobs: Sequence[Job]) -> list[StudyRow]:
+    """The table of the jobs' studies. Raises NotFound where a job has none."""
+    methods = [_method(job_spec(job), job.id, StudyMethod) for job in jobs]
+    outcomes = [
+        TrialOutcome(trial.config["variant"], trial.config["global_batch_size"], trial.seed, trial.state, accuracies)
+        for job in jobs
+        for trial, accuracies in study_trials(session, job.id)
+        if trial.config  # one that was lost before it began has none
+    ]
+    return study_rows(methods, outcomes)
+
+
+def study_jobs(session: Session, experiment: str) -> list[Job]:
+    """The experiment's jobs that have a study, oldest first, at least one; not those that ended without a result.
+    Raises NotFound; InvalidInput where they differ in more than the points and seeds of one table."""
+    specs = [(job, job_spec(job)) for job in jobs_of_experiment(session, experiment)]
+    studies = [(job, spec) for job, spec in specs if any(isinstance(method, StudyMethod) for method in spec.methods)]
+    if not studies:
+        raise NotFound(f"no job of the experiment {experiment!r} has a study; GET /v1/jobs lists the jobs")
+    known: dict[str, Any] = {}
+    told = [
+        (job, spec)
+        for job, spec in studies
+        if job.job_state not in TERMINAL or has_study_trials(session, job.id, COUNTED)
+    ]
+    for job, spec in told:
+        for name, value in common_to_a_table(spec).items():
+            if known.setdefault(name, value) != value:
+                message = f"{name} of {job.id} is not that of its studies before; ask for the study of each job"
+                raise InvalidInput([FieldError("experiment", experiment, message)])
+    return [job for job, _ in told or studies[-1:]]
+
+
+def ramps(session: Session, job_id: str) -> dict[int, Ramp]:
+    """Where the batch ramp of each seed of the job stands. Raises NotFound where it has none."""
+    spec = job_spec(get_job(session, job_id))
+    method = _method(spec, job_id, RampMethod)
+    accuracies: dict[int, list[float | None]] = {}
+    for _, trial, _, _, _, last in trials_with_results(session, job_id, method=method.name):
+        known = accuracies.setdefault(trial.seed, [])
+        if trial.config and trial.state in ("completed", "diverged", "failed"):  # one that was lost has no config
+            known.append(last.val_accuracy if last is not None and trial.state == "completed" else None)
+    start = ramp_start(spec)
+    return {
+        seed: ramp(start, known, tolerance=method.tolerance, largest_batch=MAX_BATCH)
+        for seed, known in sorted(accuracies.items())
+    }
+
+
+def _method(spec: JobSpec, job_id: str, kind: type[_Kind]) -> _Kind:
+    """The job's method of that kind. Raises NotFound where it has none."""
+    for method in spec.methods:
+        if isinstance(method, kind):
+            return method
+    names = ", ".join(method.name for method in spec.methods)
+    raise NotFound(f"job {job_id} has no {kind.model_fields['name'].default}; its methods are {names}")
+
+
+def stored_epochs(session: Session, job_id: str) -> list[StoredEpoch]:
+    """Epochs of the job's STPT run that had a Pre-train, with the branches that competed in the end: those of the last
+    retry, and after a rollback the tamer ones alone."""
+    return [
+        StoredEpoch(
+            epoch=row.epoch,
+            learning_rate=row.learning_rate,
+            branches=[
+                BranchResult(branch.number, branch.learning_rate, math.nan if branch.metric is None else branch.metric)
+                for branch in row.branches
+                if branch.retry == row.retries and branch.learning_rate < _undone(row)
+            ],
+            end_metrics={b.number: b.end_metric for b in row.branches if b.end_metric is not None},
+        )
+        for row in epochs_of(session, job_id, method="stpt")
+        if row.branches
+    ]
+
+
+def _undone(row: Epoch) -> float:
+    """The smallest learning rate whose Main-train was undone."""
+    return min((branch.learning_rate for branch in row.branches if branch.state == "rolled_back"), default=math.inf)

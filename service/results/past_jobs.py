@@ -1,0 +1,86 @@
+"""What past jobs teach: a learning rate to begin with, and what a spec takes from them."""
+
+from sqlalchemy.orm import Session
+
+from service.errors import FieldError, InvalidInput, NotFound
+from service.results.recommendation import PastEpoch, PastRun, Recommendation, recommend
+from service.results.schedule_replay import with_schedules
+from service.spec.data import FolderDataset
+from service.spec.job import JobSpec
+from service.spec.lr_set import HISTORY_LR_SET, HistoryLrSet
+from service.spec.task import TaskName
+from service.store.jobs import job_spec
+from service.store.trials import (
+    succeeded_stpt_epochs,
+)
+
+EVIDENCE_JOBS = 100  # the newest so many are asked for a recommendation
+
+
+def complete(session: Session, spec: JobSpec, accepted: JobSpec | None = None) -> JobSpec:
+    """The spec with what it takes from past jobs in place: schedules to replay, and learning rates of the history.
+
+    `accepted`: that of the job that the same request has made; what it was given stays, whatever was learned since.
+    Raises InvalidInput.
+    """
+    spec = with_schedules(session, spec)
+    if not isinstance(spec.lr_set, HistoryLrSet):
+        return spec
+    if accepted is not None and accepted.lr_set == HISTORY_LR_SET:
+        learning_rate = accepted.initial_learning_rate
+    else:
+        learning_rate = _from_history(session, spec).learning_rate
+    return spec.model_copy(update={"lr_set": HISTORY_LR_SET, "initial_learning_rate": learning_rate})
+
+
+def _from_history(session: Session, spec: JobSpec) -> Recommendation:
+    dataset = spec.dataset
+    try:
+        return recommendation(
+            session,
+            model=spec.model,
+            dataset=dataset.name,
+            path=dataset.path if isinstance(dataset, FolderDataset) else None,
+            optimizer=spec.optimizer.name,
+            batch=spec.global_batch_size,
+            task=spec.task.name,
+        )
+    except NotFound as error:
+        raise InvalidInput([FieldError("lr_set.from_history", True, error.detail)]) from None
+
+
+def recommendation(
+    session: Session,
+    *,
+    model: str,
+    dataset: str,
+    path: str | None,
+    optimizer: str | None,
+    batch: int | None,
+    task: TaskName = "classification",
+) -> Recommendation:
+    """What the newest succeeded jobs of this model, dataset and task recommend. Raises NotFound when there is none."""
+    rows = succeeded_stpt_epochs(
+        session, model=model, dataset=dataset, path=path, task=task, optimizer=optimizer, limit=EVIDENCE_JOBS
+    )
+    runs = [
+        PastRun(
+            job_id=job.id,
+            spec=job_spec(job),
+            seed=trial.seed,
+            epochs=[
+                PastEpoch(row.epoch, row.learning_rate, row.val_accuracy, row.test_accuracy) for row in trial.epochs
+            ],
+        )
+        for job, trial in rows
+    ]
+    found = recommend(runs, optimizer=optimizer, batch=batch)
+    if found is None:
+        how = "" if optimizer is None else f" with {optimizer}"
+        where = dataset if path is None else f"{dataset} {path}"
+        what = "job" if task == "classification" else f"{task} job"
+        raise NotFound(
+            f"no succeeded {what} has trained {model} on {where}{how} by stpt yet; submit one with lr_set left out, "
+            "and what it chooses is recommended from then on"
+        )
+    return found

@@ -1,0 +1,133 @@
+"""Learning-rate sets: the candidates of an epoch (STPT, Yamada et al., Tables 2 to 4), absolute or relative, by name,
+by phases, by stages, or from past jobs."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    model_validator,
+)
+
+from service.spec.types import MAX_LEARNING_RATE, MAX_LEARNING_RATES, Factor, Frozen, LearningRate
+
+PresetName = Literal["paper-alpha", "narrow", "middle", "wide", "mix"]
+_KIND = "May be left out: the other keys tell it."
+_CAP = "No candidate is larger."
+
+
+class RelativeLrSet(Frozen):
+    """Candidates = current learning rate x factor, capped at `max_learning_rate`."""
+
+    kind: Literal["relative"] = Field("relative", description=_KIND)
+    factors: list[Factor] = Field(
+        min_length=1, max_length=MAX_LEARNING_RATES, description="What the current learning rate is multiplied by."
+    )
+    max_learning_rate: LearningRate = Field(1.0, description=_CAP)
+
+
+class AbsoluteLrSet(Frozen):
+    """The candidates themselves, the same every epoch."""
+
+    kind: Literal["absolute"] = Field("absolute", description=_KIND)
+    learning_rates: list[LearningRate] = Field(
+        min_length=1, max_length=MAX_LEARNING_RATES, description="The candidates of every epoch."
+    )
+
+
+class PresetLrSet(Frozen):
+    """A set of S1 by name: capped relative factors; `mix` is S1's Table 4, scaled to the epochs."""
+
+    kind: Literal["preset"] = Field("preset", description=_KIND)
+    name: PresetName = Field(description="The set's name; GET /v1/catalog has its factors.")
+    max_learning_rate: LearningRate = Field(1.0, description=_CAP)
+
+
+def _tagged(shorthand: dict[str, str], union: Any) -> Any:
+    """Fill in `kind` where the keys tell it, and read a bare string as a preset's name. The JSON schema has both."""
+
+    def tag(value: Any) -> Any:
+        if isinstance(value, str):
+            return {"kind": "preset", "name": value}
+        if isinstance(value, dict) and "kind" not in value:
+            for key, kind in shorthand.items():
+                if key in value:
+                    return {"kind": kind, **value}
+        return value
+
+    return BeforeValidator(tag, json_schema_input_type=PresetName | union)
+
+
+_KINDS = {"factors": "relative", "learning_rates": "absolute", "name": "preset"}
+_SimpleLrSets = Annotated[RelativeLrSet | AbsoluteLrSet | PresetLrSet, Field(discriminator="kind")]
+SimpleLrSet = Annotated[_SimpleLrSets, _tagged(_KINDS, _SimpleLrSets)]
+
+
+class LrSetPhase(Frozen):
+    """From `first_epoch` (counted from 1) until the next phase begins."""
+
+    first_epoch: int = Field(ge=1, description="The first epoch that takes this set; no later than the last epoch.")
+    lr_set: SimpleLrSet = Field(description="The set: any but another schedule.")
+
+
+class ScheduledLrSet(Frozen):
+    """A schedule of sets (S1, Table 4): each phase lasts until the next begins."""
+
+    kind: Literal["schedule"] = Field("schedule", description=_KIND)
+    phases: list[LrSetPhase] = Field(min_length=1, max_length=64, description="By ascending first epoch.")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        firsts = [phase.first_epoch for phase in self.phases]
+        if firsts != sorted(set(firsts)):
+            raise ValueError(f"phases must begin at ascending epochs, not {firsts}; reorder them")
+        return self
+
+
+class Stage(Frozen):
+    """One epoch's search."""
+
+    factors: list[Factor] = Field(
+        min_length=1, max_length=MAX_LEARNING_RATES, description="On the current learning rate."
+    )
+    pretrain_share: float | None = Field(
+        None, gt=0, le=1, description="alpha as a share of the epoch; null: as `pretrain.iterations` says."
+    )
+
+
+class StagedLrSet(Frozen):
+    """Search first, then train: one stage an epoch after the warm-up; behind the last, the learning rate stays."""
+
+    kind: Literal["stages"] = Field("stages", description=_KIND)
+    stages: list[Stage] = Field(min_length=1, max_length=64, description="Of the first epochs after the warm-up.")
+    max_learning_rate: LearningRate = Field(MAX_LEARNING_RATE, description=_CAP)
+    max_extensions: int = Field(
+        4,
+        ge=0,
+        le=16,
+        description="Further candidates that a stage may try, at the ratio of the last two, when an end one is best.",
+    )
+
+
+class HistoryLrSet(Frozen):
+    """What past jobs have chosen: one short stage around the learning rate that GET /v1/recommendation would give,
+    which becomes `initial_learning_rate`. When the job is accepted the stored spec gets both in its place."""
+
+    kind: Literal["history"] = Field("history", description=_KIND)
+    from_history: Literal[True] = Field(description="true: from past jobs of this model, dataset and optimizer.")
+
+
+_LrSets = Annotated[
+    RelativeLrSet | AbsoluteLrSet | PresetLrSet | ScheduledLrSet | StagedLrSet | HistoryLrSet,
+    Field(discriminator="kind"),
+]
+KINDS_BY_KEY = {**_KINDS, "phases": "schedule", "stages": "stages", "from_history": "history"}
+LrSet = Annotated[_LrSets, _tagged(KINDS_BY_KEY, _LrSets)]
+# Wide, then fine, each over a whole epoch: see docs/selection.md
+DEFAULT_LR_SET = StagedLrSet(
+    stages=[
+        Stage(factors=[10.0, 3.0, 1.0, 0.3, 0.1], pretrain_share=1.0),
+        Stage(factors=[2.0, 1.0, 0.5], pretrain_share=1.0),
+    ]
+)
+HISTORY_LR_SET = StagedLrSet(stages=[Stage(factors=[2.0, 1.0, 0.5], pretrain_share=1.0)])
