@@ -32,7 +32,8 @@ from service.spec.methods import SearchMethod, TrainedMethod
 from service.wire.worker import EpochRecord, TrialProgress, TrialRecord
 from workers.datasets.load import Data, load_data
 from workers.engine.groups import Workers
-from workers.train import RecordsFile, train_job
+from workers.records_file import RecordsFile
+from workers.trainings import train_job
 from workers.tune.driver import run_searches
 
 METHODS = [

@@ -31,7 +31,8 @@ from service.wire.worker import EpochRecord
 from workers.datasets.load import Data, load_data
 from workers.engine.groups import Workers
 from workers.models.build import build_model
-from workers.train import RecordsFile, train_job
+from workers.records_file import RecordsFile
+from workers.trainings import train_job
 
 WORLD = 2
 EPOCHS = 3

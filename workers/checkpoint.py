@@ -4,7 +4,7 @@
                                       training.json        where the training stands: a Position
                                       manifest.json        size and SHA-256 of the other two
 
-Data order and random numbers are functions of (seed, epoch, iteration), see `workers.train`, so nothing more is needed
+Data order and random numbers are functions of (seed, epoch, iteration), see `workers.trainings`: nothing more is needed
 to go on as if nothing had happened. SQL keeps the manifest's SHA-256 with the epoch: a checkpoint counts once its epoch
 is recorded, and is loaded only when every byte is as it was. Nothing is unpickled.
 """

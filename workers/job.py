@@ -20,7 +20,7 @@ from service.spec.methods import SearchMethod
 from service.wire.worker import Outcome
 from workers.launch import train_on_ray
 from workers.report import Reporter, exchange_ticket
-from workers.train import trainings_left
+from workers.trainings import trainings_left
 
 log = logging.getLogger("forerun.job")
 

@@ -32,7 +32,7 @@ def train_on_ray(
         from workers.datasets.load import load_data
         from workers.engine.groups import Workers
         from workers.report import Reporter
-        from workers.train import train_job
+        from workers.trainings import train_job
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         workers = Workers(get_device())

@@ -1,7 +1,7 @@
 """What a training step changes (parameters, buffers, optimizer state), and flat in-place copies of it.
 
 Random numbers and the data position are no part of it: both are functions of (seed, epoch, iteration), see
-`workers.train`, so that restoring the tensors restores everything.
+`workers.trainings`, so that restoring the tensors restores everything.
 """
 
 import hashlib

@@ -36,7 +36,7 @@ from workers.engine.groups import Workers
 from workers.engine.trainer import Trainer
 from workers.methods.base import Training
 from workers.methods.scheduled import constant, make_training
-from workers.train import RecordsFile
+from workers.records_file import RecordsFile
 from workers.tune.searchers import (
     METRIC,
     MODE,

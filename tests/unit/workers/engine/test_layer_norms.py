@@ -18,7 +18,8 @@ from workers.engine.state import Flat
 from workers.engine.trainer import Trainer
 from workers.methods.base import Training
 from workers.methods.scheduled import Scheduled, constant
-from workers.train import RecordsFile, run
+from workers.records_file import RecordsFile
+from workers.trainings import run
 
 pytest_plugins = ["tests.unit.workers.ranks"]
 

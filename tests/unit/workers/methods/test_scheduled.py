@@ -23,7 +23,7 @@ from workers.engine.trainer import Trainer
 from workers.methods.scheduled import make_training
 from workers.methods.stpt import Stpt
 from workers.models import build as models
-from workers.train import train_job, trainings_left
+from workers.trainings import train_job, trainings_left
 
 pytest_plugins = ["tests.unit.workers.ranks"]
 

@@ -15,7 +15,7 @@ from service.spec.job import JobSpec
 from service.spec.methods import Distribution, HalvingMethod, SamplerMethod, StudyMethod
 from service.wire.worker import TrialRecord
 from tests.builders import spec_document
-from workers.train import RecordsFile
+from workers.records_file import RecordsFile
 from workers.tune.driver import Ledger, Search
 from workers.tune.searchers import (
     BatchRamp,

@@ -15,7 +15,8 @@ from service.wire.worker import EpochRecord, ResumePoint
 from tests.unit.workers.ranks import Ranks, make_stpt
 from workers import checkpoint
 from workers.engine.trainer import Trainer
-from workers.train import main, run
+from workers.local import main
+from workers.trainings import run
 
 pytest_plugins = ["tests.unit.workers.ranks"]
 
@@ -148,7 +149,7 @@ def test_the_command_trains_a_spec_and_goes_on_from_its_checkpoints(tmp_path: Pa
     command = [
         sys.executable,
         "-m",
-        "workers.train",
+        "workers.local",
         str(tmp_path / "spec.json"),
         "--checkpoints",
         str(tmp_path / "out"),

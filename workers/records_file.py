@@ -1,0 +1,78 @@
+"""Records without a service: one line of JSON a report, in files beside the checkpoints."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.algorithms.candidates import trials_of
+from service.spec.job import JobSpec
+from service.spec.types import Frozen
+from service.wire.worker import EpochRecord, ResumePoint, TrialProgress, TrialRecord
+from workers.trainings import resume_point
+
+
+class RecordsFile:
+    """A recorder without a service: one line of JSON a report, in files beside the checkpoints."""
+
+    def __init__(self, folder: Path) -> None:
+        self._epochs, self._trials = folder / "records.jsonl", folder / "trials.jsonl"
+
+    def trial(self, record: TrialRecord) -> None:
+        _append(self._trials, record)
+
+    def epoch(self, record: EpochRecord) -> None:
+        _append(self._epochs, record)
+
+    def waiting(self) -> Sequence[object]:
+        return ()
+
+    def flush(self) -> None:
+        pass
+
+    def points(self) -> list[ResumePoint]:
+        """Newest first."""
+        return [resume_point(record, record.checkpoint) for record in reversed(self.records()) if record.checkpoint]
+
+    def trials(self, spec: JobSpec) -> list[TrialProgress]:
+        """What has begun, with what it took."""
+        told = {(record.method, record.trial): record for record in self.trial_records()}
+        samples: dict[tuple[str, int], dict[int, int]] = {}
+        for record in self.records():  # a later record of an epoch replaces an earlier one
+            samples.setdefault((record.method, record.trial), {})[record.epoch] = record.samples
+        per_seed: dict[str, int] = {method.name: trials_of(spec, method) for method in spec.methods}
+        progress = []
+        for (method, trial), epochs in samples.items():
+            known = told.get((method, trial))
+            length, state = (known.epochs, known.state) if known else (spec.epochs, "running")
+            progress.append(
+                TrialProgress(
+                    method=method,
+                    trial=trial,
+                    key=None,
+                    seed=spec.seed + (trial - 1) // per_seed[method],
+                    config={},
+                    state="completed" if len(epochs) == length and state == "running" else state,
+                    epochs=len(epochs),
+                    samples=sum(epochs.values()),
+                )
+            )
+        return progress
+
+    def records(self) -> list[EpochRecord]:
+        """In the order in which they came."""
+        return list(map(EpochRecord.model_validate_json, _lines(self._epochs)))
+
+    def trial_records(self) -> list[TrialRecord]:
+        """Likewise."""
+        return list(map(TrialRecord.model_validate_json, _lines(self._trials)))
+
+
+def _append(path: Path, record: Frozen) -> None:
+    with path.open("a") as file:
+        file.write(record.model_dump_json() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []

@@ -1,0 +1,133 @@
+"""Every training of a job that is no search, one after another, each epoch checkpointed and reported. Without Ray."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from service.algorithms.candidates import trials_of
+from service.algorithms.epoch_plan import samples_per_epoch
+from service.algorithms.search_space import budget_samples, stretched_epochs
+from service.errors import Diverged
+from service.spec.job import JobSpec
+from service.spec.methods import STRETCHED, StptMethod, TrainedMethod
+from service.wire.worker import CheckpointRef, EpochRecord, ResumePoint, TrialProgress, TrialRecord
+from workers import checkpoint
+from workers.checkpoint import Position
+from workers.datasets.load import Data
+from workers.engine.groups import Workers
+from workers.methods.base import Training
+from workers.methods.scheduled import make_training
+
+
+class Recorder(Protocol):
+    """Where records go: workers.report.Reporter."""
+
+    def trial(self, record: TrialRecord) -> None: ...
+    def epoch(self, record: EpochRecord) -> None: ...
+    def waiting(self) -> Sequence[object]: ...
+    def flush(self) -> None: ...
+
+
+def train_job(
+    spec: JobSpec,
+    data: Data,
+    workers: Workers,
+    *,
+    points: Sequence[ResumePoint],
+    trials: Sequence[TrialProgress],
+    attempt: int,
+    folder: Path,
+    recorder: Recorder | None,
+) -> Iterator[EpochRecord]:
+    """All trials of all methods that do not search, but for those of `trials` that have ended; the others go on from
+    `points`, newest first.
+
+    Every worker of the world runs this; the one with rank 0, and only it, has a recorder. A trial that diverges ends
+    alone, unless it is all that the job has: then this raises Diverged.
+    """
+    stpt_samples = {trial.seed: trial.samples for trial in trials if trial.method == "stpt"}
+    samples = samples_per_epoch(spec, len(data.train))
+    for method, trial, seed in trainings_left(spec, trials):
+        its_spec = spec.model_copy(update={"seed": seed})
+        record = TrialRecord(method=method.name, trial=trial, seed=seed, epochs=spec.epochs, state="running")
+        if isinstance(method, STRETCHED):
+            budget = budget_samples(spec, samples, stpt_samples.get(seed))
+            its_spec = its_spec.model_copy(update={"epochs": stretched_epochs(spec, samples, budget)})
+            record = record.model_copy(update={"epochs": its_spec.epochs})
+            if recorder is not None:
+                recorder.trial(record)
+        training = make_training(method, trial, its_spec, data, workers)
+        its_points = [point for point in points if (point.method, point.trial) == (method.name, trial)]
+        try:
+            yield from run(training, its_points, attempt, folder / f"{method.name}-{trial}", recorder)
+        except Diverged as error:
+            if len(spec.methods) == spec.seeds == trials_of(spec, method) == 1:
+                raise
+            if recorder is not None:
+                recorder.trial(record.model_copy(update={"state": "diverged", "message": error.detail}))
+        if isinstance(method, StptMethod):
+            stpt_samples[seed] = training.position.samples
+
+
+def trainings_left(spec: JobSpec, trials: Sequence[TrialProgress]) -> list[tuple[TrainedMethod, int, int]]:
+    """(method, trial, seed) of every training that is no search and has not ended, in their order."""
+    ended = {(trial.method, trial.trial) for trial in trials if trial.state not in ("pending", "running")}
+    return [
+        (method, trial, spec.seed + (trial - 1) // trials_of(spec, method))
+        for method in spec.methods
+        if isinstance(method, TrainedMethod)
+        for trial in range(1, spec.seeds * trials_of(spec, method) + 1)
+        if (method.name, trial) not in ended
+    ]
+
+
+def run(
+    training: Training, points: Sequence[ResumePoint], attempt: int, folder: Path, recorder: Recorder | None
+) -> Iterator[EpochRecord]:
+    """Resume from the newest usable checkpoint in `folder`, then yield each epoch's record as it is handed over."""
+    usable = resume(training, folder, points)
+    for record in training.epochs():
+        if recorder is not None and record.val_loss is None:  # it has diverged: nothing is to go on from here
+            recorder.epoch(record)
+        elif recorder is not None:
+            name = f"epoch-{record.epoch:06d}-a{attempt}"
+            ref = checkpoint.save(folder, name, training.trainer.tensors, training.position)
+            recorder.epoch(record.model_copy(update={"checkpoint": ref}))
+            usable.append(resume_point(record, ref))
+            if not recorder.waiting():  # else SQL still counts on older ones
+                checkpoint.prune(folder, checkpoint.to_keep(usable))
+        yield record
+    if recorder is not None:
+        recorder.flush()
+
+
+@torch.no_grad()
+def resume(training: Training, folder: Path, points: Sequence[ResumePoint]) -> list[ResumePoint]:
+    """Bring every worker to the newest usable point, or leave it at the start; the points up to there.
+
+    Rank 0 reads the files and broadcasts, so that all workers go on from one and the same state.
+    """
+    trainer, world = training.trainer, training.world
+    position = training.position
+    if trainer.workers.rank == 0 and (found := checkpoint.load_newest(folder, points, trainer.tensors)) is not None:
+        tensors, position = found
+        for name, tensor in trainer.tensors.items():
+            tensor.copy_(tensors[name])
+    text = world.broadcast_text(position.model_dump_json(), 0, trainer.workers.device)
+    training.go_on_from(Position.model_validate_json(text))
+    if training.position.epochs:  # else all have built the same from the seed
+        trainer.state.load(world.broadcast_(trainer.state.save(trainer.state.empty()), 0))
+    return [point for point in points if point.epoch <= training.position.epochs]
+
+
+def resume_point(record: EpochRecord, ref: CheckpointRef) -> ResumePoint:
+    """Where a training may go on: behind the recorded epoch, from the checkpoint `ref`."""
+    return ResumePoint(
+        method=record.method,
+        trial=record.trial,
+        epoch=record.epoch,
+        val_accuracy=record.val_accuracy,
+        checkpoint=ref,
+    )
