@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.spec.job import JobSpec
-from service.spec.methods import Schedule
+from service.spec.methods.base import Schedule
 from service.store import tables
 from service.wire.states import JobState
 from service.wire.worker import AuditRecord

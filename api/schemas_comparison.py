@@ -8,7 +8,7 @@ from pydantic import Field
 from api.schemas import Schema, example
 from service.algorithms import batch_ramp as ramp
 from service.results import recommendation
-from service.spec.methods import Schedule
+from service.spec.methods.base import Schedule
 from service.store import tables
 
 # Examples: stpt beside a search on the digits, one seed each.

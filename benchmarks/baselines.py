@@ -28,7 +28,6 @@ import torch
 from benchmarks.trainings import subset
 from service.algorithms.epoch_plan import count_train_samples
 from service.spec.job import JobSpec
-from service.spec.methods import SearchMethod, TrainedMethod
 from service.wire.worker import EpochRecord, TrialProgress, TrialRecord
 from workers.datasets.load import Data, load_data
 from workers.engine.groups import Workers
@@ -83,7 +82,7 @@ def train_seed(document: dict[str, Any], seed: int, data_dir: Path, quick: bool,
     """Every method that does not search, with one seed; its records lie in `folder`."""
     torch.set_num_threads(1)
     spec = JobSpec.model_validate(document | {"seed": seed, "seeds": 1})
-    spec = spec.model_copy(update={"methods": [m for m in spec.methods if isinstance(m, TrainedMethod)]})
+    spec = spec.model_copy(update={"methods": [m for m in spec.methods if not m.is_search]})
     data = load(spec, data_dir, quick, torch.device("cpu"))
     workers = Workers(torch.device("cpu"))
     recorder = RecordsFile(folder)
@@ -129,7 +128,7 @@ def main() -> None:
                 records[record.method].setdefault(seed, []).append(record)
             one = spec.model_copy(update={"seed": seed, "seeds": 1})
             known += [trial for trial in RecordsFile(path).trials(one) if trial.method == "stpt"]
-        searches = spec.model_copy(update={"methods": [m for m in spec.methods if isinstance(m, SearchMethod)]})
+        searches = spec.model_copy(update={"methods": [m for m in spec.methods if m.is_search]})
         ray.init(include_dashboard=False, log_to_driver=False)
         service = Remembering(known)
         train_samples = TRAIN_SAMPLES if options.quick else count_train_samples(spec.dataset, data_dir)

@@ -18,11 +18,10 @@ from service.algorithms.candidates import trials_of
 from service.errors import Diverged
 from service.spec.data import Dataset
 from service.spec.job import JobSpec
-from service.spec.methods import TrainedMethod
 from service.wire.worker import EpochRecord
 from workers.datasets.load import Data, Split, load_data
 from workers.engine.groups import Workers
-from workers.methods.scheduled import make_training
+from workers.methods import make_training
 
 SHOWN_TEST_SAMPLES = 500  # evaluated after each epoch; the whole test split at the end
 
@@ -74,7 +73,7 @@ def run(task: Task, data_dir: Path) -> Result:
     spec = JobSpec.model_validate(task.spec)
     whole = _data(spec.dataset.model_dump_json(), data_dir)
     [method], records, diverged = spec.methods, list[EpochRecord](), None
-    if not isinstance(method, TrainedMethod):
+    if method.is_search:
         raise TypeError(f"{method.name} is a search")
     data = subset(whole, task.train_samples, task.val_samples, SHOWN_TEST_SAMPLES)
     training = make_training(method, task.trial, spec, data, Workers(torch.device("cpu")))

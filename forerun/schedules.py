@@ -17,7 +17,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from service.algorithms.lr_schedules import schedule_learning_rate
-from service.spec.methods import Schedule
+from service.spec.methods.base import Schedule
 
 
 class Replay(LRScheduler):

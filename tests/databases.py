@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 from migrations import migrate
 from service.algorithms.candidates import trials_of
 from service.spec.job import JobSpec
-from service.spec.methods import SearchMethod
+from service.spec.methods.search import SearchMethod
 from service.store.engine import Store
 from service.store.tables import Base, Epoch, Event, Job, Layer
 from service.wire.states import FOLLOWS, TERMINAL, JobState

@@ -16,7 +16,6 @@ from service.errors import ForerunError, StaleAttempt, WorkerFailed
 from service.settings import WorkerSettings
 from service.spec.data import NamedDataset
 from service.spec.job import JobSpec
-from service.spec.methods import SearchMethod
 from service.wire.worker import Outcome
 from workers.launch import train_on_ray
 from workers.report import Reporter, exchange_ticket
@@ -50,7 +49,7 @@ def main(job_id: str) -> int:
                     data_dir=settings.data_dir,
                     storage_dir=settings.storage_dir,
                 )
-            if any(isinstance(method, SearchMethod) for method in spec.methods):
+            if any(method.is_search for method in spec.methods):
                 # Ray Tune, its searchers and torchvision: only where they are wanted
                 from workers.datasets.load import load_data
                 from workers.tune.driver import run_searches

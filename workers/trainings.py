@@ -8,17 +8,17 @@ import torch
 
 from service.algorithms.candidates import trials_of
 from service.algorithms.epoch_plan import samples_per_epoch
-from service.algorithms.search_space import budget_samples, stretched_epochs
+from service.algorithms.search_space import budget_samples
 from service.errors import Diverged
 from service.spec.job import JobSpec
-from service.spec.methods import STRETCHED, StptMethod, TrainedMethod
+from service.spec.methods.base import MethodSpec
 from service.wire.worker import CheckpointRef, EpochRecord, ResumePoint, TrialProgress, TrialRecord
 from workers import checkpoint
 from workers.checkpoint import Position
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
+from workers.methods import make_training
 from workers.methods.base import Training
-from workers.methods.scheduled import make_training
 
 
 class Recorder(Protocol):
@@ -52,9 +52,9 @@ def train_job(
     for method, trial, seed in trainings_left(spec, trials):
         its_spec = spec.model_copy(update={"seed": seed})
         record = TrialRecord(method=method.name, trial=trial, seed=seed, epochs=spec.epochs, state="running")
-        if isinstance(method, STRETCHED):
+        if method.has_budget:
             budget = budget_samples(spec, samples, stpt_samples.get(seed))
-            its_spec = its_spec.model_copy(update={"epochs": stretched_epochs(spec, samples, budget)})
+            its_spec = its_spec.model_copy(update={"epochs": method.training_epochs(spec.epochs, samples, budget)})
             record = record.model_copy(update={"epochs": its_spec.epochs})
             if recorder is not None:
                 recorder.trial(record)
@@ -67,17 +67,17 @@ def train_job(
                 raise
             if recorder is not None:
                 recorder.trial(record.model_copy(update={"state": "diverged", "message": error.detail}))
-        if isinstance(method, StptMethod):
+        if method.sets_budget:
             stpt_samples[seed] = training.position.samples
 
 
-def trainings_left(spec: JobSpec, trials: Sequence[TrialProgress]) -> list[tuple[TrainedMethod, int, int]]:
+def trainings_left(spec: JobSpec, trials: Sequence[TrialProgress]) -> list[tuple[MethodSpec, int, int]]:
     """(method, trial, seed) of every training that is no search and has not ended, in their order."""
     ended = {(trial.method, trial.trial) for trial in trials if trial.state not in ("pending", "running")}
     return [
         (method, trial, spec.seed + (trial - 1) // trials_of(spec, method))
         for method in spec.methods
-        if isinstance(method, TrainedMethod)
+        if not method.is_search
         for trial in range(1, spec.seeds * trials_of(spec, method) + 1)
         if (method.name, trial) not in ended
     ]

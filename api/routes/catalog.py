@@ -10,7 +10,7 @@ from service.algorithms.candidates import MIX, MIX_EPOCHS, PRESETS
 from service.algorithms.selectors import SELECTORS
 from service.spec.catalog import DATASETS, MODELS
 from service.spec.experiments import EXPERIMENTS
-from service.spec.methods import SearchMethod, TrainedMethod
+from service.spec.methods import METHODS
 from service.spec.optimizer import OptimizerName
 from service.spec.presets import PRESETS as SPEC_PRESETS
 from service.spec.stpt import Metric
@@ -18,7 +18,6 @@ from service.spec.task import TaskName
 
 router = APIRouter(prefix="/v1/catalog", tags=["catalog"])
 
-METHODS = (*get_args(TrainedMethod), *get_args(SearchMethod))
 _MIX = schemas.LrPreset(
     name="mix",
     factors=None,
@@ -35,7 +34,7 @@ _CATALOG = schemas.Catalog(
     optimizers=list(get_args(OptimizerName)),
     metrics=list(get_args(Metric)),
     selectors=list(SELECTORS),
-    methods=[name for method in METHODS for name in get_args(method.model_fields["name"].annotation)],
+    methods=list(METHODS),
     presets=list(SPEC_PRESETS),
     experiments=list(EXPERIMENTS),
 )

@@ -8,37 +8,14 @@ is multiplied by; progress runs from 0, the first iteration behind the warm-up, 
 import math
 from collections.abc import Sequence
 
-from service.spec.methods import Rule, Scaling, WarmupKind
+from service.spec.methods.schedule import WarmupKind
 
 # --- batches ---------------------------------------------------------------------------------------------
-
-
-def scale(rule: Rule, *, batch: int, base_batch: int) -> float:
-    """The factor for `batch` (S2, section II): k = batch / base_batch, its square root, or 1."""
-    proportion = batch / base_batch
-    return {"none": 1.0, "sqrt": math.sqrt(proportion), "linear": proportion}[rule]
-
-
-def scaling_factor(scaling: Scaling, batch: int) -> float:
-    """The factor of the learning rate, or of 1 / (1 - momentum), at a global batch of `batch` samples."""
-    return scale(scaling.rule, batch=batch, base_batch=scaling.base_batch_size)
 
 
 def effective_learning_rate(learning_rate: float, momentum: float) -> float:
     """What a gradient moves the weights by in all, momentum included: e / (1 - m) (S2, section III)."""
     return learning_rate / (1 - momentum)
-
-
-def scaled_momentum(momentum: float, factor: float) -> float:
-    """The momentum whose effective learning rate is `factor` times that of `momentum`, the learning rate staying as it
-    is: m = 1 - (1 - m0) / factor (S2, section IV). Raises ValueError where none from 0 on has it."""
-    scaled = 1 - (1 - momentum) / factor
-    if scaled < 0:
-        raise ValueError(
-            f"momentum {momentum:g} cannot follow a factor of {factor:g}: 1 - (1 - {momentum:g}) / {factor:g} = "
-            f"{scaled:g} is below 0; the factor must be at least {1 - momentum:g}"
-        )
-    return scaled
 
 
 # --- warm-ups --------------------------------------------------------------------------------------------

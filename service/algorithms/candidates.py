@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from service.algorithms.lr_schedules import scaled_learning_rate
 from service.spec.job import JobSpec
 from service.spec.lr_set import (
     HISTORY_LR_SET,
@@ -14,7 +13,7 @@ from service.spec.lr_set import (
     ScheduledLrSet,
     StagedLrSet,
 )
-from service.spec.methods import Method, SearchMethod, StptMethod, SweepMethod
+from service.spec.methods.base import MethodSpec
 from service.spec.types import MIN_LEARNING_RATE
 
 # Factors on the current learning rate, as the paper prints them.
@@ -75,11 +74,9 @@ def epoch_candidates(spec: JobSpec, *, epoch: int, current: float) -> tuple[floa
 
 
 def search_start(spec: JobSpec) -> float:
-    """What the first Pre-train goes by: the job's initial learning rate, scaled to its batch where stpt says so."""
-    for method in spec.methods:
-        if isinstance(method, StptMethod):
-            return scaled_learning_rate(method, spec)
-    return spec.initial_learning_rate
+    """What the first Pre-train goes by: the initial learning rate, as the method that has a Pre-train scales it."""
+    starts = [method.first_learning_rate(spec) for method in spec.methods]
+    return next((start for start in starts if start is not None), spec.initial_learning_rate)
 
 
 def first_candidates(spec: JobSpec) -> tuple[float, ...]:
@@ -87,13 +84,6 @@ def first_candidates(spec: JobSpec) -> tuple[float, ...]:
     return epoch_candidates(spec, epoch=spec.warmup_epochs + 1, current=search_start(spec))
 
 
-def sweep_learning_rates(spec: JobSpec, method: SweepMethod) -> tuple[float, ...]:
-    """The learning rate of each trial of a sweep."""
-    return first_candidates(spec) if method.learning_rates is None else _distinct(method.learning_rates)
-
-
-def trials_of(spec: JobSpec, method: Method) -> int:
+def trials_of(spec: JobSpec, method: MethodSpec) -> int:
     """Trainings that a method of the job takes with one seed; 0: a search finds out."""
-    if isinstance(method, SearchMethod):
-        return 0
-    return len(sweep_learning_rates(spec, method)) if isinstance(method, SweepMethod) else 1
+    return method.trainings(first_candidates(spec))

@@ -1,22 +1,17 @@
 """What a job will take, run by run, and the learning rates within its reach, before anything starts."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
-from service.algorithms.candidates import epoch_candidates, search_start, trials_of
+from service.algorithms.candidates import epoch_candidates, first_candidates, search_start
 from service.algorithms.epoch_plan import EpochPlan, plan_epoch, pretrain_iterations
-from service.algorithms.search_space import (
-    budget_samples,
-    grid_points,
-    most_trials,
-    stretched_epochs,
-    trial_epochs,
-    trial_spec,
-)
+from service.algorithms.search_space import budget_samples
 from service.spec.job import JobSpec
 from service.spec.lr_set import StagedLrSet
-from service.spec.methods import STRETCHED, UNBUDGETED, Method, SearchMethod, StptMethod, StudyMethod
+from service.spec.methods.base import Facts
+
+Searches = Mapping[tuple[int, int], int]  # epochs with a Pre-train like that of (an epoch, so many branches)
 
 
 @dataclass(frozen=True)
@@ -49,44 +44,26 @@ def forecast(spec: JobSpec, train_samples: int) -> list[Cost]:
     largest = max((branches for _, branches in searches), default=1)
     searched = _searched(spec, plan, searches)
     budget = budget_samples(spec, epoch_samples, training + searched)
+    facts = Facts(first_candidates(spec), epoch_samples, budget, searched, _trial_facts(train_samples, searches))
     costs = []
     for method in spec.methods:
-        if isinstance(method, StudyMethod):
-            trainings, samples = _cost_of_study(spec, method, train_samples, searches)
-        else:
-            trainings, samples = _cost_of_seed(spec, method, epoch_samples, budget)
-        samples = spec.seeds * (samples + (searched if isinstance(method, StptMethod) else 0))
+        work = method.work(spec, facts)
+        trainings, samples = spec.seeds * work.trainings, spec.seeds * work.samples
         iterations = samples / spec.global_batch_size
-        costs.append(Cost(method.name, spec.seeds * trainings, samples, iterations, samples / (largest * training)))
+        costs.append(Cost(method.name, trainings, samples, iterations, samples / (largest * training)))
     return costs
 
 
-def _cost_of_seed(spec: JobSpec, method: Method, epoch_samples: int, budget: int | None) -> tuple[int, int]:
-    """Trainings and their samples."""
-    if isinstance(method, UNBUDGETED):
-        budget = None
-    if isinstance(method, SearchMethod):
-        trials = most_trials(spec, method, epoch_samples, budget)
-        samples = trials * trial_epochs(spec, method, epoch_samples, budget) * epoch_samples
-        return trials, samples if budget is None else min(samples, budget // epoch_samples * epoch_samples)
-    if isinstance(method, STRETCHED):
-        return 1, stretched_epochs(spec, epoch_samples, budget) * epoch_samples
-    trainings = trials_of(spec, method)
-    return trainings, trainings * spec.epochs * epoch_samples
+def _trial_facts(train_samples: int, searches: Searches) -> Callable[[JobSpec, Facts], Facts]:
+    """Facts of a trial with another batch: batches differ in what an incomplete last one leaves out, and a trial may
+    search as its job does."""
 
+    def facts_of(trial: JobSpec, job: Facts) -> Facts:
+        plan = plan_epoch(trial, train_samples)
+        searched = _searched(trial, plan, searches)
+        return replace(job, epoch_samples=plan.iterations * trial.global_batch_size, budget=None, searched=searched)
 
-def _cost_of_study(
-    spec: JobSpec, method: StudyMethod, train_samples: int, searches: Mapping[tuple[int, int], int]
-) -> tuple[int, int]:
-    """The same: batches differ in what an incomplete last one leaves out, and a variant may search, as the job does."""
-    points, samples = grid_points(spec, method, 0, None), 0
-    for point in points:
-        trial = trial_spec(spec, method, point, seed=spec.seed, epochs=spec.epochs)
-        plan, [training] = plan_epoch(trial, train_samples), trial.methods
-        samples += _cost_of_seed(trial, training, plan.iterations * trial.global_batch_size, None)[1]
-        if isinstance(training, StptMethod):
-            samples += _searched(trial, plan, searches)
-    return len(points), samples
+    return facts_of
 
 
 def search_area(spec: JobSpec) -> list[SearchArea]:
@@ -101,14 +78,14 @@ def search_area(spec: JobSpec) -> list[SearchArea]:
     return areas
 
 
-def _searches(spec: JobSpec) -> Mapping[tuple[int, int], int]:
+def _searches(spec: JobSpec) -> Searches:
     """How many epochs have a Pre-train like that of an epoch, with so many branches: behind the last stage all have."""
     stages = len(spec.lr_set.stages) if isinstance(spec.lr_set, StagedLrSet) else 0
     epochs = range(spec.warmup_epochs + 1, spec.epochs + 1)
     return Counter((min(epoch, spec.warmup_epochs + stages + 1), _candidates_at(spec, epoch)) for epoch in epochs)
 
 
-def _searched(spec: JobSpec, plan: EpochPlan, searches: Mapping[tuple[int, int], int]) -> int:
+def _searched(spec: JobSpec, plan: EpochPlan, searches: Searches) -> int:
     """Samples of all its `searches`."""
     return sum(times * _search_samples(spec, plan, *search) for search, times in searches.items())
 

@@ -7,24 +7,15 @@ from service.algorithms.batch_scaling import (
     cosine_between,
     cosine_decay,
     polynomial_decay,
-    scaled_momentum,
-    scaling_factor,
     step_decay,
     warmup_learning_rate,
 )
 from service.spec.job import JobSpec
-from service.spec.methods import (
-    CosineDecay,
-    Decay,
-    Envelope,
-    PolynomialDecay,
-    ReferenceMethod,
-    Schedule,
-    ScheduleMethod,
-    StepDecay,
-    StptMethod,
-)
+from service.spec.methods.base import Envelope, Schedule
+from service.spec.methods.reference import ReferenceMethod
+from service.spec.methods.schedule import CosineDecay, Decay, PolynomialDecay, ScheduleMethod, StepDecay
 from service.spec.optimizer import Optimizer
+from service.spec.scaling import Scaling
 from service.spec.types import MIN_LEARNING_RATE
 
 
@@ -86,32 +77,18 @@ def reference_learning_rate(method: ReferenceMethod, val_accuracies: Sequence[fl
 # --- scaling to the batch ----------------------------------------------------------------------------------
 
 
-def scaled_learning_rate(method: ScheduleMethod | StptMethod, spec: JobSpec) -> float:
-    """What a schedule's warm-up leads to and its decay begins with, or a search's first Pre-train goes by."""
-    learning_rate = _unscaled(method, spec)
-    if method.scaling is None or method.scaling.momentum:
-        return learning_rate
-    return learning_rate * scaling_factor(method.scaling, spec.global_batch_size)
+def scaled_learning_rate(method: ScheduleMethod, spec: JobSpec) -> float:
+    """What a schedule's warm-up leads to and its decay begins with."""
+    learning_rate = method.own_learning_rate(spec)
+    return (
+        learning_rate if method.scaling is None else method.scaling.learning_rate(learning_rate, spec.global_batch_size)
+    )
 
 
-def scaled_optimizer(method: ScheduleMethod | StptMethod, spec: JobSpec) -> Optimizer:
-    """The job's optimizer, its momentum scaled to the batch where the method asks for that. Raises ValueError where
-    there is no such momentum."""
-    optimizer = spec.optimizer
-    if method.scaling is None or not method.scaling.momentum:
-        return optimizer
-    momentum = getattr(optimizer, "momentum", None)
-    if momentum is None:
-        raise ValueError(
-            f"{optimizer.name} has no momentum to scale; take sgd, lars or tvlars, or scale the learning rate (false)"
-        )
-    scaled = scaled_momentum(momentum, scaling_factor(method.scaling, spec.global_batch_size))
-    return type(optimizer).model_validate(optimizer.model_dump() | {"momentum": scaled})
-
-
-def _unscaled(method: ScheduleMethod | StptMethod, spec: JobSpec) -> float:
-    own = method.learning_rate if isinstance(method, ScheduleMethod) else None
-    return own or spec.initial_learning_rate
+def scaled_optimizer(scaling: Scaling | None, spec: JobSpec) -> Optimizer:
+    """The job's optimizer, its momentum scaled to the batch where that is asked for. Raises ValueError where there is
+    no such momentum."""
+    return spec.optimizer if scaling is None else scaling.optimizer(spec.optimizer, spec.global_batch_size)
 
 
 # --- the method `schedule` ---------------------------------------------------------------------------------
@@ -120,7 +97,7 @@ def _unscaled(method: ScheduleMethod | StptMethod, spec: JobSpec) -> float:
 def method_learning_rates(method: ScheduleMethod, spec: JobSpec, *, epoch: int, iterations: int) -> list[float]:
     """Applied at each of the `iterations` of `epoch` (from 1) of the job's epochs: the warm-up, then the decay over all
     that is left."""
-    base, scaled, first = _unscaled(method, spec), scaled_learning_rate(method, spec), (epoch - 1) * iterations
+    base, scaled, first = method.own_learning_rate(spec), scaled_learning_rate(method, spec), (epoch - 1) * iterations
     warmup = method.warmup
     if warmup is not None and epoch <= warmup.epochs:
         return [

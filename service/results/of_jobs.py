@@ -14,10 +14,8 @@ from service.results.comparison import Point, RunResult, SeedRun, compare
 from service.results.selector_replay import StoredEpoch
 from service.results.study import COUNTED, StudyRow, TrialOutcome, common_to_a_table, study_rows
 from service.spec.job import JobSpec
-from service.spec.methods import (
-    RampMethod,
-    StudyMethod,
-)
+from service.spec.methods.batch_ramp import RampMethod
+from service.spec.methods.study import StudyMethod
 from service.spec.types import MAX_BATCH
 from service.store.epochs import epochs_of, points_of
 from service.store.jobs import get_job, job_spec, jobs_of_experiment
@@ -68,7 +66,7 @@ def study_jobs(session: Session, experiment: str) -> list[Job]:
     """The experiment's jobs that have a study, oldest first, at least one; not those that ended without a result.
     Raises NotFound; InvalidInput where they differ in more than the points and seeds of one table."""
     specs = [(job, job_spec(job)) for job in jobs_of_experiment(session, experiment)]
-    studies = [(job, spec) for job, spec in specs if any(isinstance(method, StudyMethod) for method in spec.methods)]
+    studies = [(job, spec) for job, spec in specs if spec.methods_of(StudyMethod)]
     if not studies:
         raise NotFound(f"no job of the experiment {experiment!r} has a study; GET /v1/jobs lists the jobs")
     known: dict[str, Any] = {}
@@ -103,9 +101,8 @@ def ramps(session: Session, job_id: str) -> dict[int, Ramp]:
 
 def _method(spec: JobSpec, job_id: str, kind: type[_Kind]) -> _Kind:
     """The job's method of that kind. Raises NotFound where it has none."""
-    for method in spec.methods:
-        if isinstance(method, kind):
-            return method
+    for method in spec.methods_of(kind):
+        return method
     names = ", ".join(method.name for method in spec.methods)
     raise NotFound(f"job {job_id} has no {kind.model_fields['name'].default}; its methods are {names}")
 

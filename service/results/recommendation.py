@@ -10,10 +10,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.algorithms.batch_scaling import scale
 from service.spec.job import JobSpec
 from service.spec.lr_set import StagedLrSet
-from service.spec.methods import Rule, Schedule
+from service.spec.methods.base import Schedule
+from service.spec.scaling import Rule, scale
 from service.spec.types import MAX_LEARNING_RATE, MIN_LEARNING_RATE
 
 

@@ -5,30 +5,13 @@ from sqlalchemy.orm import Session
 from service.algorithms.candidates import trials_of
 from service.errors import FieldError, InvalidInput, NotFound, StateConflict
 from service.spec.job import JobSpec
-from service.spec.methods import (
-    CosineMethod,
-    HalvingMethod,
-    OneCycleMethod,
-    PbtMethod,
-    ProdigyMethod,
-    RampMethod,
-    ReferenceMethod,
-    ReplayMethod,
-    SamplerMethod,
-    Schedule,
-    ScheduleFreeMethod,
-    ScheduleMethod,
-    StptMethod,
-    StudyMethod,
-    SweepMethod,
-)
+from service.spec.methods.base import Schedule
 from service.store.epochs import epochs_of_trial
 from service.store.jobs import get_job, job_spec
 from service.store.tables import Epoch
 from service.store.trials import (
     get_trial,
 )
-from service.validation.across_fields import check_replayed
 
 
 def schedule(session: Session, job_id: str, *, method: str | None = None, trial: int = 1) -> tuple[Schedule, int]:
@@ -44,7 +27,7 @@ def schedule(session: Session, job_id: str, *, method: str | None = None, trial:
         methods = " and ".join(f"{known.name} ({trials_of(spec, known)} trials)" for known in spec.methods)
         raise NotFound(f"job {job_id} has no trial {trial} of {wanted}; it has {methods}")
     epochs = epochs_of_trial(session, row.id)
-    if isinstance(run, OneCycleMethod | ScheduleFreeMethod | ProdigyMethod | ScheduleMethod | StudyMethod):
+    if not run.is_replayable:
         raise StateConflict(
             f"what {run.name} did cannot be told by one learning rate an epoch and an envelope; name the method "
             f"{run.name} in a job instead"
@@ -55,39 +38,21 @@ def schedule(session: Session, job_id: str, *, method: str | None = None, trial:
             f"the schedule is there when it has all"
         )
     rates = [epoch.learning_rate for epoch in epochs]
-    match run:
-        case StptMethod():
-            made = Schedule(learning_rates=rates, envelope=spec.envelope, warmup_epochs=spec.warmup_epochs)
-        case SweepMethod():
-            made = Schedule(learning_rates=rates, envelope=run.schedule)
-        case ReferenceMethod():
-            made = Schedule(learning_rates=rates)
-        case CosineMethod():
-            made = Schedule(learning_rates=rates, envelope="cosine")
-        case SamplerMethod() | HalvingMethod() | PbtMethod():
-            envelope = (row.config or {}).get("envelope", run.schedule or spec.envelope)
-            made = Schedule(learning_rates=rates, envelope=envelope)
-        case RampMethod():
-            made = Schedule(learning_rates=rates, envelope=spec.envelope)
-        case ReplayMethod():
-            assert run.schedule is not None  # the door has put it in
-            made = run.schedule
+    made = run.schedule_of(rates, spec, row.config or {})
     return made, _iterations(epochs[-1])
 
 
 def with_schedules(session: Session, spec: JobSpec) -> JobSpec:
     """The spec with the schedule of every job that it is to replay. Raises InvalidInput."""
-    methods, errors = [], []
+    methods, errors = list(spec.methods), []
     for number, method in enumerate(spec.methods):
-        if isinstance(method, ReplayMethod) and method.schedule is None:
-            assert method.job is not None
+        if method.replayed_job is not None:
             try:
-                found, _ = schedule(session, method.job)
+                found, _ = schedule(session, method.replayed_job)
             except (NotFound, StateConflict) as error:
-                raise InvalidInput([FieldError(f"methods[{number}].job", method.job, error.detail)]) from None
-            method = method.model_copy(update={"schedule": found})
-            errors += check_replayed(spec, number, found)
-        methods.append(method)
+                raise InvalidInput([FieldError(f"methods[{number}].job", method.replayed_job, error.detail)]) from None
+            methods[number] = method.model_copy(update={"schedule": found})
+            errors += methods[number].errors(spec, f"methods[{number}]")
     if errors:
         raise InvalidInput(errors)
     return spec.model_copy(update={"methods": methods})

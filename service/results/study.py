@@ -12,7 +12,7 @@ from typing import Any
 
 from service.results.comparison import Statistic, statistic
 from service.spec.job import JobSpec
-from service.spec.methods import StudyMethod
+from service.spec.methods.study import StudyMethod
 
 # Keys of a spec in which jobs of one table may differ: its points and seeds, and what is no choice of how to train.
 FREE = {"name", "preset", "global_batch_size", "microbatch_size", "workers", "device", "seed", "seeds", "methods"}
@@ -86,8 +86,7 @@ def common_to_a_table(spec: JobSpec) -> dict[str, Any]:
     """What jobs whose studies are one table have in common, by name; a variant is the same wherever a batch is."""
     points = {
         f"variant {variant.name!r} at batch {batch}": variant
-        for method in spec.methods
-        if isinstance(method, StudyMethod)
+        for method in spec.methods_of(StudyMethod)
         for variant in method.variants
         for batch in method.batch_sizes
     }

@@ -10,7 +10,8 @@ from pydantic_core import ErrorDetails
 from service.errors import FieldError, InvalidInput
 from service.spec.data import FolderDataset, NamedDataset
 from service.spec.lr_set import KINDS_BY_KEY
-from service.spec.methods import DecayKind, MethodName
+from service.spec.methods import MethodName
+from service.spec.methods.schedule import DecayKind
 from service.spec.optimizer import OptimizerName
 from service.spec.stpt import SelectorName
 from service.spec.task import TaskName

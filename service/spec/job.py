@@ -5,7 +5,7 @@ alpha is `pretrain.iterations`, its beta `main_train.iterations`.
 """
 
 import difflib
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -15,13 +15,16 @@ from pydantic import (
     model_validator,
 )
 
+from service.spec.budget import Budget
 from service.spec.catalog import MODELS
 from service.spec.data import Dataset
 from service.spec.lr_set import (
     DEFAULT_LR_SET,
     LrSet,
 )
-from service.spec.methods import Budget, Envelope, Method, StptMethod
+from service.spec.methods import Method
+from service.spec.methods.base import Envelope, MethodSpec
+from service.spec.methods.stpt import StptMethod
 from service.spec.optimizer import Optimizer, SgdOptimizer
 from service.spec.presets import PRESETS, PresetSpec
 from service.spec.stpt import (
@@ -58,6 +61,9 @@ class Telemetry(Frozen):
     every: int = Field(
         10, ge=1, le=100_000, description="Steps from one sample to the next, more where an epoch would have too many."
     )
+
+
+Kind = TypeVar("Kind", bound=MethodSpec)
 
 
 class JobSpec(Frozen):
@@ -180,6 +186,10 @@ class JobSpec(Frozen):
         if len(set(names)) < len(names):
             raise ValueError(f"each method once, not {', '.join(names)}; leave the repetition out")
         return methods
+
+    def methods_of(self, kind: type[Kind]) -> list[Kind]:
+        """The job's methods of a kind."""
+        return [method for method in self.methods if isinstance(method, kind)]
 
     @property
     def warmup_epochs(self) -> int:

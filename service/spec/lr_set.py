@@ -1,7 +1,7 @@
 """Learning-rate sets: the candidates of an epoch (STPT, Yamada et al., Tables 2 to 4), absolute or relative, by name,
 by phases, by stages, or from past jobs."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -16,7 +16,11 @@ _KIND = "May be left out: the other keys tell it."
 _CAP = "No candidate is larger."
 
 
-class RelativeLrSet(Frozen):
+class _LrSet(Frozen):
+    why_not_scaled: ClassVar[str | None] = None  # to the batch; None: they can be
+
+
+class RelativeLrSet(_LrSet):
     """Candidates = current learning rate x factor, capped at `max_learning_rate`."""
 
     kind: Literal["relative"] = Field("relative", description=_KIND)
@@ -26,8 +30,10 @@ class RelativeLrSet(Frozen):
     max_learning_rate: LearningRate = Field(1.0, description=_CAP)
 
 
-class AbsoluteLrSet(Frozen):
+class AbsoluteLrSet(_LrSet):
     """The candidates themselves, the same every epoch."""
+
+    why_not_scaled: ClassVar[str | None] = "are absolute"
 
     kind: Literal["absolute"] = Field("absolute", description=_KIND)
     learning_rates: list[LearningRate] = Field(
@@ -35,7 +41,7 @@ class AbsoluteLrSet(Frozen):
     )
 
 
-class PresetLrSet(Frozen):
+class PresetLrSet(_LrSet):
     """A set of S1 by name: capped relative factors; `mix` is S1's Table 4, scaled to the epochs."""
 
     kind: Literal["preset"] = Field("preset", description=_KIND)
@@ -70,7 +76,7 @@ class LrSetPhase(Frozen):
     lr_set: SimpleLrSet = Field(description="The set: any but another schedule.")
 
 
-class ScheduledLrSet(Frozen):
+class ScheduledLrSet(_LrSet):
     """A schedule of sets (S1, Table 4): each phase lasts until the next begins."""
 
     kind: Literal["schedule"] = Field("schedule", description=_KIND)
@@ -95,7 +101,7 @@ class Stage(Frozen):
     )
 
 
-class StagedLrSet(Frozen):
+class StagedLrSet(_LrSet):
     """Search first, then train: one stage an epoch after the warm-up; behind the last, the learning rate stays."""
 
     kind: Literal["stages"] = Field("stages", description=_KIND)
@@ -109,9 +115,11 @@ class StagedLrSet(Frozen):
     )
 
 
-class HistoryLrSet(Frozen):
+class HistoryLrSet(_LrSet):
     """What past jobs have chosen: one short stage around the learning rate that GET /v1/recommendation would give,
     which becomes `initial_learning_rate`. When the job is accepted the stored spec gets both in its place."""
+
+    why_not_scaled: ClassVar[str | None] = "of the history are for this batch already"
 
     kind: Literal["history"] = Field("history", description=_KIND)
     from_history: Literal[True] = Field(description="true: from past jobs of this model, dataset and optimizer.")

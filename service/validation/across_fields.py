@@ -1,18 +1,13 @@
 """What no single field of a spec can tell: rules that hold between several of them."""
 
-from pydantic import ValidationError
-
 from service.algorithms.epoch_plan import known_train_samples, plan_epoch
-from service.algorithms.lr_schedules import scaled_learning_rate, scaled_optimizer
 from service.errors import FieldError, InvalidInput
 from service.spec.catalog import BACKBONES, DATASETS, image_sizes
 from service.spec.data import FolderDataset
 from service.spec.job import JobSpec
-from service.spec.lr_set import AbsoluteLrSet, HistoryLrSet, ScheduledLrSet
-from service.spec.methods import ReplayMethod, Scaling, Schedule, ScheduleMethod, SearchMethod, StptMethod
+from service.spec.lr_set import ScheduledLrSet
 from service.spec.optimizer import TvlarsOptimizer
 from service.spec.task import BarlowTwinsTask
-from service.spec.types import MAX_LEARNING_RATE
 
 
 def check_across_fields(spec: JobSpec) -> None:
@@ -39,15 +34,10 @@ def check_across_fields(spec: JobSpec) -> None:
     if isinstance(spec.task, BarlowTwinsTask):
         errors += _check_barlow_twins(spec)
     for number, method in enumerate(spec.methods):
-        if isinstance(method, ReplayMethod) and method.schedule is not None:
-            errors += check_replayed(spec, number, method.schedule)
-        if isinstance(method, ScheduleMethod):
-            errors.extend(_check_warmup(spec, f"methods[{number}].warmup", method))
-        if isinstance(method, ScheduleMethod | StptMethod) and method.scaling is not None:
-            errors.extend(_check_scaling(spec, f"methods[{number}].scaling", method, method.scaling))
+        errors += method.errors(spec, f"methods[{number}]")
     if isinstance(spec.optimizer, TvlarsOptimizer):
         errors += _check_tvlars(spec.optimizer)
-    if spec.telemetry is not None and all(isinstance(method, SearchMethod) for method in spec.methods):
+    if spec.telemetry is not None and all(method.is_search for method in spec.methods):
         message = "trials of searches and studies have none; leave it out, or add a training to methods, such as stpt"
         errors.append(FieldError("telemetry.every", spec.telemetry.every, message))
     relative_to = spec.budget and spec.budget.relative_to
@@ -61,15 +51,6 @@ def check_across_fields(spec: JobSpec) -> None:
         errors.extend(error.errors)
     if errors:
         raise InvalidInput(errors)
-
-
-def check_replayed(spec: JobSpec, number: int, schedule: Schedule) -> list[FieldError]:
-    """What is wrong with the schedule that `methods[number]` replays."""
-    rates = len(schedule.learning_rates)
-    if rates == spec.epochs:
-        return []
-    message = f"has {rates} epochs, the job {spec.epochs}; set epochs to {rates}"
-    return [FieldError(f"methods[{number}].schedule.learning_rates", rates, message)]
 
 
 def _image_errors(spec: JobSpec) -> list[FieldError]:
@@ -93,47 +74,6 @@ def _image_errors(spec: JobSpec) -> list[FieldError]:
         message = f"leaves a forward pass with one sample, which is {few}; raise it"
         return [FieldError("microbatch_size", spec.microbatch_size, message)]
     return []
-
-
-def _check_warmup(spec: JobSpec, field: str, method: ScheduleMethod) -> list[FieldError]:
-    errors, warmup = [], method.warmup
-    if warmup is not None and warmup.epochs > spec.epochs:
-        message = f"longer than the whole training ({spec.epochs} epochs); lower it or raise epochs"
-        errors.append(FieldError(f"{field}.epochs", warmup.epochs, message))
-    if warmup is not None and warmup.kind != "linear" and not _leads_up(method.scaling):
-        message = "leads from the learning rate before scaling to the scaled one, and none is scaled; give scaling, "
-        errors.append(FieldError(f"{field}.kind", warmup.kind, message + "of the learning rate, or kind linear"))
-    return errors
-
-
-def _leads_up(scaling: Scaling | None) -> bool:
-    """Whether there is a learning rate before scaling and one behind it; at the base batch they are the same."""
-    return scaling is not None and not scaling.momentum and scaling.rule != "none"
-
-
-def _check_scaling(
-    spec: JobSpec, field: str, method: ScheduleMethod | StptMethod, scaling: Scaling
-) -> list[FieldError]:
-    errors = []
-    try:
-        scaled_optimizer(method, spec)
-    except ValidationError as error:
-        message = error.errors()[0]["msg"].removeprefix("Value error, ")
-        errors.append(FieldError(f"{field}.momentum", True, message))
-    except ValueError as error:
-        errors.append(FieldError(f"{field}.momentum", True, str(error)))
-    if not 0 < (learning_rate := scaled_learning_rate(method, spec)) <= MAX_LEARNING_RATE:
-        message = f"the scaled learning rate is {learning_rate:g}; it must be above 0 and at most 1e6"
-        errors.append(FieldError(f"{field}.rule", scaling.rule, message))
-    if (
-        isinstance(method, StptMethod)
-        and not scaling.momentum
-        and isinstance(spec.lr_set, AbsoluteLrSet | HistoryLrSet)
-    ):
-        why = "are absolute" if isinstance(spec.lr_set, AbsoluteLrSet) else "of the history are for this batch already"
-        message = f"the learning rates of lr_set {why}; leave scaling out, or give lr_set factors"
-        errors.append(FieldError(f"{field}.rule", scaling.rule, message))
-    return errors
 
 
 def _check_tvlars(optimizer: TvlarsOptimizer) -> list[FieldError]:

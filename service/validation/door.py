@@ -13,7 +13,6 @@ from service.errors import (
 from service.spec.field_errors import field_errors, unique_keys
 from service.spec.job import JobSpec
 from service.spec.lr_set import ScheduledLrSet
-from service.spec.methods import SearchMethod
 from service.validation.across_fields import check_across_fields
 from service.validation.searches import check_budget, check_search
 
@@ -58,7 +57,6 @@ def check_searches(spec: JobSpec, train_samples: int | None) -> None:
     """Raise InvalidInput where a budget or a search cannot be; `train_samples`: None where they are not known."""
     errors = [] if train_samples is None else check_budget(spec, train_samples)
     for number, method in enumerate(spec.methods):
-        if isinstance(method, SearchMethod):
-            errors += check_search(spec, number, method, train_samples)
+        errors += check_search(spec, f"methods[{number}]", method, train_samples)
     if errors:
         raise InvalidInput(errors)

@@ -11,11 +11,15 @@ from torch import Tensor
 
 from service.algorithms.candidates import epoch_candidates
 from service.algorithms.epoch_plan import pretrain_iterations
+from service.algorithms.lr_schedules import scaled_optimizer
 from service.algorithms.selectors import MAXIMIZE, BranchResult, Decision, select
 from service.errors import Diverged
+from service.spec.job import JobSpec
 from service.spec.lr_set import StagedLrSet
+from service.spec.methods.stpt import StptMethod
 from service.wire.worker import AuditRecord, BranchRecord, BranchState
-from workers.engine.groups import Group
+from workers.datasets.load import Data
+from workers.engine.groups import Group, Workers
 from workers.engine.seeds import derived_seed
 from workers.engine.state import Average
 from workers.engine.trainer import Measurement, Trainer
@@ -353,6 +357,15 @@ class Stpt(Training):
             )
             for branch in branches
         ]
+
+
+def build(method: StptMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
+    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    changes = {
+        "optimizer": scaled_optimizer(method.scaling, spec),
+        "initial_learning_rate": method.first_learning_rate(spec),
+    }
+    return Stpt(Trainer(spec.model_copy(update=changes), data, workers), trial)
 
 
 def _audit_record(at_alpha: Sequence[float], at_end: Sequence[float], *, maximize: bool, samples: int) -> AuditRecord:

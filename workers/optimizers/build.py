@@ -7,11 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from service.spec.methods import ProdigyMethod, ScheduleFreeMethod
 from service.spec.optimizer import AdamOptimizer, LambOptimizer, Optimizer, SgdOptimizer, TvlarsOptimizer
 from workers.optimizers.layerwise import Lamb, Lars, Tvlars
-
-SCHEDULE_FREE_SGD, SCHEDULE_FREE_ADAMW = 1.0, 0.0025  # the package's default learning rates
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -54,33 +51,6 @@ def _tvlars(
     minimum = batch / spec.base_batch_size * 1e-3 if spec.minimum is None else spec.minimum
     delay = spec.delay_epochs * iterations
     return Tvlars(parameters, lr=learning_rate, delay=delay, minimum=minimum, **options)
-
-
-def build_parameter_free(
-    method: ScheduleFreeMethod | ProdigyMethod, spec: Optimizer, parameters: Iterable[nn.Parameter]
-) -> torch.optim.Optimizer:
-    """What the method puts in the place of the job's optimizer, with its weight decay and momentum."""
-    if isinstance(method, ProdigyMethod):
-        from prodigyopt import Prodigy  # type: ignore[import-untyped]
-
-        optimizer: torch.optim.Optimizer = Prodigy(parameters, lr=method.learning_rate, weight_decay=spec.weight_decay)
-        return optimizer
-    from schedulefree import AdamWScheduleFree, SGDScheduleFree  # type: ignore[import-untyped]
-
-    options: dict[str, Any] = {"lr": parameter_free_learning_rate(method, spec), "weight_decay": spec.weight_decay}
-    if isinstance(spec, AdamOptimizer):
-        optimizer = AdamWScheduleFree(parameters, **options, betas=tuple(spec.betas), eps=spec.eps)
-    else:
-        if momentum := getattr(spec, "momentum", 0):
-            options["momentum"] = momentum
-        optimizer = SGDScheduleFree(parameters, **options)
-    return optimizer
-
-
-def parameter_free_learning_rate(method: ScheduleFreeMethod | ProdigyMethod, spec: Optimizer) -> float:
-    if method.learning_rate is not None:
-        return method.learning_rate
-    return SCHEDULE_FREE_ADAMW if isinstance(spec, AdamOptimizer) else SCHEDULE_FREE_SGD
 
 
 def is_schedule_free(optimizer: torch.optim.Optimizer) -> bool:

@@ -22,30 +22,22 @@ import ray
 import torch
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.search import BasicVariantGenerator
 from ray.tune.stopper import Stopper
 
 from service.algorithms.epoch_plan import samples_per_epoch
-from service.algorithms.search_space import budget_samples, most_trials, search_space, trial_epochs, trial_spec
+from service.algorithms.search_space import budget_samples, most_trials, search_space, trial_spec
 from service.errors import Diverged
 from service.spec.job import JobSpec
-from service.spec.methods import UNBUDGETED, PbtMethod, SearchMethod, StudyMethod, TrainedMethod
+from service.spec.methods.search import SearchMethod
 from service.wire.worker import EpochRecord, TrialProgress, TrialRecord
 from workers import checkpoint
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
-from workers.engine.trainer import Trainer
+from workers.methods import builder_of
 from workers.methods.base import Training
-from workers.methods.scheduled import constant, make_training
 from workers.records_file import RecordsFile
-from workers.tune.searchers import (
-    METRIC,
-    MODE,
-    TIME,
-    hyperparameters,
-    make_scheduler,
-    make_searcher,
-    tune_space,
-)
+from workers.tune.searchers import METRIC, MODE, TIME, hyperparameters, make_scheduler, make_searcher, tune_space
 
 # How Ray Tune is to behave in the driver; read when a Tuner starts.
 ENVIRONMENT = {
@@ -138,10 +130,7 @@ class Search:
     def _chosen(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """What a record says of it: its hyperparameters, and the optimizer of a study's variant by name."""
         chosen = hyperparameters(search_space(self.spec, self.method), config)
-        if isinstance(self.method, StudyMethod):
-            [variant] = [variant for variant in self.method.variants if variant.name == chosen["variant"]]
-            chosen["optimizer"] = (variant.optimizer or self.spec.optimizer).name
-        return chosen
+        return self.method.reported(chosen, self.spec)
 
     def knew(self, key: str, config: Mapping[str, Any]) -> None:
         """Of a trial that has ended in an earlier attempt, which may not have told it."""
@@ -255,16 +244,14 @@ def run_searches(
     os.environ.update(ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the logs that nobody wants
     samples = samples_per_epoch(spec, train_samples)
-    for method in spec.methods:
-        if not isinstance(method, SearchMethod):
-            continue
+    for method in spec.methods_of(SearchMethod):  # type: ignore[type-abstract]
         for seed in range(spec.seed, spec.seed + spec.seeds):
             its_folder = folder / f"{method.name}-{seed}"
             if (its_folder / "ended").exists():
                 continue
             known = service.progress()
             stpt_samples = sum(trial.samples for trial in known if (trial.method, trial.seed) == ("stpt", seed))
-            budget = None if isinstance(method, UNBUDGETED) else budget_samples(spec, samples, stpt_samples)
+            budget = budget_samples(spec, samples, stpt_samples) if method.has_budget else None
             _run(spec, method, seed, samples, budget, known, service, its_folder, load)
             (its_folder / "ended").touch()
 
@@ -294,7 +281,7 @@ def _run(
         method=method,
         seed=seed,
         samples=samples,
-        epochs=trial_epochs(spec, method, samples, budget),
+        epochs=method.training_epochs(spec.epochs, samples, budget),
         most_trials=most_trials(spec, method, samples, budget),
         ledger=Ledger(budget, spent=sum(trial.samples for trial in mine.values()) + again),
         recorder=recorder,
@@ -309,15 +296,17 @@ def _run(
     if tune.Tuner.can_restore(str(folder)):
         tuner = tune.Tuner.restore(str(folder), trainable=trainable, resume_unfinished=True)
     else:
+        searcher = make_searcher(spec, method, seed=seed, samples=samples, budget=budget, admit=_admit)
+        proposes_itself = isinstance(searcher, BasicVariantGenerator)  # from the space, as many as it is told
         tuner = tune.Tuner(
             trainable,
-            param_space=tune_space(search_space(spec, method)) if isinstance(method, PbtMethod) else None,
+            param_space=tune_space(search_space(spec, method)) if proposes_itself else None,
             tune_config=tune.TuneConfig(
                 metric=METRIC,
                 mode=MODE,
-                search_alg=make_searcher(spec, method, seed=seed, samples=samples, budget=budget, admit=_admit),
+                search_alg=searcher,
                 scheduler=make_scheduler(method, search_space(spec, method), _search.epochs),
-                num_samples=_search.most_trials if isinstance(method, PbtMethod) else -1,
+                num_samples=_search.most_trials if proposes_itself else -1,
                 reuse_actors=True,
                 trial_dirname_creator=_trial_folder,
             ),
@@ -387,7 +376,8 @@ def _trainable(search: Search, load: Callable[[torch.device], Data], dataset: st
         try:
             chosen = trial_spec(spec, method, hyperparameters(space, config), seed=seed, epochs=epochs)
             device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-            training = _training(chosen, method, _data(dataset, load, device), Workers(device))
+            data = _data(dataset, load, device)
+            training: Training = builder_of(method).build_trial(method, chosen, data, Workers(device))
             trainer = training.trainer
             if (start := tune.get_checkpoint()) is not None:
                 with start.as_directory() as folder:
@@ -418,15 +408,6 @@ def _trainable(search: Search, load: Callable[[torch.device], Data], dataset: st
             tune.report({**ended, "state": state, "message": f"{code}: {error}"[:4000]})
 
     return train
-
-
-def _training(spec: JobSpec, method: SearchMethod, data: Data, workers: Workers) -> Training:
-    """A study's trials train by their variant's method, all others by one learning rate under an envelope."""
-    if isinstance(method, StudyMethod):
-        [variant] = spec.methods
-        assert isinstance(variant, TrainedMethod)
-        return make_training(variant, 1, spec, data, workers)
-    return constant(Trainer(spec, data, workers), method.name, 1, spec.initial_learning_rate, spec.envelope)
 
 
 _loaded: dict[str, Data] = {}  # in the process of a trial, for those that come after it

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from forerun.cli import EXAMPLE, read_spec
+from service.spec.budget import Budget
 from service.spec.job import JobSpec
-from service.spec.methods import Budget
 from service.spec.task import BarlowTwinsTask
 from service.validation.across_fields import check_across_fields
 

@@ -17,19 +17,12 @@ from service.spec.lr_set import (
     Stage,
     StagedLrSet,
 )
-from service.spec.methods import (
-    CosineDecay,
-    PolynomialDecay,
-    ReferenceMethod,
-    ReplayMethod,
-    Scaling,
-    Schedule,
-    ScheduleMethod,
-    ScheduleWarmup,
-    StepDecay,
-    StptMethod,
-    SweepMethod,
-)
+from service.spec.methods.base import Schedule
+from service.spec.methods.reference import ReferenceMethod
+from service.spec.methods.replay import ReplayMethod
+from service.spec.methods.schedule import CosineDecay, PolynomialDecay, ScheduleMethod, ScheduleWarmup, StepDecay
+from service.spec.methods.stpt import StptMethod
+from service.spec.methods.sweep import SweepMethod
 from service.spec.optimizer import (
     AdamOptimizer,
     AdaptiveOptimizer,
@@ -38,6 +31,7 @@ from service.spec.optimizer import (
     SgdOptimizer,
     TvlarsOptimizer,
 )
+from service.spec.scaling import Scaling
 from service.spec.stpt import Audit, GreedySelector, Guards, MainTrain, Pretrain, ToleranceSelector, Warmup
 
 SMALL = {"model": "lenet5", "dataset": "digits", "epochs": 10, "lr_set": "middle"}

@@ -11,11 +11,10 @@ from service.algorithms.batch_scaling import (
     cosine_decay,
     effective_learning_rate,
     polynomial_decay,
-    scale,
-    scaled_momentum,
     step_decay,
     warmup_learning_rate,
 )
+from service.spec.scaling import scale, scaled_momentum
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from service.spec.lr_set import (
     ScheduledLrSet,
     StagedLrSet,
 )
-from service.spec.methods import StptMethod, SweepMethod
+from service.spec.methods.stpt import StptMethod
+from service.spec.methods.sweep import SweepMethod
 from service.spec.types import MIN_LEARNING_RATE
 
 # S1, Table 2, and the columns (a), (b), (c) of Table 3

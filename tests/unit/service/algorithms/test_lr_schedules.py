@@ -16,7 +16,9 @@ from service.algorithms.lr_schedules import (
     schedule_learning_rates,
 )
 from service.spec.job import JobSpec
-from service.spec.methods import ReferenceMethod, Schedule, ScheduleMethod
+from service.spec.methods.base import Schedule
+from service.spec.methods.reference import ReferenceMethod
+from service.spec.methods.schedule import ScheduleMethod
 from tests.unit.service.specs import small
 
 KINDS = ["constant", "linear", "cosine"]

@@ -19,7 +19,7 @@ from service.algorithms.search_space import (
 )
 from service.errors import FieldError, InvalidInput
 from service.spec.job import JobSpec
-from service.spec.methods import Distribution, SearchMethod
+from service.spec.methods.search import Distribution, SearchMethod
 from service.validation.door import parse_spec
 from tests.unit.service.specs import small
 

@@ -10,7 +10,7 @@ from service.jobs import reports
 from service.jobs.submit import submit_job
 from service.results import of_jobs, past_jobs, schedule_replay
 from service.spec.job import JobSpec
-from service.spec.methods import Schedule
+from service.spec.methods.base import Schedule
 from service.store import jobs as stored_jobs
 from service.store.engine import Store
 from service.store.jobs import get_job

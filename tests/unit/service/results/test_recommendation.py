@@ -4,7 +4,7 @@ import pytest
 
 from service.results.recommendation import PastEpoch, PastRun, Recommendation, recommend, settled_learning_rate
 from service.spec.job import JobSpec
-from service.spec.methods import Schedule
+from service.spec.methods.base import Schedule
 
 
 def run(job_id: str, *rates: float, val_accuracy: float = 0.9, **changes: Any) -> PastRun:

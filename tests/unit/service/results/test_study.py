@@ -10,7 +10,7 @@ from service.results.comparison import Statistic
 from service.results.study import TrialOutcome, common_to_a_table, study_rows
 from service.spec.experiments import EXPERIMENTS, documents
 from service.spec.job import JobSpec
-from service.spec.methods import StudyMethod
+from service.spec.methods.study import StudyMethod
 from service.validation.door import parse_spec
 from tests.builders import spec_document
 

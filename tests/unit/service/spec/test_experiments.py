@@ -6,7 +6,8 @@ import pytest
 from service.errors import InvalidInput
 from service.spec.experiments import EXPERIMENTS, Scale, documents
 from service.spec.job import JobSpec
-from service.spec.methods import ScheduleMethod, StudyMethod
+from service.spec.methods.schedule import ScheduleMethod
+from service.spec.methods.study import StudyMethod
 from service.validation.door import parse_spec
 
 IMAGENET = {"dataset": {"name": "image-folder", "path": "imagenet"}}

@@ -8,7 +8,9 @@ from pydantic import ValidationError
 from service.errors import InvalidInput
 from service.spec.job import JobSpec
 from service.spec.lr_set import AbsoluteLrSet, HistoryLrSet, PresetLrSet, RelativeLrSet, ScheduledLrSet
-from service.spec.methods import ReferenceMethod, StptMethod, SweepMethod
+from service.spec.methods.reference import ReferenceMethod
+from service.spec.methods.stpt import StptMethod
+from service.spec.methods.sweep import SweepMethod
 from service.spec.stpt import GreedySelector
 from service.validation.door import parse_spec
 from tests.unit.service.specs import small, valid_specs

@@ -20,7 +20,7 @@ from tests.unit.workers.ranks import CPU, NETS, Ranks, digits, make_stpt, make_t
 from workers.datasets.load import load_data
 from workers.engine.groups import Workers
 from workers.engine.trainer import Trainer
-from workers.methods.scheduled import make_training
+from workers.methods import make_training
 from workers.methods.stpt import Stpt
 from workers.models import build as models
 from workers.trainings import train_job, trainings_left

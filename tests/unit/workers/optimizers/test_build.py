@@ -5,9 +5,10 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from service.spec.methods import ScheduleFreeMethod
+from service.spec.methods.schedule_free import ScheduleFreeMethod
 from service.spec.optimizer import Optimizer
-from workers.optimizers.build import build_optimizer, build_parameter_free, scale_momentum, set_learning_rate
+from workers.methods.schedule_free import make_optimizer
+from workers.optimizers.build import build_optimizer, scale_momentum, set_learning_rate
 from workers.optimizers.layerwise import Lamb, Lars, Tvlars
 
 PARSE = TypeAdapter(Optimizer).validate_python
@@ -90,7 +91,7 @@ def test_an_optimizer_has_the_options_of_the_spec(document, made, options):
 @pytest.mark.parametrize("name", ["sgd", "lars", "tvlars"])
 def test_schedule_free_has_the_momentum_of_the_job(name):
     optimizer = PARSE({"name": name, "momentum": 0.5})
-    made = build_parameter_free(ScheduleFreeMethod(), optimizer, nn.Linear(2, 1).parameters())
+    made = make_optimizer(ScheduleFreeMethod(), optimizer, nn.Linear(2, 1).parameters())
     assert made.param_groups[0]["momentum"] == 0.5
 
 

@@ -12,20 +12,18 @@ from ray.tune.search import Searcher
 from service.algorithms.batch_ramp import Step
 from service.algorithms.search_space import most_trials
 from service.spec.job import JobSpec
-from service.spec.methods import Distribution, HalvingMethod, SamplerMethod, StudyMethod
+from service.spec.methods.grid import GridMethod
+from service.spec.methods.hyperband import HyperbandMethod
+from service.spec.methods.search import Distribution
+from service.spec.methods.study import StudyMethod
 from service.wire.worker import TrialRecord
 from tests.builders import spec_document
+from workers.methods.batch_ramp import BatchRamp
+from workers.methods.hyperband import HyperBand
+from workers.methods.smac import Smac
 from workers.records_file import RecordsFile
 from workers.tune.driver import Ledger, Search
-from workers.tune.searchers import (
-    BatchRamp,
-    HyperBand,
-    Smac,
-    hyperparameters,
-    make_scheduler,
-    make_searcher,
-    tune_space,
-)
+from workers.tune.searchers import hyperparameters, make_scheduler, make_searcher, tune_space
 
 
 def test_a_ledger_promises_no_more_than_there_is() -> None:
@@ -122,7 +120,7 @@ def test_choices_of_any_kind_come_back_as_they_were() -> None:
 )
 def test_hyperbands_brackets_in_the_papers_order(eta: int, epochs: int, brackets: list[tuple[int, int]]) -> None:
     """Trials and epochs of each bracket's first rung."""
-    scheduler = make_scheduler(HalvingMethod(name="hyperband", reduction_factor=eta), {}, epochs)
+    scheduler = make_scheduler(HyperbandMethod(reduction_factor=eta), {}, epochs)
     assert isinstance(scheduler, HyperBand)
     made = [scheduler._create_bracket(s) for s in range(len(brackets))]
     assert [(bracket._n0, bracket._r0) for bracket in made] == brackets
@@ -157,7 +155,7 @@ def test_smac_learns_and_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_a_grid_of_whole_numbers_is_searched_as_it_was_planned() -> None:
     grid = {"name": "grid", "search_space": {"optimizer.delay_epochs": {"lograndint": [1, 10]}}, "max_trials": 9}
     spec = JobSpec.model_validate(spec_document(methods=[grid], optimizer="tvlars"))
-    method = cast(SamplerMethod, spec.methods[0])
+    method = cast(GridMethod, spec.methods[0])
     searcher = make_searcher(spec, method, seed=0, samples=100, budget=None, admit=lambda key: True)
     assert isinstance(searcher, Searcher)
     proposed = [searcher.suggest(str(number)) for number in range(most_trials(spec, method, 100, None))]

@@ -1,0 +1,76 @@
+"""The registry of methods: the one place that names them all.
+
+To add one: a module here with its fields and rules, a module in `workers.methods` that builds it, and a line in each of
+the two lists below.
+"""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+from service.spec.methods.asha import AshaMethod
+from service.spec.methods.batch_ramp import RampMethod
+from service.spec.methods.bohb import BohbMethod
+from service.spec.methods.cosine import CosineMethod
+from service.spec.methods.grid import GridMethod
+from service.spec.methods.hyperband import HyperbandMethod
+from service.spec.methods.one_cycle import OneCycleMethod
+from service.spec.methods.pbt import PbtMethod
+from service.spec.methods.prodigy import ProdigyMethod
+from service.spec.methods.random import RandomMethod
+from service.spec.methods.reference import ReferenceMethod
+from service.spec.methods.replay import ReplayMethod
+from service.spec.methods.schedule import ScheduleMethod
+from service.spec.methods.schedule_free import ScheduleFreeMethod
+from service.spec.methods.smac import SmacMethod
+from service.spec.methods.stpt import StptMethod
+from service.spec.methods.study import StudyMethod
+from service.spec.methods.sweep import SweepMethod
+from service.spec.methods.tpe import TpeMethod
+from service.spec.types import named
+
+_Methods = Annotated[
+    StptMethod
+    | SweepMethod
+    | ReferenceMethod
+    | ReplayMethod
+    | CosineMethod
+    | OneCycleMethod
+    | ScheduleFreeMethod
+    | ProdigyMethod
+    | ScheduleMethod
+    | RandomMethod
+    | GridMethod
+    | TpeMethod
+    | SmacMethod
+    | HyperbandMethod
+    | AshaMethod
+    | BohbMethod
+    | PbtMethod
+    | StudyMethod
+    | RampMethod,
+    Field(discriminator="name"),
+]
+# by a name alone, where nothing else needs to be said
+MethodName = Literal[
+    "stpt",
+    "sweep",
+    "reference",
+    "cosine",
+    "one-cycle",
+    "schedule-free",
+    "prodigy",
+    "schedule",
+    "random",
+    "grid",
+    "tpe",
+    "smac",
+    "hyperband",
+    "asha",
+    "bohb",
+    "pbt",
+    "study",
+    "batch-ramp",
+]
+Method = Annotated[_Methods, named(MethodName, _Methods)]
+METHODS = {method.model_fields["name"].default: method for method in get_args(get_args(_Methods)[0])}

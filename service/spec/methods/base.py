@@ -1,0 +1,114 @@
+"""What every method has in common: how many trainings it takes, what they cost, what is left of them to train by again.
+
+A method is how the learning rate comes about: by search, by a schedule, by another job's history. Each is a run of a
+job. Its module has its fields and these rules; `service.spec.methods` binds the modules by name.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from service.errors import FieldError
+from service.spec.types import Frozen, LearningRate
+
+if TYPE_CHECKING:
+    from service.spec.job import JobSpec
+
+Envelope = Literal["constant", "linear", "cosine"]
+MAX_EPOCHS = 100_000
+
+
+class Schedule(Frozen):
+    """A history of learning rates to train by: one for each epoch, under an envelope over the whole training."""
+
+    learning_rates: list[LearningRate] = Field(min_length=1, max_length=100_000, description="Of epochs 1, 2, 3, …")
+    envelope: Envelope = Field("constant", description="What the learning rates are multiplied by.")
+    warmup_epochs: int = Field(0, ge=0, description="The first epochs, which the envelope leaves as they are.")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a job amounts to, for a method to count by. Samples are training samples."""
+
+    candidates: Sequence[float]  # learning rates that the first Pre-train of the job tries
+    epoch_samples: int  # of one epoch of one training
+    budget: int | None  # in samples, of one seed; None: no limit
+    searched: int = 0  # samples of all Pre-trains of one training, in excess of the branches that went on
+    of_trial: "Callable[[JobSpec, Facts], Facts] | None" = None  # those of a trial whose spec is another
+
+
+@dataclass(frozen=True)
+class Work:
+    """Trainings of one seed of a method, and the samples that they take, search included."""
+
+    trainings: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A trial of a search that must be possible, and how what is wrong with its spec is told of the method's fields."""
+
+    trial_spec: "Callable[[], JobSpec]"  # raises pydantic's ValidationError
+    told: Callable[[FieldError], FieldError]
+    alone: bool  # whether the first error tells it all
+
+
+class MethodSpec(Frozen):
+    """A method of a job; the rules below hold unless its module says otherwise."""
+
+    is_search: ClassVar[bool] = False  # its trials are Ray Tune's, one process each
+    has_budget: ClassVar[bool] = False  # the job's budget holds for it
+    sets_budget: ClassVar[bool] = False  # the budgets of others may be relative to what it takes
+    is_replayable: ClassVar[bool] = True  # one learning rate an epoch and an envelope tell what it did
+
+    name: str
+
+    def trainings(self, candidates: Sequence[float]) -> int:
+        """Trainings with one seed; 0: a search finds out. `candidates`: as in Facts."""
+        return 1
+
+    def training_epochs(self, epochs: int, epoch_samples: int, budget: int | None) -> int:
+        """Epochs that one of its trainings takes at most, where the job has `epochs`."""
+        return epochs
+
+    def work(self, spec: "JobSpec", facts: Facts) -> Work:
+        """What one seed takes at most."""
+        trainings = self.trainings(facts.candidates)
+        epochs = self.training_epochs(spec.epochs, facts.epoch_samples, facts.budget if self.has_budget else None)
+        return Work(trainings, trainings * epochs * facts.epoch_samples)
+
+    def first_learning_rate(self, spec: "JobSpec") -> float | None:
+        """What its first Pre-train goes by; None: it has no Pre-train."""
+        return None
+
+    def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
+        """The schedule that trains again as a trial with those `learning_rates`, epoch by epoch, did. `config`: the
+        hyperparameters that a search chose."""
+        return Schedule(learning_rates=list(learning_rates))
+
+    @property
+    def replayed_job(self) -> str | None:
+        """The job whose schedule it is still to be given; None: there is none."""
+        return None
+
+    def errors(self, spec: "JobSpec", field: str) -> list[FieldError]:
+        """What is wrong with it in that job; `field`: its place in the spec."""
+        return []
+
+    def probes(self, spec: "JobSpec", field: str, train_samples: int | None) -> "Iterator[FieldError | Probe]":
+        """What is wrong with it as a search, and which trials must be possible. `field`: its place in the spec;
+        `train_samples`: None where they are not known."""
+        yield from ()
+
+
+class WholeBudgetMethod(MethodSpec):
+    """One training that takes the whole budget."""
+
+    has_budget: ClassVar[bool] = True
+
+    def training_epochs(self, epochs: int, epoch_samples: int, budget: int | None) -> int:
+        """As many whole epochs as the budget has room for, at least one."""
+        return epochs if budget is None else min(MAX_EPOCHS, max(1, budget // epoch_samples))

@@ -1,0 +1,11 @@
+"""What searches have in common that stop bad trials early, by successive halving."""
+
+from pydantic import Field
+
+from service.spec.methods.search import TunedMethod
+
+
+class HalvingMethod(TunedMethod):
+    """Of the trials of a rung, one of `reduction_factor` goes on to the next."""
+
+    reduction_factor: int = Field(3, ge=2, le=16, description="eta: one of so many goes on to the next rung.")

@@ -1,0 +1,16 @@
+"""Random search."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from service.spec.methods.search import TunedMethod
+
+if TYPE_CHECKING:
+    pass
+
+
+class RandomMethod(TunedMethod):
+    """Whole trainings at random points of the space (Bergstra & Bengio 2012, JMLR 13)."""
+
+    name: Literal["random"] = Field("random", description="This method.")

@@ -1,0 +1,20 @@
+"""The reference of STPT (Yamada et al., section III): a constant learning rate, divided when accuracy saturates."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from service.spec.methods.base import MethodSpec
+from service.spec.types import LearningRate
+
+if TYPE_CHECKING:
+    pass
+
+
+class ReferenceMethod(MethodSpec):
+    """S1's reference: a constant learning rate, divided when validation accuracy saturates; no warm-up."""
+
+    name: Literal["reference"] = Field("reference", description="This method.")
+    learning_rate: LearningRate = Field(0.1, description="Until it is divided for the first time.")
+    factor: float = Field(10.0, gt=1, le=1e6, description="What it is divided by.")
+    patience: int = Field(3, ge=1, le=100_000, description="Epochs without a new best accuracy: saturated.")

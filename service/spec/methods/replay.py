@@ -1,0 +1,44 @@
+"""Training by the learning rates that an earlier job chose, without search."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from service.errors import FieldError
+from service.spec.methods.base import MethodSpec, Schedule
+
+if TYPE_CHECKING:
+    from service.spec.job import JobSpec
+
+
+class ReplayMethod(MethodSpec):
+    """Train by the learning rates that an earlier job chose, without search."""
+
+    name: Literal["replay"] = Field("replay", description="This method.")
+    job: str | None = Field(None, max_length=40, description="Take the schedule of this job.")
+    schedule: Schedule | None = Field(None, description="Or this one.")
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Self:
+        if self.job is None and self.schedule is None:
+            raise ValueError("needs the schedule to train by; name a job, or give a schedule")
+        return self
+
+    @property
+    def replayed_job(self) -> str | None:
+        """The job that it names, until it has that job's schedule."""
+        return self.job if self.schedule is None else None
+
+    def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
+        """What it replays itself."""
+        assert self.schedule is not None  # the door has put it in
+        return self.schedule
+
+    def errors(self, spec: "JobSpec", field: str) -> list[FieldError]:
+        """A schedule has an epoch for each of the job's."""
+        rates = spec.epochs if self.schedule is None else len(self.schedule.learning_rates)
+        if rates == spec.epochs:
+            return []
+        message = f"has {rates} epochs, the job {spec.epochs}; set epochs to {rates}"
+        return [FieldError(f"{field}.schedule.learning_rates", rates, message)]

@@ -1,0 +1,116 @@
+"""A schedule written out: scaling to the batch, a warm-up, a decay."""
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from service.errors import FieldError
+from service.spec.methods.base import MethodSpec
+from service.spec.scaling import Scaling
+from service.spec.types import Frozen, LearningRate, named
+
+if TYPE_CHECKING:
+    from service.spec.job import JobSpec
+
+
+WarmupKind = Literal["constant", "gradual", "linear"]
+
+
+class ScheduleWarmup(Frozen):
+    """The first epochs, on the way from the learning rate before scaling to the scaled one."""
+
+    kind: WarmupKind = Field(
+        description="constant: at the one before scaling; gradual: from that to the scaled one, epoch by epoch (S2); "
+        "linear: from 0 to the scaled one, iteration by iteration (S3)."
+    )
+    epochs: int = Field(ge=1, le=100_000, description="So many; no more than the job has.")
+
+
+class PolynomialDecay(Frozen):
+    """(1 - progress)^power."""
+
+    kind: Literal["polynomial"] = Field("polynomial", description="This decay.")
+    power: float = Field(2.0, gt=0, le=100, description="1: along a line.")
+
+
+class CosineDecay(Frozen):
+    """Along a cosine from 1 to `final`."""
+
+    kind: Literal["cosine"] = Field("cosine", description="This decay.")
+    final: float = Field(0.0, ge=0, le=1, description="What is left at the end, as a share.")
+
+
+class StepDecay(Frozen):
+    """`factor` once for each milestone reached."""
+
+    kind: Literal["step"] = Field("step", description="This decay.")
+    factor: float = Field(0.1, gt=0, le=1, description="What the learning rate is multiplied by.")
+    milestones: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        [0.5, 0.75], min_length=1, max_length=64, description="Shares of the epochs behind the warm-up."
+    )
+
+
+_Decays = Annotated[PolynomialDecay | CosineDecay | StepDecay, Field(discriminator="kind")]
+DecayKind = Literal["polynomial", "cosine", "step"]
+Decay = Annotated[_Decays, named(DecayKind, _Decays, "kind")]
+
+# S3, appendix A, as Barlow Twins has it: 20 epochs up to learning_rate * B/256, then down to 0.1 % of that
+LARS_WARM: dict[str, Any] = {
+    "scaling": {"rule": "linear", "base_batch_size": 256},
+    "warmup": {"kind": "linear", "epochs": 20},
+    "decay": {"kind": "cosine", "final": 0.001},
+}
+
+
+def _within(preset: Any, given: Any) -> Any:
+    """What is given in place of a preset's value, or beside its keys where it is of the same kind."""
+    if not (isinstance(preset, dict) and isinstance(given, dict)):
+        return given
+    return preset | given if given.get("kind", preset.get("kind")) == preset.get("kind") else given
+
+
+class ScheduleMethod(MethodSpec):
+    """One training by a schedule written out: the learning rate scaled to the batch, a warm-up, a decay. It has the
+    job's epochs."""
+
+    is_replayable: ClassVar[bool] = False
+
+    name: Literal["schedule"] = Field("schedule", description="This method.")
+    preset: Literal["lars-warm"] | None = Field(
+        None, description="S3's schedule for LARS and LAMB, where the fields below say nothing."
+    )
+    learning_rate: LearningRate | None = Field(None, description="Before scaling; null: `initial_learning_rate`.")
+    scaling: Scaling | None = Field(None, description="To the global batch; null: none.")
+    warmup: ScheduleWarmup | None = Field(None, description="null: none.")
+    decay: Decay | None = Field(None, description="Behind the warm-up; null: the learning rate stays.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, value: Any) -> Any:
+        if not (isinstance(value, dict) and value.get("preset") == "lars-warm"):
+            return value
+        return LARS_WARM | {key: _within(LARS_WARM.get(key), given) for key, given in value.items()}
+
+    def own_learning_rate(self, spec: "JobSpec") -> float:
+        """Before scaling."""
+        return self.learning_rate or spec.initial_learning_rate
+
+    def errors(self, spec: "JobSpec", field: str) -> list[FieldError]:
+        """What is wrong with its warm-up and its scaling."""
+        errors, warmup = [], self.warmup
+        if warmup is not None and warmup.epochs > spec.epochs:
+            message = f"longer than the whole training ({spec.epochs} epochs); lower it or raise epochs"
+            errors.append(FieldError(f"{field}.warmup.epochs", warmup.epochs, message))
+        if warmup is not None and warmup.kind != "linear" and not self._leads_up():
+            message = (
+                "leads from the learning rate before scaling to the scaled one, and none is scaled; give scaling, of "
+                "the learning rate, or kind linear"
+            )
+            errors.append(FieldError(f"{field}.warmup.kind", warmup.kind, message))
+        if self.scaling is not None:
+            errors += self.scaling.errors(spec, f"{field}.scaling", self.own_learning_rate(spec))
+        return errors
+
+    def _leads_up(self) -> bool:
+        """Whether there is a learning rate before scaling and one behind it; at the base batch they are the same."""
+        return self.scaling is not None and not self.scaling.momentum and self.scaling.rule != "none"

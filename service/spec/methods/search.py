@@ -1,0 +1,230 @@
+"""What all searches have in common: where hyperparameters are drawn from, how many trials there are, and which specs
+must be possible. Their trials are Ray Tune's, one process each."""
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from service.errors import FieldError
+from service.spec.methods.base import Envelope, Facts, MethodSpec, Probe, Schedule, Work
+from service.spec.types import Frozen
+
+if TYPE_CHECKING:
+    from service.spec.job import JobSpec
+
+Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
+IntegerBounds = Annotated[list[Annotated[int, Field(ge=-(2**31), lt=2**31)]], Field(min_length=2, max_length=2)]
+Choices = Annotated[list[Any], Field(min_length=1, max_length=64)]
+
+
+class Distribution(Frozen):
+    """Where a hyperparameter is drawn from, as Ray Tune calls it; exactly one of these."""
+
+    uniform: Bounds | None = Field(None, description="[low, high]")
+    loguniform: Bounds | None = Field(None, description="[low, high], both above 0; uniform in the logarithm.")
+    randint: IntegerBounds | None = Field(None, description="[low, high), integers.")
+    lograndint: IntegerBounds | None = Field(None, description="The same, uniform in the logarithm.")
+    choice: Choices | None = Field(None, description="One of these values.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = [kind for kind in type(self).model_fields if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of {', '.join(type(self).model_fields)}; it has {len(given)}")
+        if given[0] == "choice":
+            return self
+        low, high = getattr(self, given[0])
+        if not low < high:
+            raise ValueError(f"must be [low, high] with low below high, not [{low:g}, {high:g}]")
+        if given[0].startswith("log") and low <= 0:
+            raise ValueError(f"is uniform in the logarithm, so low must be above 0, not {low:g}")
+        return self
+
+    @property
+    def kind(self) -> str:
+        return next(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
+
+    @property
+    def extremes(self) -> list[Any]:
+        """The outermost values, or all choices."""
+        if self.choice is not None:
+            return self.choice
+        low, high = getattr(self, self.kind)
+        return [low, high - 1] if isinstance(high, int) and self.kind.endswith("randint") else [low, high]
+
+
+SearchKey = Annotated[str, StringConstraints(max_length=50)]
+GpusPerTrial = Annotated[float, Field(gt=0, le=1, description="On GPUs: less than 1 puts several trials on one.")]
+Config = Mapping[str, Any]
+
+# What may be searched, and its place in a spec; optimizer.KEY besides.
+KEYS = {
+    "learning_rate": "initial_learning_rate",
+    "optimizer": "optimizer",
+    "global_batch_size": "global_batch_size",
+    "envelope": "envelope",
+}
+
+
+class SearchMethod(MethodSpec, ABC):
+    """A method whose trials Ray Tune runs; `gpus_per_trial` is a field of each."""
+
+    is_search: ClassVar[bool] = True
+    gpus_per_trial: GpusPerTrial
+
+    def trainings(self, candidates: Sequence[float]) -> int:
+        """A search finds out."""
+        return 0
+
+    def work(self, spec: "JobSpec", facts: Facts) -> Work:
+        """All trials to their end, within the budget."""
+        budget = facts.budget if self.has_budget else None
+        trials = self.most_trials(spec, facts)
+        samples = trials * self.training_epochs(spec.epochs, facts.epoch_samples, budget) * facts.epoch_samples
+        if budget is not None:
+            samples = min(samples, budget // facts.epoch_samples * facts.epoch_samples)
+        return Work(trials, samples)
+
+    @abstractmethod
+    def space(self, spec: "JobSpec", candidates: Sequence[float]) -> dict[str, Distribution]:
+        """Where each hyperparameter is drawn from. `candidates`: as in Facts."""
+
+    @abstractmethod
+    def most_trials(self, spec: "JobSpec", facts: Facts) -> int:
+        """Trials that one seed may begin."""
+
+    def points(self, spec: "JobSpec", facts: Facts) -> list[dict[str, Any]] | None:
+        """The hyperparameters of each trial, where they are known beforehand; else None."""
+        return None
+
+    def trial_spec(self, spec: "JobSpec", config: Config, *, seed: int, epochs: int) -> "JobSpec":
+        """The job's spec with a trial's hyperparameters in their places. Raises pydantic's ValidationError.
+
+        Without telemetry: Tune writes every report of every trial to disk each time that anything happens.
+        """
+        document = spec.model_dump(mode="json") | {"preset": None, "seed": seed, "epochs": epochs, "methods": ["stpt"]}
+        document |= {"budget": None, "seeds": 1, "audit": None, "telemetry": None}
+        return type(spec).model_validate(self.trial_document(document, config))
+
+    def probe(self, spec: "JobSpec", config: Config, told: Callable[[FieldError], FieldError], *, alone: bool) -> Probe:
+        """That a trial with these hyperparameters is possible."""
+        return Probe(partial(self.trial_spec, spec, config, seed=spec.seed, epochs=spec.epochs), told, alone)
+
+    def trial_document(self, document: dict[str, Any], config: Config) -> dict[str, Any]:
+        """The job's spec as a document, with a trial's hyperparameters in their places."""
+        return with_hyperparameters(document, config)
+
+    def reported(self, config: Config, spec: "JobSpec") -> dict[str, Any]:
+        """What a trial's record says of its hyperparameters."""
+        return dict(config)
+
+    @abstractmethod
+    def probes(self, spec: "JobSpec", field: str, train_samples: int | None) -> Iterator[FieldError | Probe]:
+        """What is wrong with it, and what must make a spec. `field`: its place; `train_samples`: None: not known."""
+
+
+class TunedMethod(SearchMethod):
+    """A search of a space within the budget. Trials train like those of `sweep`, as many at a time as fit."""
+
+    has_budget: ClassVar[bool] = True
+
+    search_space: dict[SearchKey, Distribution] | None = Field(
+        None,
+        max_length=16,
+        description="By key: learning_rate, optimizer, optimizer.momentum, optimizer.weight_decay, global_batch_size, "
+        "envelope. null: the learning rate, log-uniform over what lr_set tries first.",
+    )
+    schedule: Envelope | None = Field(None, description="How learning rates fall over a training; null: `envelope`.")
+    max_trials: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="null: as many as the budget has room for; without one as many as lr_set has first candidates.",
+    )
+    gpus_per_trial: GpusPerTrial = 1.0
+
+    def space(self, spec: "JobSpec", candidates: Sequence[float]) -> dict[str, Distribution]:
+        """As asked for; else the learning rate, log-uniform from the smallest to the largest candidate."""
+        if self.search_space is not None:
+            return self.search_space
+        low, high = min(candidates), max(candidates)
+        bounds = [low, high] if low < high else [low / 10, high * 10]
+        return {"learning_rate": Distribution(loguniform=bounds)}
+
+    def most_trials(self, spec: "JobSpec", facts: Facts) -> int:
+        """As many as asked for, or as the budget has room for an epoch each; else as there are candidates."""
+        if self.max_trials is not None:
+            return self.max_trials
+        if facts.budget is None:
+            return len(facts.candidates)
+        return max(1, facts.budget // facts.epoch_samples)
+
+    def trial_document(self, document: dict[str, Any], config: Config) -> dict[str, Any]:
+        """Under the search's own envelope, where it has one."""
+        own = {} if self.schedule is None else {"envelope": self.schedule}
+        return with_hyperparameters(document | own, config)
+
+    def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
+        """Under the envelope that the trial had."""
+        envelope = config.get("envelope", self.schedule or spec.envelope)
+        return Schedule(learning_rates=list(learning_rates), envelope=envelope)
+
+    def probes(self, spec: "JobSpec", field: str, train_samples: int | None) -> Iterator[FieldError | Probe]:
+        """Each value at the ends of its space."""
+        for key, distribution in (self.search_space or {}).items():
+            place = f"{field}.search_space.{key}"
+            head, _, option = key.partition(".")
+            if head not in KEYS or (option and head != "optimizer"):
+                yield FieldError(place, key, f"cannot be searched; use {', '.join(KEYS)} and optimizer.OPTION")
+            elif key == "global_batch_size" and distribution.choice is None:
+                message = "must be a choice: not every number is a multiple of workers; list the batches to try"
+                yield FieldError(place, distribution.kind, message)
+            else:
+                for value in distribution.extremes:
+                    yield self.probe(spec, {key: value}, _told_of(place, value), alone=True)
+
+
+def _told_of(place: str, value: Any) -> Callable[[FieldError], FieldError]:
+    return lambda error: FieldError(place, value, error.message)
+
+
+def with_hyperparameters(document: dict[str, Any], config: Config) -> dict[str, Any]:
+    """The document with each hyperparameter in its place; an optimizer goes before what is said of it."""
+    document = dict(document)
+    for key in sorted(config, key=lambda key: key.count(".")):
+        head, _, option = key.partition(".")
+        if not option:
+            document[KEYS[head]] = config[key]
+        else:
+            named = document[head]
+            document[head] = ({"name": named} if isinstance(named, str) else dict(named)) | {option: config[key]}
+    return document
+
+
+def grid(space: Mapping[str, Distribution], trials: int) -> list[dict[str, Any]]:
+    """A point for each combination of choices; ranges are divided evenly, by their middles, as often as there is room
+    for `trials`."""
+    ranges = sum(distribution.choice is None for distribution in space.values())
+    choices = math.prod(len(distribution.choice) for distribution in space.values() if distribution.choice is not None)
+    steps = 1
+    while ranges and (steps + 1) ** ranges * choices <= trials:
+        steps += 1
+    axes = [_axis(distribution, steps) for distribution in space.values()]
+    return [dict(zip(space, point, strict=True)) for point in itertools.product(*axes)]
+
+
+def _axis(distribution: Distribution, steps: int) -> Sequence[Any]:
+    if distribution.choice is not None:
+        return distribution.choice
+    low, high = distribution.extremes
+    shares = [(step + 0.5) / steps for step in range(steps)]
+    if distribution.kind.startswith("log"):
+        values = [low * (high / low) ** share for share in shares]
+    else:
+        values = [low + (high - low) * share for share in shares]
+    return list(dict.fromkeys(map(round, values))) if distribution.kind.endswith("randint") else values

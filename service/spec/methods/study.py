@@ -1,0 +1,117 @@
+"""Studies: several ways to train at several batch sizes."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from service.errors import FieldError
+from service.spec.methods.base import Facts, Probe, Work
+from service.spec.methods.cosine import CosineMethod
+from service.spec.methods.one_cycle import OneCycleMethod
+from service.spec.methods.prodigy import ProdigyMethod
+from service.spec.methods.reference import ReferenceMethod
+from service.spec.methods.schedule import ScheduleMethod
+from service.spec.methods.schedule_free import ScheduleFreeMethod
+from service.spec.methods.search import Config, Distribution, GpusPerTrial, SearchMethod, grid
+from service.spec.methods.stpt import StptMethod
+from service.spec.optimizer import Optimizer
+from service.spec.types import MAX_BATCH, Frozen, LearningRate, named
+
+if TYPE_CHECKING:
+    from service.spec.job import JobSpec
+
+
+_VariantMethods = Annotated[
+    StptMethod | ReferenceMethod | CosineMethod | OneCycleMethod | ScheduleFreeMethod | ProdigyMethod | ScheduleMethod,
+    Field(discriminator="name"),
+]
+_VariantName = Literal["stpt", "reference", "cosine", "one-cycle", "schedule-free", "prodigy", "schedule"]
+
+
+class Variant(Frozen):
+    """One way to train, at every batch of a study."""
+
+    name: str = Field(min_length=1, max_length=50, pattern=r"^[^\x00]*$", description="Its line in table and figure.")
+    method: Annotated[_VariantMethods, named(_VariantName, _VariantMethods)] = Field(
+        description="A training; it has the job's epochs, and the rest of the spec holds for it."
+    )
+    optimizer: Optimizer | None = Field(None, description="null: the job's.")
+    initial_learning_rate: LearningRate | None = Field(
+        None, description="null: the job's. Each optimizer has a scale of its own."
+    )
+
+
+class StudyMethod(SearchMethod):
+    """Every variant at every batch size: S2's studies. Each trial is a training in one process."""
+
+    is_replayable: ClassVar[bool] = False
+
+    name: Literal["study"] = Field("study", description="This method.")
+    batch_sizes: list[Annotated[int, Field(ge=1, le=MAX_BATCH)]] = Field(
+        min_length=1, max_length=16, description="Global batch sizes."
+    )
+    variants: list[Variant] = Field(min_length=1, max_length=16, description="What is tried at each of them.")
+    gpus_per_trial: GpusPerTrial = 1.0
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for what, values in (("batch size", self.batch_sizes), ("variant", [one.name for one in self.variants])):
+            if len(set(values)) < len(values):
+                raise ValueError(f"each {what} once, not {', '.join(map(str, values))}; leave the repetition out")
+        return self
+
+    def space(self, spec: "JobSpec", candidates: Sequence[float]) -> dict[str, Distribution]:
+        """Every batch size and variant."""
+        names = [variant.name for variant in self.variants]
+        return {"global_batch_size": Distribution(choice=self.batch_sizes), "variant": Distribution(choice=names)}
+
+    def most_trials(self, spec: "JobSpec", facts: Facts) -> int:
+        """One for each variant and batch size."""
+        return len(self.batch_sizes) * len(self.variants)
+
+    def points(self, spec: "JobSpec", facts: Facts) -> list[dict[str, Any]]:
+        """Every variant at every batch size."""
+        return grid(self.space(spec, ()), 0)
+
+    def work(self, spec: "JobSpec", facts: Facts) -> Work:
+        """The work of each point, which its batch decides."""
+        assert facts.of_trial is not None
+        points, samples = self.points(spec, facts), 0
+        for point in points:
+            trial = self.trial_spec(spec, point, seed=spec.seed, epochs=spec.epochs)
+            [training] = trial.methods
+            samples += training.work(trial, facts.of_trial(trial, facts)).samples
+        return Work(len(points), samples)
+
+    def trial_document(self, document: dict[str, Any], config: Config) -> dict[str, Any]:
+        """The variant's training is the spec's method, in one process."""
+        told = self.variant(config).model_dump(mode="json")
+        own = {key: told[key] for key in ("optimizer", "initial_learning_rate") if told[key] is not None}
+        point = {"global_batch_size": config["global_batch_size"], "workers": 1, "methods": [told["method"]]}
+        return document | point | own
+
+    def reported(self, config: Config, spec: "JobSpec") -> dict[str, Any]:
+        """The optimizer of the variant beside it."""
+        return {**config, "optimizer": (self.variant(config).optimizer or spec.optimizer).name}
+
+    def variant(self, config: Config) -> Variant:
+        """The variant that a trial trains."""
+        [variant] = [variant for variant in self.variants if variant.name == config["variant"]]
+        return variant
+
+    def probes(self, spec: "JobSpec", field: str, train_samples: int | None) -> Iterator[FieldError | Probe]:
+        """Every point; what is wrong is told of the batch size or of the variant."""
+        for place, batch in enumerate(self.batch_sizes):
+            for number, variant in enumerate(self.variants):
+
+                def told(error: FieldError, place: int = place, batch: int = batch, number: int = number) -> FieldError:
+                    where = error.field
+                    if where == "global_batch_size":
+                        where = f"{field}.batch_sizes[{place}]"
+                    elif where.startswith("methods[0]"):
+                        where = f"{field}.variants[{number}].method" + where.removeprefix("methods[0]")
+                    return FieldError(where, error.value, f"with batch {batch}: {error.message}")
+
+                point = {"global_batch_size": batch, "variant": variant.name}
+                yield self.probe(spec, point, told, alone=False)

@@ -1,0 +1,34 @@
+"""The conventional method (STPT, Yamada et al., Fig. 3): a whole training for each learning rate."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from service.spec.methods.base import Envelope, MethodSpec, Schedule
+from service.spec.types import MAX_LEARNING_RATES, LearningRate
+
+if TYPE_CHECKING:
+    from service.spec.job import JobSpec
+
+
+class SweepMethod(MethodSpec):
+    """S1's conventional method: a whole training for each learning rate."""
+
+    name: Literal["sweep"] = Field("sweep", description="This method.")
+    learning_rates: list[LearningRate] | None = Field(
+        None, min_length=1, max_length=MAX_LEARNING_RATES, description="null: the first candidates of lr_set."
+    )
+    schedule: Envelope = Field("constant", description="How each falls over its training.")
+
+    def rates(self, candidates: Sequence[float]) -> tuple[float, ...]:
+        """The learning rate of each trial; `candidates`: those that the job's first Pre-train tries."""
+        return tuple(dict.fromkeys(candidates if self.learning_rates is None else self.learning_rates))
+
+    def trainings(self, candidates: Sequence[float]) -> int:
+        """One for each learning rate."""
+        return len(self.rates(candidates))
+
+    def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
+        """Under its own envelope."""
+        return Schedule(learning_rates=list(learning_rates), envelope=self.schedule)

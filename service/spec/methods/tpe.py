@@ -1,0 +1,16 @@
+"""The tree-structured Parzen estimator."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from service.spec.methods.search import TunedMethod
+
+if TYPE_CHECKING:
+    pass
+
+
+class TpeMethod(TunedMethod):
+    """Whole trainings that Optuna's TPESampler proposes (Bergstra et al. 2011, NeurIPS 24)."""
+
+    name: Literal["tpe"] = Field("tpe", description="This method.")

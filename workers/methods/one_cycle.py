@@ -1,0 +1,28 @@
+"""One training by the 1cycle policy."""
+
+from collections.abc import Sequence
+
+from service.algorithms.lr_schedules import (
+    one_cycle,
+)
+from service.spec.job import JobSpec
+from service.spec.methods.one_cycle import OneCycleMethod
+from workers.datasets.load import Data
+from workers.engine.groups import Workers
+from workers.engine.trainer import Trainer
+from workers.methods.base import Training
+from workers.methods.scheduled import Scheduled
+
+
+def build(method: OneCycleMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
+    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    trainer = Trainer(spec, data, workers)
+    highest = method.learning_rate or spec.initial_learning_rate
+    iterations = trainer.plan.iterations
+    whole = iterations * spec.epochs
+
+    def rates_of(epoch: int, _: Sequence[float]) -> tuple[float, list[float]]:
+        first = (epoch - 1) * iterations
+        return highest, [highest * one_cycle(first + iteration, whole) for iteration in range(iterations)]
+
+    return Scheduled(trainer, method.name, trial, rates_of)

@@ -1,0 +1,17 @@
+"""The conventional sweep: one learning rate a trial, for the whole length."""
+
+from service.algorithms.candidates import first_candidates
+from service.spec.job import JobSpec
+from service.spec.methods.sweep import SweepMethod
+from workers.datasets.load import Data
+from workers.engine.groups import Workers
+from workers.engine.trainer import Trainer
+from workers.methods.base import Training
+from workers.methods.scheduled import constant
+
+
+def build(method: SweepMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
+    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    rates = method.rates(first_candidates(spec))
+    learning_rate = rates[(trial - 1) % len(rates)]
+    return constant(Trainer(spec, data, workers), method.name, trial, learning_rate, method.schedule)
