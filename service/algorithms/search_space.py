@@ -27,7 +27,7 @@ def most_trials(spec: JobSpec, method: SearchMethod, samples: int, budget: int |
     return method.most_trials(spec, Facts(first_candidates(spec), samples, budget))
 
 
-def points(spec: JobSpec, method: SearchMethod, samples: int, budget: int | None) -> list[dict[str, Any]] | None:
+def known_points(spec: JobSpec, method: SearchMethod, samples: int, budget: int | None) -> list[dict[str, Any]] | None:
     """The hyperparameters of each trial, where they are known beforehand; else None."""
     return method.points(spec, Facts(first_candidates(spec), samples, budget))
 

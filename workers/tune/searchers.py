@@ -10,7 +10,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from service.algorithms.search_space import most_trials, points, search_space
+from service.algorithms.search_space import known_points, most_trials, search_space
 from service.spec.job import JobSpec
 from service.spec.methods.search import Distribution, SearchMethod
 from workers.methods import builder_of
@@ -75,7 +75,7 @@ def make_searcher(
         seed=seed,
         samples=samples,
         trials=most_trials(spec, method, samples, budget),
-        points=points(spec, method, samples, budget),
+        points=known_points(spec, method, samples, budget),
         admit=admit,
     )
     searcher: SearchAlgorithm | Searcher = builder_of(method).make_searcher(method, ask)

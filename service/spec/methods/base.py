@@ -64,7 +64,8 @@ class MethodSpec(Frozen):
     sets_budget: ClassVar[bool] = False  # the budgets of others may be relative to what it takes
     is_replayable: ClassVar[bool] = True  # one learning rate an epoch and an envelope tell what it did
 
-    name: str
+    if TYPE_CHECKING:  # a field of each, told apart by its value
+        name: str
 
     def trainings(self, candidates: Sequence[float]) -> int:
         """Trainings with one seed; 0: a search finds out. `candidates`: as in Facts."""

@@ -75,7 +75,8 @@ class SearchMethod(MethodSpec, ABC):
     """A method whose trials Ray Tune runs; `gpus_per_trial` is a field of each."""
 
     is_search: ClassVar[bool] = True
-    gpus_per_trial: GpusPerTrial
+    if TYPE_CHECKING:
+        gpus_per_trial: GpusPerTrial
 
     def trainings(self, candidates: Sequence[float]) -> int:
         """A search finds out."""

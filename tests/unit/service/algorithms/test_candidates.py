@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.algorithms.candidates import PRESETS, candidates, mix_phase, sweep_learning_rates, trials_of
+from service.algorithms.candidates import PRESETS, candidates, first_candidates, mix_phase, trials_of
 from service.spec.job import JobSpec
 from service.spec.lr_set import (
     AbsoluteLrSet,
@@ -210,7 +210,7 @@ def test_the_learning_rates_of_a_sweep(lr_set, sweep, rates):
     document = {"model": "lenet5", "dataset": "digits", "epochs": 9, "warmup": {"epochs": 1}, "lr_set": lr_set}
     spec = JobSpec.model_validate(document)
     method = SweepMethod(**sweep)
-    assert sweep_learning_rates(spec, method) == pytest.approx(rates, rel=1e-12)
+    assert method.rates(first_candidates(spec)) == pytest.approx(rates, rel=1e-12)
     assert trials_of(spec, method) == len(rates)
     assert trials_of(spec, StptMethod()) == 1
 

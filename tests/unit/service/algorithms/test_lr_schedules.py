@@ -148,12 +148,12 @@ def test_momentum_in_place_of_the_learning_rate(rule, momentum):
     scaling = {"rule": rule, "base_batch_size": 64, "momentum": True}
     method = ScheduleMethod.model_validate({"scaling": scaling})
     spec = JobSpec.model_validate(small(global_batch_size=256, optimizer={"name": "sgd", "weight_decay": 0.1}))
-    optimizer = scaled_optimizer(method, spec)
+    optimizer = scaled_optimizer(method.scaling, spec)
     assert optimizer.model_dump() == {"name": "sgd", "momentum": pytest.approx(momentum), "nesterov": False} | {
         "weight_decay": 0.1
     }
     assert scaled_learning_rate(method, spec) == spec.initial_learning_rate
-    assert scaled_optimizer(ScheduleMethod(), spec) is spec.optimizer
+    assert scaled_optimizer(ScheduleMethod().scaling, spec) is spec.optimizer
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_search_may_begin_at_a_scaled_learning_rate(momentum, learning_rate, s
         )
     )
     method = spec.methods[1]
-    assert scaled_learning_rate(method, spec) == search_start(spec) == learning_rate
-    assert scaled_optimizer(method, spec).momentum == scaled
+    assert method.first_learning_rate(spec) == search_start(spec) == learning_rate
+    assert scaled_optimizer(method.scaling, spec).momentum == scaled
     # what stands beside it searches the same learning rates
     assert first_candidates(spec) == pytest.approx([learning_rate * factor for factor in (3, 1, 0.3)])

@@ -10,15 +10,14 @@ from pydantic import ValidationError
 
 from service.algorithms.search_space import (
     budget_samples,
-    grid_points,
+    known_points,
     most_trials,
     search_space,
-    stretched_epochs,
-    trial_epochs,
     trial_spec,
 )
 from service.errors import FieldError, InvalidInput
 from service.spec.job import JobSpec
+from service.spec.methods.cosine import CosineMethod
 from service.spec.methods.search import Distribution, SearchMethod
 from service.validation.door import parse_spec
 from tests.unit.service.specs import small
@@ -125,7 +124,7 @@ def test_a_trials_hyperparameters_stand_in_its_spec():
 def test_trials_and_epochs(method, budget, trials, epochs):
     job = spec(method, epochs=10, lr_set={"learning_rates": [0.1, 0.05, 0.02, 0.01]})
     assert most_trials(job, search(job), 100, budget) == trials
-    assert trial_epochs(job, search(job), 100, budget) == epochs
+    assert search(job).training_epochs(job.epochs, 100, budget) == epochs
 
 
 @pytest.mark.parametrize(
@@ -158,7 +157,7 @@ def test_a_budget_of_an_epoch_is_accepted(budget):
 
 @pytest.mark.parametrize(("budget", "epochs"), [(None, 10), (1700, 17), (1799, 17), (99, 1)])
 def test_what_takes_the_whole_budget(budget, epochs):
-    assert stretched_epochs(spec(epochs=10), 100, budget) == epochs
+    assert CosineMethod().training_epochs(10, 100, budget) == epochs
 
 
 # --- grids ---------------------------------------------------------------------------------------------
@@ -166,21 +165,21 @@ def test_what_takes_the_whole_budget(budget, epochs):
 
 def test_a_grid_without_a_space_and_a_budget_is_the_papers_sweep():
     job = spec("grid", lr_set="middle", initial_learning_rate=0.1)
-    rates = [point["learning_rate"] for point in grid_points(job, search(job), 100, None)]
+    rates = [point["learning_rate"] for point in known_points(job, search(job), 100, None)]
     assert rates == pytest.approx([0.25, 0.2, 0.15, 0.1, 0.085, 0.07, 0.055, 0.04])
 
 
 def test_points_lie_in_the_middles_of_equal_parts():
     method = {"name": "grid", "search_space": {"learning_rate": {"loguniform": [1e-4, 1.0]}}}
     job = spec(method)
-    rates = [point["learning_rate"] for point in grid_points(job, search(job), 1, 4 * job.epochs)]
+    rates = [point["learning_rate"] for point in known_points(job, search(job), 1, 4 * job.epochs)]
     assert rates == pytest.approx([10**-3.5, 10**-2.5, 10**-1.5, 10**-0.5])
 
 
 def test_a_grid_of_choices_and_ranges():
     space = {"optimizer": {"choice": ["sgd", "adam"]}, "optimizer.weight_decay": {"uniform": [0, 0.4]}}
     job = spec({"name": "grid", "search_space": space})
-    points = grid_points(job, search(job), 1, 5 * job.epochs)
+    points = known_points(job, search(job), 1, 5 * job.epochs)
     assert [(p["optimizer"], round(p["optimizer.weight_decay"], 9)) for p in points] == [
         ("sgd", 0.1), ("sgd", 0.3), ("adam", 0.1), ("adam", 0.3),
     ]  # fmt: skip
@@ -190,7 +189,7 @@ def test_a_grid_of_whole_numbers_has_those_that_its_parts_round_to():
     """Nine parts of 1 to 10 in the logarithm: 1.1, 1.4, 1.8, 2.4, 3, 3.8, 4.9, 6.2, 8.0; 10 is not one."""
     space = {"optimizer.delay_epochs": {"lograndint": [1, 10]}}
     job = spec({"name": "grid", "search_space": space, "max_trials": 9}, optimizer="tvlars")
-    points = grid_points(job, search(job), 100, None)
+    points = known_points(job, search(job), 100, None)
     assert [point["optimizer.delay_epochs"] for point in points] == [1, 2, 3, 4, 5, 6, 8]
     assert most_trials(job, search(job), 100, None) == 7
 
@@ -200,7 +199,7 @@ def test_a_grid_has_no_more_points_than_it_may_have(trials, ranges, choices):
     space = {key: {"uniform": [0.1, 0.2]} for key in ("learning_rate", "optimizer.momentum", "optimizer.weight_decay")}
     space = dict(list(space.items())[:ranges]) | {"envelope": {"choice": ["linear"] * choices}}
     job = spec({"name": "grid", "search_space": space})
-    points = grid_points(job, search(job), 1, trials * job.epochs)
+    points = known_points(job, search(job), 1, trials * job.epochs)
     assert len(points) <= max(trials, choices)
     assert len(points) == choices * round((len(points) / choices) ** (1 / ranges)) ** ranges
     assert math.isfinite(sum(point["learning_rate"] for point in points))
@@ -221,7 +220,7 @@ STUDY = {
 
 def test_the_points_of_a_study_are_variants_at_batch_sizes():
     job = spec(STUDY, workers=2, seeds=3, epochs=8, optimizer={"name": "sgd", "momentum": 0.0})
-    points = grid_points(job, search(job), 0, None)
+    points = known_points(job, search(job), 0, None)
     assert [(point["global_batch_size"], point["variant"]) for point in points] == [
         *((64, "linear"), (64, "searched"), (256, "linear"), (256, "searched"))
     ]

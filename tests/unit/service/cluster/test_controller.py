@@ -23,7 +23,6 @@ from service.jobs import lifecycle as jobs
 from service.jobs import reports
 from service.jobs.submit import submit_job
 from service.spec.job import JobSpec
-from service.store import engine as store
 from service.store.attempts import get_log
 from service.store.engine import Store
 from service.store.events import events_after
@@ -78,7 +77,7 @@ class FaultyCluster(FakeCluster):
     def capacity(self):
         return self._call("capacity")
 
-    def submit_job(self, submission_id, job_id, env):
+    def submit(self, submission_id, job_id, env):
         self.asked.append(env["FORERUN_TICKET"])
         return self._call("submit", submission_id, job_id, env)
 
@@ -116,7 +115,7 @@ class World:
         self.clock.time += seconds_later * SECOND
         self.controller.run_pass()
 
-    def submit_job(self, **changes) -> str:
+    def submit(self, **changes) -> str:
         return submit_job(self.db, JobSpec.model_validate(spec_document(**{"epochs": 1, **changes})))[0]
 
     def job(self, job_id) -> Job:
@@ -164,6 +163,7 @@ def job_of(submission_id) -> str:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(jobs, "now", clock.now)
+    monkeypatch.setattr("service.jobs.submit.now", clock.now)
     monkeypatch.setattr(controller, "datetime", clock)
     return clock
 
@@ -797,7 +797,7 @@ def test_ray_out_of_reach_is_a_flag(world, caplog):
 
 
 def test_the_loop_outlives_what_goes_wrong_and_says_so(world):
-    with patch.object(store, "live_jobs", side_effect=OSError("disk is full")), Loop(world) as loop:
+    with patch.object(controller, "live_jobs", side_effect=OSError("disk is full")), Loop(world) as loop:
         pass
     assert loop.controller.trouble == "OSError: disk is full"
     with Loop(world) as loop:
@@ -852,7 +852,7 @@ class Faults(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.job_ids) < 4)
     @rule(workers=st.integers(1, 3))
-    def submit_job(self, workers):
+    def submit(self, workers):
         self.job_ids.append(self.world.submit(workers=workers))
 
     @precondition(lambda self: self.job_ids)
@@ -984,11 +984,11 @@ class Faults(RuleBasedStateMachine):
             alive = live_jobs(session)
         room = world.cluster.capacity_value.cpus
         held = sum(job.workers for job in alive if job.job_state in HOLDS_WORKERS)
-        waiting = [job for job in live_jobs if job.job_state not in HOLDS_WORKERS and job.workers <= room]
+        waiting = [job for job in alive if job.job_state not in HOLDS_WORKERS and job.workers <= room]
         assert not waiting or waiting[0].workers > room - held, "the oldest job that can ever fit was left to wait"
-        claimed = [job for job in live_jobs if job.attempt > attempts[job.id]]
+        claimed = [job for job in alive if job.attempt > attempts[job.id]]
         assert not claimed or held <= room, "more was claimed than there is room for"
-        for job in live_jobs:
+        for job in alive:
             if job.job_state is S.CANCELLING:  # its process was there a moment ago
                 assert job.attempts[-1].submission_id in world.cluster.stopped[stops:]
         for submission_id in self._live():
