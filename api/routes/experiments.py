@@ -1,50 +1,34 @@
-"""What a spec would cost, and the studies behind the papers' figures as jobs."""
+"""The studies behind the papers' figures as jobs."""
 
 import json
 import secrets
-from dataclasses import asdict
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from pydantic import Field, ValidationError
 
-from api import schemas
-from api.deps import NO_NUL, ServicesOf
+from api import translate
+from api.deps import NO_NUL, Services, ServicesOf
 from api.problems import documented
-from api.routes.jobs import SPEC_BODY, job_answer, read_spec, require_means, spec_body
-from service.algorithms.cost import forecast, search_area
-from service.algorithms.epoch_plan import count_train_samples, plan_epoch
-from service.errors import DatasetMissing, FieldError, InvalidInput
+from api.specs import RawSpec, read_spec, require_means, train_samples
+from service.algorithms.epoch_plan import plan_epoch
+from service.errors import FieldError, InvalidInput
 from service.jobs import lifecycle as jobs
 from service.spec.experiments import EXPERIMENTS, Scale, documents
 from service.spec.field_errors import field_errors
 from service.spec.job import JobSpec
 from service.spec.types import Frozen
+from service.wire import answers
 
 router = APIRouter(prefix="/v1", tags=["experiments"])
 
 
-@router.post("/plan", summary="Forecast a job", openapi_extra=SPEC_BODY, responses=documented(415, 422))
-def plan(services: ServicesOf, raw: Annotated[bytes, Depends(spec_body)]) -> schemas.Plan:
-    """What a spec amounts to in iterations and samples. Nothing is stored, nothing starts."""
-    spec = read_spec(services, raw)
-    samples = _train_samples(services, spec)
-    epoch = plan_epoch(spec, samples)
-    return schemas.Plan(
-        train_samples=samples,
-        iterations_per_epoch=epoch.iterations_per_epoch,
-        pretrain_iterations=epoch.pretrain_iterations,
-        main_train_iterations=epoch.main_train_iterations,
-        runs=[schemas.RunCost(**asdict(cost)) for cost in forecast(spec, samples)],
-        search_area=[schemas.SearchArea(**asdict(area)) for area in search_area(spec)],
-    )
-
-
 @router.get("/experiments", summary="The studies behind the papers' figures")
-async def list_experiments() -> schemas.ExperimentList:
-    return schemas.ExperimentList(
+async def list_experiments() -> answers.ExperimentList:
+    """What `POST /v1/experiments` can submit, and at which sizes."""
+    return answers.ExperimentList(
         items=[
-            schemas.ExperimentFacts(
+            answers.ExperimentFacts(
                 name=experiment.name,
                 paper=experiment.paper,
                 figures=experiment.figures,
@@ -59,7 +43,11 @@ async def list_experiments() -> schemas.ExperimentList:
 
 
 class ExperimentRequest(Frozen):
-    name: str = Field(max_length=100, examples=["alpha-sweep"])
+    """Which study to run, at which size, and what all its jobs have in common."""
+
+    name: str = Field(
+        max_length=100, description="Of the study, as GET /v1/experiments lists it.", examples=["alpha-sweep"]
+    )
     scale: Scale = Field("fashion-mnist", description="The paper's own size, or in proportion on smaller data.")
     experiment: str | None = Field(
         None,
@@ -87,7 +75,7 @@ _BODY: dict[str, Any] = {
     openapi_extra=_BODY,
     responses=documented(409, 415, 422),
 )
-def run_experiment(services: ServicesOf, raw: Annotated[bytes, Depends(spec_body)]) -> schemas.ExperimentJobs:
+def run_experiment(services: ServicesOf, raw: RawSpec) -> answers.ExperimentJobs:
     """All its jobs are accepted, or none; they train one after another, as the cluster has room."""
     request = _parse(raw)
     experiment = EXPERIMENTS.get(request.name)
@@ -100,13 +88,13 @@ def run_experiment(services: ServicesOf, raw: Annotated[bytes, Depends(spec_body
         raise InvalidInput([FieldError("scale", request.scale, message)])
     group = request.experiment or f"{experiment.name}-{secrets.token_hex(4)}"
     first = _specs(services, documents(experiment, request.scale, request.spec, 1, group)[:1])[0]
-    iterations = plan_epoch(first, _train_samples(services, first)).iterations_per_epoch
+    iterations = plan_epoch(first, train_samples(services, first)).iterations_per_epoch
     specs = _specs(services, documents(experiment, request.scale, request.spec, iterations, group))
     for spec in specs:
         require_means(services, spec)
     job_ids = jobs.submit_all(services.store, specs, group)
     services.fleet.wake()
-    return schemas.ExperimentJobs(experiment=group, items=[job_answer(services, job_id) for job_id in job_ids])
+    return answers.ExperimentJobs(experiment=group, items=[translate.read_job(services, job_id) for job_id in job_ids])
 
 
 def _parse(raw: bytes) -> ExperimentRequest:
@@ -116,14 +104,5 @@ def _parse(raw: bytes) -> ExperimentRequest:
         raise InvalidInput(field_errors(error, ExperimentRequest)) from None
 
 
-def _specs(services: ServicesOf, documents: list[dict[str, Any]]) -> list[JobSpec]:
+def _specs(services: Services, documents: list[dict[str, Any]]) -> list[JobSpec]:
     return [read_spec(services, json.dumps(document).encode()) for document in documents]
-
-
-def _train_samples(services: ServicesOf, spec: JobSpec) -> int:
-    if services.data_is_local:
-        jobs.check_dataset(spec, services.data_dir)
-    try:
-        return count_train_samples(spec.dataset, services.data_dir)
-    except DatasetMissing as error:  # data that only the workers see
-        raise InvalidInput([FieldError("dataset", spec.dataset.name, error.detail)]) from None

@@ -6,6 +6,10 @@ from service.wire.answers.base import JOB_ID, Answer, example
 from service.wire.answers.statistic import Statistic, Statistics
 
 # An example: stpt on the digits, with one seed.
+_CURVE = [
+    {"samples": 6400, "val_accuracy": 0.9097, "test_accuracy": 0.8917},
+    {"samples": 12800, "val_accuracy": 0.9583, "test_accuracy": 0.9472},
+]
 _SEED = {
     "seed": 0,
     "trials": 1,
@@ -18,13 +22,9 @@ _SEED = {
     "span_seconds": 12.9,
     "samples_to_stpt": 11520,
     "relative_to_stpt": 1.0,
-    "curve": [
-        {"samples": 6400, "val_accuracy": 0.9097, "test_accuracy": 0.8917},
-        {"samples": 12800, "val_accuracy": 0.9583, "test_accuracy": 0.9472},
-    ],
+    "curve": _CURVE,
 }
-_NOT_STATISTICS = {"method": "stpt", "trials": 1, "seeds": 1, "by_seed": [_SEED]}
-_RUN = _NOT_STATISTICS | {
+_RUN = {"method": "stpt", "trials": 1, "seeds": 1, "by_seed": [_SEED]} | {
     name: {"mean": _SEED[name], "spread": None}
     for name in (
         *("val_accuracy", "test_accuracy", "samples", "lost_samples", "evaluation_samples", "seconds", "span_seconds"),
@@ -36,7 +36,7 @@ _RUN = _NOT_STATISTICS | {
 class CurvePoint(Answer):
     """The best epoch so far, once so many training samples were processed."""
 
-    model_config = example(*_SEED["curve"][:1])
+    model_config = example(_CURVE[0])
 
     samples: int = Field(description="Training samples so far, over all trials.")
     val_accuracy: float = Field(description="Best validation accuracy so far.")
