@@ -1,4 +1,4 @@
-"""What differs between tasks, for the loop of workers.engine: how microbatches become a loss, what evaluations measure."""
+"""What differs between tasks, for the loop of workers.engine: how microbatches become a loss, what is evaluated."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
