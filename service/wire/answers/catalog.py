@@ -14,7 +14,7 @@ class DatasetFacts(Answer):
     classes: int = Field(description="Number of classes.")
     channels: int = Field(description="Colour channels of an image.")
     image_size: int = Field(description="Pixels, square.")
-    can_download: bool = Field(description="Whether the service fetches it itself.")
+    can_download: bool = Field(description="Whether `download: true` in a spec fetches it.")
 
 
 class PresetPhase(Answer):

@@ -26,7 +26,7 @@ class SearchArea(Answer):
 class Plan(Answer):
     """What a spec amounts to, before anything starts."""
 
-    train_samples: int = Field(description="Training samples of the dataset, validation split excluded.")
+    train_samples: int = Field(description="Training samples of an epoch, without the validation split.")
     iterations_per_epoch: int = Field(description="Iterations of an epoch.")
     pretrain_iterations: int = Field(description="alpha")
     main_train_iterations: int = Field(description="beta")

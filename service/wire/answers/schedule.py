@@ -32,4 +32,4 @@ class SelectorReplay(Answer):
     job_id: str = Field(description="Id of the job.")
     selector: dict[str, Any] = Field(description="The other selector, with its options.")
     agreement: float | None = Field(description="Share of the epochs with the same choice; null: no epoch yet.")
-    items: list[ReplayedEpoch] = Field(description="The epochs that have branches, in order.")
+    items: list[ReplayedEpoch] = Field(description="The epochs of its stpt run that had a Pre-train, in order.")
