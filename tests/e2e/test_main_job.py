@@ -112,9 +112,9 @@ def test_the_ray_job_is_named_after_the_attempt_and_carries_the_job_id_alone(
 def test_no_live_secret_lies_in_rays_files(service: Service, finished: tuple[Job, list[Event]]) -> None:
     """Ray writes a job's environment into its logs: what stands there, the ticket, has been used up."""
     headers = {"Authorization": f"Bearer {service.token}"}
-    details = httpx.get(f"{service.dashboard_url}/api/jobs/{finished[0]['id']}-a1", headers=headers).json()
+    details = httpx.get(f"{service.dashboard_url}/api/jobs/{finished[0].id}-a1", headers=headers).json()
     ticket = details["runtime_env"]["env_vars"]["FORERUN_TICKET"]
-    answer = httpx.post(f"{service.url}/internal/jobs/{finished[0]['id']}/ticket", json={"ticket": ticket})
+    answer = httpx.post(f"{service.url}/internal/jobs/{finished[0].id}/ticket", json={"ticket": ticket})
     assert (answer.status_code, answer.json()["code"]) == (403, "stale_attempt")
     assert ticket not in (service.home / "service.log").read_text()
     assert service.token not in (service.home / "service.log").read_text()
@@ -144,7 +144,7 @@ def test_a_running_job_can_be_cancelled(service: Service) -> None:
     assert ended.state == "cancelled"
     assert 2 <= ended.epochs_done < 5000
     headers = {"Authorization": f"Bearer {service.token}"}
-    details = httpx.get(f"{service.dashboard_url}/api/jobs/{job['id']}-a1", headers=headers).json()
+    details = httpx.get(f"{service.dashboard_url}/api/jobs/{job.id}-a1", headers=headers).json()
     assert details["status"] == "STOPPED"
     with pytest.raises(ApiError) as refused, service.client as client:
         client.submit(DIGITS | {"workers": 64})

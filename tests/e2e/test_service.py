@@ -101,7 +101,7 @@ def test_an_existing_cluster_is_used_by_its_address(service: Service, tmp_path: 
         assert "download to true" in missing.error.message
         assert good.state == "succeeded", good.error
     headers = {"Authorization": f"Bearer {service.token}"}
-    assert httpx.get(f"{service.dashboard_url}/api/jobs/{good['id']}-a1", headers=headers).status_code == 200
+    assert httpx.get(f"{service.dashboard_url}/api/jobs/{good.id}-a1", headers=headers).status_code == 200
 
 
 def test_a_home_has_one_service(service: Service) -> None:
