@@ -7,11 +7,33 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
-from api import problems, schemas, schemas_comparison, schemas_layers
+from api import problems
 from api.deps import Services, known_parameters
 from api.hosts import KnownHosts
-from api.routes import catalog, comparison, events, experiments, health, history, jobs, layers, worker
+from api.routes import (
+    branches,
+    catalog,
+    comparison,
+    epochs,
+    events,
+    experiments,
+    health,
+    history,
+    jobs,
+    layers,
+    logs,
+    lr_history,
+    plan,
+    ramp,
+    recommendation,
+    schedule,
+    selector_replay,
+    study,
+    trials,
+    worker,
+)
 from service.spec.job import JobSpec
+from service.wire import answers
 
 DESCRIPTION = """
 Distributed learning-rate search. Submit a job; Ray trains it on as many workers as it asks for; each epoch short
@@ -29,7 +51,28 @@ TAGS = [
     {"name": "health", "description": "For whoever starts and watches the service."},
 ]
 ASSETS = "/docs/assets"
-SCHEMAS = (schemas, schemas_comparison, schemas_layers)
+ROUTES = (
+    jobs,
+    logs,
+    epochs,
+    branches,
+    lr_history,
+    schedule,
+    selector_replay,
+    layers,
+    trials,
+    comparison,
+    study,
+    ramp,
+    history,
+    recommendation,
+    events,
+    plan,
+    experiments,
+    catalog,
+    health,
+    worker,
+)  # in the order of the document
 
 
 def create_app(services: Services) -> FastAPI:
@@ -47,7 +90,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_middleware(KnownHosts)
     problems.install(app)
-    for module in (jobs, history, layers, comparison, events, experiments, catalog, health, worker):
+    for module in ROUTES:
         app.include_router(module.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)
     app.mount(ASSETS, StaticFiles(packages=[("fastapi_swagger", "resources")]))
@@ -71,10 +114,10 @@ class _App(FastAPI):
             components = super().openapi()["components"]["schemas"]
             for name, schema in components.items():
                 if "examples" in schema:  # FastAPI leaves out what is null
-                    module = next(module for module in SCHEMAS if hasattr(module, name))
-                    schema["examples"] = getattr(module, name).model_json_schema()["examples"]
-            for model in (JobSpec, schemas.Problem, experiments.ExperimentRequest):
+                    schema["examples"] = getattr(answers, name).model_json_schema()["examples"]
+            for model in (JobSpec, answers.Problem, experiments.ExperimentRequest):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 components |= schema.pop("$defs", {}) | {model.__name__: schema}
-            components["Job"]["properties"]["spec"] = {"$ref": "#/components/schemas/JobSpec"}
+            spec = answers.Job.model_fields["spec"].description
+            components["Job"]["properties"]["spec"] = {"$ref": "#/components/schemas/JobSpec", "description": spec}
         return super().openapi()

@@ -3,13 +3,14 @@
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from fastapi import Depends, Header, Path, Request
 from pydantic import Field
 
 from service.errors import FieldError, InvalidInput, UnsupportedMediaType
 from service.spec.field_errors import unknown_key
+from service.spec.methods import MethodName
 from service.store.engine import Store
 from service.validation.means import Means
 
@@ -74,6 +75,7 @@ JobId = Annotated[
     Path(min_length=1, max_length=100, pattern=NO_NUL, description="Id of a job.", examples=["job-0123456789abcdef"]),
 ]
 EpochNumber = Annotated[int, Path(ge=1, le=MAX_INT, description="Number of an epoch, from 1.")]
+AnyMethod = Literal[MethodName, "replay"]
 Text = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 Accept = Annotated[str, Header(include_in_schema=False)]
 FORMAT = "Goes before the Accept header."  # the query's `format` does

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from functools import partial
 from importlib.metadata import version
@@ -20,19 +20,20 @@ from typing import Annotated, Any, TypeVar
 import click
 import typer
 import yaml
+from pydantic import BaseModel
 from rich.console import Console
 from typer.core import TyperGroup
 
 from forerun import demo as demo_
 from forerun import display
-from forerun.answers import HistoryStep, Job
 from forerun.client import DEFAULT_URL, Client, raise_unless_succeeded
 from forerun.program import program
 from service.errors import ForerunError
 from service.spec.field_errors import unique_keys
+from service.wire.answers import Answer, HistoryStep, Job
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.yaml"
-Row = TypeVar("Row")
+Row = TypeVar("Row", bound=Answer)
 
 
 class _Commands(TyperGroup):
@@ -88,18 +89,18 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Submit a job; prints its id."""
-    job = _client(ctx).submit(read_spec(file))
+    job = _client(ctx).submit(read_spec(file)).answer
     if watch_:
         _watch(ctx, job, as_json)
     else:
-        _print_json(job) if as_json else typer.echo(job["id"])
-        _say(f"Watch it with: {_command(ctx, 'watch', job['id'])}")
+        _print_json(job) if as_json else typer.echo(job.id)
+        _say(f"Watch it with: {_command(ctx, 'watch', job.id)}")
 
 
 @app.command()
 def watch(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
     """Show a job live until it ends. Ctrl-C leaves the job running. With --json: its events, one a line."""
-    _watch(ctx, _client(ctx).job(job_id), as_json)
+    _watch(ctx, _client(ctx).read_job(job_id), as_json)
 
 
 @app.command("jobs")
@@ -123,7 +124,7 @@ def list_jobs(
 def show(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
     """Show a job: its facts, and a row for each epoch."""
     client = _client(ctx)
-    job = client.job(job_id)
+    job = client.read_job(job_id)
     if as_json:
         _print_json(job)
     else:
@@ -134,7 +135,7 @@ def show(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
 def cancel(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
     """Ask for the end of a job."""
     job = _client(ctx).cancel(job_id)
-    _print_json(job) if as_json else typer.echo(f"{job['id']} {job['state']}")
+    _print_json(job) if as_json else typer.echo(f"{job.id} {job.state}")
 
 
 @app.command()
@@ -313,9 +314,9 @@ def history(
         case HistoryFormat.TABLE:
             typer.echo(display.history_table(steps))
         case HistoryFormat.CSV:
-            writer = csv.DictWriter(text := io.StringIO(), list(HistoryStep.__annotations__), extrasaction="ignore")
+            writer = csv.DictWriter(text := io.StringIO(), list(HistoryStep.model_fields))
             writer.writeheader()
-            writer.writerows(steps)
+            writer.writerows(step.model_dump() for step in steps)
             typer.echo(text.getvalue(), nl=False)
         case HistoryFormat.JSON:
             _print_json(steps)
@@ -360,8 +361,8 @@ def experiment(
         _print_json(studies) if as_json else typer.echo(display.experiment_table(studies))
         return
     submitted = client.run_experiment(name, scale, **(read_spec(file) if file else {}))
-    _print_json(submitted) if as_json else typer.echo(display.job_table(submitted["items"]))
-    _say(f"List them with: {_command(ctx, 'jobs', '--experiment', submitted['experiment'])}")
+    _print_json(submitted) if as_json else typer.echo(display.job_table(submitted.items))
+    _say(f"List them with: {_command(ctx, 'jobs', '--experiment', submitted.experiment)}")
 
 
 @app.command()
@@ -435,18 +436,18 @@ for _tag, _pattern in {
 
 
 def _watch(ctx: typer.Context, job: Job, as_json: bool) -> None:
-    client, job_id = _client(ctx), job["id"]
+    client, job_id = _client(ctx), job.id
     try:
         if as_json:
             for event in client.events(job_id):
-                print(json.dumps(event), flush=True)
+                print(json.dumps(_document(event)), flush=True)
         else:
             display.follow(job, client.events(job_id), _console())
     except KeyboardInterrupt:
         _say(f"\n{job_id} goes on. Watch it again with: {_command(ctx, 'watch', job_id)}")
         _say(f"End it with: {_command(ctx, 'cancel', job_id)}")
         raise typer.Exit(130) from None
-    raise_unless_succeeded(client.job(job_id))
+    raise_unless_succeeded(client.read_job(job_id))
 
 
 def _client(ctx: typer.Context) -> Client:
@@ -477,7 +478,7 @@ def _export(
         case FileFormat.TABLE:
             _write(table(rows()) + "\n", output)
         case FileFormat.JSON:
-            _write(json.dumps(list(rows()), indent=2) + "\n", output)
+            _write(json.dumps(_document(rows()), indent=2) + "\n", output)
         case FileFormat.CSV | FileFormat.PNG | FileFormat.SVG:
             _write(file(format_.value), output)
 
@@ -495,8 +496,15 @@ def _write(content: str | bytes, output: Path | None) -> None:
     _say(f"Written to {output}")
 
 
-def _print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
-    typer.echo(json.dumps(value, indent=2))
+def _print_json(value: BaseModel | Iterable[BaseModel]) -> None:
+    typer.echo(json.dumps(_document(value), indent=2))
+
+
+def _document(value: BaseModel | Iterable[BaseModel]) -> Any:
+    """What the service sent, as JSON has it."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True)
+    return [_document(item) for item in value]
 
 
 def _say(text: str) -> None:

@@ -18,11 +18,11 @@ from typing import Any, TypedDict
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from forerun.answers import Job
 from forerun.client import Client, ServiceUnreachable, raise_unless_succeeded
 from forerun.display import follow
 from forerun.program import program
 from service.errors import ForerunError
+from service.wire.answers import Job
 
 COMMAND = [sys.executable, "-P", "-m", "api"]  # -P: not a folder `api` that happens to lie here
 START_S, STOP_S = 180.0, 60.0  # Ray takes 8 s on a good day, both to start and to end
@@ -68,17 +68,17 @@ def run(spec: Mapping[str, Any], home: Path, console: Console) -> Result:
             dashboard = f"{ready['dashboard_url']} (its token is in {ready['dashboard_token_file']})"
             console.print(f"Ray's dashboard  {dashboard}", soft_wrap=True)
             began = time.monotonic()
-            job = _train(client, client.submit(spec), console)
+            job = _train(client, client.submit(spec).answer, console)
             seconds = time.monotonic() - began
-            history = client.lr_history(job["id"])
+            history = client.lr_history(job.id)
         raise_unless_succeeded(job)
-        console.print(f"Test accuracy {job['test_accuracy']:.4f} after {job['epochs']} epochs in {seconds:.0f} s.")
+        console.print(f"Test accuracy {job.test_accuracy:.4f} after {job.epochs} epochs in {seconds:.0f} s.")
         console.print(f"To see it again: FORERUN_HOME={shlex.quote(str(home))} {program()} serve", soft_wrap=True)
-        console.print(f"      and then:  {ready['url']}{job['links']['self']}", soft_wrap=True)
+        console.print(f"      and then:  {ready['url']}{job.links.self}", soft_wrap=True)
         return {
-            "job_id": job["id"],
-            "test_accuracy": job["test_accuracy"],
-            "lr_history": [step["learning_rate"] for step in history],
+            "job_id": job.id,
+            "test_accuracy": job.test_accuracy,
+            "lr_history": [step.learning_rate for step in history],
             "seconds": round(seconds, 2),
         }
 
@@ -86,11 +86,11 @@ def run(spec: Mapping[str, Any], home: Path, console: Console) -> Result:
 def _train(client: Client, job: Job, console: Console) -> Job:
     """The job once it has ended; if that is not to be, it is cancelled: the next demo must not go on with it."""
     try:
-        follow(job, client.events(job["id"]), console)
-        return client.job(job["id"])
+        follow(job, client.events(job.id), console)
+        return client.read_job(job.id)
     except BaseException:
         with contextlib.suppress(ForerunError):
-            client.cancel(job["id"])
+            client.cancel(job.id)
         raise
 
 

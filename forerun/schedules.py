@@ -23,7 +23,7 @@ from service.spec.methods.base import Schedule
 class Replay(LRScheduler):
     """Sets the learning rate that the job applied at each iteration; after the last one, that of the last.
 
-    `schedule` is what `Client.schedule` or `forerun schedule JOB` gave: a mapping, or a path of the JSON file. Other
+    `schedule` is what `Client.schedule` or `forerun schedule JOB` gave: a model, a mapping, or a file. Other
     batch sizes have other iterations an epoch: say `iterations_per_epoch`, and the schedule is stretched to them.
     Parameter groups keep the ratio of the learning rates that they begin with. Raises ValueError for anything else.
     """
@@ -31,11 +31,13 @@ class Replay(LRScheduler):
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        schedule: Mapping[str, Any] | str | Path,
+        schedule: Schedule | Mapping[str, Any] | str | Path,
         *,
         iterations_per_epoch: int | None = None,
         last_epoch: int = -1,
     ) -> None:
+        if isinstance(schedule, Schedule):
+            schedule = schedule.model_dump()
         document = schedule if isinstance(schedule, Mapping) else json.loads(Path(schedule).read_text())
         if not isinstance(document, Mapping):
             raise ValueError("schedule: must be an object, as `forerun schedule JOB` prints it")

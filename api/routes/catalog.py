@@ -5,7 +5,6 @@ from typing import get_args
 
 from fastapi import APIRouter
 
-from api import schemas
 from service.algorithms.candidates import MIX, MIX_EPOCHS, PRESETS
 from service.algorithms.selectors import SELECTORS
 from service.spec.catalog import DATASETS, MODELS
@@ -15,19 +14,20 @@ from service.spec.optimizer import OptimizerName
 from service.spec.presets import PRESETS as SPEC_PRESETS
 from service.spec.stpt import Metric
 from service.spec.task import TaskName
+from service.wire import answers
 
 router = APIRouter(prefix="/v1/catalog", tags=["catalog"])
 
-_MIX = schemas.LrPreset(
+_MIX = answers.LrPreset(
     name="mix",
     factors=None,
-    phases=[schemas.PresetPhase(preset=name, until=last / MIX_EPOCHS) for last, name in MIX],
+    phases=[answers.PresetPhase(preset=name, until=last / MIX_EPOCHS) for last, name in MIX],
 )
-_CATALOG = schemas.Catalog(
+_CATALOG = answers.Catalog(
     models=list(MODELS),
-    datasets=[schemas.DatasetFacts(**asdict(facts)) for facts in DATASETS.values()],
+    datasets=[answers.DatasetFacts(**asdict(facts)) for facts in DATASETS.values()],
     lr_sets=[
-        *(schemas.LrPreset(name=name, factors=list(factors), phases=None) for name, factors in PRESETS.items()),
+        *(answers.LrPreset(name=name, factors=list(factors), phases=None) for name, factors in PRESETS.items()),
         _MIX,
     ],
     tasks=list(get_args(TaskName)),
@@ -41,5 +41,6 @@ _CATALOG = schemas.Catalog(
 
 
 @router.get("", summary="Models, datasets, learning-rate sets, tasks, optimizers, metrics, selectors")
-async def catalog() -> schemas.Catalog:
+async def catalog() -> answers.Catalog:
+    """Every name that a spec may use. It changes with the version of the service alone."""
     return _CATALOG

@@ -1,44 +1,30 @@
-"""What a spec would cost, and the studies behind the papers' figures as jobs."""
+"""The studies behind the papers' figures as jobs."""
 
-from dataclasses import asdict
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from pydantic import Field, ValidationError
 
-from api import schemas
+from api import translate
 from api.deps import NO_NUL, ServicesOf
 from api.problems import documented
-from api.routes.jobs import SPEC_BODY, job_answer, spec_body
+from api.specs import RawSpec
 from service.errors import InvalidInput
 from service.jobs import experiments
-from service.jobs import submit as submission
 from service.spec.experiments import EXPERIMENTS, Scale
 from service.spec.field_errors import field_errors
 from service.spec.types import Frozen
+from service.wire import answers
 
 router = APIRouter(prefix="/v1", tags=["experiments"])
 
 
-@router.post("/plan", summary="Forecast a job", openapi_extra=SPEC_BODY, responses=documented(415, 422))
-def plan(services: ServicesOf, raw: Annotated[bytes, Depends(spec_body)]) -> schemas.Plan:
-    """What a spec amounts to in iterations and samples. Nothing is stored, nothing starts."""
-    found = submission.plan(services.store, raw, services.means())
-    return schemas.Plan(
-        train_samples=found.train_samples,
-        iterations_per_epoch=found.epoch.iterations_per_epoch,
-        pretrain_iterations=found.epoch.pretrain_iterations,
-        main_train_iterations=found.epoch.main_train_iterations,
-        runs=[schemas.RunCost(**asdict(cost)) for cost in found.runs],
-        search_area=[schemas.SearchArea(**asdict(area)) for area in found.search_area],
-    )
-
-
 @router.get("/experiments", summary="The studies behind the papers' figures")
-async def list_experiments() -> schemas.ExperimentList:
-    return schemas.ExperimentList(
+async def list_experiments() -> answers.ExperimentList:
+    """What `POST /v1/experiments` can submit, and at which sizes."""
+    return answers.ExperimentList(
         items=[
-            schemas.ExperimentFacts(
+            answers.ExperimentFacts(
                 name=experiment.name,
                 paper=experiment.paper,
                 figures=experiment.figures,
@@ -53,7 +39,11 @@ async def list_experiments() -> schemas.ExperimentList:
 
 
 class ExperimentRequest(Frozen):
-    name: str = Field(max_length=100, examples=["alpha-sweep"])
+    """Which study to run, at which size, and what all its jobs have in common."""
+
+    name: str = Field(
+        max_length=100, description="Of the study, as GET /v1/experiments lists it.", examples=["alpha-sweep"]
+    )
     scale: Scale = Field("fashion-mnist", description="The paper's own size, or in proportion on smaller data.")
     experiment: str | None = Field(
         None,
@@ -81,14 +71,14 @@ _BODY: dict[str, Any] = {
     openapi_extra=_BODY,
     responses=documented(409, 415, 422),
 )
-def run_experiment(services: ServicesOf, raw: Annotated[bytes, Depends(spec_body)]) -> schemas.ExperimentJobs:
+def run_experiment(services: ServicesOf, raw: RawSpec) -> answers.ExperimentJobs:
     """All its jobs are accepted, or none; they train one after another, as the cluster has room."""
     request = _parse(raw)
     group, job_ids = experiments.run_experiment(
         services.store, request.name, request.scale, request.spec, services.means(), request.experiment
     )
     services.fleet.wake()
-    return schemas.ExperimentJobs(experiment=group, items=[job_answer(services, job_id) for job_id in job_ids])
+    return answers.ExperimentJobs(experiment=group, items=[translate.read_job(services, job_id) for job_id in job_ids])
 
 
 def _parse(raw: bytes) -> ExperimentRequest:

@@ -8,21 +8,22 @@ from fastapi import APIRouter, Request
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
-from api import schemas
 from api.deps import ServicesOf
 from api.problems import documented, log, problem
 from migrations import is_current
+from service.wire import answers
 
 router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz", summary="Is the process up?")
-async def healthz() -> schemas.Health:
-    return schemas.Health(status="ok")
+async def healthz() -> answers.Health:
+    """200 as long as the process answers; nothing else is looked at."""
+    return answers.Health(status="ok")
 
 
-@router.get("/readyz", summary="Can it work?", response_model=schemas.Readiness, responses=documented(503))
-def readyz(request: Request, services: ServicesOf) -> schemas.Readiness | Response:
+@router.get("/readyz", summary="Can it work?", response_model=answers.Readiness, responses=documented(503))
+def readyz(request: Request, services: ServicesOf) -> answers.Readiness | Response:
     """200 when the database answers and its schema is the newest. Ray's state is told beside, and decides nothing."""
     try:
         trouble = None if is_current(services.store) else "the database's schema is not the newest; migrate it"
@@ -32,10 +33,10 @@ def readyz(request: Request, services: ServicesOf) -> schemas.Readiness | Respon
     if trouble is not None:
         return problem(request, 503, "not_ready", "Not ready", trouble)
     fleet, capacity = services.fleet, services.fleet.capacity
-    ray = schemas.Ray(
+    ray = answers.Ray(
         dashboard_url=fleet.dashboard_url,
         trouble=fleet.trouble,
         cpus=capacity and capacity.cpus,
         gpus=capacity and capacity.gpus,
     )
-    return schemas.Readiness(status="ready", ray=ray)
+    return answers.Readiness(status="ready", ray=ray)

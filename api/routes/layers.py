@@ -7,15 +7,14 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from api import schemas_layers as schemas
-from api.deps import FORMAT, MAX_INT, Accept, JobId, Services, ServicesOf, Text
+from api.deps import FORMAT, MAX_INT, Accept, AnyMethod, JobId, Services, ServicesOf, Text
 from api.figures import layers_figure
 from api.formats import NEXT_PAGE, chosen_format, csv_text, documented_formats, file_answer, next_page
 from api.problems import documented
-from api.routes.comparison import AnyMethod
 from service.results.layer_norms import curves
 from service.store.jobs import get_job
 from service.store.layers import layers_of, layers_of_training
+from service.wire import answers
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 
@@ -39,7 +38,7 @@ class LayerFilter(BaseModel):
 @router.get(
     "/layers",
     summary="Norms and trust ratios of each layer",
-    response_model=schemas.LayerPage,
+    response_model=answers.LayerPage,
     responses={200: documented_formats("csv", "png", "svg") | NEXT_PAGE, **documented(404, 422)},
 )
 def layers(
@@ -59,11 +58,11 @@ def layers(
     with services.store.read() as session:
         get_job(session, job_id)
         page = layers_of(session, job_id, **query.model_dump(exclude={"format"}))
-    items = [schemas.LayerEpoch.model_validate(row) for row in page.items]
+    items = [answers.LayerEpoch.model_validate(row) for row in page.items]
     if kind == "csv":
-        content = csv_text(schemas.COLUMNS, chain.from_iterable(item.rows() for item in items))
+        content = csv_text(answers.LAYER_COLUMNS, chain.from_iterable(item.table_rows() for item in items))
     else:
-        content = schemas.LayerPage(job_id=job_id, items=items, next_cursor=page.next_cursor).model_dump_json()
+        content = answers.LayerPage(job_id=job_id, items=items, next_cursor=page.next_cursor).model_dump_json()
     return file_answer(content, kind, f"{job_id}-layers", next_page(request, page.next_cursor))
 
 

@@ -17,6 +17,8 @@ _DENOMINATOR = "Added to the denominator."
 
 
 class SgdOptimizer(Frozen):
+    """Stochastic gradient descent with momentum."""
+
     name: Literal["sgd"] = Field("sgd", description="torch.optim.SGD.")
     momentum: Beta = Field(0.9, description="Momentum; 0: none.")
     nesterov: bool = Field(False, description="Nesterov's momentum.")
@@ -34,6 +36,8 @@ AdaptiveName = Literal["adagrad", "adadelta", "rmsprop"]
 
 
 class AdamOptimizer(Frozen):
+    """Adam, with its own or with decoupled weight decay."""
+
     name: AdamName = Field(description="torch.optim.Adam or AdamW.")
     betas: Betas = Field([0.9, 0.999], description=_BETAS)
     eps: Eps = Field(1e-8, description=_DENOMINATOR)
@@ -61,6 +65,8 @@ LarsDecay = Annotated[WeightDecay, Field(description="L2 penalty, part of the no
 
 
 class LarsOptimizer(Frozen):
+    """Momentum SGD whose step is scaled, layer by layer, by the norms of weights and gradient."""
+
     name: Literal["lars"] = Field(description="Layer-wise adaptive rate scaling (You et al. 2017).")
     momentum: Momentum = 0.9
     trust_coefficient: TrustCoefficient = 1e-3
@@ -70,6 +76,8 @@ class LarsOptimizer(Frozen):
 
 
 class LambOptimizer(Frozen):
+    """Adam whose step is scaled, layer by layer, by the norms of weights and step."""
+
     name: Literal["lamb"] = Field(description="Layer-wise Adam (You et al. 2020).")
     betas: Betas = Field([0.9, 0.999], description=_BETAS)
     eps: Eps = Field(1e-6, description=_DENOMINATOR)
@@ -82,6 +90,8 @@ class LambOptimizer(Frozen):
 
 
 class TvlarsOptimizer(Frozen):
+    """LARS that varies in time: large steps at first, which then decay to those of LARS."""
+
     name: Literal["tvlars"] = Field(description="LARS times a decay in time, in place of a warm-up (S3).")
     variant: Literal["paper", "reference_code"] = Field(
         "paper", description="reference_code: a = 0.1 instead of 1, no delay, no minimum, norms of at most 10."

@@ -10,6 +10,8 @@ Width = Annotated[int, Field(ge=1, le=65_536)]
 
 
 class ClassificationTask(Frozen):
+    """A label for each image."""
+
     name: Literal["classification"] = Field("classification", description="Cross entropy with the labels.")
 
 

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
+    """Where a job stands."""
+
     QUEUED = "queued"  # accepted; no Ray job yet
     SUBMITTING = "submitting"  # an attempt was made; its Ray job has not reported yet
     RUNNING = "running"  # the Ray job of the live attempt has fetched its spec

@@ -124,6 +124,20 @@ def test_every_field_of_a_spec_is_described(document: dict[str, Any]) -> None:
     assert silent == []
 
 
+def test_everything_is_described(document: dict[str, Any]) -> None:
+    silent = [name for name, schema in document["components"]["schemas"].items() if not schema.get("description")]
+    silent += [
+        f"{name}.{field}"
+        for name, schema in document["components"]["schemas"].items()
+        for field, facts in schema.get("properties", {}).items()
+        if not facts.get("description")
+    ]
+    for name, operation in operations(document).items():
+        silent += [] if operation.get("description") else [name]
+        silent += [f"{name} {p['name']}" for p in operation.get("parameters", ()) if not p.get("description")]
+    assert silent == []
+
+
 # --- schemathesis ----------------------------------------------------------------------------------
 
 # A spec has thousands of boundaries; POST /v1/jobs is asked about all of them, the two others read the same document.

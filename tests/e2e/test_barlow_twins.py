@@ -25,15 +25,15 @@ SPEC: dict[str, Any] = {
 
 def test_features_are_learned_and_probed(service: Service, real_data: Path) -> None:
     with service.client as client:
-        job = client.wait(client.submit(SPEC)["id"])
-        assert job["state"] == "succeeded", job["error"]
-        epochs = client.epochs(job["id"])
-        branches = client.branches(job["id"])
+        job = client.wait(client.submit(SPEC).id)
+        assert job.state == "succeeded", job.error
+        epochs = client.epochs(job.id)
+        branches = client.branches(job.id)
     assert len(epochs) == 2
     for epoch in epochs:
-        assert epoch["samples"] == (2 * 2 + 2) * 128  # two branches of 2 iterations, then 2 of Main-train
-        assert epoch["evaluation_samples"] >= 2 * 500 + 500 + 10_000 + 2 * 512
-        assert epoch["val_loss"] > 0
-        assert epoch["test_accuracy"] > 0.2  # of the probe; chance is 0.1
+        assert epoch.samples == (2 * 2 + 2) * 128  # two branches of 2 iterations, then 2 of Main-train
+        assert epoch.evaluation_samples >= 2 * 500 + 500 + 10_000 + 2 * 512
+        assert epoch.val_loss > 0
+        assert epoch.test_accuracy > 0.2  # of the probe; chance is 0.1
     assert len(branches) >= 4
-    assert epochs[1]["val_loss"] < 0.95 * epochs[0]["val_loss"]
+    assert epochs[1].val_loss < 0.95 * epochs[0].val_loss

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from service.wire.answers import Event, Job
 from tests.e2e.service import Service
 
 EPOCH = 26 * 48  # samples of an epoch: 1293 training images of digits in batches of 48
@@ -22,53 +23,51 @@ SPEC: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def finished(service: Service) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def finished(service: Service) -> tuple[Job, list[Event]]:
     with service.client as client:
         job = client.submit(SPEC)
-        events = list(client.events(job["id"]))
-        return client.job(job["id"]), events
+        events = list(client.events(job.id))
+        return client.read_job(job.id), events
 
 
 def test_every_run_trial_and_epoch_is_in_sql_and_costs_add_up(
-    service: Service, finished: tuple[dict[str, Any], list[dict[str, Any]]]
+    service: Service, finished: tuple[Job, list[Event]]
 ) -> None:
     """In the loop itself, each record's samples are held against the loop's own counter (workers.methods.base)."""
     job, events = finished
-    assert job["state"] == "succeeded", job["error"]
+    assert job.state == "succeeded", job.error
     with service.client as client:
-        epochs = client.epochs(job["id"])
-        trials = client.trials(job["id"])
-    reported = [event for event in events if event["kind"] == "epoch"]
-    keys = [(event["method"], event["trial"], event["epoch"]) for event in reported]
-    assert sorted(keys) == sorted((epoch["method"], epoch["trial"], epoch["epoch"]) for epoch in epochs)
+        epochs = client.epochs(job.id)
+        trials = client.trials(job.id)
+    reported = [event for event in events if event.kind == "epoch"]
+    keys = [(event.method, event.trial, event.epoch) for event in reported]
+    assert sorted(keys) == sorted((epoch.method, epoch.trial, epoch.epoch) for epoch in epochs)
     assert len(set(keys)) == len(keys)
-    cost = {method: sum(e["samples"] for e in epochs if e["method"] == method) for method in METHODS}
-    assert cost == {method: sum(t["samples"] for t in trials if t["method"] == method) for method in METHODS}
+    cost = {method: sum(e.samples for e in epochs if e.method == method) for method in METHODS}
+    assert cost == {method: sum(t.samples for t in trials if t.method == method) for method in METHODS}
     # two stages of 5 and 3 candidates over whole epochs, and those beyond an end: (4 + 2 more epochs or so) + 4
     assert cost["stpt"] % 48 == 0
     assert cost["stpt"] >= (5 + 3 + 2) * EPOCH
     budget = cost["stpt"] // EPOCH * EPOCH  # baselines train whole epochs
     assert cost == {"stpt": cost["stpt"], "hyperband": budget, "tpe": budget, "cosine": budget}
     for trial in trials:
-        its = [e for e in epochs if (e["method"], e["trial"]) == (trial["method"], trial["trial"])]
-        assert [e["epoch"] for e in its] == list(range(1, trial["epochs"] + 1))
-        whole = trial["epochs"] == trial["length"]
-        assert trial["state"] in (("completed", "diverged") if whole else ("stopped", "diverged")), trial
-        assert (trial["state"] == "diverged") == any(epoch["val_loss"] is None for epoch in its)
-        if trial["method"] != "stpt":
-            assert {e["samples"] for e in its} == {EPOCH}
-    assert len([t for t in trials if t["method"] == "hyperband" and t["state"] == "stopped"]) >= 2
+        its = [e for e in epochs if (e.method, e.trial) == (trial.method, trial.trial)]
+        assert [e.epoch for e in its] == list(range(1, trial.epochs + 1))
+        whole = trial.epochs == trial.length
+        assert trial.state in (("completed", "diverged") if whole else ("stopped", "diverged")), trial
+        assert (trial.state == "diverged") == any(epoch.val_loss is None for epoch in its)
+        if trial.method != "stpt":
+            assert {e.samples for e in its} == {EPOCH}
+    assert len([t for t in trials if t.method == "hyperband" and t.state == "stopped"]) >= 2
 
 
-def test_the_comparison_has_every_method(
-    service: Service, finished: tuple[dict[str, Any], list[dict[str, Any]]]
-) -> None:
+def test_the_comparison_has_every_method(service: Service, finished: tuple[Job, list[Event]]) -> None:
     with service.client as client:
-        comparison = client.comparison(finished[0]["id"])
-        trials = client.trials(finished[0]["id"])
-    assert [run["method"] for run in comparison] == METHODS
+        comparison = client.comparison(finished[0].id)
+        trials = client.trials(finished[0].id)
+    assert [run.method for run in comparison] == METHODS
     for run in comparison:
-        cost = sum(trial["samples"] for trial in trials if trial["method"] == run["method"])
-        assert run["samples"] == {"mean": cost, "spread": None}
-        assert run["by_seed"][0]["curve"][-1]["samples"] == cost
-        assert run["val_accuracy"]["mean"] == max(t["val_accuracy"] for t in trials if t["method"] == run["method"])
+        cost = sum(trial.samples for trial in trials if trial.method == run.method)
+        assert (run.samples.mean, run.samples.spread) == (cost, None)
+        assert run.by_seed[0].curve[-1].samples == cost
+        assert run.val_accuracy.mean == max(t.val_accuracy for t in trials if t.method == run.method)

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from forerun.client import ApiError
 from service.store.engine import Store
 from service.store.tables import Attempt, Epoch, Run, Trial
+from service.wire.answers import Event, Job
 from tests.builders import PAPER
 from tests.e2e.service import Service
 from tests.processes import of_each, wait_until
@@ -33,36 +34,34 @@ DIGITS: dict[str, Any] = {
 }
 
 
-def run(service: Service, spec: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def run(service: Service, spec: dict[str, Any]) -> tuple[Job, list[Event]]:
     """Submit, follow the events to the end: (the job, its events)."""
     with service.client as client:
         job = client.submit(spec)
-        events = list(client.events(job["id"]))
-        return client.job(job["id"]), events
+        events = list(client.events(job.id))
+        return client.read_job(job.id), events
 
 
 @pytest.fixture(scope="module")
-def finished(service: Service) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def finished(service: Service) -> tuple[Job, list[Event]]:
     return run(service, DIGITS)
 
 
-def test_a_job_runs_from_submission_to_success(finished: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+def test_a_job_runs_from_submission_to_success(finished: tuple[Job, list[Event]]) -> None:
     job, events = finished
-    assert job["state"] == "succeeded", job["error"]
-    assert job["epochs_done"] == 3
-    assert [event["number"] for event in events] == list(range(1, len(events) + 1))
-    states = [event["state"] for event in events if event["kind"] == "state"]
+    assert job.state == "succeeded", job.error
+    assert job.epochs_done == 3
+    assert [event.number for event in events] == list(range(1, len(events) + 1))
+    states = [event.state for event in events if event.kind == "state"]
     assert states == ["queued", "submitting", "running", "succeeded"]
-    assert [event["epoch"] for event in events if event["kind"] == "epoch"] == [1, 2, 3]
+    assert [event.epoch for event in events if event.kind == "epoch"] == [1, 2, 3]
 
 
-def test_sql_has_every_branch_and_the_best_was_chosen(
-    service: Service, finished: tuple[dict[str, Any], list[dict[str, Any]]]
-) -> None:
+def test_sql_has_every_branch_and_the_best_was_chosen(service: Service, finished: tuple[Job, list[Event]]) -> None:
     store = Store(f"sqlite:///{service.home / 'forerun.db'}")
     with store.read() as session:
         epochs = session.scalars(
-            select(Epoch).join(Trial).join(Run).where(Run.job_id == finished[0]["id"]).order_by(Epoch.epoch)
+            select(Epoch).join(Trial).join(Run).where(Run.job_id == finished[0].id).order_by(Epoch.epoch)
         ).all()
         assert [(epoch.epoch, epoch.phase, len(epoch.branches)) for epoch in epochs] == [
             (1, "warmup", 0),
@@ -86,22 +85,22 @@ def test_sql_has_every_branch_and_the_best_was_chosen(
     store.close()
 
 
-def test_history_is_queryable(service: Service, finished: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
-    job_id = finished[0]["id"]
+def test_history_is_queryable(service: Service, finished: tuple[Job, list[Event]]) -> None:
+    job_id = finished[0].id
     with service.client as client:
         history = client.lr_history(job_id)
         rows = list(csv.DictReader(io.StringIO(client.lr_history_csv(job_id))))
         branches = client.branches(job_id, epoch=2)
-    assert [step["epoch"] for step in history] == [1, 2, 3]
-    assert history[0]["learning_rate"] == 0.005
-    assert [float(row["learning_rate"]) for row in rows] == [step["learning_rate"] for step in history]
+    assert [step.epoch for step in history] == [1, 2, 3]
+    assert history[0].learning_rate == 0.005
+    assert [float(row["learning_rate"]) for row in rows] == [step.learning_rate for step in history]
     assert len(branches) == 5
 
 
 def test_the_ray_job_is_named_after_the_attempt_and_carries_the_job_id_alone(
-    service: Service, finished: tuple[dict[str, Any], list[dict[str, Any]]]
+    service: Service, finished: tuple[Job, list[Event]]
 ) -> None:
-    job_id = finished[0]["id"]
+    job_id = finished[0].id
     headers = {"Authorization": f"Bearer {service.token}"}
     answer = httpx.get(f"{service.dashboard_url}/api/jobs/{job_id}-a1", headers=headers)
     wait_until(lambda: answer.json()["status"] == "SUCCEEDED" or httpx.get(answer.url, headers=headers), 60)
@@ -110,14 +109,12 @@ def test_the_ray_job_is_named_after_the_attempt_and_carries_the_job_id_alone(
     assert httpx.get(f"{service.dashboard_url}/api/jobs/").status_code == 401
 
 
-def test_no_live_secret_lies_in_rays_files(
-    service: Service, finished: tuple[dict[str, Any], list[dict[str, Any]]]
-) -> None:
+def test_no_live_secret_lies_in_rays_files(service: Service, finished: tuple[Job, list[Event]]) -> None:
     """Ray writes a job's environment into its logs: what stands there, the ticket, has been used up."""
     headers = {"Authorization": f"Bearer {service.token}"}
-    details = httpx.get(f"{service.dashboard_url}/api/jobs/{finished[0]['id']}-a1", headers=headers).json()
+    details = httpx.get(f"{service.dashboard_url}/api/jobs/{finished[0].id}-a1", headers=headers).json()
     ticket = details["runtime_env"]["env_vars"]["FORERUN_TICKET"]
-    answer = httpx.post(f"{service.url}/internal/jobs/{finished[0]['id']}/ticket", json={"ticket": ticket})
+    answer = httpx.post(f"{service.url}/internal/jobs/{finished[0].id}/ticket", json={"ticket": ticket})
     assert (answer.status_code, answer.json()["code"]) == (403, "stale_attempt")
     assert ticket not in (service.home / "service.log").read_text()
     assert service.token not in (service.home / "service.log").read_text()
@@ -130,24 +127,24 @@ def test_a_training_that_fails_says_why_and_keeps_its_epochs(service: Service) -
     ]
     spec = DIGITS | {"workers": 1, "warmup": {"epochs": 0}, "lr_set": {"phases": phases}}
     job, _ = run(service, spec | {"pretrain": {"iterations": 10, "max_retries": 0}})
-    assert job["state"] == "failed"
-    assert job["error"]["code"] == "diverged"
-    assert "epoch 2: every branch diverged" in job["error"]["message"]
-    assert "choose smaller learning rates" in job["error"]["message"]
-    assert job["epochs_done"] == 1
+    assert job.state == "failed"
+    assert job.error.code == "diverged"
+    assert "epoch 2: every branch diverged" in job.error.message
+    assert "choose smaller learning rates" in job.error.message
+    assert job.epochs_done == 1
 
 
 def test_a_running_job_can_be_cancelled(service: Service) -> None:
     with service.client as client:
         job = client.submit(DIGITS | {"epochs": 5000, "workers": 1})
-        for event in client.events(job["id"]):
-            if event["kind"] == "epoch" and event["epoch"] == 2:
-                client.cancel(job["id"])
-        ended = client.job(job["id"])
-    assert ended["state"] == "cancelled"
-    assert 2 <= ended["epochs_done"] < 5000
+        for event in client.events(job.id):
+            if event.kind == "epoch" and event.epoch == 2:
+                client.cancel(job.id)
+        ended = client.read_job(job.id)
+    assert ended.state == "cancelled"
+    assert 2 <= ended.epochs_done < 5000
     headers = {"Authorization": f"Bearer {service.token}"}
-    details = httpx.get(f"{service.dashboard_url}/api/jobs/{job['id']}-a1", headers=headers).json()
+    details = httpx.get(f"{service.dashboard_url}/api/jobs/{job.id}-a1", headers=headers).json()
     assert details["status"] == "STOPPED"
     with pytest.raises(ApiError) as refused, service.client as client:
         client.submit(DIGITS | {"workers": 64})
@@ -173,18 +170,18 @@ def test_lenet5_on_fashion_mnist(service: Service, real_data: Path) -> None:
         "pretrain": {"iterations": 4},
     }
     job, _ = run(service, spec)
-    assert job["state"] == "succeeded", job["error"]
+    assert job.state == "succeeded", job.error
     with service.client as client:
-        history = client.lr_history(job["id"])
-        assert [len(step["candidates"]) for step in history] == [8, 8, 8]
-        assert len(client.branches(job["id"])) == 24
-    assert job["test_accuracy"] > 0.6
+        history = client.lr_history(job.id)
+        assert [len(step.candidates) for step in history] == [8, 8, 8]
+        assert len(client.branches(job.id)) == 24
+    assert job.test_accuracy > 0.6
 
 
 def test_attempts_keep_only_hashes_of_secrets(service: Service, finished: Any) -> None:
     store = Store(f"sqlite:///{service.home / 'forerun.db'}")
     with store.read() as session:
-        attempt = session.scalars(select(Attempt).where(Attempt.job_id == finished[0]["id"])).one()
+        attempt = session.scalars(select(Attempt).where(Attempt.job_id == finished[0].id)).one()
     store.close()
     assert attempt.ticket_hash is None
     assert attempt.token_hash is not None

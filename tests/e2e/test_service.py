@@ -64,19 +64,19 @@ def _survive_a_kill(service: Service, home: Path, **environment: str) -> str:
         other = httpx.get(f"{second.dashboard_url}/api/jobs/", headers={"Authorization": f"Bearer {service.token}"})
         assert other.status_code == 403  # the token of one opens nothing at the other
         with second.client as client:
-            job_id = client.submit(SPEC)["id"]
-            next(e for e in client.events(job_id) if e["kind"] == "epoch" and e["epoch"] == 3)
+            job_id = client.submit(SPEC).id
+            next(e for e in client.events(job_id) if e.kind == "epoch" and e.epoch == 3)
         second.stop(signal.SIGKILL)
     assert httpx.get(f"{service.url}/readyz").status_code == 200
     with running_service(home, **environment) as second, second.client as client:
-        next(e for e in client.events(job_id) if e["kind"] == "epoch" and e["attempt"] == 2)
+        next(e for e in client.events(job_id) if e.kind == "epoch" and e.attempt == 2)
         # what the worker was doing then: whatever it was
         [worker] = of_each(second.process.pid, lambda p: [p] if "RayTrainWorker" in "".join(p.cmdline()) else [])
         worker.kill()
         job = client.wait(job_id)
-        states = [event["state"] for event in client.events(job_id) if event["kind"] == "state"]
-    assert job["state"] == "succeeded", job["error"]
-    assert job["attempt"] == 3
+        states = [event.state for event in client.events(job_id) if event.kind == "state"]
+    assert job.state == "succeeded", job.error
+    assert job.attempt == 3
     lost = ["recovering", "submitting", "running"]
     assert states == ["queued", "submitting", "running", *lost, *lost, "succeeded"]
     return job_id
@@ -94,14 +94,14 @@ def test_an_existing_cluster_is_used_by_its_address(service: Service, tmp_path: 
         assert guest.dashboard_url == service.dashboard_url
         small = SPEC | {"epochs": 1}
         missing, good = client.submit(small | {"dataset": "mnist"}), client.submit(small)
-        missing, good = client.wait(missing["id"]), client.wait(good["id"])
-        assert missing["error"] is not None
-        assert missing["error"]["code"] == "dataset_missing"
-        assert str(tmp_path / "nothing-here" / "MNIST") in missing["error"]["message"]
-        assert "download to true" in missing["error"]["message"]
-        assert good["state"] == "succeeded", good["error"]
+        missing, good = client.wait(missing.id), client.wait(good.id)
+        assert missing.error is not None
+        assert missing.error.code == "dataset_missing"
+        assert str(tmp_path / "nothing-here" / "MNIST") in missing.error.message
+        assert "download to true" in missing.error.message
+        assert good.state == "succeeded", good.error
     headers = {"Authorization": f"Bearer {service.token}"}
-    assert httpx.get(f"{service.dashboard_url}/api/jobs/{good['id']}-a1", headers=headers).status_code == 200
+    assert httpx.get(f"{service.dashboard_url}/api/jobs/{good.id}-a1", headers=headers).status_code == 200
 
 
 def test_a_home_has_one_service(service: Service) -> None:

@@ -202,7 +202,7 @@ def test_methods_side_by_side_and_what_they_teach(http: httpx.Client, services: 
     code, out, _ = run(http, "recommendation", "lenet5", "digits", "--batch", "128")
     assert out.startswith("learning rate 0.2 (0.2 to 0.2) for sgd, batch 128\n")
     with Client(str(http.base_url)) as client:
-        assert [step["epoch"] for step in client.history(page_size=2)] == [1, 2, 3]
+        assert [step.epoch for step in client.history(page_size=2)] == [1, 2, 3]
 
 
 def test_from_a_job_to_its_schedule_and_to_a_study(
@@ -240,9 +240,9 @@ def test_a_client_outlives_a_restart_of_the_service(services: Services, monkeypa
     monkeypatch.setattr(client_module, "PAUSES", (0.05,) * 200)
     with serving(services) as port:
         client = Client(f"http://127.0.0.1:{port}")
-        job_id = client.submit(spec_document(epochs=1))["id"]
+        job_id = client.submit(spec_document(epochs=1)).id
         events = client.events(job_id)
-        assert [next(events)["number"]] == [1]
+        assert [next(events).number] == [1]
     finished: Queue[None] = Queue()
 
     def work() -> None:
@@ -259,10 +259,10 @@ def test_a_client_outlives_a_restart_of_the_service(services: Services, monkeypa
     thread.start()
     try:
         rest = list(events)
-        assert [event["number"] for event in rest] == [2, 3, 4, 5]
-        assert [event.get("state", "epoch") for event in rest] == ["submitting", "running", "epoch", "succeeded"]
+        assert [event.number for event in rest] == [2, 3, 4, 5]
+        assert [getattr(event, "state", "epoch") for event in rest] == ["submitting", "running", "epoch", "succeeded"]
         assert list(client.events(job_id, after=5)) == []
-        assert client.wait(job_id)["test_accuracy"] == epoch_record(1)["test_accuracy"]
+        assert client.wait(job_id).test_accuracy == epoch_record(1)["test_accuracy"]
     finally:
         finished.put(None)
         thread.join(DEADLINE)
@@ -271,9 +271,9 @@ def test_a_client_outlives_a_restart_of_the_service(services: Services, monkeypa
 
 def test_the_same_key_gives_the_same_job_over_many_pages(http: httpx.Client) -> None:
     with Client(str(http.base_url)) as client:
-        first = client.submit(spec_document(), idempotency_key="once")["id"]
-        assert client.submit(spec_document(), idempotency_key="once")["id"] == first
-        others = [client.submit(spec_document(name="other"))["id"] for _ in range(4)]
-        assert [job["id"] for job in client.jobs(page_size=2)] == [*reversed(others), first]
-        assert [job["id"] for job in client.jobs(name="other", state=["queued"], page_size=3)] == others[::-1]
+        first = client.submit(spec_document(), idempotency_key="once").id
+        assert client.submit(spec_document(), idempotency_key="once").id == first
+        others = [client.submit(spec_document(name="other")).id for _ in range(4)]
+        assert [job.id for job in client.jobs(page_size=2)] == [*reversed(others), first]
+        assert [job.id for job in client.jobs(name="other", state=["queued"], page_size=3)] == others[::-1]
         assert client.epochs(first) == client.branches(first) == client.lr_history(first) == []

@@ -12,14 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event as Never
 
-from forerun.answers import Event
-from tests.unit.forerun.service_double import branch, epoch_event, job, sent, state_event, succeeded
+from tests.unit.forerun.service_double import Document, branch, epoch_event, job, lr_step, sent, state_event, succeeded
 
 MODE = sys.argv[1]
 HOME = Path(os.environ["FORERUN_HOME"])
 ERROR = {"code": "diverged", "message": "every branch diverged"}
 END = state_event(4, "failed", **ERROR) if MODE == "fails" else state_event(4, "succeeded")
-EVENTS: list[Event] = [
+EVENTS: list[Document] = [
     state_event(1, "queued"),
     state_event(2, "running", attempt=1),
     epoch_event(3, 1, branch(1, 0.1, 0.5, "chosen")),
@@ -31,7 +30,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/events"):
             self._events()
         elif "/lr-history" in self.path:
-            self._answer({"items": [{"learning_rate": 0.005}, {"learning_rate": 0.1}]})
+            self._answer({"items": [lr_step(1, learning_rate=0.005), lr_step(2, learning_rate=0.1)]})
         else:
             self._answer(job(state="failed", error=ERROR) if MODE == "fails" else succeeded())
 

@@ -1,23 +1,13 @@
 """The service as the tests of `forerun` need it: answers as the API gives them, and what was asked of it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import httpx
+from pydantic import BaseModel
 
-from forerun.answers import (
-    Branch,
-    ComparedRun,
-    EpochEvent,
-    HistoryStep,
-    Job,
-    LayerEpoch,
-    Recommendation,
-    StateEvent,
-    TrialResult,
-)
-
+Document = dict[str, Any]
 Step = httpx.Response | Exception
 
 
@@ -68,12 +58,17 @@ def stream(*parts: str | BaseException) -> httpx.Response:
     return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, stream=Stream(*parts))
 
 
-def sent(event: StateEvent | EpochEvent) -> str:
+def documents(answers: Iterable[BaseModel]) -> list[Document]:
+    """The answers as they came."""
+    return [answer.model_dump(mode="json", exclude_unset=True) for answer in answers]
+
+
+def sent(event: Document) -> str:
     return f"id: {event['number']}\r\nevent: {event['kind']}\r\ndata: {json.dumps(event)}\r\n\r\n"
 
 
-def job(**changes: Any) -> Job:
-    known: Job = {
+def job(**changes: Any) -> Document:
+    known: Document = {
         "id": "job-1",
         "name": "",
         "experiment": "",
@@ -104,16 +99,16 @@ def job(**changes: Any) -> Job:
     return known | changes
 
 
-def succeeded(**changes: Any) -> Job:
+def succeeded(**changes: Any) -> Document:
     return job(state="succeeded", epochs_done=3, test_accuracy=0.9375, **changes)
 
 
-def state_event(number: int, state: str, **more: Any) -> StateEvent:
-    event: StateEvent = {"number": number, "kind": "state", "created_at": "2025-01-01T00:00:00Z", "state": state}
+def state_event(number: int, state: str, **more: Any) -> Document:
+    event: Document = {"number": number, "kind": "state", "created_at": "2025-01-01T00:00:00Z", "state": state}
     return event | more
 
 
-def branch(number: int, learning_rate: float, metric: float | None, state: str = "lost", retry: int = 0) -> Branch:
+def branch(number: int, learning_rate: float, metric: float | None, state: str = "lost", retry: int = 0) -> Document:
     return {
         "number": number,
         "retry": retry,
@@ -127,8 +122,8 @@ def branch(number: int, learning_rate: float, metric: float | None, state: str =
     }
 
 
-def epoch_event(number: int, epoch: int, *branches: Branch, **changes: Any) -> EpochEvent:
-    event: EpochEvent = {
+def epoch_event(number: int, epoch: int, *branches: Document, **changes: Any) -> Document:
+    event: Document = {
         "number": number,
         "kind": "epoch",
         "created_at": "2025-01-01T00:00:00Z",
@@ -158,8 +153,93 @@ def epoch_event(number: int, epoch: int, *branches: Branch, **changes: Any) -> E
     return event | changes
 
 
-def trial_result(**changes: Any) -> TrialResult:
-    known: TrialResult = {
+def epoch(number: int, **changes: Any) -> Document:
+    event = epoch_event(1, number)
+    about_the_event = {"number", "kind", "created_at", "branches"}
+    known = {key: value for key, value in event.items() if key not in about_the_event}
+    return known | {"source_trial": None, "source_epoch": None, "recorded_at": "2025-01-01T00:00:00Z"} | changes
+
+
+def branch_of_epoch(number: int, epoch: int = 1, **changes: Any) -> Document:
+    return branch(number, 0.1, 0.5) | {"method": "stpt", "trial": 1, "epoch": epoch} | changes
+
+
+def lr_step(epoch: int, **changes: Any) -> Document:
+    known: Document = {
+        "method": "stpt",
+        "trial": 1,
+        "epoch": epoch,
+        "attempt": 2,
+        "phase": "stpt",
+        "learning_rate": 0.085,
+        "first_learning_rate": 0.085,
+        "last_learning_rate": 0.08,
+        "candidates": [0.1, 0.085],
+        "val_accuracy": 0.75,
+        "val_loss": None,
+        "test_accuracy": 0.7,
+        "samples": 1536,
+        "samples_so_far": 1536,
+        "seconds": 2.5,
+    }
+    return known | changes
+
+
+def schedule(**changes: Any) -> Document:
+    known: Document = {
+        "job_id": "job-1",
+        "method": "stpt",
+        "trial": 1,
+        "iterations_per_epoch": 20,
+        "learning_rates": [0.1],
+        "envelope": "linear",
+        "warmup_epochs": 0,
+    }
+    return known | changes
+
+
+def replayed(**changes: Any) -> Document:
+    return {"job_id": "job-1", "selector": {"name": "tolerance"}, "agreement": None, "items": []} | changes
+
+
+def planned(**changes: Any) -> Document:
+    known: Document = {
+        "train_samples": 1293,
+        "iterations_per_epoch": 20,
+        "pretrain_iterations": 2,
+        "main_train_iterations": 18,
+        "runs": [],
+        "search_area": [],
+    }
+    return known | changes
+
+
+def study_row(**changes: Any) -> Document:
+    known: Document = {
+        "variant": "linear",
+        "global_batch_size": 64,
+        "seeds": 2,
+        "diverged": 1,
+        "final_test_accuracy": {"mean": 0.7, "spread": 0.01},
+        "best_test_accuracy": {"mean": 0.75, "spread": None},
+    }
+    return known | changes
+
+
+def experiment_facts(**changes: Any) -> Document:
+    known: Document = {
+        "name": "mix",
+        "paper": "STPT",
+        "figures": "10, 11",
+        "description": "All of it.",
+        "jobs": ["mix"],
+        "scales": ["paper"],
+    }
+    return known | changes
+
+
+def trial_result(**changes: Any) -> Document:
+    known: Document = {
         "method": "tpe",
         "trial": 2,
         "seed": 0,
@@ -179,8 +259,8 @@ def trial_result(**changes: Any) -> TrialResult:
     return known | changes
 
 
-def compared_run(method: str, **changes: Any) -> ComparedRun:
-    known: ComparedRun = {
+def compared_run(method: str, **changes: Any) -> Document:
+    known: Document = {
         "method": method,
         "trials": 2,
         "seeds": 2,
@@ -198,8 +278,8 @@ def compared_run(method: str, **changes: Any) -> ComparedRun:
     return known | changes
 
 
-def history_step(epoch: int, **changes: Any) -> HistoryStep:
-    known: HistoryStep = {
+def history_step(epoch: int, **changes: Any) -> Document:
+    known: Document = {
         "job_id": "job-1",
         "model": "lenet5",
         "dataset": "digits",
@@ -220,8 +300,8 @@ def history_step(epoch: int, **changes: Any) -> HistoryStep:
     return known | changes
 
 
-def layer_epoch(epoch: int, **changes: Any) -> LayerEpoch:
-    known: LayerEpoch = {
+def layer_epoch(epoch: int, **changes: Any) -> Document:
+    known: Document = {
         "method": "stpt",
         "trial": 1,
         "epoch": epoch,
@@ -236,8 +316,8 @@ def layer_epoch(epoch: int, **changes: Any) -> LayerEpoch:
     return known | changes
 
 
-def recommended(**changes: Any) -> Recommendation:
-    known: Recommendation = {
+def recommended(**changes: Any) -> Document:
+    known: Document = {
         "model": "lenet5",
         "dataset": "digits",
         "optimizer": "sgd",

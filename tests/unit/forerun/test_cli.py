@@ -16,16 +16,24 @@ from tests.unit.forerun.service_double import (
     Step,
     answer,
     branch,
+    branch_of_epoch,
     compared_run,
+    epoch,
     epoch_event,
+    experiment_facts,
     history_step,
     job,
     layer_epoch,
+    lr_step,
+    planned,
     problem,
     recommended,
+    replayed,
+    schedule,
     sent,
     state_event,
     stream,
+    study_row,
     succeeded,
     trial_result,
 )
@@ -139,8 +147,8 @@ def test_jobs_as_json(forerun: Forerun) -> None:
 
 
 def test_show(forerun: Forerun) -> None:
-    branches = [{**b, "method": "stpt", "trial": 1, "epoch": 1} for b in EPOCH["branches"]]
-    lists = [answer({"job_id": "job-1", "items": items}) for items in ([EPOCH], branches)]
+    branches = [branch_of_epoch(1, state="chosen")]
+    lists = [answer({"job_id": "job-1", "items": items}) for items in ([epoch(1, phase="stpt")], branches)]
     result = forerun("show", "job-1", answers=[answer(succeeded()), *lists])
     assert result.exit_code == 0
     assert "    epochs         3 of 3\n" in result.stdout
@@ -167,23 +175,7 @@ def test_logs(forerun: Forerun) -> None:
 
 
 def test_lr_history_in_its_three_formats(forerun: Forerun) -> None:
-    step = {
-        "method": "stpt",
-        "trial": 1,
-        "epoch": 1,
-        "attempt": 2,
-        "phase": "stpt",
-        "learning_rate": 0.085,
-        "first_learning_rate": 0.085,
-        "last_learning_rate": 0.08,
-        "candidates": [0.1, 0.085],
-        "val_accuracy": 0.75,
-        "val_loss": None,
-        "test_accuracy": 0.7,
-        "samples": 1536,
-        "samples_so_far": 1536,
-        "seconds": 2.5,
-    }
+    step = lr_step(1)
     steps = answer({"job_id": "job-1", "items": [step]})
     assert forerun("lr-history", "job-1", answers=[steps]).stdout == (
         "epoch  attempt  phase  learning rate  of  val acc  test acc  samples so far  seconds\n"
@@ -203,20 +195,19 @@ def test_lr_history_in_its_three_formats(forerun: Forerun) -> None:
 
 
 def test_schedule_is_json_for_a_file(forerun: Forerun) -> None:
-    schedule = {"job_id": "job-1", "learning_rates": [0.1], "iterations_per_epoch": 20}
-    result = forerun("schedule", "job-1", answers=[answer(schedule)])
-    assert json.loads(result.stdout) == schedule
-    forerun("schedule", "job-1", "--method", "sweep", "--trial", "2", answers=[answer(schedule)])
+    known = schedule()
+    result = forerun("schedule", "job-1", answers=[answer(known)])
+    assert json.loads(result.stdout) == known
+    forerun("schedule", "job-1", "--method", "sweep", "--trial", "2", answers=[answer(known)])
     assert forerun.script.asked == ["GET /v1/jobs/job-1/schedule?trial=2&method=sweep"]
 
 
 def test_selector_replay(forerun: Forerun) -> None:
-    replayed = {"job_id": "job-1", "selector": {"name": "tolerance"}, "agreement": None, "items": []}
     words = "selector-replay job-1 --selector tolerance --tolerance 0.1".split()
-    result = forerun(*words, answers=[answer(replayed)])
+    result = forerun(*words, answers=[answer(replayed())])
     assert result.stdout == "epoch  recorded  tolerance  regret\nno epoch yet\n"
     assert forerun.script.asked == ["GET /v1/jobs/job-1/selector-replay?selector=tolerance&tolerance=0.1"]
-    assert json.loads(forerun(*words, "--json", answers=[answer(replayed)]).stdout) == replayed
+    assert json.loads(forerun(*words, "--json", answers=[answer(replayed())]).stdout) == replayed()
 
 
 def test_trials(forerun: Forerun) -> None:
@@ -264,8 +255,7 @@ def test_comparison_as_a_file(forerun: Forerun, tmp_path: Path) -> None:
 
 
 def test_a_study(forerun: Forerun, tmp_path: Path) -> None:
-    row = {"variant": "linear", "global_batch_size": 64, "seeds": 2, "diverged": 1}
-    row |= {"final_test_accuracy": {"mean": 0.7, "spread": 0.01}, "best_test_accuracy": {"mean": 0.75, "spread": None}}
+    row = study_row()
     rows = {"job_id": "job-1", "items": [row]}
     assert forerun("study", "job-1", answers=[answer(rows)]).stdout.splitlines() == [
         "variant  batch  seeds  diverged  final test acc   best test acc",
@@ -382,7 +372,7 @@ def test_recommendation(forerun: Forerun) -> None:
 
 
 def test_plan(forerun: Forerun, spec_file: Path) -> None:
-    plan = {"iterations_per_epoch": 20, "pretrain_iterations": 2, "main_train_iterations": 18, "runs": []}
+    plan = planned()
     result = forerun("plan", str(spec_file), answers=[answer(plan)])
     assert result.stdout.splitlines()[0] == "an epoch: 20 iterations, 2 of them Pre-train, 18 Main-train"
     assert json.loads(forerun.script.requests[0].content) == SPEC
@@ -390,9 +380,7 @@ def test_plan(forerun: Forerun, spec_file: Path) -> None:
 
 
 def test_experiments_are_listed_without_a_name(forerun: Forerun) -> None:
-    studies = {
-        "items": [{"name": "mix", "paper": "STPT", "figures": "10, 11", "description": "All of it.", "jobs": ["mix"]}]
-    }
+    studies = {"items": [experiment_facts()], "scales": ["paper"]}
     result = forerun("experiment", answers=[answer(studies)])
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines()[1] == "mix   STPT   10, 11   1     All of it."

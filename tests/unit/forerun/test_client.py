@@ -3,23 +3,39 @@ from itertools import pairwise
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from forerun import client as client_module
 from forerun.client import PAUSES, ApiError, Client, JobFailed, ServiceUnreachable, raise_unless_succeeded
 from service.errors import ForerunError
-from service.spec.job import JobSpec
-from service.spec.lr_set import PresetLrSet
+from service.spec.job import JobSpec, PresetLrSet
+from service.wire.answers import Job, OtherEvent
 from tests.unit.forerun.service_double import (
+    Document,
     Script,
     answer,
     branch,
+    branch_of_epoch,
+    compared_run,
+    documents,
+    epoch,
     epoch_event,
+    experiment_facts,
+    history_step,
     job,
+    layer_epoch,
+    lr_step,
+    planned,
     problem,
+    recommended,
+    replayed,
+    schedule,
     sent,
     state_event,
     stream,
+    study_row,
     succeeded,
+    trial_result,
 )
 
 SPEC = {"model": "lenet5", "dataset": "digits", "epochs": 3, "lr_set": "middle"}
@@ -41,7 +57,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_submit_sends_the_spec_with_a_key_of_its_own_each_time() -> None:
     script = Script(answer(job(), 202), answer(job(), 202))
     with Client(transport=script) as client:
-        assert client.submit(SPEC)["id"] == "job-1"
+        assert client.submit(SPEC).id == "job-1"
         client.submit(SPEC)
     assert script.asked == ["POST /v1/jobs", "POST /v1/jobs"]
     assert json.loads(script.requests[0].content) == SPEC
@@ -61,7 +77,7 @@ def test_submit_takes_a_job_spec_and_a_key() -> None:
 
 def test_a_submit_whose_answer_was_lost_is_sent_again_with_the_same_key(pauses: list[float]) -> None:
     script = Script(CUT, httpx.ReadTimeout("timed out"), answer(job(), 202))
-    assert Client(transport=script).submit(SPEC)["id"] == "job-1"
+    assert Client(transport=script).submit(SPEC).id == "job-1"
     first, second, third = script.requests
     assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"] == third.headers["Idempotency-Key"]
     assert first.content == third.content
@@ -81,38 +97,38 @@ def test_jobs_reads_page_after_page_as_they_are_needed() -> None:
         answer({"items": [job(id="job-1")], "next_cursor": None}),
     )
     found = Client(transport=script).jobs(state=["running", "queued"], model="lenet5", page_size=2)
-    assert [next(found)["id"], next(found)["id"]] == ["job-3", "job-2"]
+    assert [next(found).id, next(found).id] == ["job-3", "job-2"]
     assert script.asked == ["GET /v1/jobs?state=running&state=queued&model=lenet5&limit=2"]
-    assert [item["id"] for item in found] == ["job-1"]
+    assert [item.id for item in found] == ["job-1"]
     assert script.asked[1:] == ["GET /v1/jobs?state=running&state=queued&model=lenet5&limit=2&cursor=Mg"]
 
 
 def test_the_other_calls() -> None:
     script = Script(
         answer(job(state="cancelling"), 202),
-        answer({"job_id": "job-1", "items": [{"epoch": 1}]}),
-        answer({"job_id": "job-1", "items": [{"number": 1}]}),
-        answer({"job_id": "job-1", "items": [{"number": 2}]}),
-        answer({"job_id": "job-1", "items": [{"learning_rate": 0.1}]}),
+        answer({"job_id": "job-1", "items": [epoch(1)]}),
+        answer({"job_id": "job-1", "items": [branch_of_epoch(1)]}),
+        answer({"job_id": "job-1", "items": [branch_of_epoch(2)]}),
+        answer({"job_id": "job-1", "items": [lr_step(1)]}),
         httpx.Response(200, headers={"Content-Type": "text/csv"}, text="epoch\r\n1\r\n"),
-        answer({"job_id": "job-1", "learning_rates": [0.1]}),
-        answer({"job_id": "job-1", "learning_rates": [0.2]}),
-        answer({"job_id": "job-1", "agreement": 1.0}),
-        answer({"runs": []}),
-        answer({"items": [{"name": "mix"}]}),
+        answer(schedule()),
+        answer(schedule(learning_rates=[0.2])),
+        answer(replayed(agreement=1.0)),
+        answer(planned()),
+        answer({"items": [experiment_facts()]}),
     )
     client = Client(transport=script)
-    assert client.cancel("job-1")["state"] == "cancelling"
-    assert client.epochs("job-1") == [{"epoch": 1}]
-    assert client.branches("job-1") == [{"number": 1}]
-    assert client.branches("job-1", epoch=2) == [{"number": 2}]
-    assert client.lr_history("job-1") == [{"learning_rate": 0.1}]
+    assert client.cancel("job-1").state == "cancelling"
+    assert documents(client.epochs("job-1")) == [epoch(1)]
+    assert documents(client.branches("job-1")) == [branch_of_epoch(1)]
+    assert documents(client.branches("job-1", epoch=2)) == [branch_of_epoch(2)]
+    assert documents(client.lr_history("job-1")) == [lr_step(1)]
     assert client.lr_history_csv("job-1") == "epoch\r\n1\r\n"
-    assert client.schedule("job-1")["learning_rates"] == [0.1]
-    assert client.schedule("job-1", method="sweep", trial=2)["learning_rates"] == [0.2]
-    assert client.selector_replay("job-1", "tolerance", tolerance=0.1)["agreement"] == 1.0
-    assert client.plan(SPEC) == {"runs": []}
-    assert client.experiments() == [{"name": "mix"}]
+    assert client.schedule("job-1").learning_rates == [0.1]
+    assert client.schedule("job-1", method="sweep", trial=2).learning_rates == [0.2]
+    assert client.selector_replay("job-1", "tolerance", tolerance=0.1).agreement == 1.0
+    assert documents([client.plan(SPEC)]) == [planned()]
+    assert documents(client.experiments()) == [experiment_facts()]
     assert json.loads(script.requests[9].content) == SPEC
     assert script.asked == [
         "POST /v1/jobs/job-1/cancel",
@@ -155,6 +171,62 @@ def test_a_job_id_stays_one_part_of_the_path() -> None:
 def test_what_is_not_the_url_of_a_service_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="write it like http://"):
         Client(url)
+
+
+def test_what_only_a_newer_service_knows_is_left_out() -> None:
+    audit = {"branches": 1, "samples": 64, "regret": 0, "rank_correlation": None}
+    newer = epoch(1, audit=audit | {"newer": 1}, newer=1)
+    [found] = Client(transport=Script(answer({"items": [newer], "newer": 1}))).epochs("job-1")
+    assert documents([found]) == [epoch(1, audit=audit)]
+    with pytest.raises(ValidationError, match="frozen"):
+        found.epoch = 2  # type: ignore[misc]
+
+
+def test_a_handle_asks_about_its_job() -> None:
+    items = [answer({"items": items}) for items in ([epoch(1)], [lr_step(1)], [compared_run("stpt")])]
+    end = stream(sent(state_event(1, "queued")), sent(state_event(2, "succeeded")))
+    script = Script(
+        answer(job(), 202), *items, httpx.Response(200, text="it trains"), answer(job()), end, answer(succeeded())
+    )
+    handle = Client(transport=script).submit(SPEC)
+    assert (handle.id, handle.answer.state) == ("job-1", "queued")
+    assert documents(handle.epochs()) == [epoch(1)]
+    assert handle.lr_history()[0].learning_rate == 0.085
+    assert handle.comparison()[0].method == "stpt"
+    assert handle.logs() == "it trains"
+    assert handle.wait() == handle.answer == Job.model_validate(succeeded())
+    paths = ["/epochs", "/lr-history?format=json", "/comparison?format=json", "/logs", "", "/events", ""]
+    assert script.asked == ["POST /v1/jobs", *(f"GET /v1/jobs/job-1{path}" for path in paths)]
+
+
+def test_a_handle_of_a_known_job_can_be_followed_refreshed_and_cancelled() -> None:
+    script = Script(answer(job()), answer(job()), stream(sent(DONE)), answer(job(state="running")))
+    handle = Client(transport=script).job("job-1")
+    assert documents(handle.follow(after=3)) == [DONE]
+    assert last_event_ids(script) == ["3"]
+    assert handle.refresh() == handle.answer == Job.model_validate(job(state="running"))
+    script.steps = [answer(job(state="cancelling"), 202)]
+    assert handle.cancel().state == handle.answer.state == "cancelling"
+    assert repr(handle) == "JobHandle('job-1', state='cancelling')"
+
+
+def test_rows_become_a_table_of_pandas() -> None:
+    pandas = pytest.importorskip("pandas")
+    script = Script(*(answer({"items": items}) for items in ([lr_step(1), lr_step(2)], [compared_run("stpt")])))
+    client = Client(transport=script)
+    frame = client.lr_history("job-1").to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame[["epoch", "learning_rate"]].to_dict("list") == {"epoch": [1, 2], "learning_rate": [0.085, 0.085]}
+    [row] = client.comparison("job-1").to_pandas().to_dict("records")
+    assert (row["method"], row["samples"], row["samples_spread"]) == ("stpt", 1536.5, 0.0)
+    assert "by_seed" not in row
+
+
+@pytest.mark.parametrize("document", [[], {"items": 1}, {"items": [{"epoch": "first"}]}])
+def test_an_answer_of_another_shape_is_refused(document: object) -> None:
+    with pytest.raises(ApiError) as raised:
+        Client(transport=Script(answer(document))).epochs("job-1")
+    assert raised.value.code == "unexpected_answer"
 
 
 # --- errors ------------------------------------------------------------------------------------------
@@ -225,9 +297,9 @@ def test_when_nobody_listens_the_error_says_how_to_start_the_service(pauses: lis
         (job(state="cancelled"), "job-1 was cancelled"),
     ],
 )
-def test_a_job_that_did_not_succeed(ended: client_module.Job, why: str) -> None:
+def test_a_job_that_did_not_succeed(ended: Document, why: str) -> None:
     with pytest.raises(JobFailed) as raised:
-        raise_unless_succeeded(ended)
+        raise_unless_succeeded(Job.model_validate(ended))
     assert str(raised.value) == why
 
 
@@ -245,7 +317,7 @@ def test_events_until_the_terminal_one() -> None:
     never = AssertionError("read on behind the last event")
     parts = [sent(QUEUED) + sent(RUNNING)[:20], sent(RUNNING)[20:], ": ping\r\n\r\n", sent(EPOCH), sent(DONE), never]
     script = Script(answer(job()), stream(*parts))
-    assert list(Client(transport=script).events("job-1")) == [QUEUED, RUNNING, EPOCH, DONE]
+    assert documents(Client(transport=script).events("job-1")) == [QUEUED, RUNNING, EPOCH, DONE]
     assert script.asked == ["GET /v1/jobs/job-1", "GET /v1/jobs/job-1/events"]
     assert script.requests[1].headers["Accept"] == "text/event-stream"
     assert last_event_ids(script) == ["0"]
@@ -261,7 +333,7 @@ def test_a_broken_stream_is_taken_up_behind_the_last_event(pauses: list[float]) 
         httpx.ReadTimeout("timed out"),
         stream(sent(DONE)),
     )
-    assert list(Client(transport=script).events("job-1")) == [QUEUED, RUNNING, EPOCH, DONE]
+    assert documents(Client(transport=script).events("job-1")) == [QUEUED, RUNNING, EPOCH, DONE]
     assert last_event_ids(script) == ["0", "2", "2", "2", "3", "3"]
     assert pauses == [0.5, 1.0, 2.0, 0.5, 1.0]  # an event begins the pauses anew
 
@@ -269,7 +341,7 @@ def test_a_broken_stream_is_taken_up_behind_the_last_event(pauses: list[float]) 
 def test_a_service_that_does_not_come_back_is_given_up(pauses: list[float]) -> None:
     script = Script(answer(job()), stream(sent(QUEUED), CUT), *[REFUSED] * len(PAUSES))
     events = Client(transport=script).events("job-1")
-    assert next(events) == QUEUED
+    assert documents([next(events)]) == [QUEUED]
     with pytest.raises(ServiceUnreachable, match="Connection refused"):
         next(events)
     assert pauses == list(PAUSES)
@@ -291,6 +363,21 @@ def test_events_of_no_service_and_of_no_job_are_told_at_once(pauses: list[float]
     assert pauses == []
 
 
+def test_an_event_of_a_kind_that_is_not_known_keeps_all_it_has() -> None:
+    newer = {"number": 2, "kind": "telemetry", "created_at": "", "layers": [1]}
+    script = Script(answer(job()), stream(sent(QUEUED), sent(newer), sent(state_event(3, "succeeded"))))
+    _, other, _ = Client(transport=script).events("job-1")
+    assert isinstance(other, OtherEvent)
+    assert documents([other]) == [newer]
+
+
+@pytest.mark.parametrize("data", ["no JSON", "[]", '{"number": 1, "kind": "state"}'])
+def test_an_event_that_is_none_is_refused(data: str) -> None:
+    script = Script(answer(job()), stream(f"data: {data}\r\n\r\n"))
+    with pytest.raises(ApiError, match="with something other than events"):
+        list(Client(transport=script).events("job-1"))
+
+
 def test_a_job_that_is_gone_after_a_restart_is_not_waited_for(pauses: list[float]) -> None:
     script = Script(answer(job()), stream(sent(QUEUED)), problem(404, "not_found", "Not found", "there is no job"))
     with pytest.raises(ApiError, match="there is no job"):
@@ -308,16 +395,16 @@ def test_wait_gives_the_job_as_it_ended() -> None:
     script = Script(
         answer(job()), stream(sent(QUEUED), sent(state_event(2, "cancelled"))), answer(job(state="cancelled"))
     )
-    assert Client(transport=script).wait("job-1")["state"] == "cancelled"
+    assert Client(transport=script).wait("job-1").state == "cancelled"
 
 
 def test_layers_are_fetched_page_by_page() -> None:
-    pages = [{"items": [{"epoch": 1}], "next_cursor": "more"}, {"items": [{"epoch": 2}], "next_cursor": None}]
+    pages = [{"items": [layer_epoch(1)], "next_cursor": "more"}, {"items": [layer_epoch(2)], "next_cursor": None}]
     script = Script(*map(answer, pages), httpx.Response(200, content=b"<?xml"))
     client = Client(transport=script)
     found = client.layers("job-1", method="stpt", trial=1, layer="a.b", first_epoch=2, last_epoch=3, page_size=1)
     assert script.asked == []
-    assert list(found) == [{"epoch": 1}, {"epoch": 2}]
+    assert documents(found) == [layer_epoch(1), layer_epoch(2)]
     filters = "method=stpt&trial=1&layer=a.b&first_epoch=2&last_epoch=3"
     assert script.asked[0] == f"GET /v1/jobs/job-1/layers?{filters}&limit=1&format=json"
     assert script.asked[1].endswith("&cursor=more")
@@ -329,13 +416,13 @@ def test_layers_are_fetched_page_by_page() -> None:
 
 
 def test_trials_and_comparison() -> None:
-    items = [{"method": "stpt"}]
+    items, runs = [trial_result()], [compared_run("stpt")]
     figure = httpx.Response(200, content=b"<?xml")
-    script = Script(answer({"items": items}), answer({"items": items}), answer({"items": items}), figure)
+    script = Script(answer({"items": items}), answer({"items": items}), answer({"items": runs}), figure)
     client = Client(transport=script)
-    assert client.trials("job-1") == items
-    assert client.trials("job-1", method="tpe", state=["stopped", "failed"]) == items
-    assert client.comparison("job-1") == items
+    assert documents(client.trials("job-1")) == items
+    assert documents(client.trials("job-1", method="tpe", state=["stopped", "failed"])) == items
+    assert documents(client.comparison("job-1")) == runs
     assert client.comparison_file("job-1", "svg") == b"<?xml"
     assert script.asked == [
         "GET /v1/jobs/job-1/trials",
@@ -346,15 +433,15 @@ def test_trials_and_comparison() -> None:
 
 
 def test_a_study_and_a_ramp() -> None:
-    items = [{"variant": "linear"}]
+    items, ramp = [study_row()], {"seed": 0, "by_learning_rate": None, "by_momentum": None}
     table = (answer({"items": items}), httpx.Response(200, content=b"variant"))
-    script = Script(*table, *table, answer({"items": [{"seed": 0}]}))
+    script = Script(*table, *table, answer({"items": [ramp]}))
     client = Client(transport=script)
-    assert client.study("job-1") == items
+    assert documents(client.study("job-1")) == items
     assert client.study_file("job-1", "csv") == b"variant"
-    assert client.study_of_experiment("a/b c") == items
+    assert documents(client.study_of_experiment("a/b c")) == items
     assert client.study_of_experiment_file("a/b c", "csv") == b"variant"
-    assert client.ramp("job-1") == [{"seed": 0}]
+    assert documents(client.ramp("job-1")) == [ramp]
     assert script.asked == [
         "GET /v1/jobs/job-1/study?format=json",
         "GET /v1/jobs/job-1/study?format=csv",
@@ -365,18 +452,18 @@ def test_a_study_and_a_ramp() -> None:
 
 
 def test_history_of_all_jobs_fetches_pages_as_they_are_needed() -> None:
-    pages = [{"items": [{"epoch": 1}], "next_cursor": "more"}, {"items": [{"epoch": 2}], "next_cursor": None}]
+    pages = [{"items": [history_step(1)], "next_cursor": "more"}, {"items": [history_step(2)], "next_cursor": None}]
     script = Script(*map(answer, pages))
     found = Client(transport=script).history(optimizer="adam", page_size=1)
     assert script.asked == []
-    assert next(found) == {"epoch": 1}
+    assert next(found).epoch == 1
     assert script.asked == ["GET /v1/lr-history?optimizer=adam&limit=1&format=json"]
-    assert list(found) == [{"epoch": 2}]
+    assert documents(found) == [history_step(2)]
     assert script.asked[1].endswith("&cursor=more")
 
 
 def test_recommendation_leaves_out_what_is_not_said() -> None:
-    script = Script(answer({"learning_rate": 0.1}))
+    script = Script(answer(recommended(learning_rate=0.1)))
     found = Client(transport=script).recommendation("resnet50", "image-folder", path="birds")
-    assert found["learning_rate"] == 0.1
+    assert found.learning_rate == 0.1
     assert script.asked == ["GET /v1/recommendation?model=resnet50&dataset=image-folder&path=birds"]

@@ -1,15 +1,50 @@
 import io
+import json
 import re
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from rich.console import Console
 
 from forerun import display
-from forerun.answers import Branch, Event, ExperimentFacts, Plan, ReplayedEpoch, SelectorReplay
 from service.spec.job import MAX_LEARNING_RATES
+from service.wire.answers import (
+    Branch,
+    BranchOfEpoch,
+    EpochEvent,
+    Event,
+    EventBranch,
+    ExperimentFacts,
+    Job,
+    Plan,
+    SelectorReplay,
+    StateEvent,
+    parse_event,
+)
 from service.wire.worker import BranchState
-from tests.unit.forerun.service_double import branch, epoch_event, job, state_event, succeeded
+from tests.unit.forerun import service_double as double
+
+
+def job(**changes: Any) -> Job:
+    return Job.model_validate(double.job(**changes))
+
+
+def succeeded(**changes: Any) -> Job:
+    return Job.model_validate(double.succeeded(**changes))
+
+
+def branch(*values: Any, **changes: Any) -> EventBranch:
+    return EventBranch.model_validate(double.branch(*values, **changes))
+
+
+def state_event(number: int, state: str, **more: Any) -> StateEvent:
+    return StateEvent.model_validate(double.state_event(number, state, **more))
+
+
+def epoch_event(number: int, epoch: int, *branches: Branch, **changes: Any) -> EpochEvent:
+    document = double.epoch_event(number, epoch, *(one.model_dump() for one in branches), **changes)
+    return EpochEvent.model_validate(document)
+
 
 FACTORS = (2.5, 2.0, 1.5, 1.0, 0.85, 0.7, 0.55, 0.4)
 EIGHT = [
@@ -100,7 +135,7 @@ def test_a_narrow_width_has_one_branch_a_line() -> None:
 
 
 def test_metrics_of_any_size() -> None:
-    losses: list[Branch] = [branch(1, 0.1, 2.30259, "chosen"), branch(2, 1.0, 1.5e30), branch(3, 0.5, -1234.5)]
+    losses = [branch(1, 0.1, 2.30259, "chosen"), branch(2, 1.0, 1.5e30), branch(3, 0.5, -1234.5)]
     row = display.epoch_row(epoch_event(1, 1, *losses), losses, 3, 80)
     assert row.plain.split("\n")[1] == "    *0.1 2.3026        1 1.5e+30     0.5 -1.23e+03"
 
@@ -126,7 +161,7 @@ def test_the_bar_follows_state_and_epochs() -> None:
 
 def test_events_of_a_kind_that_is_not_known_are_passed_over() -> None:
     plain = console(80)
-    newer: Event = {"number": 1, "kind": "telemetry", "created_at": "", "state": "x"}
+    newer = parse_event(json.dumps({"number": 1, "kind": "telemetry", "created_at": "", "state": "x"}))
     display.follow(job(), [newer], plain)
     assert "x" not in printed(plain).splitlines()[-1].split()
 
@@ -162,20 +197,20 @@ def test_a_branch_that_was_undone_is_marked() -> None:
 
 
 def test_the_table_of_a_selector_s_replay() -> None:
-    items: list[ReplayedEpoch] = [
+    items = [
         {"epoch": 2, "recorded_learning_rate": 0.1, "learning_rate": 0.2, "regret": 0.0125},
         {"epoch": 3, "recorded_learning_rate": 0.05, "learning_rate": None, "regret": None},
     ]
-    replayed: SelectorReplay = {"job_id": "job-1", "selector": {"name": "greedy"}, "agreement": 0.25, "items": items}
-    assert display.replay_table(replayed) == (
+    replayed = {"job_id": "job-1", "selector": {"name": "greedy"}, "agreement": 0.25, "items": items}
+    assert display.replay_table(SelectorReplay.model_validate(replayed)) == (
         "epoch  recorded  greedy  regret\n2      0.1       0.2     0.0125\n3      0.05\nthe same in 25%"
     )
-    nothing = display.replay_table({**replayed, "agreement": None, "items": []})
+    nothing = display.replay_table(SelectorReplay.model_validate({**replayed, "agreement": None, "items": []}))
     assert nothing == "epoch  recorded  greedy  regret\nno epoch yet"
 
 
 def test_the_table_of_a_plan() -> None:
-    plan: Plan = {
+    plan = {
         "train_samples": 1293,
         "iterations_per_epoch": 20,
         "pretrain_iterations": 2,
@@ -186,7 +221,7 @@ def test_the_table_of_a_plan() -> None:
         ],
         "search_area": [],
     }
-    assert display.plan_table(plan) == (
+    assert display.plan_table(Plan.model_validate(plan)) == (
         "an epoch: 20 iterations, 2 of them Pre-train, 18 Main-train\n"
         "method  trainings  samples  iterations  of the sweep\n"
         "stpt    1          6528     102         21.2%\n"
@@ -195,7 +230,7 @@ def test_the_table_of_a_plan() -> None:
 
 
 def test_the_table_of_studies() -> None:
-    study: ExperimentFacts = {
+    study = {
         "name": "mix",
         "paper": "STPT",
         "figures": "10, 11",
@@ -203,7 +238,7 @@ def test_the_table_of_studies() -> None:
         "jobs": ["a", "b"],
         "scales": ["paper"],
     }
-    assert display.experiment_table([study]) == (
+    assert display.experiment_table([ExperimentFacts.model_validate(study)]) == (
         "name  paper  figures  jobs  description\nmix   STPT   10, 11   2     All of it."
     )
 
@@ -212,7 +247,9 @@ def test_show_has_the_facts_and_the_rows() -> None:
     plain = console(80)
     known = succeeded(started_at="2025-01-01T00:00:10.5Z", submission_id="job-1-a1")
     others = {"method": "stpt", "trial": 1}
-    branches = [{**b, **others, "epoch": epoch} for epoch in (1, 2) for b in EIGHT]
+    branches = [
+        BranchOfEpoch.model_validate({**b.model_dump(), **others, "epoch": epoch}) for epoch in (1, 2) for b in EIGHT
+    ]
     display.show(known, [epoch_event(5, 2, learning_rate=0.085)], branches, plain)
     assert printed(plain) == (
         "job-1: lenet5 on digits, 2 workers, batch 64, seed 0\n"

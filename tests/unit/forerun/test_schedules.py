@@ -8,6 +8,7 @@ import torch
 from torch.optim import SGD
 
 from forerun.schedules import Replay
+from service.wire.answers import JobSchedule
 
 SCHEDULE = {
     "job_id": "job-1",
@@ -116,6 +117,12 @@ def test_what_is_no_schedule_is_refused(document, what):
 def test_what_is_no_number_of_iterations_is_refused():
     with pytest.raises(ValueError, match="iterations_per_epoch: must be a whole number, 1 at least, not 0"):
         Replay(sgd(0.1), SCHEDULE, iterations_per_epoch=0)
+
+
+def test_a_schedule_may_be_the_client_s():
+    optimizer = sgd(0.1)
+    scheduler = Replay(optimizer, JobSchedule.model_validate(SCHEDULE))
+    assert applied(optimizer, scheduler, 6) == [[pytest.approx(rate, rel=1e-12)] for rate in RATES]
 
 
 def test_a_file_that_holds_no_schedule_is_refused(tmp_path):

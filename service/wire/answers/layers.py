@@ -1,11 +1,11 @@
-"""What the API answers about the layers of a training."""
+"""Telemetry of the layers of a training."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import Field
 
-from api.schemas import Schema, example
+from service.wire.answers.base import JOB_ID, Answer, example
 
 # An example: two samples of LARS's second epoch.
 _LAYER = {
@@ -22,14 +22,14 @@ _LAYER = {
 }
 
 
-class LayerEpoch(Schema):
+class LayerEpoch(Answer):
     """One layer in one epoch: a number for each sampled step; null: it was not finite."""
 
     model_config = example(_LAYER)
 
-    method: str
-    trial: int
-    epoch: int
+    method: str = Field(description="Name of its method.")
+    trial: int = Field(description="Number of its trial in the method, from 1.")
+    epoch: int = Field(description="Number of the epoch, from 1.")
     attempt: int = Field(description="That recorded the epoch.")
     layer: str = Field(description="Name of the parameter tensor.")
     steps: list[int] = Field(description="How many steps the training had taken, from 0; of losing branches none.")
@@ -40,22 +40,22 @@ class LayerEpoch(Schema):
         description="That the optimizer took the next step with; null: it has none."
     )
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Of the CSV: one a sampled step."""
+    def table_rows(self) -> Iterator[dict[str, Any]]:
+        """A row for each sampled step."""
         same = {name: getattr(self, name) for name in ("method", "trial", "epoch", "attempt", "layer")}
         ratios: Sequence[float | None] = self.trust_ratio or [None] * len(self.steps)
         for step, lwn, lgn, lnr, ratio in zip(self.steps, self.lwn, self.lgn, self.lnr, ratios, strict=True):
             yield {**same, "step": step, "lwn": lwn, "lgn": lgn, "lnr": lnr, "trust_ratio": ratio}
 
 
-COLUMNS = tuple(next(LayerEpoch.model_validate(_LAYER).rows()))
+LAYER_COLUMNS = tuple(next(LayerEpoch.model_validate(_LAYER).table_rows()))
 
 
-class LayerPage(Schema):
+class LayerPage(Answer):
     """Telemetry by method, trial, epoch and layer, the layers from the input on."""
 
-    model_config = example({"job_id": "job-0123456789abcdef", "items": [_LAYER], "next_cursor": None})
+    model_config = example({"job_id": JOB_ID, "items": [_LAYER], "next_cursor": None})
 
-    job_id: str
-    items: list[LayerEpoch]
+    job_id: str = Field(description="Id of the job.")
+    items: list[LayerEpoch] = Field(description="The layers of this page.")
     next_cursor: str | None = Field(description="Goes into `cursor` for the next page; null: this is the last one.")

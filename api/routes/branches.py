@@ -1,0 +1,27 @@
+"""Every branch that a job has trained."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api import translate
+from api.deps import MAX_INT, JobId, ServicesOf
+from api.problems import documented
+from service.store.epochs import branches_of
+from service.store.jobs import get_job
+from service.wire import answers
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
+
+
+@router.get("/branches", summary="Every branch of every Pre-train", responses=documented(404, 422))
+def branches(
+    services: ServicesOf,
+    job_id: JobId,
+    epoch: Annotated[int | None, Query(ge=1, le=MAX_INT, description="Of this epoch alone.")] = None,
+) -> answers.BranchList:
+    """Of all trainings of the job, or of one epoch of each, by method, trial, epoch and number."""
+    with services.store.read() as session:
+        get_job(session, job_id)
+        items = [translate.branch_of_epoch(row) for row in branches_of(session, job_id, epoch)]
+        return answers.BranchList(job_id=job_id, items=items)

@@ -1,0 +1,32 @@
+"""What a job printed."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import PlainTextResponse
+
+from api.deps import MAX_INT, JobId, ServicesOf
+from api.problems import documented
+from service.jobs import lifecycle as jobs
+from service.store.attempts import get_log
+from service.store.jobs import get_job
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+@router.get(
+    "/{job_id}/logs",
+    summary="What an attempt printed",
+    response_class=PlainTextResponse,
+    responses=documented(404, 422, 503),
+)
+def logs(
+    services: ServicesOf,
+    job_id: JobId,
+    attempt: Annotated[int | None, Query(ge=1, le=MAX_INT, description="Default: the newest.")] = None,
+) -> str:
+    """The last 65,536 characters that its Ray job printed. While that runs Ray is asked; afterwards SQL has them."""
+    with services.store.read() as session:
+        number = get_job(session, job_id).attempt if attempt is None else attempt
+        submission_id, log = get_log(session, job_id, number)
+    return jobs.log_end(services.fleet.logs(submission_id)) if log is None else log

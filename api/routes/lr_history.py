@@ -1,0 +1,41 @@
+"""The learning-rate history of a job, as JSON or CSV."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from api import translate
+from api.deps import FORMAT, Accept, JobId, ServicesOf
+from api.formats import chosen_format, csv_text, documented_formats, file_answer
+from api.problems import documented
+from service.store.epochs import epochs_of
+from service.store.jobs import get_job
+from service.wire import answers
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
+
+
+@router.get(
+    "/lr-history",
+    summary="The learning rate of every epoch",
+    response_model=answers.LrHistory,
+    responses={200: documented_formats("csv"), **documented(404, 422)},
+)
+def lr_history(
+    services: ServicesOf,
+    job_id: JobId,
+    format_: Annotated[Literal["json", "csv"] | None, Query(alias="format", description=FORMAT)] = None,
+    accept: Accept = "",
+) -> Response:
+    """JSON, or CSV when `format=csv` or the Accept header prefers text/csv. In CSV the candidates share one cell,
+    separated by spaces, and a null is an empty cell."""
+    kind = chosen_format(format_, accept, ("json", "csv"))
+    with services.store.read() as session:
+        get_job(session, job_id)
+        history = translate.lr_history(job_id, epochs_of(session, job_id))
+    if kind == "csv":
+        content = csv_text(list(answers.LrStep.model_fields), [step.model_dump() for step in history.items])
+    else:
+        content = history.model_dump_json()
+    return file_answer(content, kind, f"{job_id}-lr-history")

@@ -1,0 +1,54 @@
+"""What another selector would have chosen."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import TypeAdapter, ValidationError
+
+from api.deps import JobId, ServicesOf
+from api.problems import documented
+from service.algorithms.candidates import search_start
+from service.algorithms.selectors import MAXIMIZE
+from service.errors import FieldError, InvalidInput
+from service.results import of_jobs
+from service.results.selector_replay import replay
+from service.spec.stpt import Selector, SelectorName
+from service.store.jobs import get_job, job_spec
+from service.wire import answers
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
+
+
+@router.get("/selector-replay", summary="What another selector would have chosen", responses=documented(404, 422))
+def selector_replay(
+    services: ServicesOf,
+    job_id: JobId,
+    selector: Annotated[SelectorName, Query(description="The other selector.")],
+    tolerance: Annotated[float | None, Query(ge=0, le=1, description="Of the selector tolerance.")] = None,
+) -> answers.SelectorReplay:
+    """Offline, over the stored branches: each choice starts from the learning rate that the job really had."""
+    options = {"name": selector} | ({} if tolerance is None else {"tolerance": tolerance})
+    try:
+        other: Selector = TypeAdapter[Selector](Selector).validate_python(options)
+    except ValidationError:
+        message = f"selector {selector} has no tolerance; leave it out"
+        raise InvalidInput([FieldError("tolerance", tolerance, message)]) from None
+    with services.store.read() as session:
+        spec = job_spec(get_job(session, job_id))
+        epochs = of_jobs.stored_epochs(session, job_id)
+    replayed = replay(other, epochs, initial_learning_rate=search_start(spec), maximize=MAXIMIZE[spec.metric])
+    same = [step.recorded == step.replayed for step in replayed]
+    return answers.SelectorReplay(
+        job_id=job_id,
+        selector=other.model_dump(),
+        agreement=sum(same) / len(same) if same else None,
+        items=[
+            answers.ReplayedEpoch(
+                epoch=step.epoch,
+                recorded_learning_rate=step.recorded,
+                learning_rate=step.replayed,
+                regret=step.regret,
+            )
+            for step in replayed
+        ],
+    )

@@ -1,0 +1,155 @@
+"""From rows of SQL and results to the answers that the API gives."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from api.deps import Services
+from service.algorithms.batch_ramp import Ramp
+from service.results import recommendation
+from service.store import tables
+from service.store.epochs import latest_epochs
+from service.store.jobs import get_job
+from service.wire import answers
+
+
+def read_job(services: Services, job_id: str) -> answers.Job:
+    """The job of that id, as it is now. Raises NotFound."""
+    with services.store.read() as session:
+        row = get_job(session, job_id)
+        last = latest_epochs(session, [job_id]).get(job_id)
+        return job(row, last, services.fleet.dashboard_url)
+
+
+def job(row: tables.Job, last: tables.Epoch | None, dashboard_url: str) -> answers.Job:
+    """A job; `last` is the last recorded epoch of its first training."""
+    submission_id = next((a.submission_id for a in row.attempts if a.number == row.attempt), None)
+    path = f"/v1/jobs/{row.id}"
+    return answers.Job(
+        id=row.id,
+        name=row.name,
+        experiment=row.experiment,
+        state=row.job_state,
+        error=answers.JobError(code=row.error_code, message=row.error_message or "") if row.error_code else None,
+        model=row.model,
+        dataset=row.dataset,
+        spec=row.spec,
+        attempt=row.attempt,
+        submission_id=submission_id,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        epochs=row.spec["epochs"],
+        trials=row.trials,
+        epochs_done=last.epoch if last else 0,
+        learning_rate=last.learning_rate if last else None,
+        val_accuracy=last.val_accuracy if last else None,
+        test_accuracy=last.test_accuracy if last else None,
+        links=answers.Links(
+            self=path,
+            epochs=f"{path}/epochs",
+            lr_history=f"{path}/lr-history",
+            events=f"{path}/events",
+            ray_dashboard=f"{dashboard_url.rstrip('/')}/#/jobs/{submission_id}" if submission_id else None,
+        ),
+    )
+
+
+def epoch(row: tables.Epoch) -> answers.Epoch:
+    """A recorded epoch, without its branches."""
+    return answers.Epoch(**_epoch_values(row))
+
+
+def epoch_with_branches(row: tables.Epoch) -> answers.EpochWithBranches:
+    """A recorded epoch and the branches of its Pre-train."""
+    branches = [answers.Branch.model_validate(branch) for branch in row.branches]
+    return answers.EpochWithBranches(**_epoch_values(row), branches=branches)
+
+
+def _epoch_values(row: tables.Epoch) -> dict[str, Any]:
+    columns = {name: getattr(row, name) for name in answers.Epoch.model_fields if name not in ("method", "trial")}
+    return {"method": row.trial.run.method, "trial": row.trial.number, **columns}
+
+
+def branch_of_epoch(row: tables.Branch) -> answers.BranchOfEpoch:
+    """A branch and the epoch that it belongs to."""
+    its = row.epoch_row
+    columns = {name: getattr(row, name) for name in answers.Branch.model_fields}
+    return answers.BranchOfEpoch(method=its.trial.run.method, trial=its.trial.number, epoch=its.epoch, **columns)
+
+
+def lr_history(job_id: str, rows: Sequence[tables.Epoch]) -> answers.LrHistory:
+    """The learning rates of a job's epochs, which come in the order of their trainings."""
+    so_far: dict[int, int] = {}
+    items = []
+    for row in rows:
+        so_far[row.trial_id] = so_far.get(row.trial_id, 0) + row.samples
+        items.append(
+            answers.LrStep(
+                method=row.trial.run.method,
+                trial=row.trial.number,
+                epoch=row.epoch,
+                attempt=row.attempt,
+                phase=row.phase,
+                learning_rate=row.learning_rate,
+                first_learning_rate=row.first_learning_rate,
+                last_learning_rate=row.last_learning_rate,
+                candidates=[branch.learning_rate for branch in row.branches],
+                val_accuracy=row.val_accuracy,
+                val_loss=row.val_loss,
+                test_accuracy=row.test_accuracy,
+                samples=row.samples,
+                samples_so_far=so_far[row.trial_id],
+                seconds=row.seconds,
+            )
+        )
+    return answers.LrHistory(job_id=job_id, items=items)
+
+
+def history_step(row: Mapping[str, Any]) -> answers.HistoryStep:
+    """One epoch in the history of all jobs."""
+    return answers.HistoryStep(**{name: row[name] for name in answers.HistoryStep.model_fields})
+
+
+def trial_result(
+    method: str,
+    trial: tables.Trial,
+    epochs: int,
+    samples: int,
+    best: tables.Epoch | None,
+    last: tables.Epoch | None,
+) -> answers.TrialResult:
+    """A trial, with its best and its last epoch."""
+    return answers.TrialResult(
+        method=method,
+        trial=trial.number,
+        seed=trial.seed,
+        config=trial.config or {},
+        state=trial.state,
+        message=trial.message,
+        epochs=epochs,
+        length=trial.length,
+        samples=samples,
+        lost_samples=trial.lost_samples,
+        val_accuracy=best.val_accuracy if best else None,
+        test_accuracy=best.test_accuracy if best else None,
+        best_epoch=best.epoch if best else None,
+        learning_rate=last.learning_rate if last else None,
+        last_learning_rate=last.last_learning_rate if last else None,
+    )
+
+
+def batch_ramps(job_id: str, ramps: Mapping[int, Ramp]) -> answers.BatchRamps:
+    """The ramps of a job by their seeds."""
+    items = [
+        {"seed": seed, "by_learning_rate": one.by_learning_rate, "by_momentum": one.by_momentum}
+        for seed, one in ramps.items()
+    ]
+    return answers.BatchRamps.model_validate({"job_id": job_id, "items": items})
+
+
+def recommended(model: str, dataset: str, found: recommendation.Recommendation) -> answers.Recommendation:
+    """What past jobs of a model and a dataset recommend."""
+    names = answers.Recommendation.model_fields.keys() - {"model", "dataset", "evidence"}
+    values = {name: getattr(found, name) for name in names}
+    evidence = [answers.Evidence.model_validate(one) for one in found.evidence]
+    return answers.Recommendation(model=model, dataset=dataset, evidence=evidence, **values)

@@ -1,0 +1,47 @@
+"""What a spec may name."""
+
+from pydantic import Field
+
+from service.wire.answers.base import Answer
+
+
+class DatasetFacts(Answer):
+    """A dataset of known size."""
+
+    name: str = Field(description="Its name in a spec.")
+    train_samples: int = Field(description="Validation split included.")
+    test_samples: int = Field(description="Test images.")
+    classes: int = Field(description="Number of classes.")
+    channels: int = Field(description="Colour channels of an image.")
+    image_size: int = Field(description="Pixels, square.")
+    can_download: bool = Field(description="Whether `download: true` in a spec fetches it.")
+
+
+class PresetPhase(Answer):
+    """A phase of a schedule of presets."""
+
+    preset: str = Field(description="Name of the set of factors.")
+    until: float = Field(description="Share of the training after which the phase ends.", examples=[0.475])
+
+
+class LrPreset(Answer):
+    """Factors on the current learning rate, or, for a schedule of presets, its phases."""
+
+    name: str = Field(description="Its name in a spec.")
+    factors: list[float] | None = Field(description="On the current learning rate; null: it has phases.")
+    phases: list[PresetPhase] | None = Field(description="One after another; null: it has factors.")
+
+
+class Catalog(Answer):
+    """What a spec may name."""
+
+    models: list[str] = Field(description="Names of models.")
+    datasets: list[DatasetFacts] = Field(description="Of known size; `image-folder` takes any tree of images beside.")
+    lr_sets: list[LrPreset] = Field(description="Sets of candidate learning rates by name.")
+    tasks: list[str] = Field(description="Names of tasks.")
+    optimizers: list[str] = Field(description="Names of optimizers.")
+    metrics: list[str] = Field(description="What branches can be judged by.")
+    selectors: list[str] = Field(description="Names of selectors.")
+    methods: list[str] = Field(description="Names of methods.")
+    presets: list[str] = Field(description="Names of presets of whole specs.")
+    experiments: list[str] = Field(description="Names of studies.")

@@ -1,0 +1,81 @@
+"""What happens to a job, as the stream of its events tells it."""
+
+import json
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from service.wire.answers.base import Answer
+from service.wire.answers.epoch import Branch, EpochValues
+from service.wire.worker import AuditRecord
+
+
+class _Numbered(Answer):
+    number: int = Field(description="From 1, without gaps.")
+    kind: str = Field(description="state, epoch or trial")
+    created_at: datetime = Field(description="When it happened.")
+
+
+class StateEvent(_Numbered):
+    """The job moved to another state. A failure has a code and a message."""
+
+    kind: Literal["state"] = Field(description="This kind.")
+    state: str = Field(description="The state that the job is in now.")
+    attempt: int | None = Field(None, description="Number of the attempt, where there is one.")
+    code: str | None = Field(None, description="Of a failure, stable: programs go by it.")
+    message: str | None = Field(None, description="Of a failure, in a sentence.")
+
+
+class TrialEvent(_Numbered):
+    """A trial of a search began, changed its hyperparameters, or a trial ended before its last epoch."""
+
+    kind: Literal["trial"] = Field(description="This kind.")
+    method: str = Field(description="Name of its method.")
+    trial: int = Field(description="Its number in the method, from 1.")
+    seed: int = Field(description="Of its random numbers.")
+    config: dict[str, Any] = Field(description="Hyperparameters that a search has chosen.")
+    epochs: int = Field(description="That it trains at most.")
+    state: str = Field(description="pending, running, completed, stopped, diverged or failed")
+    message: str | None = Field(None, description="Why it ended before its last epoch.")
+
+
+class EventBranch(Branch):
+    """A branch of a recorded epoch."""
+
+    retry: int = Field(0, description="The Pre-train that it belongs to: 0, or the number of the retry.")
+    end_metric: float | None = Field(None, description="Audited: validation metric at the end of the epoch.")
+
+
+class EpochEvent(EpochValues, _Numbered):
+    """An epoch was recorded. After a lost attempt the next one may report an epoch again."""
+
+    kind: Literal["epoch"] = Field(description="This kind.")
+    audit: AuditRecord | None = Field(None, description="What the epoch's losers would have come to.")
+    source_trial: int | None = Field(None, description="Trial whose checkpoint the epoch went on from.")
+    source_epoch: int | None = Field(None, description="Epoch of that checkpoint.")
+    branches: list[EventBranch] = Field(description="The branches of its Pre-train, in the order tried.")
+
+
+class OtherEvent(Answer):
+    """An event of a kind that only a newer service knows; it keeps all its fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+    number: int = Field(description="From 1, without gaps.")
+    kind: str = Field(description="None of the kinds that are known here.")
+
+
+KnownEvent = Annotated[StateEvent | TrialEvent | EpochEvent, Field(discriminator="kind")]
+Event = StateEvent | TrialEvent | EpochEvent | OtherEvent
+
+_KINDS = frozenset({"state", "trial", "epoch"})
+_KNOWN: TypeAdapter[StateEvent | TrialEvent | EpochEvent] = TypeAdapter(KnownEvent)
+
+
+def parse_event(data: str | bytes) -> Event:
+    """The event in the `data` of a server-sent event. Raises ValueError for anything else."""
+    document = json.loads(data)
+    if isinstance(document, dict) and document.get("kind") not in _KINDS:
+        return OtherEvent.model_validate(document)
+    return _KNOWN.validate_python(document, extra="ignore")

@@ -1,0 +1,32 @@
+"""Errors as the API answers with them (RFC 9457)."""
+
+from typing import Any
+
+from pydantic import Field
+
+from service.wire.answers.base import Answer
+
+
+class FieldProblem(Answer):
+    """A field of a request that is wrong."""
+
+    field: str = Field(description="Path of the field as it was sent.", examples=["lr_set.factors[2]"])
+    value: Any = Field(description="The value given, shortened when long.", examples=[-0.5])
+    message: str = Field(description="What is wrong with it.", examples=["Input should be greater than 0"])
+
+
+class Problem(Answer):
+    """An error as RFC 9457 has it."""
+
+    type: str = Field(
+        description="The kind of error: a URN that ends in the code.", examples=["urn:forerun:error:invalid_input"]
+    )
+    title: str = Field(description="The kind of error in words.", examples=["Invalid input"])
+    status: int = Field(description="HTTP status of the answer.", examples=[422])
+    detail: str = Field(
+        description="What went wrong, and often what to do about it.",
+        examples=["lr_set.factors[2]: Input should be greater than 0"],
+    )
+    code: str = Field(description="Stable: programs go by it.", examples=["invalid_input"])
+    instance: str = Field(description="Path of the request.", examples=["/v1/jobs"])
+    errors: list[FieldProblem] = Field([], description="With code invalid_input: one entry a wrong field.")

@@ -1,0 +1,35 @@
+"""A job's learning rates as a schedule, and what another selector would have made of them."""
+
+from typing import Any
+
+from pydantic import Field
+
+from service.spec.methods.base import Schedule
+from service.wire.answers.base import Answer
+
+
+class JobSchedule(Schedule):
+    """What `forerun.schedules.Replay` and the method `replay` train by."""
+
+    job_id: str = Field(description="Id of the job.")
+    method: str = Field(description="Name of the method whose schedule it is.")
+    trial: int = Field(description="Number of the trial in its method, from 1.")
+    iterations_per_epoch: int = Field(description="Iterations of an epoch of that training.")
+
+
+class ReplayedEpoch(Answer):
+    """One epoch under another selector."""
+
+    epoch: int = Field(description="Number of the epoch, from 1.")
+    recorded_learning_rate: float = Field(description="What the job chose.")
+    learning_rate: float | None = Field(description="What the other selector would have chosen; null: all diverged.")
+    regret: float | None = Field(description="How much better the best audited branch ended; null: not audited.")
+
+
+class SelectorReplay(Answer):
+    """What another selector would have chosen at each epoch, from the learning rate that the job really had."""
+
+    job_id: str = Field(description="Id of the job.")
+    selector: dict[str, Any] = Field(description="The other selector, with its options.")
+    agreement: float | None = Field(description="Share of the epochs with the same choice; null: no epoch yet.")
+    items: list[ReplayedEpoch] = Field(description="The epochs of its stpt run that had a Pre-train, in order.")
