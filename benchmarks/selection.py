@@ -50,7 +50,7 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
     accuracies = [result.test_accuracy for result in results]
     return {
         "test_accuracy": round(statistics.mean(accuracies), 4),
-        "spread": round(statistics.stdev(accuracies), 4),
+        "spread": round(statistics.stdev(accuracies), 4) if len(accuracies) > 1 else 0.0,
         "cost": round(statistics.mean(result.samples for result in results)),
         "seconds": round(statistics.mean(result.seconds for result in results), 2),
     }
