@@ -6,9 +6,24 @@ with Client("http://127.0.0.1:8000") as client:
     job = client.submit({"model": "lenet5", "dataset": "digits", "epochs": 10, "lr_set": "middle"})
     print(job.wait().test_accuracy)
     print(job.lr_history().to_pandas())
+
+Each name is imported when it is first asked for, so that `import forerun` costs next to nothing.
 """
 
-from forerun.client import ApiError, Client, JobFailed, ServiceUnreachable
-from forerun.jobs import JobHandle
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["ApiError", "Client", "JobFailed", "JobHandle", "ServiceUnreachable"]
+if TYPE_CHECKING:
+    from forerun.client import ApiError, Client, JobFailed, ServiceUnreachable
+    from forerun.jobs import JobHandle
+    from service.spec.job import JobSpec
+
+__all__ = ["ApiError", "Client", "JobFailed", "JobHandle", "JobSpec", "ServiceUnreachable"]
+
+_MODULES = {"JobHandle": "forerun.jobs", "JobSpec": "service.spec.job"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES.get(name, "forerun.client")), name)

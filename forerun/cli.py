@@ -368,6 +368,7 @@ def experiment(
 @app.command()
 def serve() -> None:
     """Run the service, with Ray if it has no cluster to use, until Ctrl-C. Its settings are variables FORERUN_…"""
+    demo_.require_server()
     # -P: not a folder `api` that happens to lie here
     os.execv(sys.executable, [sys.executable, "-P", "-m", "api", program()])  # noqa: S606 - our own module
 

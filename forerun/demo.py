@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -56,12 +57,27 @@ class Result(TypedDict):
     seconds: float
 
 
+class ServerNotInstalled(ForerunError):
+    code, title = "server_not_installed", "The service is not installed"
+
+
+def require_server() -> None:
+    """Raise ServerNotInstalled where only the client and the command line are installed."""
+    missing = [name for name in ("fastapi", "ray", "sqlalchemy", "torch") if find_spec(name) is None]
+    if missing:
+        raise ServerNotInstalled(
+            f"the service needs {', '.join(missing)}: pip install 'forerun[server,worker]', or name a service that "
+            "runs elsewhere with --url or FORERUN_URL"
+        )
+
+
 def run(spec: Mapping[str, Any], home: Path, console: Console) -> Result:
     """Train `spec` on a service of its own, whose files stay in `home`; nothing runs any more when this returns.
 
     Raises DemoFailed when the service does not start, JobFailed when the job does not succeed, ApiError when the spec
     is refused. SIGTERM and SIGHUP end it as Ctrl-C does.
     """
+    require_server()
     with _exit_on(signal.SIGTERM, signal.SIGHUP):
         with service(home, console) as ready, Client(ready["url"]) as client:
             console.print(f"API              {ready['docs_url']}", soft_wrap=True)
