@@ -157,7 +157,7 @@ def test_the_jobs_of_an_experiment_come_all_or_not_at_all(store, monkeypatch):
         if len(written) == 2:
             raise RuntimeError("power cut")
 
-    monkeypatch.setattr(jobs, "append_event", power_cut)
+    monkeypatch.setattr("service.jobs.submit.append_event", power_cut)
     with pytest.raises(RuntimeError, match="power cut"):
         submit_jobs(store, specs("a study"), "a study")
     with store.read() as session:

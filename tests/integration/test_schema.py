@@ -180,9 +180,9 @@ def test_postgresql_two_services_that_start_at_once_migrate_once(postgres):
                 assert go_on.wait(30)
 
         sa.event.listen(db._engine, "commit", pause)
-        first = pool.submit(db.migrate)
+        first = pool.submit(migrate, db)
         assert migrated.wait(30)  # everything is made, nothing is committed
-        second = pool.submit(db.migrate)
+        second = pool.submit(migrate, db)
         try:
             until_somebody_waits_for_a_lock(db)
         finally:

@@ -66,7 +66,7 @@ def test_submit_writes_all_or_nothing(store, monkeypatch):
     def power_cut(*args: Any) -> None:
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(jobs, "append_event", power_cut)
+    monkeypatch.setattr("service.jobs.submit.append_event", power_cut)
     with pytest.raises(RuntimeError, match="power cut"):
         submit(store, "key-1")
     monkeypatch.undo()
