@@ -9,7 +9,7 @@ import pytest
 
 from api.deps import Services
 from service import errors
-from service.store import engine as store
+from service.store import jobs as stored_jobs
 
 pytest_plugins = ["tests.databases"]
 
@@ -54,7 +54,7 @@ def test_other_methods(client: httpx.Client, method: str, path: str, allowed: st
 @pytest.mark.parametrize("error", subclasses(errors.ForerunError), ids=lambda error: error.__name__)
 def test_every_error_of_ours(client: httpx.Client, error: type[errors.ForerunError]) -> None:
     argument: Any = [errors.FieldError("f", None, "why")] if error is errors.InvalidInput else "why"
-    with patch.object(store, "list_jobs", side_effect=error(argument)):
+    with patch.object(stored_jobs, "list_jobs", side_effect=error(argument)):
         response = client.get("/v1/jobs")
     more = {"errors": [{"field": "f", "value": None, "message": "why"}]} if error is errors.InvalidInput else {}
     assert response.status_code == error.status
@@ -70,7 +70,7 @@ def test_every_error_of_ours(client: httpx.Client, error: type[errors.ForerunErr
 
 
 def test_unexpected_errors_stay_inside(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
-    with patch.object(store, "list_jobs", side_effect=RuntimeError("a secret of ours")):
+    with patch.object(stored_jobs, "list_jobs", side_effect=RuntimeError("a secret of ours")):
         response = client.get("/v1/jobs")
     problem = response.json()
     assert (response.status_code, problem["code"]) == (500, "internal")

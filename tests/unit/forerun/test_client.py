@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from forerun import client as client_module
 from forerun.client import PAUSES, ApiError, Client, JobFailed, ServiceUnreachable, raise_unless_succeeded
 from service.errors import ForerunError
-from service.spec.job import JobSpec, PresetLrSet
+from service.spec.job import JobSpec
+from service.spec.lr_set import PresetLrSet
 from service.wire.answers import Job, OtherEvent
 from tests.unit.forerun.service_double import (
     Document,

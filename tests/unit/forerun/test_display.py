@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from forerun import display
-from service.spec.job import MAX_LEARNING_RATES
+from service.spec.types import MAX_LEARNING_RATES
 from service.wire.answers import (
     Branch,
     BranchOfEpoch,

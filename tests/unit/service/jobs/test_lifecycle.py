@@ -264,7 +264,7 @@ class UseCases(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.model) < 4)
     @rule(epochs=st.integers(1, 2), key=st.sampled_from([None, "a", "b"]))
-    def submit_job(self, epochs, key):
+    def submit(self, epochs, key):
         known = self.keys.get(key)
         conflict = known is not None and known[0] != epochs
         answer = self.call(IdempotencyConflict if conflict else None, submit_job, spec(epochs=epochs), key)
