@@ -6,20 +6,12 @@ from service.algorithms.batch_ramp import Step
 from service.algorithms.candidates import first_candidates
 from service.spec.job import JobSpec
 from service.spec.methods.base import Facts
-from service.spec.methods.search import Config, Distribution, SearchMethod
+from service.spec.methods.search import Distribution, SearchMethod
 
 
 def search_space(spec: JobSpec, method: SearchMethod) -> dict[str, Distribution]:
     """Where each hyperparameter of the search is drawn from."""
     return method.space(spec, first_candidates(spec))
-
-
-def trial_spec(spec: JobSpec, method: SearchMethod, config: Config, *, seed: int, epochs: int) -> JobSpec:
-    """The job's spec with a trial's hyperparameters in their places. Raises pydantic's ValidationError.
-
-    Without telemetry: Tune writes every report of every trial to disk each time that anything happens.
-    """
-    return method.trial_spec(spec, config, seed=seed, epochs=epochs)
 
 
 def most_trials(spec: JobSpec, method: SearchMethod, samples: int, budget: int | None) -> int:

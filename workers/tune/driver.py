@@ -26,7 +26,7 @@ from ray.tune.search import BasicVariantGenerator
 from ray.tune.stopper import Stopper
 
 from service.algorithms.epoch_plan import samples_per_epoch
-from service.algorithms.search_space import budget_samples, most_trials, search_space, trial_spec
+from service.algorithms.search_space import budget_samples, most_trials, search_space
 from service.errors import Diverged
 from service.spec.job import JobSpec
 from service.spec.methods.search import SearchMethod
@@ -374,7 +374,7 @@ def _trainable(search: Search, load: Callable[[torch.device], Data], dataset: st
         key = tune.get_context().get_trial_id()
         source: tuple[str | None, int] = (None, 0)
         try:
-            chosen = trial_spec(spec, method, hyperparameters(space, config), seed=seed, epochs=epochs)
+            chosen = method.trial_spec(spec, hyperparameters(space, config), seed=seed, epochs=epochs)
             device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
             data = _data(dataset, load, device)
             training: Training = builder_of(method).build_trial(method, chosen, data, Workers(device))

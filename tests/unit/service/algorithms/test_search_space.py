@@ -13,7 +13,6 @@ from service.algorithms.search_space import (
     known_points,
     most_trials,
     search_space,
-    trial_spec,
 )
 from service.errors import FieldError, InvalidInput
 from service.spec.job import JobSpec
@@ -94,11 +93,11 @@ def test_a_trials_hyperparameters_stand_in_its_spec():
         method, optimizer={"name": "sgd", "momentum": 0.5, "weight_decay": 1e-4}, seeds=3, epochs=8, telemetry={}
     )
     config = {"optimizer.momentum": 0.8, "learning_rate": 0.03, "global_batch_size": 32}
-    trial = trial_spec(job, search(job), config, seed=11, epochs=5)
+    trial = search(job).trial_spec(job, config, seed=11, epochs=5)
     assert (trial.initial_learning_rate, trial.global_batch_size, trial.seed, trial.epochs) == (0.03, 32, 11, 5)
     assert trial.optimizer.model_dump() == {"name": "sgd", "momentum": 0.8, "nesterov": False, "weight_decay": 1e-4}
     assert (trial.envelope, trial.seeds, trial.budget, trial.telemetry) == ("cosine", 1, None, None)
-    other = trial_spec(job, search(job), {"optimizer.weight_decay": 0.1, "optimizer": "adamw"}, seed=0, epochs=5)
+    other = search(job).trial_spec(job, {"optimizer.weight_decay": 0.1, "optimizer": "adamw"}, seed=0, epochs=5)
     assert (other.optimizer.name, other.optimizer.weight_decay) == ("adamw", 0.1)
 
 
@@ -225,7 +224,7 @@ def test_the_points_of_a_study_are_variants_at_batch_sizes():
         *((64, "linear"), (64, "searched"), (256, "linear"), (256, "searched"))
     ]
     assert most_trials(job, search(job), 100, None) == 4
-    linear, searched = (trial_spec(job, search(job), point, seed=5, epochs=8) for point in points[2:])
+    linear, searched = (search(job).trial_spec(job, point, seed=5, epochs=8) for point in points[2:])
     assert (linear.global_batch_size, linear.workers, linear.seed, linear.seeds, linear.epochs) == (256, 1, 5, 1, 8)
     assert linear.methods[0].model_dump(exclude_none=True) == {
         "name": "schedule",
@@ -302,7 +301,7 @@ def test_the_model_must_take_every_batch_that_is_tried(method, field, value, mes
 def test_a_trial_of_a_ramp_has_its_batch_learning_rate_and_momentum():
     job = spec("batch-ramp", workers=2, pretrain={"iterations": 20}, envelope="constant")
     config = {"global_batch_size": 1024, "learning_rate": 0.3, "optimizer.momentum": 0.95}
-    trial = trial_spec(job, search(job), config, seed=3, epochs=10)
+    trial = search(job).trial_spec(job, config, seed=3, epochs=10)
     assert (trial.global_batch_size, trial.initial_learning_rate, trial.optimizer.momentum) == (1024, 0.3, 0.95)
     assert (trial.pretrain.iterations, trial.envelope, trial.seed) == (None, "constant", 3)
     assert set(search_space(job, search(job))) == set(config)
