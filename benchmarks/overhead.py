@@ -24,9 +24,10 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.trainings import subset
-from service.algorithms.epoch_plan import EpochPlan, plan_epoch
-from service.algorithms.lr_schedules import epoch_envelope
+from service.algorithms.epoch_plan import iterations_per_epoch
+from service.algorithms.lr_schedules import epoch_lr_factors
 from service.spec.job import JobSpec
+from service.spec.methods.stpt import StptMethod
 from service.wire.worker import EpochRecord
 from workers.datasets.load import Data, load_data
 from workers.engine.groups import Workers
@@ -46,7 +47,7 @@ SPEC: dict[str, Any] = {
     "global_batch_size": 64,
     "lr_set": {"factors": [2.0, 1.0, 0.5, 0.25]},
     "initial_learning_rate": 0.02,
-    "guards": {"extend": False, "skip_dead": False, "rollback": False},
+    "methods": [{"name": "stpt", "guards": {"extend": False, "skip_dead": False, "rollback": False}}],
 }
 
 
@@ -62,7 +63,8 @@ def engine(spec: JobSpec, data: Data, workers: Workers, folder: Path) -> tuple[f
 
 def bare(spec: JobSpec, data: Data, rank: int, records: list[EpochRecord]) -> float:
     """The same work, and nothing but it."""
-    plan: EpochPlan = plan_epoch(spec, len(data.train))
+    [method] = spec.methods_of(StptMethod)
+    plan = method.epoch_plan(iterations_per_epoch(spec, len(data.train)))
     train, labels = pixels(data.train), data.train.labels[data.train.rows]
     splits = [(pixels(split), split.labels[split.rows]) for split in (data.validation, data.test)]
     dist.barrier()
@@ -96,15 +98,15 @@ def bare(spec: JobSpec, data: Data, rank: int, records: list[EpochRecord]) -> fl
 
     for record in records:
         order = torch.randperm(len(train))
-        envelope = epoch_envelope(spec.envelope, epoch=record.epoch, epochs=EPOCHS, iterations=plan.iterations)
+        factors = epoch_lr_factors(spec.lr_schedule, epoch=record.epoch, epochs=EPOCHS, iterations=plan.iterations)
         for branch in record.branches[rank::WORLD]:  # this process'
             for iteration in range(alpha):
-                rate = branch.learning_rate * envelope[iteration]
+                rate = branch.learning_rate * factors[iteration]
                 step(model, order[iteration * batch : (iteration + 1) * batch], rate)
             evaluate(*splits[0])
         for iteration in range(alpha, plan.iterations):
             first = iteration * batch + rank * batch // WORLD
-            step(replica, order[first : first + batch // WORLD], record.learning_rate * envelope[iteration])
+            step(replica, order[first : first + batch // WORLD], record.learning_rate * factors[iteration])
         for images, answers in splits:
             evaluate(images[rank::WORLD], answers[rank::WORLD])
     dist.barrier()

@@ -1,4 +1,4 @@
-"""S1, Fig. 9: the learning rates within reach of every epoch's Pre-train, as a figure.
+"""STPT (Yamada et al.), Fig. 9: the learning rates within reach of every epoch's Pre-train, as a figure.
 
 python -m benchmarks.search_area docs/figures/search-area.svg
 """
@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 
 from service.algorithms.cost import search_area
 from service.spec.job import JobSpec
+from service.spec.methods.stpt import StptMethod
 
 SETS = ("mix", "narrow", "middle", "wide")
 
@@ -21,7 +22,8 @@ def main(path: str) -> None:
     bounds = {}
     for axis, name in zip(axes, SETS, strict=True):
         spec = JobSpec.model_validate({"preset": "stpt-paper", "dataset": "cifar10", "lr_set": name})
-        areas = search_area(spec)
+        [method] = spec.methods_of(StptMethod)
+        areas = search_area(spec, method)
         epochs = [area.epoch for area in areas]
         axis.fill_between(epochs, [area.low for area in areas], [area.high for area in areas], alpha=0.3)
         axis.axhline(spec.initial_learning_rate, color="black", linewidth=0.5)

@@ -34,8 +34,8 @@ def specs(dataset: str, model: str, seed: int, epochs: int) -> dict[str, dict[st
         "optimizer": OPTIMIZER,
     }
 
-    def sweep(schedule: str) -> dict[str, Any]:
-        return common | {"methods": [{"name": "sweep", "learning_rates": LEARNING_RATES, "schedule": schedule}]}
+    def sweep(lr_schedule: str) -> dict[str, Any]:
+        return common | {"methods": [{"name": "sweep", "learning_rates": LEARNING_RATES, "lr_schedule": lr_schedule}]}
 
     return {
         "default": common,

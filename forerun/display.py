@@ -226,14 +226,12 @@ def plan_table(plan: Plan) -> str:
             str(run.samples),
             f"{run.iterations:.0f}",
             f"{run.relative_to_sweep:.1%}",
+            *("-" if phase is None else str(phase) for phase in (run.pretrain_iterations, run.main_train_iterations)),
         )
         for run in plan.runs
     ]
-    epoch = (
-        f"an epoch: {plan.iterations_per_epoch} iterations, {plan.pretrain_iterations} of them Pre-train, "
-        f"{plan.main_train_iterations} Main-train"
-    )
-    return f"{epoch}\n{table(('method', 'trainings', 'samples', 'iterations', 'of the sweep'), rows)}"
+    header = ("run", "trainings", "samples", "iterations", "of the sweep", "Pre-train", "Main-train")
+    return f"an epoch: {plan.iterations_per_epoch} iterations\n{table(header, rows)}"
 
 
 def experiment_table(experiments: Iterable[ExperimentFacts]) -> str:
@@ -372,7 +370,7 @@ def recommendation_table(found: Recommendation) -> str:
             one.job_id,
             str(one.seed),
             str(one.global_batch_size),
-            one.envelope,
+            one.lr_schedule,
             f"{one.learning_rate:.4g}",
             f"{one.scaled_learning_rate:.4g}",
             f"{one.val_accuracy:.4f}",
@@ -384,7 +382,7 @@ def recommendation_table(found: Recommendation) -> str:
         f"learning rate {found.learning_rate:.4g} ({found.low:.4g} to {found.high:.4g}) "
         f"for {found.optimizer}, batch {found.global_batch_size}\n{found.note}"
     )
-    header = ("job", "seed", "batch", "envelope", "learning rate", "scaled", "val acc", "test acc")
+    header = ("job", "seed", "batch", "lr_schedule", "learning rate", "scaled", "val acc", "test acc")
     return f"{facts}\n{table(header, rows)}"
 
 

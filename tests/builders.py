@@ -10,23 +10,44 @@ from service.jobs import reports
 from service.jobs.lifecycle import Claim
 from service.jobs.submit import submit_job
 from service.spec.job import JobSpec
+from service.spec.presets import with_settings
 from service.store.engine import Store
 from service.wire.worker import EpochRecord
 
-# S1's rule and nothing else: no envelope, no averaging, no guards.
+# The rule of STPT's paper and nothing else: no lr_schedule, no averaging, no guards.
 PAPER: dict[str, Any] = {
     "lr_set": "middle",
-    "envelope": "constant",
+    "lr_schedule": "constant",
     "metric": "val_accuracy",
     "selector": "greedy",
     "guards": {"extend": False, "skip_dead": False, "rollback": False, "rescale_momentum": False},
 }
+SETTINGS = ("warmup", "pretrain", "main_train", "metric", "selector", "guards", "audit")  # of the method stpt
+
+
+def nested(**document: Any) -> dict[str, Any]:
+    """A spec whose settings of stpt stand beside the keys of the job, with them in each stpt of its methods."""
+    settings = {key: document.pop(key) for key in SETTINGS if key in document}
+    methods = document.pop("methods", ["stpt"])
+    if not settings or not isinstance(methods, list):
+        return document | {"methods": methods}
+    return document | {"methods": [_with_settings(method, settings) for method in methods]}
+
+
+def _with_settings(method: Any, settings: dict[str, Any]) -> Any:
+    """The method with the settings, if it is stpt, and in each variant, if it is a study."""
+    if not (isinstance(method, dict) and method.get("name") == "study"):
+        return with_settings(method, settings)
+    variants = [{**one, "method": with_settings(one["method"], settings)} for one in method["variants"]]
+    return method | {"variants": variants}
 
 
 def spec_document(**changes: Any) -> dict[str, Any]:
-    """A small valid JobSpec as JSON: 3 epochs of LeNet-5 on digits by S1's rule, no warm-up."""
+    """A small valid JobSpec as JSON: 3 epochs of LeNet-5 on digits by the paper's rule, no warm-up. `changes`: as
+    `nested` takes them."""
     pretrain = {"weights": "raw"} | changes.pop("pretrain", {})
-    return {"model": "lenet5", "dataset": "digits", "epochs": 3, **PAPER, "pretrain": pretrain} | changes
+    job = {"model": "lenet5", "dataset": "digits", "epochs": 3}
+    return nested(**{**job, **PAPER, "pretrain": pretrain, **changes})
 
 
 def branch_records(*learning_rates: float, chosen: int = 1) -> list[dict[str, Any]]:

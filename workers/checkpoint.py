@@ -38,7 +38,7 @@ class Position(Frozen):
 
     epochs: int = Field(0, ge=0)
     learning_rate: LearningRate
-    last_learning_rate: AppliedRate | None = None  # of the last iteration, under the envelope
+    last_learning_rate: AppliedRate | None = None  # of the last iteration, under lr_schedule
     val_loss: float | None = None
     val_accuracies: list[Accuracy] = []  # of every epoch
     selector_state: dict[str, Any] = {}

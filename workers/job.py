@@ -11,7 +11,7 @@ from functools import partial
 
 import ray
 
-from service.algorithms.epoch_plan import count_train_samples, plan_epoch
+from service.algorithms.epoch_plan import count_train_samples, iterations_per_epoch
 from service.errors import ForerunError, StaleAttempt, WorkerFailed
 from service.settings import WorkerSettings
 from service.spec.data import NamedDataset
@@ -38,7 +38,9 @@ def main(job_id: str) -> int:
             spec = JobSpec.model_validate_json(assignment.spec)
             log.info("%s: %s on %s, %d workers", name, spec.model, spec.dataset.name, spec.workers)
             if not (isinstance(spec.dataset, NamedDataset) and spec.dataset.download):
-                plan_epoch(spec, count_train_samples(spec.dataset, settings.data_dir))  # before any worker starts
+                iterations_per_epoch(
+                    spec, count_train_samples(spec.dataset, settings.data_dir)
+                )  # before any worker starts
             ray.init(log_to_driver=True)
             if trainings_left(spec, assignment.trials):
                 train_on_ray(

@@ -5,29 +5,29 @@ from typing import get_args
 
 from fastapi import APIRouter
 
-from service.algorithms.candidates import MIX, MIX_EPOCHS, PRESETS
+from service.algorithms.candidates import LR_SETS, MIX, MIX_EPOCHS
 from service.algorithms.selectors import SELECTORS
 from service.spec.catalog import DATASETS, MODELS
 from service.spec.experiments import EXPERIMENTS
 from service.spec.methods import METHODS
 from service.spec.optimizer import OptimizerName
-from service.spec.presets import PRESETS as SPEC_PRESETS
+from service.spec.presets import PRESETS
 from service.spec.stpt import Metric
 from service.spec.task import TaskName
 from service.wire import answers
 
 router = APIRouter(prefix="/v1/catalog", tags=["catalog"])
 
-_MIX = answers.LrPreset(
+_MIX = answers.NamedLrSet(
     name="mix",
     factors=None,
-    phases=[answers.PresetPhase(preset=name, until=last / MIX_EPOCHS) for last, name in MIX],
+    phases=[answers.LrSetPhase(lr_set=name, until=last / MIX_EPOCHS) for last, name in MIX],
 )
 _CATALOG = answers.Catalog(
     models=list(MODELS),
     datasets=[answers.DatasetFacts(**asdict(facts)) for facts in DATASETS.values()],
     lr_sets=[
-        *(answers.LrPreset(name=name, factors=list(factors), phases=None) for name, factors in PRESETS.items()),
+        *(answers.NamedLrSet(name=name, factors=list(factors), phases=None) for name, factors in LR_SETS.items()),
         _MIX,
     ],
     tasks=list(get_args(TaskName)),
@@ -35,7 +35,7 @@ _CATALOG = answers.Catalog(
     metrics=list(get_args(Metric)),
     selectors=list(SELECTORS),
     methods=list(METHODS),
-    presets=list(SPEC_PRESETS),
+    presets=list(PRESETS),
     experiments=list(EXPERIMENTS),
 )
 

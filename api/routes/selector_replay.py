@@ -7,11 +7,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from api.deps import JobId, ServicesOf
 from api.problems import documented
-from service.algorithms.candidates import search_start
 from service.algorithms.selectors import MAXIMIZE
 from service.errors import FieldError, InvalidInput
 from service.results import of_jobs
 from service.results.selector_replay import replay
+from service.spec.methods.stpt import StptMethod
 from service.spec.stpt import Selector, SelectorName
 from service.store.jobs import get_job, job_spec
 from service.wire import answers
@@ -35,8 +35,11 @@ def selector_replay(
         raise InvalidInput([FieldError("tolerance", tolerance, message)]) from None
     with services.store.read() as session:
         spec = job_spec(get_job(session, job_id))
+        method = of_jobs.method_of(spec, job_id, StptMethod)
         epochs = of_jobs.stored_epochs(session, job_id)
-    replayed = replay(other, epochs, initial_learning_rate=search_start(spec), maximize=MAXIMIZE[spec.metric])
+    replayed = replay(
+        other, epochs, initial_learning_rate=method.first_learning_rate(spec), maximize=MAXIMIZE[method.metric]
+    )
     same = [step.recorded == step.replayed for step in replayed]
     return answers.SelectorReplay(
         job_id=job_id,

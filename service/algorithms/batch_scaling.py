@@ -8,7 +8,7 @@ is multiplied by; progress runs from 0, the first iteration behind the warm-up, 
 import math
 from collections.abc import Sequence
 
-from service.spec.methods.schedule import WarmupKind
+from service.spec.methods.fixed import WarmupKind
 
 # --- batches ---------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Learning-rate sets: which candidates an epoch's Pre-train tries (S1, section III.C, Tables 2 to 4)."""
+"""Learning-rate sets: which candidates an epoch's Pre-train tries (STPT, Yamada et al., Tables 2 to 4)."""
 
 from collections.abc import Sequence
 
@@ -8,23 +8,24 @@ from service.spec.lr_set import (
     AbsoluteLrSet,
     HistoryLrSet,
     LrSet,
-    PresetLrSet,
+    NamedLrSet,
+    PhasedLrSet,
     RelativeLrSet,
-    ScheduledLrSet,
     StagedLrSet,
 )
 from service.spec.methods.base import MethodSpec
+from service.spec.methods.stpt import StptMethod
 from service.spec.types import MIN_LEARNING_RATE
 
 # Factors on the current learning rate, as the paper prints them.
-PRESETS: dict[str, tuple[float, ...]] = {
+LR_SETS: dict[str, tuple[float, ...]] = {
     "paper-alpha": (10.0, 5.0, 3.0, 1.5, 1.0, 0.9, 0.5, 0.4),  # Table 2
     "narrow": (1.25, 1.17, 1.08, 1.0, 0.95, 0.9, 0.85, 0.8),  # Table 3 (a)
     "middle": (2.5, 2.0, 1.5, 1.0, 0.85, 0.7, 0.55, 0.4),  # Table 3 (b)
     "wide": (5.0, 3.67, 2.33, 1.0, 0.8, 0.6, 0.4, 0.2),  # Table 3 (c)
 }
 
-# S1, Table 4: the last epoch of each set in a training of 40; epochs 1-4 are warm-up.
+# Table 4: the last epoch of each set in a training of 40; epochs 1-4 are warm-up.
 MIX_EPOCHS = 40
 MIX = ((19, "narrow"), (29, "middle"), (40, "wide"))
 
@@ -47,10 +48,11 @@ def candidates(lr_set: LrSet, *, epoch: int, epochs: int, current: float, warmup
             return _distinct(values)
         case RelativeLrSet(factors=factors, max_learning_rate=cap):
             return _relative(factors, current, cap)
-        case PresetLrSet(name=name, max_learning_rate=cap):
-            return _relative(PRESETS[mix_phase(epoch, epochs) if name == "mix" else name], current, cap)
-        case ScheduledLrSet(phases=phases):
-            phase = [phase for phase in phases if phase.first_epoch <= epoch][-1]
+        case NamedLrSet(name=name, max_learning_rate=cap):
+            return _relative(LR_SETS[mix_phase(epoch, epochs) if name == "mix" else name], current, cap)
+        case PhasedLrSet(phases=phases):
+            begun = [phase for phase in phases if phase.first_epoch <= epoch]
+            phase = begun[-1] if begun else phases[0]
             return candidates(phase.lr_set, epoch=epoch, epochs=epochs, current=current)
         case StagedLrSet(stages=stages, max_learning_rate=cap):
             number = epoch - warmup_epochs - 1
@@ -67,21 +69,24 @@ def _distinct(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def epoch_candidates(spec: JobSpec, *, epoch: int, current: float) -> tuple[float, ...]:
-    """The learning rates that the job tries at `epoch`, which is behind its warm-up."""
-    epochs, warmup_epochs = max(epoch, spec.epochs), spec.warmup_epochs
-    return candidates(spec.lr_set, epoch=epoch, epochs=epochs, current=current, warmup_epochs=warmup_epochs)
-
-
-def search_start(spec: JobSpec) -> float:
-    """What the first Pre-train goes by: the initial learning rate, as the method that has a Pre-train scales it."""
-    starts = [method.first_learning_rate(spec) for method in spec.methods]
-    return next((start for start in starts if start is not None), spec.initial_learning_rate)
+def epoch_candidates(spec: JobSpec, method: StptMethod, *, epoch: int, current: float) -> tuple[float, ...]:
+    """The learning rates that the method tries at `epoch`, which is behind its warm-up."""
+    return candidates(
+        method.candidates_of(spec),
+        epoch=epoch,
+        epochs=max(epoch, spec.epochs),
+        current=current,
+        warmup_epochs=method.warmup_epochs(spec.epochs),
+    )
 
 
 def first_candidates(spec: JobSpec) -> tuple[float, ...]:
-    """What the job's first Pre-train tries, and what stands beside stpt searches."""
-    return epoch_candidates(spec, epoch=spec.warmup_epochs + 1, current=search_start(spec))
+    """What everything that searches goes over: what the job's lr_set tries first, at the first Pre-train of the job, or
+    else at its first epoch from the initial learning rate."""
+    known = (method.first_pretrain(spec) for method in spec.methods)
+    epoch, start = next((first for first in known if first is not None), (1, spec.initial_learning_rate))
+    epochs = max(epoch, spec.epochs)
+    return candidates(spec.lr_set, epoch=epoch, epochs=epochs, current=start, warmup_epochs=epoch - 1)
 
 
 def trials_of(spec: JobSpec, method: MethodSpec) -> int:

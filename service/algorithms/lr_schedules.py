@@ -11,15 +11,21 @@ from service.algorithms.batch_scaling import (
     warmup_learning_rate,
 )
 from service.spec.job import JobSpec
-from service.spec.methods.base import Envelope, Schedule
+from service.spec.methods.base import LrSchedule, Schedule
+from service.spec.methods.fixed import (
+    CosineLrSchedule,
+    DecayingLrSchedule,
+    FixedMethod,
+    PolynomialLrSchedule,
+    StepLrSchedule,
+)
 from service.spec.methods.reference import ReferenceMethod
-from service.spec.methods.schedule import CosineDecay, Decay, PolynomialDecay, ScheduleMethod, StepDecay
 from service.spec.optimizer import Optimizer
 from service.spec.scaling import Scaling
 from service.spec.types import MIN_LEARNING_RATE
 
 
-def envelope(kind: Envelope, progress: float) -> float:
+def lr_factor(kind: LrSchedule, progress: float) -> float:
     """What a learning rate is multiplied by at `progress`, from 0 (the first iteration) to 1 (after the last one)."""
     match kind:
         case "constant":
@@ -30,10 +36,10 @@ def envelope(kind: Envelope, progress: float) -> float:
             return cosine_decay(progress, 0.0)
 
 
-def epoch_envelope(kind: Envelope, *, epoch: int, epochs: int, iterations: int) -> list[float]:
-    """The envelope at each of the `iterations` of `epoch` (from 1) of `epochs`."""
+def epoch_lr_factors(kind: LrSchedule, *, epoch: int, epochs: int, iterations: int) -> list[float]:
+    """What a learning rate is multiplied by at each of the `iterations` of `epoch` (from 1) of `epochs`."""
     done, whole = (epoch - 1) * iterations, epochs * iterations
-    return [envelope(kind, (done + iteration) / whole) for iteration in range(iterations)]
+    return [lr_factor(kind, (done + iteration) / whole) for iteration in range(iterations)]
 
 
 def schedule_learning_rates(schedule: Schedule, *, epoch: int, iterations: int) -> list[float]:
@@ -47,8 +53,8 @@ def schedule_learning_rate(schedule: Schedule, iteration: int, iterations_per_ep
     whole = len(schedule.learning_rates) * iterations_per_epoch
     iteration = min(iteration, whole - 1)
     epoch = iteration // iterations_per_epoch  # from 0
-    kind = schedule.envelope if epoch >= schedule.warmup_epochs else "constant"
-    return schedule.learning_rates[epoch] * envelope(kind, iteration / whole)
+    kind = schedule.lr_schedule if epoch >= schedule.warmup_epochs else "constant"
+    return schedule.learning_rates[epoch] * lr_factor(kind, iteration / whole)
 
 
 WARMUP_SHARE, START_DIVISOR, END_DIVISOR = 0.3, 25.0, 1e4  # torch's OneCycleLR: pct_start, div_factor, final_div_factor
@@ -65,7 +71,8 @@ def one_cycle(iteration: int, iterations: int) -> float:
 
 
 def reference_learning_rate(method: ReferenceMethod, val_accuracies: Sequence[float]) -> float:
-    """Of the epoch after those: divided each time that `patience` epochs went by without a new best accuracy (S1)."""
+    """Of the epoch after those: divided each time that `patience` epochs went by without a new best accuracy (STPT,
+    Yamada et al., section III)."""
     learning_rate, best, since_best = method.learning_rate, -math.inf, 0
     for accuracy in val_accuracies:
         best, since_best = (accuracy, 0) if accuracy > best else (best, since_best + 1)
@@ -77,8 +84,8 @@ def reference_learning_rate(method: ReferenceMethod, val_accuracies: Sequence[fl
 # --- scaling to the batch ----------------------------------------------------------------------------------
 
 
-def scaled_learning_rate(method: ScheduleMethod, spec: JobSpec) -> float:
-    """What a schedule's warm-up leads to and its decay begins with."""
+def scaled_learning_rate(method: FixedMethod, spec: JobSpec) -> float:
+    """What its warm-up leads to and its lr_schedule begins with."""
     learning_rate = method.own_learning_rate(spec)
     return (
         learning_rate if method.scaling is None else method.scaling.learning_rate(learning_rate, spec.global_batch_size)
@@ -91,12 +98,12 @@ def scaled_optimizer(scaling: Scaling | None, spec: JobSpec) -> Optimizer:
     return spec.optimizer if scaling is None else scaling.optimizer(spec.optimizer, spec.global_batch_size)
 
 
-# --- the method `schedule` ---------------------------------------------------------------------------------
+# --- the method `fixed` ------------------------------------------------------------------------------------
 
 
-def method_learning_rates(method: ScheduleMethod, spec: JobSpec, *, epoch: int, iterations: int) -> list[float]:
-    """Applied at each of the `iterations` of `epoch` (from 1) of the job's epochs: the warm-up, then the decay over all
-    that is left."""
+def fixed_learning_rates(method: FixedMethod, spec: JobSpec, *, epoch: int, iterations: int) -> list[float]:
+    """Applied at each of the `iterations` of `epoch` (from 1) of the job's epochs: the warm-up, then lr_schedule over
+    all that is left."""
     base, scaled, first = method.own_learning_rate(spec), scaled_learning_rate(method, spec), (epoch - 1) * iterations
     warmup = method.warmup
     if warmup is not None and epoch <= warmup.epochs:
@@ -113,18 +120,18 @@ def method_learning_rates(method: ScheduleMethod, spec: JobSpec, *, epoch: int, 
         ]
     start, end = (warmup.epochs if warmup else 0) * iterations, spec.epochs * iterations
     return [
-        scaled * _decay(method.decay, (iteration - start) / (end - start))
+        scaled * _decay(method.lr_schedule, (iteration - start) / (end - start))
         for iteration in range(first, first + iterations)
     ]
 
 
-def _decay(decay: Decay | None, progress: float) -> float:
-    match decay:
-        case PolynomialDecay(power=power):
+def _decay(lr_schedule: DecayingLrSchedule | None, progress: float) -> float:
+    match lr_schedule:
+        case PolynomialLrSchedule(power=power):
             return polynomial_decay(progress, power)
-        case CosineDecay(final=final):
+        case CosineLrSchedule(final=final):
             return cosine_decay(progress, final)
-        case StepDecay(factor=factor, milestones=milestones):
+        case StepLrSchedule(factor=factor, milestones=milestones):
             return step_decay(progress, milestones, factor)
         case None:
             return 1.0

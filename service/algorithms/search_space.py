@@ -24,9 +24,9 @@ def known_points(spec: JobSpec, method: SearchMethod, samples: int, budget: int 
     return method.points(spec, Facts(first_candidates(spec), samples, budget))
 
 
-def budget_samples(spec: JobSpec, samples: int, stpt_samples: int | None) -> int | None:
-    """The budget of a baseline for one seed, in training samples. `samples`: of an epoch of the job; `stpt_samples`:
-    what the run of stpt took."""
+def budget_samples(spec: JobSpec, samples: int, measure: int | None) -> int | None:
+    """The budget of a baseline for one seed, in training samples. `samples`: of an epoch of the job; `measure`:
+    what the run that it is relative to took."""
     budget = spec.budget
     if budget is None:
         return None
@@ -34,8 +34,8 @@ def budget_samples(spec: JobSpec, samples: int, stpt_samples: int | None) -> int
         return budget.samples
     if budget.epochs is not None:
         return round(budget.epochs * samples)
-    assert stpt_samples is not None, "the door has made sure that stpt comes first"
-    return round(budget.times * stpt_samples)
+    assert measure is not None, "the door has made sure that there is such a run"
+    return round(budget.times * measure)
 
 
 def ramp_start(spec: JobSpec) -> Step:

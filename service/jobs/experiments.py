@@ -4,7 +4,7 @@ import json
 import secrets
 from typing import Any
 
-from service.algorithms.epoch_plan import plan_epoch
+from service.algorithms.epoch_plan import iterations_per_epoch
 from service.errors import FieldError, InvalidInput
 from service.jobs.submit import read_spec, submit_jobs
 from service.spec.experiments import EXPERIMENTS, Experiment, Scale, documents
@@ -25,7 +25,7 @@ def run_experiment(
     group = group or f"{experiment.name}-{secrets.token_hex(4)}"
     first, *_ = documents(experiment, scale, changes, 1, group)  # alpha is in iterations, which its data decide
     spec = _read(db, first)
-    iterations = plan_epoch(spec, look_up_train_samples(spec, means)).iterations_per_epoch
+    iterations = iterations_per_epoch(spec, look_up_train_samples(spec, means))
     specs = [_read(db, document) for document in documents(experiment, scale, changes, iterations, group)]
     for spec in specs:
         check_means(spec, means)

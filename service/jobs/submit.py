@@ -12,8 +12,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.algorithms.candidates import trials_of
-from service.algorithms.cost import Cost, SearchArea, forecast, search_area
-from service.algorithms.epoch_plan import EpochPlan, plan_epoch
+from service.algorithms.cost import Cost, forecast
+from service.algorithms.epoch_plan import iterations_per_epoch
 from service.errors import IdempotencyConflict
 from service.jobs.lifecycle import append_event, hash_of, now
 from service.results.past_jobs import complete
@@ -32,9 +32,8 @@ class JobPlan:
     """What a spec amounts to before anything starts; `train_samples` are those that are not held out."""
 
     train_samples: int
-    epoch: EpochPlan
+    iterations_per_epoch: int
     runs: Sequence[Cost]
-    search_area: Sequence[SearchArea]
 
 
 def submit(db: Store, raw: bytes, means: Means, idempotency_key: str | None = None) -> str:
@@ -55,7 +54,7 @@ def plan(db: Store, raw: bytes, means: Means) -> JobPlan:
     """What the spec in `raw` (JSON) amounts to in iterations and samples; nothing is stored. Raises InvalidInput."""
     spec = read_spec(db, raw)
     samples = look_up_train_samples(spec, means)
-    return JobPlan(samples, plan_epoch(spec, samples), forecast(spec, samples), search_area(spec))
+    return JobPlan(samples, iterations_per_epoch(spec, samples), forecast(spec, samples))
 
 
 def read_spec(db: Store, raw: bytes, accepted: JobSpec | None = None) -> JobSpec:

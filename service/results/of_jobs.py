@@ -15,6 +15,7 @@ from service.results.selector_replay import StoredEpoch
 from service.results.study import COUNTED, StudyRow, TrialOutcome, common_to_a_table, study_rows
 from service.spec.job import JobSpec
 from service.spec.methods.batch_ramp import RampMethod
+from service.spec.methods.stpt import StptMethod
 from service.spec.methods.study import StudyMethod
 from service.spec.types import MAX_BATCH
 from service.store.epochs import epochs_of, points_of
@@ -28,7 +29,7 @@ from service.store.trials import (
 )
 from service.wire.states import TERMINAL
 
-_Kind = TypeVar("_Kind", StudyMethod, RampMethod)
+_Kind = TypeVar("_Kind", StudyMethod, RampMethod, StptMethod)
 
 
 def comparison(session: Session, job_id: str) -> list[RunResult]:
@@ -52,7 +53,7 @@ def comparison(session: Session, job_id: str) -> list[RunResult]:
 
 def study(session: Session, jobs: Sequence[Job]) -> list[StudyRow]:
     """The table of the jobs' studies. Raises NotFound where a job has none."""
-    methods = [_method(job_spec(job), job.id, StudyMethod) for job in jobs]
+    methods = [method_of(job_spec(job), job.id, StudyMethod) for job in jobs]
     outcomes = [
         TrialOutcome(trial.config["variant"], trial.config["global_batch_size"], trial.seed, trial.state, accuracies)
         for job in jobs
@@ -86,7 +87,7 @@ def study_jobs(session: Session, experiment: str) -> list[Job]:
 def ramps(session: Session, job_id: str) -> dict[int, Ramp]:
     """Where the batch ramp of each seed of the job stands. Raises NotFound where it has none."""
     spec = job_spec(get_job(session, job_id))
-    method = _method(spec, job_id, RampMethod)
+    method = method_of(spec, job_id, RampMethod)
     accuracies: dict[int, list[float | None]] = {}
     for _, trial, _, _, _, last in trials_with_results(session, job_id, method=method.name):
         known = accuracies.setdefault(trial.seed, [])
@@ -99,7 +100,7 @@ def ramps(session: Session, job_id: str) -> dict[int, Ramp]:
     }
 
 
-def _method(spec: JobSpec, job_id: str, kind: type[_Kind]) -> _Kind:
+def method_of(spec: JobSpec, job_id: str, kind: type[_Kind]) -> _Kind:
     """The job's method of that kind. Raises NotFound where it has none."""
     for method in spec.methods_of(kind):
         return method

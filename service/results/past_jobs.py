@@ -8,6 +8,7 @@ from service.results.schedule_replay import with_schedules
 from service.spec.data import FolderDataset
 from service.spec.job import JobSpec
 from service.spec.lr_set import HISTORY_LR_SET, HistoryLrSet
+from service.spec.methods.stpt import StptMethod
 from service.spec.task import TaskName
 from service.store.jobs import job_spec
 from service.store.trials import (
@@ -66,7 +67,8 @@ def recommendation(
     runs = [
         PastRun(
             job_id=job.id,
-            spec=job_spec(job),
+            spec=(spec := job_spec(job)),
+            method=spec.methods_of(StptMethod)[0],
             seed=trial.seed,
             epochs=[
                 PastEpoch(row.epoch, row.learning_rate, row.val_accuracy, row.test_accuracy) for row in trial.epochs

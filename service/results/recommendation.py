@@ -1,6 +1,6 @@
 """Which learning rate to begin with, by what past runs of stpt have chosen. Values in, values out: no SQL.
 
-Learning rates are those before the envelope. A run that had another batch counts with its learning rate scaled:
+Learning rates are those before lr_schedule. A run that had another batch counts with its learning rate scaled:
 in proportion to the batch with sgd (Goyal et al. 2017, arXiv 1706.02677), with the square root of the proportion for
 adaptive optimizers (Malladi et al. 2022, arXiv 2205.10287).
 """
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.spec.job import JobSpec
-from service.spec.lr_set import StagedLrSet
 from service.spec.methods.base import Schedule
+from service.spec.methods.stpt import StptMethod
 from service.spec.scaling import Rule, scale
 from service.spec.types import MAX_LEARNING_RATE, MIN_LEARNING_RATE
 
@@ -20,7 +20,7 @@ from service.spec.types import MAX_LEARNING_RATE, MIN_LEARNING_RATE
 @dataclass(frozen=True)
 class PastEpoch:
     epoch: int
-    learning_rate: float  # before the envelope
+    learning_rate: float  # before lr_schedule
     val_accuracy: float
     test_accuracy: float
 
@@ -31,6 +31,7 @@ class PastRun:
 
     job_id: str
     spec: JobSpec
+    method: StptMethod
     seed: int
     epochs: Sequence[PastEpoch]
 
@@ -43,7 +44,7 @@ class Evidence:
     seed: int
     optimizer: str
     global_batch_size: int
-    envelope: str
+    lr_schedule: str
     learning_rate: float
     scaled_learning_rate: float  # for the batch that was asked for
     val_accuracy: float
@@ -100,9 +101,7 @@ def recommend(runs: Sequence[PastRun], *, optimizer: str | None, batch: int | No
 def settled_learning_rate(run: PastRun) -> float:
     """What the search came to: the median of the learning rates from the last stage on, or, for a set that goes on
     searching, of every epoch behind the warm-up."""
-    first = run.spec.warmup_epochs + 1
-    if isinstance(run.spec.lr_set, StagedLrSet):
-        first += len(run.spec.lr_set.stages) - 1
+    first = run.method.settled_epoch(run.spec)
     behind = [epoch.learning_rate for epoch in run.epochs if epoch.epoch >= first]
     return statistics.median_low(behind or [run.epochs[-1].learning_rate])
 
@@ -123,7 +122,7 @@ def _evidence(run: PastRun, batch: int) -> Evidence:
         seed=run.seed,
         optimizer=spec.optimizer.name,
         global_batch_size=spec.global_batch_size,
-        envelope=spec.envelope,
+        lr_schedule=spec.lr_schedule,
         learning_rate=learning_rate,
         scaled_learning_rate=_allowed(learning_rate * _scale(run, batch)),
         val_accuracy=best.val_accuracy,
@@ -150,11 +149,7 @@ def _middle(rates: Sequence[float]) -> float:
 
 
 def _schedule(run: PastRun, factor: float) -> Schedule:
-    return Schedule(
-        learning_rates=[_allowed(epoch.learning_rate * factor) for epoch in run.epochs],
-        envelope=run.spec.envelope,
-        warmup_epochs=run.spec.warmup_epochs,
-    )
+    return run.method.schedule_of([_allowed(epoch.learning_rate * factor) for epoch in run.epochs], run.spec, {})
 
 
 def _allowed(learning_rate: float) -> float:

@@ -29,7 +29,7 @@ def schedule(session: Session, job_id: str, *, method: str | None = None, trial:
     epochs = epochs_of_trial(session, row.id)
     if not run.is_replayable:
         raise StateConflict(
-            f"what {run.name} did cannot be told by one learning rate an epoch and an envelope; name the method "
+            f"what {run.name} did cannot be told by one learning rate an epoch and an lr_schedule; name the method "
             f"{run.name} in a job instead"
         )
     if len(epochs) < row.length:

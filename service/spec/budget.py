@@ -1,11 +1,11 @@
 """How much work the baselines of a job may take."""
 
 import math
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
-from service.spec.types import Frozen
+from service.spec.types import Frozen, Label
 
 
 class Budget(Frozen):
@@ -13,7 +13,7 @@ class Budget(Frozen):
 
     samples: int | None = Field(None, ge=1, lt=2**53, description="So many.")
     epochs: float | None = Field(None, gt=0, le=1e9, description="Those of so many epochs.")
-    relative_to: Literal["stpt"] | None = Field(None, description="As many as the run of this method took, times:")
+    relative_to: Label | None = Field(None, description="As many as the run of stpt with this label took, times:")
     times: float = Field(1.0, gt=0, le=1e6, description="Only with relative_to.")
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from service.spec.presets import PRESETS
+from service.spec.presets import PRESETS, with_settings
 
 Scale = Literal["paper", "fashion-mnist", "cifar10"]
 Document = dict[str, Any]
@@ -59,7 +59,8 @@ def _alphas(iterations: int, _: int) -> dict[str, Document]:
     jobs: dict[str, Document] = {}
     for alpha in ALPHAS:
         pretrain = {"iterations": max(1, alpha * iterations // EPOCH_ITERATIONS)}
-        jobs[f"alpha {alpha / EPOCH_ITERATIONS:.0%} of an epoch"] = {"lr_set": "paper-alpha", "pretrain": pretrain}
+        stpt = {"name": "stpt", "pretrain": pretrain}
+        jobs[f"alpha {alpha / EPOCH_ITERATIONS:.0%} of an epoch"] = {"lr_set": "paper-alpha", "methods": [stpt]}
     return {**jobs, "reference": REFERENCE}
 
 
@@ -81,19 +82,19 @@ def _sweep(*_: int) -> dict[str, Document]:
 
 def _large_batches(_: int, epochs: int) -> dict[str, Document]:
     """S2, section IV: the gradual warm-up takes 10 of 30 epochs."""
-    linear = {"name": "schedule", "scaling": {"rule": "linear", "base_batch_size": 64}}
-    sqrt = {"name": "schedule", "scaling": {"rule": "sqrt", "base_batch_size": 64}}
+    linear = {"name": "fixed", "scaling": {"rule": "linear", "base_batch_size": 64}}
+    sqrt = {"name": "fixed", "scaling": {"rule": "sqrt", "base_batch_size": 64}}
     gradual = linear | {"warmup": {"kind": "gradual", "epochs": max(1, epochs // 3)}}
     momentum = {"name": "sgd", "momentum": 0.9}
     variants = [
-        {"name": "none", "method": "schedule"},
+        {"name": "none", "method": "fixed"},
         {"name": "sqrt", "method": sqrt},
         {"name": "linear", "method": linear},
         {"name": "linear, gradual warm-up", "method": gradual},
-        {"name": "momentum 0.9", "method": "schedule", "optimizer": momentum},
+        {"name": "momentum 0.9", "method": "fixed", "optimizer": momentum},
     ]
     study = {"name": "study", "batch_sizes": S2_BATCHES, "variants": variants}
-    ramp = {"global_batch_size": 2048, "envelope": "constant", "methods": ["batch-ramp"]}
+    ramp = {"global_batch_size": 2048, "lr_schedule": "constant", "methods": ["batch-ramp"]}
     return {
         "figures 1 to 5": {"optimizer": {"name": "sgd", "momentum": 0.0}, "methods": [study]},
         "figure 6": ramp | {"optimizer": momentum},
@@ -103,13 +104,13 @@ def _large_batches(_: int, epochs: int) -> dict[str, Document]:
 def _layer_wise(_: int, epochs: int) -> dict[str, Document]:
     """S3, Table 1: LARS and LAMB with 20 of 100 epochs of warm-up, TVLARS without, at each learning rate of a batch."""
     warmup = {"kind": "linear", "epochs": max(1, epochs // 5)}
-    warm = {"name": "schedule", "warmup": warmup, "decay": {"kind": "cosine", "final": 0.001}}
+    warm = {"name": "fixed", "warmup": warmup, "lr_schedule": {"kind": "cosine", "final": 0.001}}
 
     def variants(learning_rate: float) -> list[Document]:
         return [
             _variant(f"lars, warm-up, {learning_rate:g}", warm, learning_rate, {"name": "lars"}),
             _variant(f"lamb, warm-up, {learning_rate:g}", warm, learning_rate, {"name": "lamb"}),
-            _variant(f"tvlars, {learning_rate:g}", {"name": "schedule"}, learning_rate, {"name": "tvlars"}),
+            _variant(f"tvlars, {learning_rate:g}", {"name": "fixed"}, learning_rate, {"name": "tvlars"}),
         ]
 
     return {
@@ -127,7 +128,7 @@ def _lambdas(*_: int) -> dict[str, Document]:
         variants = [
             _variant(
                 f"lambda {value:g}",
-                {"name": "schedule"},
+                {"name": "fixed"},
                 learning_rate,
                 {"name": "tvlars", "decay": value, "minimum": 1e-3},
             )
@@ -153,7 +154,14 @@ EXPERIMENTS = {
     for experiment in (
         Experiment("alpha-sweep", STPT, "5, 6", "How long a Pre-train: 8, 25, 50 and 100 % of an epoch.", _alphas, S1),
         Experiment("lr-sets", STPT, "7, 8", "Narrow, middle and wide sets of candidates.", _lr_sets, S1),
-        Experiment("mix", STPT, "10, 11", "The schedule of sets, beside the narrow set and the reference.", _mix, S1),
+        Experiment(
+            "mix",
+            STPT,
+            "10, 11",
+            "Narrow, middle, wide in turn, beside narrow and the reference.",
+            _mix,
+            S1,
+        ),
         Experiment(
             "reference", STPT, "5, 10", "Learning rate 0.1, divided by 10 when accuracy saturates.", _reference, S1
         ),
@@ -189,11 +197,17 @@ def documents(experiment: Experiment, scale: Scale, changes: Document, iteration
     specs = []
     for name, varied in experiment.jobs(iterations, epochs if isinstance(epochs, int) else 1).items():
         merged = {**common, **varied}
-        pretrain = changes.get("pretrain", {})
-        if isinstance(pretrain, dict):  # anything else is for the door to refuse
-            pretrain = pretrain | varied.get("pretrain", {})
-        specs.append(merged | {"pretrain": pretrain, "name": name, "experiment": group})
+        if "methods" in varied:
+            merged["methods"] = [with_settings(method, _stpt_of(changes)) for method in varied["methods"]]
+        specs.append(merged | {"name": name, "experiment": group})
     return specs
+
+
+def _stpt_of(changes: Document) -> Document:
+    """The settings of stpt among the user's changes."""
+    methods = changes.get("methods")
+    dictionaries = [method for method in methods if isinstance(method, dict)] if isinstance(methods, list) else []
+    return next((method for method in dictionaries if method.get("name") == "stpt"), {})
 
 
 def _is_of_whole_batches(task: Any) -> bool:

@@ -11,7 +11,8 @@ from service.errors import FieldError, InvalidInput
 from service.spec.data import FolderDataset, NamedDataset
 from service.spec.lr_set import KINDS_BY_KEY
 from service.spec.methods import MethodName
-from service.spec.methods.schedule import DecayKind
+from service.spec.methods.fixed import LrScheduleKind
+from service.spec.moved_keys import RENAMED, moved_key
 from service.spec.optimizer import OptimizerName
 from service.spec.stpt import SelectorName
 from service.spec.task import TaskName
@@ -42,6 +43,7 @@ def _field_error(details: ErrorDetails, model: type[Frozen]) -> FieldError:
         case "union_tag_invalid":  # `dataset: nope`, or {name: nope}
             context = details["ctx"]
             value, message = context["tag"], f"must be one of {context['expected_tags']}"
+            message = RENAMED.get((path.rpartition(".")[2].partition("[")[0], value), message)
         case "union_tag_not_found" if path.endswith("lr_set"):
             message = f"the keys do not tell its kind; it needs one of {', '.join(KINDS_BY_KEY)}"
         case "union_tag_not_found":
@@ -51,7 +53,7 @@ def _field_error(details: ErrorDetails, model: type[Frozen]) -> FieldError:
         case "extra_forbidden":
             *before, key = details["loc"]
             [owner] = _models_at(tuple(before), model)
-            message = unknown_key(str(key), owner.model_fields)
+            message = moved_key(owner, str(key)) or unknown_key(str(key), owner.model_fields)
     return FieldError(path, _shown(value), message)
 
 
@@ -100,9 +102,9 @@ _TAGS = {
     *get_args(SelectorName),
     *get_args(TaskName),
     *(*get_args(MethodName), "replay"),
-    *get_args(DecayKind),
+    *get_args(LrScheduleKind),
 }
-_UNIONS = ("lr_set", "dataset", "task", "optimizer", "selector", "methods", "method", "decay")
+_UNIONS = ("lr_set", "dataset", "task", "optimizer", "selector", "methods", "method", "lr_schedule")
 
 
 def _path(loc: tuple[int | str, ...]) -> str:

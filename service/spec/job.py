@@ -23,20 +23,10 @@ from service.spec.lr_set import (
     LrSet,
 )
 from service.spec.methods import Method
-from service.spec.methods.base import Envelope, MethodSpec
+from service.spec.methods.base import LrSchedule, MethodSpec
 from service.spec.methods.stpt import StptMethod
 from service.spec.optimizer import Optimizer, SgdOptimizer
-from service.spec.presets import PRESETS, PresetSpec
-from service.spec.stpt import (
-    Audit,
-    GreedySelector,
-    Guards,
-    MainTrain,
-    Metric,
-    Pretrain,
-    Selector,
-    Warmup,
-)
+from service.spec.presets import PresetName, with_preset
 from service.spec.task import ClassificationTask, Task
 from service.spec.types import MAX_BATCH, Frozen, LearningRate
 
@@ -94,7 +84,7 @@ class JobSpec(Frozen):
                     "epochs": 30,
                     "workers": 4,
                     "lr_set": {"learning_rates": [0.2, 0.1, 0.05, 0.02]},
-                    "pretrain": {"iterations": 20, "placement": "sequential"},
+                    "methods": [{"name": "stpt", "pretrain": {"iterations": 20, "placement": "sequential"}}, "cosine"],
                 },
             ],
         }
@@ -106,7 +96,7 @@ class JobSpec(Frozen):
     experiment: Annotated[str, Field(max_length=100), AfterValidator(_without_nul)] = Field(
         "", description="Free text that jobs of one study share; the job list filters by it."
     )
-    preset: PresetSpec | None = Field(None, description="Where its defaults come from; what you say goes before it.")
+    preset: PresetName | None = Field(None, description="Where its defaults come from; what you say goes before it.")
     model: Annotated[str, AfterValidator(_known_model)] = Field(
         max_length=100, description="A model of GET /v1/catalog that takes images of the dataset's size."
     )
@@ -129,19 +119,18 @@ class JobSpec(Frozen):
         "auto", description="auto: one GPU a worker where the cluster has them."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Of initial weights, the order of samples and dropout.")
-    initial_learning_rate: LearningRate = Field(0.1, description="Current learning rate of the first Pre-train.")
-    lr_set: LrSet = Field(DEFAULT_LR_SET, description="The candidates of each epoch, or the name of a preset.")
-    envelope: Envelope = Field(
-        "linear", description="What every learning rate is multiplied by: 1 at the start of the training, 0 at its end."
+    initial_learning_rate: LearningRate = Field(
+        0.1, description="What stpt's first Pre-train goes by, and what methods without a search begin with."
     )
-    warmup: Warmup = Field(Warmup(), description="The epochs before the first Pre-train.")
-    pretrain: Pretrain = Field(Pretrain(), description="How the candidates of an epoch are tried.")
-    main_train: MainTrain = Field(MainTrain(), description="How the chosen one carries on.")
-    metric: Metric = Field("val_loss", description="What branches are judged by after alpha iterations.")
-    selector: Selector = Field(GreedySelector(), description="How the branch that goes on is chosen.")
-    guards: Guards = Field(Guards(), description="What is done about an epoch that went wrong.")
-    audit: Audit | None = Field(
-        None, description="What is tried beside the training to judge its choices; null: nothing."
+    lr_set: LrSet = Field(
+        DEFAULT_LR_SET,
+        description="The range of everything that searches: the candidates of stpt's epochs, the first of which sweeps "
+        "and searches go over; or the name of a set.",
+    )
+    lr_schedule: LrSchedule = Field(
+        "linear",
+        description="What learning rates are multiplied by over a training: 1 at its start; linear and cosine fall to "
+        "0 at its end.",
     )
     telemetry: Telemetry | None = Field(
         None, description="What is recorded of each layer of every training that is no search; null: nothing."
@@ -155,23 +144,15 @@ class JobSpec(Frozen):
     seeds: int = Field(1, ge=1, le=100, description="Each method once with each of the seeds seed, seed + 1, …")
     budget: Budget | None = Field(
         None,
-        description="Of each seed of a baseline: all but stpt, sweep, reference, replay, schedule, study, batch-ramp. "
+        description="Of each seed of a baseline: all but stpt, sweep, reference, replay, fixed, study, batch-ramp. "
         "null: no limit.",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, value: Any) -> Any:
-        """What the preset says stands where the user says nothing, also inside pretrain, warmup and guards."""
-        if not isinstance(value, dict) or not isinstance(name := value.get("preset"), str) or name not in PRESETS:
-            return value
-        preset = PRESETS[name]
-        inside = {
-            key: preset[key] | value[key]
-            for key in ("pretrain", "warmup", "guards")
-            if isinstance(value.get(key), dict)
-        }
-        return preset | value | inside
+        """What the preset says stands where the user says nothing, also of each stpt among the methods."""
+        return with_preset(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _seeds_fit(self) -> Self:
@@ -182,18 +163,16 @@ class JobSpec(Frozen):
     @field_validator("methods")
     @classmethod
     def _distinct(cls, methods: list[Any]) -> list[Any]:
-        names = [method.name for method in methods]
-        if len(set(names)) < len(names):
-            raise ValueError(f"each method once, not {', '.join(names)}; leave the repetition out")
+        labels = [method.label for method in methods]
+        if len(set(labels)) < len(labels):
+            raise ValueError(
+                f"each run needs a label of its own, not {', '.join(labels)}; give label, or leave the repetition out"
+            )
         return methods
 
     def methods_of(self, kind: type[Kind]) -> list[Kind]:
         """The job's methods of a kind."""
         return [method for method in self.methods if isinstance(method, kind)]
-
-    @property
-    def warmup_epochs(self) -> int:
-        return (self.epochs + 5) // 10 if self.warmup.epochs is None else self.warmup.epochs
 
     @property
     def batch_per_worker(self) -> int:

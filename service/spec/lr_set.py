@@ -9,9 +9,10 @@ from pydantic import (
     model_validator,
 )
 
+from service.errors import FieldError
 from service.spec.types import MAX_LEARNING_RATE, MAX_LEARNING_RATES, Factor, Frozen, LearningRate
 
-PresetName = Literal["paper-alpha", "narrow", "middle", "wide", "mix"]
+LrSetName = Literal["paper-alpha", "narrow", "middle", "wide", "mix"]
 _KIND = "May be left out: the other keys tell it."
 _CAP = "No candidate is larger."
 
@@ -41,31 +42,31 @@ class AbsoluteLrSet(_LrSet):
     )
 
 
-class PresetLrSet(_LrSet):
-    """A set of S1 by name: capped relative factors; `mix` is S1's Table 4, scaled to the epochs."""
+class NamedLrSet(_LrSet):
+    """A set of STPT's paper by name: capped relative factors; `mix` is its Table 4, scaled to the epochs."""
 
-    kind: Literal["preset"] = Field("preset", description=_KIND)
-    name: PresetName = Field(description="The set's name; GET /v1/catalog has its factors.")
+    kind: Literal["named"] = Field("named", description=_KIND)
+    name: LrSetName = Field(description="The set's name; GET /v1/catalog has its factors.")
     max_learning_rate: LearningRate = Field(1.0, description=_CAP)
 
 
 def _tagged(shorthand: dict[str, str], union: Any) -> Any:
-    """Fill in `kind` where the keys tell it, and read a bare string as a preset's name. The JSON schema has both."""
+    """Fill in `kind` where the keys tell it, and read a bare string as a set's name. The JSON schema has both."""
 
     def tag(value: Any) -> Any:
         if isinstance(value, str):
-            return {"kind": "preset", "name": value}
+            return {"kind": "named", "name": value}
         if isinstance(value, dict) and "kind" not in value:
             for key, kind in shorthand.items():
                 if key in value:
                     return {"kind": kind, **value}
         return value
 
-    return BeforeValidator(tag, json_schema_input_type=PresetName | union)
+    return BeforeValidator(tag, json_schema_input_type=LrSetName | union)
 
 
-_KINDS = {"factors": "relative", "learning_rates": "absolute", "name": "preset"}
-_SimpleLrSets = Annotated[RelativeLrSet | AbsoluteLrSet | PresetLrSet, Field(discriminator="kind")]
+_KINDS = {"factors": "relative", "learning_rates": "absolute", "name": "named"}
+_SimpleLrSets = Annotated[RelativeLrSet | AbsoluteLrSet | NamedLrSet, Field(discriminator="kind")]
 SimpleLrSet = Annotated[_SimpleLrSets, _tagged(_KINDS, _SimpleLrSets)]
 
 
@@ -73,13 +74,13 @@ class LrSetPhase(Frozen):
     """From `first_epoch` (counted from 1) until the next phase begins."""
 
     first_epoch: int = Field(ge=1, description="The first epoch that takes this set; no later than the last epoch.")
-    lr_set: SimpleLrSet = Field(description="The set: any but another schedule.")
+    lr_set: SimpleLrSet = Field(description="The set: any but one of phases, stages or the history.")
 
 
-class ScheduledLrSet(_LrSet):
-    """A schedule of sets (S1, Table 4): each phase lasts until the next begins."""
+class PhasedLrSet(_LrSet):
+    """One set after another (STPT, Table 4): each phase lasts until the next begins."""
 
-    kind: Literal["schedule"] = Field("schedule", description=_KIND)
+    kind: Literal["phases"] = Field("phases", description=_KIND)
     phases: list[LrSetPhase] = Field(min_length=1, max_length=64, description="By ascending first epoch.")
 
     @model_validator(mode="after")
@@ -88,6 +89,15 @@ class ScheduledLrSet(_LrSet):
         if firsts != sorted(set(firsts)):
             raise ValueError(f"phases must begin at ascending epochs, not {firsts}; reorder them")
         return self
+
+    def late_phases(self, epochs: int, field: str) -> list[FieldError]:
+        """An error for each phase that begins behind the last of `epochs`; `field`: the set's place."""
+        message = f"after the last epoch ({epochs}); lower it, raise epochs, or leave the phase out"
+        return [
+            FieldError(f"{field}.phases[{number}].first_epoch", phase.first_epoch, message)
+            for number, phase in enumerate(self.phases)
+            if phase.first_epoch > epochs
+        ]
 
 
 class Stage(Frozen):
@@ -126,10 +136,10 @@ class HistoryLrSet(_LrSet):
 
 
 _LrSets = Annotated[
-    RelativeLrSet | AbsoluteLrSet | PresetLrSet | ScheduledLrSet | StagedLrSet | HistoryLrSet,
+    RelativeLrSet | AbsoluteLrSet | NamedLrSet | PhasedLrSet | StagedLrSet | HistoryLrSet,
     Field(discriminator="kind"),
 ]
-KINDS_BY_KEY = {**_KINDS, "phases": "schedule", "stages": "stages", "from_history": "history"}
+KINDS_BY_KEY = {**_KINDS, "phases": "phases", "stages": "stages", "from_history": "history"}
 LrSet = Annotated[_LrSets, _tagged(KINDS_BY_KEY, _LrSets)]
 # Wide, then fine, each over a whole epoch: see docs/selection.md
 DEFAULT_LR_SET = StagedLrSet(

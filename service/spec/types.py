@@ -16,6 +16,7 @@ MIN_LEARNING_RATE = 1e-12  # relative sets go no lower: training stands still th
 MAX_LEARNING_RATE = 1e6
 MAX_BATCH = 2**20  # samples
 
+Label = Annotated[str, Field(max_length=50, pattern=r"^[a-z0-9][a-z0-9_.-]*$")]  # of a run
 LearningRate = Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE)]
 Factor = Annotated[float, Field(gt=0, le=1e6)]
 

@@ -1,11 +1,10 @@
 """What no single field of a spec can tell: rules that hold between several of them."""
 
-from service.algorithms.epoch_plan import known_train_samples, plan_epoch
+from service.algorithms.epoch_plan import iterations_per_epoch, known_train_samples
 from service.errors import FieldError, InvalidInput
 from service.spec.catalog import BACKBONES, DATASETS, image_sizes
 from service.spec.data import FolderDataset
 from service.spec.job import JobSpec
-from service.spec.lr_set import ScheduledLrSet
 from service.spec.optimizer import TvlarsOptimizer
 from service.spec.task import BarlowTwinsTask
 
@@ -18,19 +17,6 @@ def check_across_fields(spec: JobSpec) -> None:
         errors.append(FieldError("global_batch_size", spec.global_batch_size, message))
     else:
         errors += _image_errors(spec)
-    if spec.warmup_epochs > spec.epochs:
-        message = f"longer than the whole training ({spec.epochs} epochs); lower it or raise epochs"
-        errors.append(FieldError("warmup.epochs", spec.warmup_epochs, message))
-    if isinstance(spec.lr_set, ScheduledLrSet):
-        first = spec.lr_set.phases[0].first_epoch
-        if first > spec.warmup_epochs + 1:
-            message = f"epochs {spec.warmup_epochs + 1} to {first - 1} have no set; begin at {spec.warmup_epochs + 1}"
-            errors.append(FieldError("lr_set.phases[0].first_epoch", first, message))
-    if spec.pretrain.batch == "per_worker" and spec.pretrain.placement == "sequential":
-        message = (
-            "a sequential branch runs on all workers, its batch is the global one; use 'global', or placement 'split'"
-        )
-        errors.append(FieldError("pretrain.batch", "per_worker", message))
     if isinstance(spec.task, BarlowTwinsTask):
         errors += _check_barlow_twins(spec)
     for number, method in enumerate(spec.methods):
@@ -41,12 +27,14 @@ def check_across_fields(spec: JobSpec) -> None:
         message = "trials of searches and studies have none; leave it out, or add a training to methods, such as stpt"
         errors.append(FieldError("telemetry.every", spec.telemetry.every, message))
     relative_to = spec.budget and spec.budget.relative_to
-    if relative_to and relative_to not in [method.name for method in spec.methods]:
-        message = f"the job has no run of {relative_to}; add it to methods, or give budget.samples or budget.epochs"
+    measures = [method.label for method in spec.methods if method.sets_budget]
+    if relative_to and relative_to not in measures:
+        known = f"those of stpt are {', '.join(measures)}" if measures else "add stpt to methods"
+        message = f"the job has no run of stpt with this label; {known}, or give budget.samples or budget.epochs"
         errors.append(FieldError("budget.relative_to", relative_to, message))
     try:
         if (train_samples := known_train_samples(spec)) is not None:
-            plan_epoch(spec, train_samples)
+            iterations_per_epoch(spec, train_samples)
     except InvalidInput as error:
         errors.extend(error.errors)
     if errors:
@@ -95,12 +83,6 @@ def _check_barlow_twins(spec: JobSpec) -> list[FieldError]:
             "name begins with resnet, resnext or wide_resnet"
         )
         errors.append(FieldError("model", spec.model, message))
-    if spec.metric == "train_accuracy":
-        message = "barlow-twins trains without labels; use val_loss, or val_accuracy, which is the probe's"
-        errors.append(FieldError("metric", spec.metric, message))
-    if spec.pretrain.batch == "per_worker":
-        message = "the loss of barlow-twins is that of a whole batch, and another one for a smaller batch; use global"
-        errors.append(FieldError("pretrain.batch", "per_worker", message))
     if spec.global_batch_size == 1:
         message = "barlow-twins correlates over a batch; use 2 or more"
         errors.append(FieldError("global_batch_size", 1, message))

@@ -6,13 +6,10 @@ import json
 from pydantic import ValidationError
 
 from service.algorithms.epoch_plan import known_train_samples
-from service.errors import (
-    FieldError,
-    InvalidInput,
-)
+from service.errors import InvalidInput
 from service.spec.field_errors import field_errors, unique_keys
 from service.spec.job import JobSpec
-from service.spec.lr_set import ScheduledLrSet
+from service.spec.lr_set import PhasedLrSet
 from service.validation.across_fields import check_across_fields
 from service.validation.searches import check_budget, check_search
 
@@ -42,14 +39,8 @@ def _require_unique_keys(raw: bytes) -> None:
 
 
 def _check_phases(spec: JobSpec) -> None:
-    phases = spec.lr_set.phases if isinstance(spec.lr_set, ScheduledLrSet) else []
-    message = f"after the last epoch ({spec.epochs}); lower it, raise epochs, or leave the phase out"
-    late = [
-        FieldError(f"lr_set.phases[{number}].first_epoch", phase.first_epoch, message)
-        for number, phase in enumerate(phases)
-        if phase.first_epoch > spec.epochs
-    ]
-    if late:
+    """Of the job alone: a trial may have fewer epochs."""
+    if isinstance(spec.lr_set, PhasedLrSet) and (late := spec.lr_set.late_phases(spec.epochs, "lr_set")):
         raise InvalidInput(late)
 
 

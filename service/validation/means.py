@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.algorithms.epoch_plan import count_train_samples, plan_epoch
+from service.algorithms.epoch_plan import count_train_samples, iterations_per_epoch
 from service.errors import (
     DatasetMissing,
     FieldError,
@@ -53,7 +53,7 @@ def check_dataset(spec: JobSpec, data_dir: Path) -> None:
     try:
         if isinstance(dataset, FolderDataset):
             samples = count_train_samples(dataset, data_dir)
-            plan_epoch(spec, samples)
+            iterations_per_epoch(spec, samples)
             check_searches(spec, samples)
         elif not dataset.download:
             require_files(dataset.name, data_dir)

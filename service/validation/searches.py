@@ -44,6 +44,9 @@ def _wrong_with(probe: Probe, train_samples: int | None) -> list[FieldError]:
         check_across_fields(trial)
         if train_samples is not None:
             samples_per_epoch(trial, train_samples)
+            found = [error for one in trial.methods for error in check_search(trial, "methods[0]", one, train_samples)]
+            if found:
+                raise InvalidInput(found)
     except ValidationError as error:
         return [probe.told(FieldError("", None, error.errors()[0]["msg"]))]
     except InvalidInput as error:

@@ -9,7 +9,7 @@ from service.spec.types import MAX_LEARNING_RATE, Frozen, LearningRate
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Retry = Annotated[int, Field(ge=0, le=10)]  # as Pretrain.max_retries
-AppliedRate = Annotated[float, Field(ge=0, le=MAX_LEARNING_RATE)]  # 0 where the envelope has come down to it
+AppliedRate = Annotated[float, Field(ge=0, le=MAX_LEARNING_RATE)]  # 0 where lr_schedule has come down to it
 Seconds = Annotated[float, Field(ge=0)]
 MAX_BRANCHES = (64 + 16 + 2) * 11  # candidates and those that extend them, of every retry
 MAX_LAYERS, MAX_SAMPLES = 1000, 200  # of telemetry: parameter tensors, and samples of an epoch
@@ -97,8 +97,8 @@ class EpochRecord(Frozen):
     trial: int = Field(1, ge=1, lt=2**31)
     epoch: int = Field(ge=1, lt=2**31)
     phase: Literal["warmup", "stpt", "scheduled"]
-    learning_rate: LearningRate = Field(description="Before the envelope.")
-    first_learning_rate: AppliedRate = Field(description="Of the epoch's first iteration, under the envelope.")
+    learning_rate: LearningRate = Field(description="Before lr_schedule.")
+    first_learning_rate: AppliedRate = Field(description="Of the epoch's first iteration, under lr_schedule.")
     last_learning_rate: AppliedRate = Field(description="Of its last iteration.")
     train_loss: float | None
     val_loss: float | None

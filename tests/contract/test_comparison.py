@@ -278,7 +278,7 @@ def test_recommendation(client: httpx.Client, sqlite_store: Store) -> None:
         "learning_rate": 0.4,
         "low": 0.4,
         "high": 0.4,
-        "schedule": {"learning_rates": [0.4, 0.4, 0.4], "envelope": "constant", "warmup_epochs": 0},
+        "schedule": {"learning_rates": [0.4, 0.4, 0.4], "lr_schedule": "constant", "warmup_epochs": 0},
         "rule": "linear",
         "note": "The evidence has batch 64; for batch 256 its learning rates of sgd were scaled in proportion to the "
         "batch (Goyal et al. 2017, arXiv 1706.02677).",
@@ -288,7 +288,7 @@ def test_recommendation(client: httpx.Client, sqlite_store: Store) -> None:
                 "seed": 0,
                 "optimizer": "sgd",
                 "global_batch_size": 64,
-                "envelope": "constant",
+                "lr_schedule": "constant",
                 "learning_rate": 0.1,
                 "scaled_learning_rate": 0.4,
                 "val_accuracy": 1 - 0.5 / 3,

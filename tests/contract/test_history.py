@@ -208,7 +208,7 @@ def test_schedule(client: httpx.Client, job_id: str) -> None:
         # two branches of two iterations, and 20 in Main-train
         "iterations_per_epoch": 22,
         "learning_rates": [0.005, 0.2, 0.01],
-        "envelope": "constant",
+        "lr_schedule": "constant",
         "warmup_epochs": 0,
     }
     assert client.get(f"/v1/jobs/{job_id}/schedule?method=stpt&trial=1").json() == schedule

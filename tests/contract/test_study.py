@@ -16,7 +16,7 @@ pytest_plugins = ["tests.databases"]
 STUDY = {
     "name": "study",
     "batch_sizes": [64, 256],
-    "variants": [{"name": "none", "method": "schedule"}, {"name": "searched", "method": "stpt"}],
+    "variants": [{"name": "none", "method": "fixed"}, {"name": "searched", "method": "stpt"}],
 }
 
 
@@ -98,7 +98,7 @@ def test_its_trials_are_found_by_their_own_batch_and_optimizer(
 
 def study_job(client: httpx.Client, store: Store, batch: int, accuracies: dict[str, float], **changes: Any) -> str:
     """A job of the experiment "table 1/$" that has trained these variants at the batch, and goes on."""
-    variants = [{"name": name, "method": "schedule"} for name in accuracies]
+    variants = [{"name": name, "method": "fixed"} for name in accuracies]
     study = {"name": "study", "batch_sizes": [batch], "variants": variants}
     job_id = submit(
         client, **{"methods": [study], "epochs": 1, "experiment": "table 1/$", "global_batch_size": batch} | changes
@@ -150,7 +150,7 @@ def test_of_an_experiment_other_seeds_add_up_and_a_job_tried_again_goes_before(
     assert table_of(client) == [("lars", 512, 2, 0.375)]
 
 
-LARS = {"name": "lars", "method": "schedule", "optimizer": "lars"}
+LARS = {"name": "lars", "method": "fixed", "optimizer": "lars"}
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_accepted(client: httpx.Client, fleet: FakeFleet) -> None:
     assert response.headers["Location"] == f"/v1/jobs/{job['id']}" == job["links"]["self"]
     assert (job["name"], job["state"], job["model"], job["dataset"]) == ("first", "queued", "lenet5", "digits")
     assert (job["attempt"], job["submission_id"], job["epochs"], job["epochs_done"]) == (0, None, 3, 0)
-    assert job["spec"]["lr_set"] == {"kind": "preset", "name": "middle", "max_learning_rate": 1.0}
+    assert job["spec"]["lr_set"] == {"kind": "named", "name": "middle", "max_learning_rate": 1.0}
     assert job["spec"]["optimizer"]["momentum"] == 0.9
     assert job["created_at"].endswith("Z")
     assert client.get(response.headers["Location"]).json() == job
@@ -161,10 +161,10 @@ def test_methods_refused(client: httpx.Client, methods: list[Any], field: str, v
 
 
 def test_a_job_that_replays_another(client: httpx.Client, services: Services) -> None:
-    source = run_to_success(client, services.store, envelope="cosine", warmup={"epochs": 1})
+    source = run_to_success(client, services.store, lr_schedule="cosine", warmup={"epochs": 1})
     replay = {"name": "replay", "job": source}
     job = client.post("/v1/jobs", json=spec_document(methods=[replay], seed=1)).json()
-    schedule = {"learning_rates": [0.1, 0.1, 0.1], "envelope": "cosine", "warmup_epochs": 1}
+    schedule = {"learning_rates": [0.1, 0.1, 0.1], "lr_schedule": "cosine", "warmup_epochs": 1}
     assert job["spec"]["methods"] == [replay | {"schedule": schedule}]
     refused = client.post("/v1/jobs", json=spec_document(methods=[replay], epochs=4)).json()["errors"]
     assert [(error["field"], error["message"]) for error in refused] == [

@@ -18,7 +18,7 @@ from workers.datasets.load import load_data
 from workers.tune.driver import run_searches
 
 SAMPLES = 26 * 48  # of an epoch: 1293 training images of digits in batches of 48
-SHORT: dict[str, Any] = {"epochs": 4, "global_batch_size": 48, "envelope": "linear"}
+SHORT: dict[str, Any] = {"epochs": 4, "global_batch_size": 48, "lr_schedule": "linear"}
 
 
 class Remembering:
@@ -200,7 +200,7 @@ def test_a_search_that_was_killed_goes_on_without_repeating_what_has_ended(tmp_p
 
 def test_a_trial_that_was_lost_with_its_attempt_is_trained_again(tmp_path: Path) -> None:
     """The attempt has told that a trial begins, and died before Tune's first snapshot of it."""
-    variants = [{"name": "plain", "method": "schedule"}]
+    variants = [{"name": "plain", "method": "fixed"}]
     study = {"name": "study", "batch_sizes": [96, 192], "variants": variants}
     config = {"global_batch_size": 96, "variant": "plain"}
     lost = TrialRecord(method="study", trial=1, key="lost", seed=0, config=config, epochs=1, state="running")
@@ -225,11 +225,11 @@ def test_a_trial_that_diverges_or_fails_ends_alone(tmp_path: Path) -> None:
 
 def test_a_study_trains_every_variant_at_every_batch(tmp_path: Path) -> None:
     """One by a schedule, one by STPT, and one that diverges; each in one process whatever the job's workers."""
-    linear = {"name": "schedule", "learning_rate": 0.05, "scaling": {"rule": "linear", "base_batch_size": 48}}
+    linear = {"name": "fixed", "learning_rate": 0.05, "scaling": {"rule": "linear", "base_batch_size": 48}}
     variants = [
         {"name": "linear", "method": linear},
         {"name": "searched", "method": "stpt", "optimizer": {"name": "sgd", "momentum": 0.5}},
-        {"name": "wild", "method": {"name": "schedule", "learning_rate": 1e6}},
+        {"name": "wild", "method": {"name": "fixed", "learning_rate": 1e6}},
     ]
     study = {"name": "study", "batch_sizes": [96, 192], "variants": variants}
     few = {"lr_set": {"factors": [1.0, 0.5]}, "budget": {"epochs": 1}}  # the budget is no study's

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from service.algorithms.epoch_plan import EpochPlan, plan_epoch
+from service.algorithms.epoch_plan import iterations_per_epoch
 from service.spec.job import JobSpec
 from workers.datasets.load import Data, ImageFiles, Split
 from workers.engine.groups import Group, Workers
@@ -73,10 +73,12 @@ class Trainer:
         data: Data,
         workers: Workers,
         optimizer: Callable[[Iterable[nn.Parameter]], Any] | None = None,
+        *,
+        iterations: int | None = None,
     ) -> None:
-        """`optimizer` makes another one than the spec's."""
+        """`optimizer` makes another one than the spec's. `iterations`: of an epoch; None: all that the data have."""
         self.spec, self.data, self.workers = spec, data, workers
-        self.plan: EpochPlan = plan_epoch(spec, len(data.train))
+        self.iterations = iterations_per_epoch(spec, len(data.train)) if iterations is None else iterations
         self.task = build_task(spec, data, workers.device)
         on_gpu = workers.device.type == "cuda"
         classifier = build_model(
@@ -90,7 +92,7 @@ class Trainer:
             build_optimizer,
             spec.optimizer,
             learning_rate=spec.initial_learning_rate,
-            iterations=self.plan.iterations,
+            iterations=self.iterations,
             global_batch_size=spec.global_batch_size,
         )
         self.optimizer: torch.optim.Optimizer = build(self.model.parameters())
@@ -101,7 +103,7 @@ class Trainer:
             self.telemetry = Collector(
                 self.model,
                 self.optimizer,
-                iterations=self.plan.iterations,
+                iterations=self.iterations,
                 every=spec.telemetry.every,
                 device=workers.device,
             )
@@ -218,7 +220,7 @@ class Trainer:
         self._eval_mode()
         self.model.train()
         order = self._order(epoch)
-        for iteration in range(min(self.plan.iterations, STATISTICS_BATCHES)):
+        for iteration in range(min(self.iterations, STATISTICS_BATCHES)):
             images, labels = self._inputs(epoch, iteration, [group.position], self._passes[0], order)
             with self._autocast():
                 self.task.loss(self.model, images, labels, group)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from service.algorithms.lr_schedules import epoch_envelope
+from service.algorithms.lr_schedules import epoch_lr_factors
 from service.errors import Diverged
 from service.wire.worker import AuditRecord, BranchRecord, EpochRecord
 from workers.checkpoint import Position
@@ -22,7 +22,7 @@ class TrainedEpoch:
     """What an epoch's training amounts to. Times are those of time.perf_counter, in seconds."""
 
     phase: Literal["warmup", "stpt", "scheduled"]
-    learning_rate: float  # before the envelope
+    learning_rate: float  # before lr_schedule
     applied: Sequence[float]  # learning rates of the iterations that made the model, in order
     training: Measurement  # of those iterations
     validation: Measurement  # of the weights they ended with
@@ -79,6 +79,11 @@ class Training(ABC):
             yield record
 
     @property
+    def rescales_momentum(self) -> bool:
+        """Whether what momentum carries over does not grow where the learning rate rises."""
+        return False
+
+    @property
     def counts_in_optimizer(self) -> bool:
         """Whether its optimizer keeps more than tensors."""
         return False
@@ -91,15 +96,11 @@ class Training(ABC):
 
     # --- for the methods -----------------------------------------------------------------------------
 
-    def envelope(self, epoch: int) -> list[float]:
-        return epoch_envelope(
-            self.spec.envelope, epoch=epoch, epochs=self.spec.epochs, iterations=self.trainer.plan.iterations
+    def lr_factors(self, epoch: int) -> list[float]:
+        """What a learning rate is multiplied by at each iteration of the epoch, by the job's lr_schedule."""
+        return epoch_lr_factors(
+            self.spec.lr_schedule, epoch=epoch, epochs=self.spec.epochs, iterations=self.trainer.iterations
         )
-
-    def warmup_epoch(self, epoch: int) -> TrainedEpoch:
-        """As many iterations as any epoch, at the warm-up learning rate, without Pre-train."""
-        learning_rate = self.spec.warmup.learning_rate
-        return self.plain_epoch(epoch, "warmup", learning_rate, [learning_rate] * self.trainer.plan.iterations)
 
     def plain_epoch(
         self, epoch: int, phase: Literal["warmup", "scheduled"], learning_rate: float, applied: Sequence[float]
@@ -133,7 +134,7 @@ class Training(ABC):
     def ease_momentum(self, learning_rate: float) -> None:
         """Before an iteration at a learning rate above the last one: what momentum carries over is not to grow."""
         last = self.position.last_learning_rate
-        if self.spec.guards.rescale_momentum and last is not None and learning_rate > last:
+        if self.rescales_momentum and last is not None and learning_rate > last:
             scale_momentum(self.trainer.optimizer, last / learning_rate)
 
     def main_train(self, epoch: int, iterations: range, learning_rates: Sequence[float]) -> Measurement:

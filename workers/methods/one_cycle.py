@@ -18,7 +18,7 @@ def build(method: OneCycleMethod, trial: int, spec: JobSpec, data: Data, workers
     """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
     trainer = Trainer(spec, data, workers)
     highest = method.learning_rate or spec.initial_learning_rate
-    iterations = trainer.plan.iterations
+    iterations = trainer.iterations
     whole = iterations * spec.epochs
 
     def rates_of(epoch: int, _: Sequence[float]) -> tuple[float, list[float]]:

@@ -20,6 +20,6 @@ def build(method: ReferenceMethod, trial: int, spec: JobSpec, data: Data, worker
 
     def rates_of(_: int, val_accuracies: Sequence[float]) -> tuple[float, list[float]]:
         learning_rate = reference_learning_rate(method, val_accuracies)
-        return learning_rate, [learning_rate] * trainer.plan.iterations
+        return learning_rate, [learning_rate] * trainer.iterations
 
     return Scheduled(trainer, method.name, trial, rates_of)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from service.algorithms.lr_schedules import schedule_learning_rates
 from service.spec.job import JobSpec
-from service.spec.methods.base import Envelope, Schedule
+from service.spec.methods.base import LrSchedule, Schedule
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
 from workers.engine.trainer import Trainer
@@ -16,8 +16,8 @@ RatesOf = Callable[[int, Sequence[float]], tuple[float, list[float]]]
 class Scheduled(Training):
     """`rates_of` (epoch, validation accuracies so far) gives the epoch's learning rate, and it at every iteration.
 
-    `counts_in_optimizer`: its optimizer keeps more than tensors. `eases_momentum`: what momentum carries over does not
-    grow where the learning rate rises from one epoch to the next.
+    `counts_in_optimizer`: its optimizer keeps more than tensors. `rescales_momentum`: what momentum carries over does
+    not grow where the learning rate rises from one epoch to the next.
     """
 
     def __init__(
@@ -28,20 +28,23 @@ class Scheduled(Training):
         rates_of: RatesOf,
         *,
         counts_in_optimizer: bool = False,
-        eases_momentum: bool = False,
+        rescales_momentum: bool = False,
     ) -> None:
         super().__init__(trainer, trial)
         self.method, self._rates_of = method, rates_of
-        self._counts_in_optimizer, self._eases_momentum = counts_in_optimizer, eases_momentum
+        self._counts_in_optimizer, self._rescales_momentum = counts_in_optimizer, rescales_momentum
 
     @property
     def counts_in_optimizer(self) -> bool:
         return self._counts_in_optimizer
 
+    @property
+    def rescales_momentum(self) -> bool:
+        return self._rescales_momentum
+
     def train_epoch(self, epoch: int) -> TrainedEpoch:
         learning_rate, applied = self._rates_of(epoch, self.position.val_accuracies)
-        if self._eases_momentum:
-            self.ease_momentum(applied[0])
+        self.ease_momentum(applied[0])
         return self.plain_epoch(epoch, "scheduled", learning_rate, applied)
 
 
@@ -50,23 +53,23 @@ def constant(
     method: str,
     trial: int,
     learning_rate: float,
-    envelope: Envelope,
+    lr_schedule: LrSchedule,
     *,
     counts_in_optimizer: bool = False,
 ) -> Scheduled:
-    """One learning rate for the whole training, under an envelope."""
-    schedule = Schedule(learning_rates=[learning_rate] * trainer.spec.epochs, envelope=envelope)
+    """One learning rate for the whole training, under an lr_schedule."""
+    schedule = Schedule(learning_rates=[learning_rate] * trainer.spec.epochs, lr_schedule=lr_schedule)
     return Scheduled(trainer, method, trial, follow(schedule, trainer), counts_in_optimizer=counts_in_optimizer)
 
 
 def build_trial(method: str, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """A trial of a search, whose hyperparameters stand in `spec`: one learning rate under an envelope."""
-    return constant(Trainer(spec, data, workers), method, 1, spec.initial_learning_rate, spec.envelope)
+    """A trial of a search, whose hyperparameters stand in `spec`: one learning rate under an lr_schedule."""
+    return constant(Trainer(spec, data, workers), method, 1, spec.initial_learning_rate, spec.lr_schedule)
 
 
 def follow(schedule: Schedule, trainer: Trainer) -> RatesOf:
     """By a schedule, epoch by epoch."""
-    iterations = trainer.plan.iterations
+    iterations = trainer.iterations
 
     def rates_of(epoch: int, _: Sequence[float]) -> tuple[float, list[float]]:
         applied = schedule_learning_rates(schedule, epoch=epoch, iterations=iterations)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from service.algorithms.candidates import epoch_candidates
-from service.algorithms.epoch_plan import pretrain_iterations
+from service.algorithms.epoch_plan import iterations_per_epoch
 from service.algorithms.lr_schedules import scaled_optimizer
 from service.algorithms.selectors import MAXIMIZE, BranchResult, Decision, select
 from service.errors import Diverged
@@ -70,35 +70,48 @@ class Branch:
 class Stpt(Training):
     method = "stpt"
 
-    def __init__(self, trainer: Trainer, trial: int = 1) -> None:
+    def __init__(self, settings: StptMethod, trainer: Trainer, trial: int = 1) -> None:
         super().__init__(trainer, trial)
-        self._alpha = trainer.plan.pretrain_iterations  # of the epoch at hand
-        self._maximize = MAXIMIZE[self.spec.metric]
-        self._by_accuracy = self.spec.metric == "val_accuracy"
-        self._average = Average(trainer.model) if self.spec.pretrain.weights == "averaged" else None
+        self.settings = settings
+        self.warmup_epochs = settings.warmup_epochs(self.spec.epochs)
+        self.plan = settings.epoch_plan(iterations_per_epoch(self.spec, len(trainer.data.train)))
+        assert self.plan.iterations == trainer.iterations
+        self._alpha = self.plan.pretrain_iterations  # of the epoch at hand
+        self._maximize = MAXIMIZE[self.settings.metric]
+        self._by_accuracy = self.settings.metric == "val_accuracy"
+        self._average = Average(trainer.model) if self.settings.pretrain.weights == "averaged" else None
         self._start, self._received = trainer.state.empty(), trainer.state.empty()
         self._start_loss: float | None = None  # that a branch must get below to be alive; None: every one is
         self._ends: list[Tensor] = []  # end states of this worker's branches; buffers are used again every epoch
 
     def train_epoch(self, epoch: int) -> TrainedEpoch:
-        return self.warmup_epoch(epoch) if epoch <= self.spec.warmup_epochs else self.stpt_epoch(epoch)
+        return self.warmup_epoch(epoch) if epoch <= self.warmup_epochs else self.stpt_epoch(epoch)
+
+    def warmup_epoch(self, epoch: int) -> TrainedEpoch:
+        """As many iterations as any epoch, at the warm-up learning rate, without Pre-train."""
+        learning_rate = self.settings.warmup.learning_rate
+        return self.plain_epoch(epoch, "warmup", learning_rate, [learning_rate] * self.trainer.iterations)
+
+    @property
+    def rescales_momentum(self) -> bool:
+        return self.settings.guards.rescale_momentum
 
     def stpt_epoch(self, epoch: int) -> TrainedEpoch:
         """Pre-train, select, Main-train; once more with smaller learning rates where that came to nothing."""
         began = time.perf_counter()
-        self._alpha = self.trainer.kept = pretrain_iterations(self.spec, self.trainer.plan, epoch)
+        self._alpha = self.trainer.kept = self.settings.pretrain_iterations(self.spec, self.plan, epoch)
         self.trainer.state.save(self._start)
         start_metric, evaluated = self._start_metric()
-        lr_set = epoch_candidates(self.spec, epoch=epoch, current=self.position.learning_rate)
+        lr_set = epoch_candidates(self.spec, self.settings, epoch=epoch, current=self.position.learning_rate)
         searching = len(lr_set) > 1  # a single candidate has been settled
         branches: list[Branch] = []
         undone: list[Measurement] = []  # Main-trains that were rolled back
-        for retry in range(self.spec.pretrain.max_retries + 1):
+        for retry in range(self.settings.pretrain.max_retries + 1):
             learning_rates = [candidate / (10 if searching else 2) ** retry for candidate in lr_set]
             competing = self._pretrain(epoch, learning_rates, retry, branches)
             if searching:
                 self._extend_ends(epoch, competing, retry, branches)
-            if self.spec.guards.extend and searching and not self._improves(competing, start_metric):
+            if self.settings.guards.extend and searching and not self._improves(competing, start_metric):
                 competing += self._pretrain(epoch, [min(learning_rates) * x for x in EXTENSION], retry, branches)
             while (decision := self._select(competing)).chosen is not None:
                 chosen = branches[decision.chosen - 1]
@@ -134,12 +147,12 @@ class Stpt(Training):
             self.trainer.state.load(self._start)
         raise Diverged(
             f"epoch {epoch}: every branch diverged, down to learning rate {min(learning_rates):g} "
-            f"({self.spec.pretrain.max_retries} retries); choose smaller learning rates"
+            f"({self.settings.pretrain.max_retries} retries); choose smaller learning rates"
         )
 
     @property
     def _beta(self) -> int:
-        return self.trainer.plan.iterations - self._alpha
+        return self.plan.iterations - self._alpha
 
     # --- Pre-train -----------------------------------------------------------------------------------
 
@@ -188,11 +201,11 @@ class Stpt(Training):
 
     def _placement(self, branches: int) -> Placement:
         workers = self.trainer.workers
-        if self.spec.pretrain.placement == "sequential":  # S1, Algorithm 1
+        if self.settings.pretrain.placement == "sequential":  # S1, Algorithm 1
             return Placement(1, workers.world, workers.size)
         groups = min(branches, workers.size)  # S1, Fig. 1
         # per_worker: as many shares as the smallest group has workers, so that all branches see the same samples
-        shares = workers.size if self.spec.pretrain.batch == "global" else workers.size // groups
+        shares = workers.size if self.settings.pretrain.batch == "global" else workers.size // groups
         return Placement(groups, workers.split(groups), shares)
 
     def train_branch(
@@ -207,7 +220,7 @@ class Stpt(Training):
             epoch, range(self._alpha), rates, placement.group, placement.microbatches, self._average
         )
         self.trainer.state.save(end)
-        if self.spec.metric == "train_accuracy":
+        if self.settings.metric == "train_accuracy":
             return training, training.accuracy if training.is_finite else math.nan, False
         dead = self._start_loss is not None and not (
             self._judge(placement.group, accuracy=False).loss < DEAD * self._start_loss
@@ -224,14 +237,14 @@ class Stpt(Training):
     def _metric(self, validation: Measurement) -> float:
         if not validation.is_finite:
             return math.nan
-        return validation.loss if self.spec.metric == "val_loss" else validation.accuracy
+        return validation.loss if self.settings.metric == "val_loss" else validation.accuracy
 
     # --- select, adopt, Main-train -----------------------------------------------------------------------
 
     def _select(self, competing: Sequence[Branch]) -> Decision:
         living = [branch for branch in competing if not branch.dead] or competing
         return select(
-            self.spec.selector,
+            self.settings.selector,
             [branch.result for branch in living],
             current_learning_rate=self.position.learning_rate,
             maximize=self._maximize,
@@ -251,17 +264,17 @@ class Stpt(Training):
         return self.main_train(epoch, range(self._alpha, len(rates)), rates[self._alpha :])
 
     def _rates(self, epoch: int, learning_rate: float) -> list[float]:
-        return [learning_rate * factor for factor in self.envelope(epoch)]
+        return [learning_rate * factor for factor in self.lr_factors(epoch)]
 
-    # --- guards (service.spec.job.Guards) and the audit -------------------------------------------------------
+    # --- guards (service.spec.stpt.Guards) and the audit -------------------------------------------------------
 
     def _start_metric(self) -> tuple[float | None, int]:
         """What branches are to improve on, None when not known, and the samples that had to be evaluated."""
-        guards, self._start_loss = self.spec.guards, None
-        if not (guards.extend or guards.skip_dead) or self.spec.metric == "train_accuracy":
+        guards, self._start_loss = self.settings.guards, None
+        if not (guards.extend or guards.skip_dead) or self.settings.metric == "train_accuracy":
             return None, 0
         if self.position.val_accuracies:
-            return self.position.val_loss if self.spec.metric == "val_loss" else self.position.val_accuracies[-1], 0
+            return self.position.val_loss if self.settings.metric == "val_loss" else self.position.val_accuracies[-1], 0
         start = self._judge(self.world, accuracy=self._by_accuracy)
         if guards.skip_dead:
             self._start_loss = start.loss
@@ -269,7 +282,7 @@ class Stpt(Training):
 
     def _extend_ends(self, epoch: int, competing: list[Branch], retry: int, branches: list[Branch]) -> None:
         """While a stage's largest or smallest candidate is the best, try one beyond it, as far as the last step."""
-        lr_set = self.spec.lr_set
+        lr_set = self.settings.candidates_of(self.spec)
         if not isinstance(lr_set, StagedLrSet):
             return
         for _ in range(lr_set.max_extensions):
@@ -292,23 +305,23 @@ class Stpt(Training):
     def _failed(self, epoch: int, chosen: Branch, main: Measurement, validation: Measurement) -> bool:
         """Whether the Main-train must be undone. Raises Diverged where it must but may not."""
         if not (validation.is_finite and (main.is_finite or not self._beta)):  # the former: after the last step
-            if not self.spec.guards.rollback:
+            if not self.settings.guards.rollback:
                 raise Diverged(
                     f"epoch {epoch}: the loss became non-finite at learning rate {chosen.learning_rate:g} after "
                     f"Pre-train; choose smaller learning rates or a longer Pre-train"
                 )
             return True
         before = self.position.val_accuracies[-1] if self.position.val_accuracies else 0.0
-        return self.spec.guards.rollback and validation.accuracy < before - self.spec.guards.max_accuracy_drop
+        return self.settings.guards.rollback and validation.accuracy < before - self.settings.guards.max_accuracy_drop
 
     def _audit(
         self, epoch: int, branches: list[Branch], validation: Measurement
     ) -> tuple[list[Branch], AuditRecord | None]:
         """Train losers of the last Pre-train to the end of the epoch, from their end states; the model stays."""
-        audit, chosen = self.spec.audit, next(branch for branch in branches if branch.state == "chosen")
+        audit, chosen = self.settings.audit, next(branch for branch in branches if branch.state == "chosen")
         losers = [branch for branch in branches if branch.state == "lost" and branch.retry == chosen.retry]
         # when alpha is the whole epoch, its end has been seen
-        if audit is None or not self._beta or (epoch - self.spec.warmup_epochs - 1) % audit.every or not losers:
+        if audit is None or not self._beta or (epoch - self.warmup_epochs - 1) % audit.every or not losers:
             return branches, None
         self.trainer.state.save(self._start)  # nobody needs the epoch's start any more
         draw = np.random.default_rng(derived_seed(self.spec.seed, epoch))
@@ -325,7 +338,7 @@ class Stpt(Training):
         return [by_number.get(branch.number, branch) for branch in branches], _audit_record(
             [branch.result.metric for branch in ended],
             [branch.end_metric or 0.0 for branch in ended],
-            maximize=self.spec.metric != "val_loss",
+            maximize=self.settings.metric != "val_loss",
             samples=samples,
         )
 
@@ -333,7 +346,7 @@ class Stpt(Training):
 
     def _evaluated(self, branches: Sequence[Branch], undone: int, audit: AuditRecord | None) -> int:
         """Validation samples that branches, undone Main-trains and the audit took."""
-        judged = 0 if self.spec.metric == "train_accuracy" else len(branches)
+        judged = 0 if self.settings.metric == "train_accuracy" else len(branches)
         looked_at = judged if self._start_loss is not None else 0  # whether they are dead
         by_metric = (judged + (audit.branches if audit else 0)) * self._judging_samples(accuracy=self._by_accuracy)
         others = looked_at * self._judging_samples(accuracy=False) + undone * self._judging_samples(accuracy=True)
@@ -365,7 +378,9 @@ def build(method: StptMethod, trial: int, spec: JobSpec, data: Data, workers: Wo
         "optimizer": scaled_optimizer(method.scaling, spec),
         "initial_learning_rate": method.first_learning_rate(spec),
     }
-    return Stpt(Trainer(spec.model_copy(update=changes), data, workers), trial)
+    spec = spec.model_copy(update=changes)
+    plan = method.epoch_plan(iterations_per_epoch(spec, len(data.train)))
+    return Stpt(method, Trainer(spec, data, workers, iterations=plan.iterations), trial)
 
 
 def _audit_record(at_alpha: Sequence[float], at_end: Sequence[float], *, maximize: bool, samples: int) -> AuditRecord:

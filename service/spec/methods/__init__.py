@@ -12,6 +12,7 @@ from service.spec.methods.asha import AshaMethod
 from service.spec.methods.batch_ramp import RampMethod
 from service.spec.methods.bohb import BohbMethod
 from service.spec.methods.cosine import CosineMethod
+from service.spec.methods.fixed import FixedMethod
 from service.spec.methods.grid import GridMethod
 from service.spec.methods.hyperband import HyperbandMethod
 from service.spec.methods.one_cycle import OneCycleMethod
@@ -20,7 +21,6 @@ from service.spec.methods.prodigy import ProdigyMethod
 from service.spec.methods.random import RandomMethod
 from service.spec.methods.reference import ReferenceMethod
 from service.spec.methods.replay import ReplayMethod
-from service.spec.methods.schedule import ScheduleMethod
 from service.spec.methods.schedule_free import ScheduleFreeMethod
 from service.spec.methods.smac import SmacMethod
 from service.spec.methods.stpt import StptMethod
@@ -38,7 +38,7 @@ _Methods = Annotated[
     | OneCycleMethod
     | ScheduleFreeMethod
     | ProdigyMethod
-    | ScheduleMethod
+    | FixedMethod
     | RandomMethod
     | GridMethod
     | TpeMethod
@@ -60,7 +60,7 @@ MethodName = Literal[
     "one-cycle",
     "schedule-free",
     "prodigy",
-    "schedule",
+    "fixed",
     "random",
     "grid",
     "tpe",

@@ -8,35 +8,40 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from service.errors import FieldError
-from service.spec.types import Frozen, LearningRate
+from service.spec.types import Frozen, Label, LearningRate
 
 if TYPE_CHECKING:
     from service.spec.job import JobSpec
+    from service.spec.methods.stpt import StptMethod
 
-Envelope = Literal["constant", "linear", "cosine"]
+LrSchedule = Literal["constant", "linear", "cosine"]
 MAX_EPOCHS = 100_000
 
 
 class Schedule(Frozen):
-    """A history of learning rates to train by: one for each epoch, under an envelope over the whole training."""
+    """Learning rates to train by: one for each epoch, and the lr_schedule that they are multiplied by over the whole
+    training."""
 
     learning_rates: list[LearningRate] = Field(min_length=1, max_length=100_000, description="Of epochs 1, 2, 3, …")
-    envelope: Envelope = Field("constant", description="What the learning rates are multiplied by.")
-    warmup_epochs: int = Field(0, ge=0, description="The first epochs, which the envelope leaves as they are.")
+    lr_schedule: LrSchedule = Field("constant", description="What the learning rates are multiplied by.")
+    warmup_epochs: int = Field(0, ge=0, description="The first epochs, which lr_schedule leaves as they are.")
+    rescale_momentum: bool = Field(
+        True, description="Whether a rise of the learning rate leaves what momentum carries over as large as it was."
+    )
 
 
 @dataclass(frozen=True)
 class Facts:
     """What a job amounts to, for a method to count by. Samples are training samples."""
 
-    candidates: Sequence[float]  # learning rates that the first Pre-train of the job tries
+    candidates: Sequence[float]  # learning rates that a Pre-train over the job's lr_set tries first
     epoch_samples: int  # of one epoch of one training
     budget: int | None  # in samples, of one seed; None: no limit
-    searched: int = 0  # samples of all Pre-trains of one training, in excess of the branches that went on
-    of_trial: "Callable[[JobSpec, Facts], Facts] | None" = None  # those of a trial whose spec is another
+    of_stpt: "Callable[[StptMethod], int] | None" = None  # samples of one of its trainings, Pre-trains included
+    of_trial: "Callable[[JobSpec], Facts] | None" = None  # those of a trial whose spec is another
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,23 @@ class MethodSpec(Frozen):
     is_search: ClassVar[bool] = False  # its trials are Ray Tune's, one process each
     has_budget: ClassVar[bool] = False  # the job's budget holds for it
     sets_budget: ClassVar[bool] = False  # the budgets of others may be relative to what it takes
-    is_replayable: ClassVar[bool] = True  # one learning rate an epoch and an envelope tell what it did
+    is_replayable: ClassVar[bool] = True  # one learning rate an epoch and an lr_schedule tell what it did
 
     if TYPE_CHECKING:  # a field of each, told apart by its value
         name: str
+
+    label: Label = Field(
+        "",
+        description="What its run is called in tables and figures and asked for by; the method's name where it is left "
+        "out. A method that stands there several times needs labels that differ.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _label(cls, value: Any) -> Any:
+        """Without a label the method's name is one."""
+        unnamed = isinstance(value, dict) and value.get("label") in (None, "")
+        return value | {"label": cls.model_fields["name"].default} if unnamed else value
 
     def trainings(self, candidates: Sequence[float]) -> int:
         """Trainings with one seed; 0: a search finds out. `candidates`: as in Facts."""
@@ -81,8 +99,8 @@ class MethodSpec(Frozen):
         epochs = self.training_epochs(spec.epochs, facts.epoch_samples, facts.budget if self.has_budget else None)
         return Work(trainings, trainings * epochs * facts.epoch_samples)
 
-    def first_learning_rate(self, spec: "JobSpec") -> float | None:
-        """What its first Pre-train goes by; None: it has no Pre-train."""
+    def first_pretrain(self, spec: "JobSpec") -> tuple[int, float] | None:
+        """The epoch of its first Pre-train, and the learning rate that it goes by; None: it has no Pre-train."""
         return None
 
     def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:

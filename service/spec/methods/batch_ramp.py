@@ -8,13 +8,7 @@ from pydantic import Field
 
 from service.errors import FieldError
 from service.spec.methods.base import Facts, Probe, Schedule
-from service.spec.methods.search import (
-    Config,
-    Distribution,
-    GpusPerTrial,
-    SearchMethod,
-    with_hyperparameters,
-)
+from service.spec.methods.search import Distribution, GpusPerTrial, SearchMethod
 from service.spec.scaling import scaled_momentum
 from service.spec.types import MAX_BATCH
 
@@ -48,13 +42,9 @@ class RampMethod(SearchMethod):
         """One falls in each phase; the others double the batch."""
         return 2 + int(math.log2(max(1, facts.epoch_samples // spec.global_batch_size)))
 
-    def trial_document(self, document: dict[str, Any], config: Config) -> dict[str, Any]:
-        """Without the phases of STPT, which a larger batch may have no room for."""
-        return with_hyperparameters(document | {"pretrain": {}, "main_train": {}}, config)
-
     def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
-        """Under the job's envelope."""
-        return Schedule(learning_rates=list(learning_rates), envelope=spec.envelope)
+        """Under the job's lr_schedule."""
+        return Schedule(learning_rates=list(learning_rates), lr_schedule=spec.lr_schedule)
 
     def probes(self, spec: "JobSpec", field: str, train_samples: int | None) -> Iterator[FieldError | Probe]:
         """It needs a momentum, and room to double the batch once."""

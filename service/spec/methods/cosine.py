@@ -20,4 +20,4 @@ class CosineMethod(WholeBudgetMethod):
 
     def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
         """Under the cosine."""
-        return Schedule(learning_rates=list(learning_rates), envelope="cosine")
+        return Schedule(learning_rates=list(learning_rates), lr_schedule="cosine")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from service.errors import FieldError
-from service.spec.methods.base import Envelope, Facts, MethodSpec, Probe, Schedule, Work
+from service.spec.methods.base import Facts, LrSchedule, MethodSpec, Probe, Schedule, Work
 from service.spec.types import Frozen
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ KEYS = {
     "learning_rate": "initial_learning_rate",
     "optimizer": "optimizer",
     "global_batch_size": "global_batch_size",
-    "envelope": "envelope",
+    "lr_schedule": "lr_schedule",
 }
 
 
@@ -108,8 +108,8 @@ class SearchMethod(MethodSpec, ABC):
 
         Without telemetry: Tune writes every report of every trial to disk each time that anything happens.
         """
-        document = spec.model_dump(mode="json") | {"preset": None, "seed": seed, "epochs": epochs, "methods": ["stpt"]}
-        document |= {"budget": None, "seeds": 1, "audit": None, "telemetry": None}
+        document = spec.model_dump(mode="json") | {"preset": None, "seed": seed, "epochs": epochs, "methods": ["fixed"]}
+        document |= {"budget": None, "seeds": 1, "telemetry": None}
         return type(spec).model_validate(self.trial_document(document, config))
 
     def probe(self, spec: "JobSpec", config: Config, told: Callable[[FieldError], FieldError], *, alone: bool) -> Probe:
@@ -138,9 +138,11 @@ class TunedMethod(SearchMethod):
         None,
         max_length=16,
         description="By key: learning_rate, optimizer, optimizer.momentum, optimizer.weight_decay, global_batch_size, "
-        "envelope. null: the learning rate, log-uniform over what lr_set tries first.",
+        "lr_schedule. null: the learning rate, log-uniform over what lr_set tries first.",
     )
-    schedule: Envelope | None = Field(None, description="How learning rates fall over a training; null: `envelope`.")
+    lr_schedule: LrSchedule | None = Field(
+        None, description="How learning rates fall over a training; null: the job's `lr_schedule`."
+    )
     max_trials: int | None = Field(
         None,
         ge=1,
@@ -166,14 +168,14 @@ class TunedMethod(SearchMethod):
         return max(1, facts.budget // facts.epoch_samples)
 
     def trial_document(self, document: dict[str, Any], config: Config) -> dict[str, Any]:
-        """Under the search's own envelope, where it has one."""
-        own = {} if self.schedule is None else {"envelope": self.schedule}
+        """Under the search's own lr_schedule, where it has one."""
+        own = {} if self.lr_schedule is None else {"lr_schedule": self.lr_schedule}
         return with_hyperparameters(document | own, config)
 
     def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
-        """Under the envelope that the trial had."""
-        envelope = config.get("envelope", self.schedule or spec.envelope)
-        return Schedule(learning_rates=list(learning_rates), envelope=envelope)
+        """Under the lr_schedule that the trial had."""
+        lr_schedule = config.get("lr_schedule", self.lr_schedule or spec.lr_schedule)
+        return Schedule(learning_rates=list(learning_rates), lr_schedule=lr_schedule)
 
     def probes(self, spec: "JobSpec", field: str, train_samples: int | None) -> Iterator[FieldError | Probe]:
         """Each value at the ends of its space."""

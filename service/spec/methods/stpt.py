@@ -1,49 +1,179 @@
-"""Short-term pre-training (STPT, Yamada et al.), as the rest of the spec says."""
+"""Short-term pre-training (STPT, Yamada et al., Algorithm 1): its settings, its iterations, and what must hold between
+them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from service.errors import FieldError
-from service.spec.methods.base import Facts, MethodSpec, Schedule, Work
+from service.spec.lr_set import LrSet, PhasedLrSet, StagedLrSet
+from service.spec.methods.base import Facts, MethodSpec, Probe, Schedule, Work
 from service.spec.scaling import Scaling
+from service.spec.stpt import Audit, GreedySelector, Guards, MainTrain, Metric, Pretrain, Selector, Warmup
+from service.spec.task import BarlowTwinsTask
 
 if TYPE_CHECKING:
     from service.spec.job import JobSpec
 
+PRETRAIN_SHARE = 200 / 2500  # STPT, Table 1: alpha = 200 of the 2500 iterations of an epoch
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """Iterations of one epoch of STPT: alpha of Pre-train, then beta of Main-train; no more than an epoch has."""
+
+    pretrain_iterations: int  # alpha
+    main_train_iterations: int  # beta
+
+    @property
+    def iterations(self) -> int:
+        """Iterations that the chosen branch is trained in an epoch."""
+        return self.pretrain_iterations + self.main_train_iterations
+
 
 class StptMethod(MethodSpec):
-    """Short-term pre-training, as the rest of the spec says."""
+    """Short-term pre-training: each epoch, try candidates for a few iterations, choose one, go on with it."""
 
     sets_budget: ClassVar[bool] = True
 
     name: Literal["stpt"] = Field("stpt", description="This method.")
+    lr_set: LrSet | None = Field(
+        None, description="The candidates of each epoch, or the name of a set; null: the job's `lr_set`."
+    )
+    warmup: Warmup = Field(Warmup(), description="The epochs before the first Pre-train.")
+    pretrain: Pretrain = Field(Pretrain(), description="How the candidates of an epoch are tried.")
+    main_train: MainTrain = Field(MainTrain(), description="How the chosen one carries on.")
+    metric: Metric = Field("val_loss", description="What branches are judged by after alpha iterations.")
+    selector: Selector = Field(GreedySelector(), description="How the branch that goes on is chosen.")
+    guards: Guards = Field(Guards(), description="What is done about an epoch that went wrong.")
+    audit: Audit | None = Field(
+        None, description="What is tried beside the training to judge its choices; null: nothing."
+    )
     scaling: Scaling | None = Field(
         None,
         description="To the global batch, of `initial_learning_rate`, which the first Pre-train goes by; null: none.",
     )
 
-    def work(self, spec: "JobSpec", facts: Facts) -> Work:
-        """One training, and what its Pre-trains take beside it."""
-        return Work(1, spec.epochs * facts.epoch_samples + facts.searched)
+    # --- what it comes to in a job ---------------------------------------------------------------------
+
+    def candidates_of(self, spec: "JobSpec") -> LrSet:
+        """Its own learning-rate set, or else the job's."""
+        return spec.lr_set if self.lr_set is None else self.lr_set
+
+    def warmup_epochs(self, epochs: int) -> int:
+        """Epochs of warm-up in a training of `epochs`."""
+        return (epochs + 5) // 10 if self.warmup.epochs is None else self.warmup.epochs
 
     def first_learning_rate(self, spec: "JobSpec") -> float:
         """The job's initial learning rate, scaled to its batch where that is asked for."""
         start = spec.initial_learning_rate
         return start if self.scaling is None else self.scaling.learning_rate(start, spec.global_batch_size)
 
+    def first_pretrain(self, spec: "JobSpec") -> tuple[int, float]:
+        """The epoch behind the warm-up, and the initial learning rate."""
+        return self.warmup_epochs(spec.epochs) + 1, self.first_learning_rate(spec)
+
+    def epoch_plan(self, iterations: int) -> EpochPlan:
+        """alpha and beta in an epoch of `iterations`."""
+        alpha = self.pretrain.iterations or max(1, round(PRETRAIN_SHARE * iterations))
+        beta = self.main_train.iterations
+        return EpochPlan(alpha, iterations - alpha if beta is None else beta)
+
+    def pretrain_iterations(self, spec: "JobSpec", plan: EpochPlan, epoch: int) -> int:
+        """alpha of `epoch`, which is behind the warm-up: a stage of the learning-rate set may have its own."""
+        lr_set, number = self.candidates_of(spec), epoch - self.warmup_epochs(spec.epochs) - 1
+        if isinstance(lr_set, StagedLrSet) and number < len(lr_set.stages):
+            share = lr_set.stages[number].pretrain_share
+            return plan.pretrain_iterations if share is None else max(1, round(share * plan.iterations))
+        return plan.pretrain_iterations
+
+    def settled_epoch(self, spec: "JobSpec") -> int:
+        """The epoch from which on its learning rates are what the search came to: that of the last stage, or the first
+        behind the warm-up where every epoch searches."""
+        lr_set, first = self.candidates_of(spec), self.warmup_epochs(spec.epochs) + 1
+        return first + len(lr_set.stages) - 1 if isinstance(lr_set, StagedLrSet) else first
+
+    # --- the rules of every method ---------------------------------------------------------------------
+
+    def work(self, spec: "JobSpec", facts: Facts) -> Work:
+        """One training, Pre-trains included."""
+        assert facts.of_stpt is not None
+        return Work(1, facts.of_stpt(self))
+
     def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
-        """Under the job's envelope, but for its warm-up."""
-        return Schedule(learning_rates=list(learning_rates), envelope=spec.envelope, warmup_epochs=spec.warmup_epochs)
+        """Under the job's lr_schedule, but for its warm-up."""
+        return Schedule(
+            learning_rates=list(learning_rates),
+            lr_schedule=spec.lr_schedule,
+            warmup_epochs=self.warmup_epochs(spec.epochs),
+            rescale_momentum=self.guards.rescale_momentum,
+        )
 
     def errors(self, spec: "JobSpec", field: str) -> list[FieldError]:
-        """What is wrong with its scaling: absolute candidates cannot follow it."""
-        scaling = self.scaling
-        if scaling is None:
+        """What is wrong with its phases, its learning-rate set, its scaling, and with it for the task."""
+        errors = self._phase_errors(spec, field)
+        errors += self._lr_set_errors(spec, "lr_set" if self.lr_set is None else f"{field}.lr_set")
+        errors += self._scaling_errors(spec, f"{field}.scaling")
+        return errors + (self._barlow_twins_errors(field) if isinstance(spec.task, BarlowTwinsTask) else [])
+
+    def probes(self, spec: "JobSpec", field: str, train_samples: int | None) -> Iterator[FieldError | Probe]:
+        """Pre-train and Main-train fit an epoch, where it is known how long that is."""
+        iterations = 0 if train_samples is None else train_samples // spec.global_batch_size
+        if not iterations:  # not known, or less than a batch, which is told of the batch
+            return
+        alpha, beta = self.epoch_plan(iterations).pretrain_iterations, self.main_train.iterations
+        if alpha + (beta or 0) > iterations:
+            key, value = ("pretrain.iterations", alpha) if beta is None else ("main_train.iterations", beta)
+            message = (
+                f"Pre-train ({alpha}) and Main-train ({beta or 0}) may take one epoch at most, which is {iterations} "
+                f"iterations ({train_samples} samples / batch {spec.global_batch_size}); lower one"
+            )
+            yield FieldError(f"{field}.{key}", value, message)
+
+    def _phase_errors(self, spec: "JobSpec", field: str) -> list[FieldError]:
+        errors, warmup_epochs = [], self.warmup_epochs(spec.epochs)
+        if warmup_epochs > spec.epochs:
+            message = f"longer than the whole training ({spec.epochs} epochs); lower it or raise epochs"
+            errors.append(FieldError(f"{field}.warmup.epochs", warmup_epochs, message))
+        if self.pretrain.batch == "per_worker" and self.pretrain.placement == "sequential":
+            message = (
+                "a sequential branch runs on all workers, its batch is the global one; use 'global', or placement "
+                "'split'"
+            )
+            errors.append(FieldError(f"{field}.pretrain.batch", "per_worker", message))
+        return errors
+
+    def _lr_set_errors(self, spec: "JobSpec", field: str) -> list[FieldError]:
+        """Every epoch behind the warm-up has candidates, and every phase of a set of its own an epoch."""
+        lr_set, warmup_epochs = self.candidates_of(spec), self.warmup_epochs(spec.epochs)
+        if not isinstance(lr_set, PhasedLrSet):
             return []
-        errors = scaling.errors(spec, f"{field}.scaling", spec.initial_learning_rate)
-        if not scaling.momentum and (why := spec.lr_set.why_not_scaled) is not None:
+        late = [] if self.lr_set is None else lr_set.late_phases(spec.epochs, field)
+        if (first := lr_set.phases[0].first_epoch) <= warmup_epochs + 1:
+            return late
+        message = f"epochs {warmup_epochs + 1} to {first - 1} have no set; begin at {warmup_epochs + 1}"
+        return [FieldError(f"{field}.phases[0].first_epoch", first, message), *late]
+
+    def _barlow_twins_errors(self, field: str) -> list[FieldError]:
+        errors = []
+        if self.metric == "train_accuracy":
+            message = "barlow-twins trains without labels; use val_loss, or val_accuracy, which is the probe's"
+            errors.append(FieldError(f"{field}.metric", self.metric, message))
+        if self.pretrain.batch == "per_worker":
+            message = (
+                "the loss of barlow-twins is that of a whole batch, and another one for a smaller batch; use global"
+            )
+            errors.append(FieldError(f"{field}.pretrain.batch", "per_worker", message))
+        return errors
+
+    def _scaling_errors(self, spec: "JobSpec", field: str) -> list[FieldError]:
+        """Absolute candidates cannot follow a scaling of the learning rate."""
+        if self.scaling is None:
+            return []
+        errors = self.scaling.errors(spec, field, spec.initial_learning_rate)
+        if not self.scaling.momentum and (why := self.candidates_of(spec).why_not_scaled) is not None:
             message = f"the learning rates of lr_set {why}; leave scaling out, or give lr_set factors"
-            errors.append(FieldError(f"{field}.scaling.rule", scaling.rule, message))
+            errors.append(FieldError(f"{field}.rule", self.scaling.rule, message))
         return errors

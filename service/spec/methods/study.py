@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 from service.errors import FieldError
 from service.spec.methods.base import Facts, Probe, Work
 from service.spec.methods.cosine import CosineMethod
+from service.spec.methods.fixed import FixedMethod
 from service.spec.methods.one_cycle import OneCycleMethod
 from service.spec.methods.prodigy import ProdigyMethod
 from service.spec.methods.reference import ReferenceMethod
-from service.spec.methods.schedule import ScheduleMethod
 from service.spec.methods.schedule_free import ScheduleFreeMethod
 from service.spec.methods.search import Config, Distribution, GpusPerTrial, SearchMethod, grid
 from service.spec.methods.stpt import StptMethod
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 _VariantMethods = Annotated[
-    StptMethod | ReferenceMethod | CosineMethod | OneCycleMethod | ScheduleFreeMethod | ProdigyMethod | ScheduleMethod,
+    StptMethod | ReferenceMethod | CosineMethod | OneCycleMethod | ScheduleFreeMethod | ProdigyMethod | FixedMethod,
     Field(discriminator="name"),
 ]
-_VariantName = Literal["stpt", "reference", "cosine", "one-cycle", "schedule-free", "prodigy", "schedule"]
+_VariantName = Literal["stpt", "reference", "cosine", "one-cycle", "schedule-free", "prodigy", "fixed"]
 
 
 class Variant(Frozen):
@@ -43,7 +43,7 @@ class Variant(Frozen):
 
 
 class StudyMethod(SearchMethod):
-    """Every variant at every batch size: S2's studies. Each trial is a training in one process."""
+    """Every variant at every batch size: the studies of Signer & Barbier. Each trial is a training in one process."""
 
     is_replayable: ClassVar[bool] = False
 
@@ -81,7 +81,7 @@ class StudyMethod(SearchMethod):
         for point in points:
             trial = self.trial_spec(spec, point, seed=spec.seed, epochs=spec.epochs)
             [training] = trial.methods
-            samples += training.work(trial, facts.of_trial(trial, facts)).samples
+            samples += training.work(trial, facts.of_trial(trial)).samples
         return Work(len(points), samples)
 
     def trial_document(self, document: dict[str, Any], config: Config) -> dict[str, Any]:

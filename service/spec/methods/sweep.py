@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from service.spec.methods.base import Envelope, MethodSpec, Schedule
+from service.spec.methods.base import LrSchedule, MethodSpec, Schedule
 from service.spec.types import MAX_LEARNING_RATES, LearningRate
 
 if TYPE_CHECKING:
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class SweepMethod(MethodSpec):
-    """S1's conventional method: a whole training for each learning rate."""
+    """The conventional method of STPT's paper: a whole training for each learning rate."""
 
     name: Literal["sweep"] = Field("sweep", description="This method.")
     learning_rates: list[LearningRate] | None = Field(
         None, min_length=1, max_length=MAX_LEARNING_RATES, description="null: the first candidates of lr_set."
     )
-    schedule: Envelope = Field("constant", description="How each falls over its training.")
+    lr_schedule: LrSchedule = Field("constant", description="How each falls over its training.")
 
     def rates(self, candidates: Sequence[float]) -> tuple[float, ...]:
         """The learning rate of each trial; `candidates`: those that the job's first Pre-train tries."""
@@ -30,5 +30,5 @@ class SweepMethod(MethodSpec):
         return len(self.rates(candidates))
 
     def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
-        """Under its own envelope."""
-        return Schedule(learning_rates=list(learning_rates), envelope=self.schedule)
+        """Under its own lr_schedule."""
+        return Schedule(learning_rates=list(learning_rates), lr_schedule=self.lr_schedule)

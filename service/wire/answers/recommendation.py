@@ -11,7 +11,7 @@ _EVIDENCE = {
     "seed": 0,
     "optimizer": "sgd",
     "global_batch_size": 64,
-    "envelope": "linear",
+    "lr_schedule": "linear",
     "learning_rate": 0.1,
     "scaled_learning_rate": 0.2,
     "val_accuracy": 0.9583,
@@ -25,7 +25,7 @@ _RECOMMENDATION = {
     "learning_rate": 0.2,
     "low": 0.2,
     "high": 0.2,
-    "schedule": {"learning_rates": [0.2, 0.2, 0.2], "envelope": "linear", "warmup_epochs": 0},
+    "schedule": {"learning_rates": [0.2, 0.2, 0.2], "lr_schedule": "linear", "warmup_epochs": 0},
     "rule": "linear",
     "note": "The evidence has batch 64; for batch 128 its learning rates of sgd were scaled in proportion to the batch "
     "(Goyal et al. 2017, arXiv 1706.02677).",
@@ -42,15 +42,15 @@ class Evidence(Answer):
     seed: int = Field(description="Of its random numbers.")
     optimizer: str = Field(description="Name of the optimizer.")
     global_batch_size: int = Field(description="Samples of an iteration, over all workers.")
-    envelope: str = Field(description="What the learning rates were multiplied by over the training.")
-    learning_rate: float = Field(description="After the search, before the envelope.")
+    lr_schedule: str = Field(description="What the learning rates were multiplied by over the training.")
+    learning_rate: float = Field(description="After the search, before lr_schedule.")
     scaled_learning_rate: float = Field(description="For the batch of the recommendation.")
     val_accuracy: float = Field(description="Its best.")
     test_accuracy: float = Field(description="Of the same epoch.")
 
 
 class Recommendation(Answer):
-    """The learning rate to begin with, before the envelope, by what past runs of stpt have chosen."""
+    """The learning rate to begin with, before lr_schedule, by what past runs of stpt have chosen."""
 
     model_config = example(_RECOMMENDATION)
 

@@ -44,8 +44,8 @@ class TrialResult(Answer):
     val_accuracy: float | None = Field(description="null: no epoch is recorded yet, as in all that follow.")
     test_accuracy: float | None = Field(description="Of the epoch with that validation accuracy.")
     best_epoch: int | None = Field(description="The epoch with the best validation accuracy; of equals the first.")
-    learning_rate: float | None = Field(description="Of the last epoch, before the envelope.")
-    last_learning_rate: float | None = Field(description="Of its last iteration, under the envelope.")
+    learning_rate: float | None = Field(description="Of the last epoch, before lr_schedule.")
+    last_learning_rate: float | None = Field(description="Of its last iteration, under lr_schedule.")
 
 
 class TrialList(Answer):

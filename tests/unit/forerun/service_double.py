@@ -192,7 +192,7 @@ def schedule(**changes: Any) -> Document:
         "trial": 1,
         "iterations_per_epoch": 20,
         "learning_rates": [0.1],
-        "envelope": "linear",
+        "lr_schedule": "linear",
         "warmup_epochs": 0,
     }
     return known | changes
@@ -325,7 +325,7 @@ def recommended(**changes: Any) -> Document:
         "learning_rate": 0.2,
         "low": 0.1,
         "high": 0.4,
-        "schedule": {"learning_rates": [0.2], "envelope": "linear", "warmup_epochs": 0},
+        "schedule": {"learning_rates": [0.2], "lr_schedule": "linear", "warmup_epochs": 0},
         "rule": "linear",
         "note": "Scaled.",
         "evidence": [
@@ -334,7 +334,7 @@ def recommended(**changes: Any) -> Document:
                 "seed": 0,
                 "optimizer": "sgd",
                 "global_batch_size": 64,
-                "envelope": "linear",
+                "lr_schedule": "linear",
                 "learning_rate": 0.1,
                 "scaled_learning_rate": 0.2,
                 "val_accuracy": 0.75,

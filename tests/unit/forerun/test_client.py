@@ -9,7 +9,7 @@ from forerun import client as client_module
 from forerun.client import PAUSES, ApiError, Client, JobFailed, ServiceUnreachable, raise_unless_succeeded
 from service.errors import ForerunError
 from service.spec.job import JobSpec
-from service.spec.lr_set import PresetLrSet
+from service.spec.lr_set import NamedLrSet
 from service.wire.answers import Job, OtherEvent
 from tests.unit.forerun.service_double import (
     Document,
@@ -69,7 +69,7 @@ def test_submit_sends_the_spec_with_a_key_of_its_own_each_time() -> None:
 
 
 def test_submit_takes_a_job_spec_and_a_key() -> None:
-    spec = JobSpec(model="lenet5", dataset={"name": "digits"}, epochs=3, lr_set=PresetLrSet(name="middle"))
+    spec = JobSpec(model="lenet5", dataset={"name": "digits"}, epochs=3, lr_set=NamedLrSet(name="middle"))
     script = Script(answer(job(), 202))
     Client(transport=script).submit(spec, idempotency_key="mine")
     assert JobSpec.model_validate_json(script.requests[0].content) == spec

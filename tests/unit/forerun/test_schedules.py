@@ -16,7 +16,7 @@ SCHEDULE = {
     "trial": 1,
     "iterations_per_epoch": 2,
     "learning_rates": [0.005, 0.4, 0.1],
-    "envelope": "linear",
+    "lr_schedule": "linear",
     "warmup_epochs": 1,
 }
 # by hand: no envelope in the warm-up; then 4/6 and 3/6 of 0.4, 2/6 and 1/6 of 0.1
@@ -106,7 +106,7 @@ def test_a_newer_service_may_say_more():
         ({"iterations_per_epoch": 2}, "learning_rates"),
         (SCHEDULE | {"learning_rates": []}, "learning_rates"),
         (SCHEDULE | {"learning_rates": [0.1, 0.0]}, "learning_rates"),
-        (SCHEDULE | {"envelope": "sine"}, "envelope"),
+        (SCHEDULE | {"lr_schedule": "sine"}, "lr_schedule"),
     ],
 )
 def test_what_is_no_schedule_is_refused(document, what):

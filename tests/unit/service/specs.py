@@ -11,16 +11,22 @@ from service.spec.job import JobSpec, Telemetry
 from service.spec.lr_set import (
     AbsoluteLrSet,
     LrSetPhase,
-    PresetLrSet,
+    NamedLrSet,
+    PhasedLrSet,
     RelativeLrSet,
-    ScheduledLrSet,
     Stage,
     StagedLrSet,
 )
 from service.spec.methods.base import Schedule
+from service.spec.methods.fixed import (
+    CosineLrSchedule,
+    FixedMethod,
+    FixedWarmup,
+    PolynomialLrSchedule,
+    StepLrSchedule,
+)
 from service.spec.methods.reference import ReferenceMethod
 from service.spec.methods.replay import ReplayMethod
-from service.spec.methods.schedule import CosineDecay, PolynomialDecay, ScheduleMethod, ScheduleWarmup, StepDecay
 from service.spec.methods.stpt import StptMethod
 from service.spec.methods.sweep import SweepMethod
 from service.spec.optimizer import (
@@ -33,12 +39,14 @@ from service.spec.optimizer import (
 )
 from service.spec.scaling import Scaling
 from service.spec.stpt import Audit, GreedySelector, Guards, MainTrain, Pretrain, ToleranceSelector, Warmup
+from tests.builders import nested
 
 SMALL = {"model": "lenet5", "dataset": "digits", "epochs": 10, "lr_set": "middle"}
 
 
 def small(**changes: Any) -> dict[str, Any]:
-    return {**SMALL, **changes}
+    """`changes`: as `nested` takes them."""
+    return nested(**{**SMALL, **changes})
 
 
 RATE = st.floats(0, 1e6, exclude_min=True)
@@ -46,12 +54,12 @@ RATES = st.lists(RATE, min_size=1, max_size=64)
 DECAY = st.floats(0, 1e3)
 BETA = st.floats(0, 1, exclude_max=True)
 FRACTION = st.floats(0, 0.5, exclude_min=True)
-PRESET_NAMES = st.sampled_from(["paper-alpha", "narrow", "middle", "wide", "mix"])
+LR_SET_NAMES = st.sampled_from(["paper-alpha", "narrow", "middle", "wide", "mix"])
 
 SIMPLE_LR_SETS = (
     st.builds(RelativeLrSet, factors=RATES, max_learning_rate=RATE)
     | st.builds(AbsoluteLrSet, learning_rates=RATES)
-    | st.builds(PresetLrSet, name=PRESET_NAMES, max_learning_rate=RATE)
+    | st.builds(NamedLrSet, name=LR_SET_NAMES, max_learning_rate=RATE)
 )
 STAGES = st.builds(
     StagedLrSet,
@@ -98,7 +106,7 @@ OPTIMIZERS = (
     | st.builds(TvlarsOptimizer, name=st.just("tvlars"), base_batch_size=st.integers(1, 2**16), **LARS)
     | st.builds(TvlarsOptimizer, name=st.just("tvlars"), variant=st.just("reference_code"), decay=st.floats(0, 1))
 )
-ENVELOPES = st.sampled_from(["constant", "linear", "cosine"])
+LR_SCHEDULES = st.sampled_from(["constant", "linear", "cosine"])
 SELECTORS = st.just(GreedySelector()) | st.builds(ToleranceSelector, tolerance=st.floats(0, 1))
 GUARDS = st.builds(
     Guards,
@@ -108,16 +116,16 @@ GUARDS = st.builds(
     max_accuracy_drop=st.floats(0, 1, exclude_min=True),
     rescale_momentum=st.booleans(),
 )
-DECAYS = (
-    st.builds(PolynomialDecay, power=st.floats(0, 100, exclude_min=True))
-    | st.builds(CosineDecay, final=st.floats(0, 1))
+DECAYING = (
+    st.builds(PolynomialLrSchedule, power=st.floats(0, 100, exclude_min=True))
+    | st.builds(CosineLrSchedule, final=st.floats(0, 1))
     | st.builds(
-        StepDecay, factor=st.floats(0.01, 1), milestones=st.lists(st.floats(0.01, 0.99), min_size=1, max_size=3)
+        StepLrSchedule, factor=st.floats(0.01, 1), milestones=st.lists(st.floats(0.01, 0.99), min_size=1, max_size=3)
     )
 )
 METHODS = st.lists(
     st.just(StptMethod())
-    | st.builds(SweepMethod, learning_rates=st.none() | RATES, schedule=ENVELOPES)
+    | st.builds(SweepMethod, learning_rates=st.none() | RATES, lr_schedule=LR_SCHEDULES)
     | st.builds(
         ReferenceMethod,
         learning_rate=RATE,
@@ -125,12 +133,12 @@ METHODS = st.lists(
         patience=st.integers(1, 100_000),
     )
     | st.builds(
-        ScheduleMethod,
+        FixedMethod,
         learning_rate=st.floats(1e-3, 1),
         scaling=st.none()
         | st.builds(Scaling, rule=st.sampled_from(["none", "sqrt", "linear"]), base_batch_size=st.integers(1, 2**16)),
-        warmup=st.none() | st.builds(ScheduleWarmup, kind=st.just("linear"), epochs=st.just(1)),
-        decay=st.none() | DECAYS,
+        warmup=st.none() | st.builds(FixedWarmup, kind=st.just("linear"), epochs=st.just(1)),
+        lr_schedule=st.none() | DECAYING,
     )
     | st.builds(ReplayMethod, job=st.just("job-1"))  # the schedule is put in behind the door
     | st.builds(  # of one epoch, see below
@@ -138,7 +146,7 @@ METHODS = st.lists(
         schedule=st.builds(
             Schedule,
             learning_rates=st.lists(RATE, min_size=1, max_size=1),
-            envelope=ENVELOPES,
+            lr_schedule=LR_SCHEDULES,
             warmup_epochs=st.integers(0, 5),
         ),
     ),
@@ -181,6 +189,7 @@ def valid_specs(draw: st.DrawFn) -> JobSpec:
     alpha = draw(st.none() | st.integers(1, iterations))
     beta = draw(st.none() | st.integers(0, iterations - (alpha or max(1, round(0.08 * iterations)))))
     methods = draw(METHODS)
+    lr_sets = SIMPLE_LR_SETS | STAGES
     replays = any(isinstance(method, ReplayMethod) and method.schedule for method in methods)
     epochs = 1 if replays else draw(st.integers(1, 100_000))
     warmup = draw(st.none() | st.integers(0, epochs))
@@ -189,6 +198,22 @@ def valid_specs(draw: st.DrawFn) -> JobSpec:
     firsts = draw(st.sets(st.integers(first + 1, epochs), max_size=5)) if first < epochs else set()
     phases = [LrSetPhase(first_epoch=e, lr_set=draw(SIMPLE_LR_SETS)) for e in [first, *sorted(firsts)]]
     placement = draw(st.sampled_from(["split", "sequential"]))
+    stpt = StptMethod(
+        lr_set=draw(st.none() | lr_sets | st.just(PhasedLrSet(phases=phases))),
+        warmup=Warmup(epochs=warmup, learning_rate=draw(RATE)),
+        pretrain=Pretrain(
+            iterations=alpha,
+            placement=placement,
+            weights=draw(st.sampled_from(["raw", "averaged"])),
+            batch=draw(st.sampled_from(["global", "per_worker"] if placement == "split" else ["global"])),
+            max_retries=draw(st.integers(0, 10)),
+        ),
+        main_train=MainTrain(iterations=beta),
+        metric=draw(st.sampled_from(["val_accuracy", "val_loss", "train_accuracy"])),
+        selector=draw(SELECTORS),
+        guards=draw(GUARDS),
+        audit=draw(st.none() | st.builds(Audit, every=st.integers(1, 100_000), branches=st.integers(1, 64))),
+    )
     return JobSpec(
         name=draw(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=200)),
         model=draw(st.sampled_from(models)),
@@ -201,22 +226,9 @@ def valid_specs(draw: st.DrawFn) -> JobSpec:
         device=draw(st.sampled_from(["auto", "cpu", "cuda"])),
         seed=draw(st.integers(0, 2**63 - 1)),
         initial_learning_rate=draw(RATE),
-        lr_set=draw(SIMPLE_LR_SETS | STAGES | st.just(ScheduledLrSet(phases=phases))),
-        warmup=Warmup(epochs=warmup, learning_rate=draw(RATE)),
-        pretrain=Pretrain(
-            iterations=alpha,
-            placement=placement,
-            weights=draw(st.sampled_from(["raw", "averaged"])),
-            batch=draw(st.sampled_from(["global", "per_worker"] if placement == "split" else ["global"])),
-            max_retries=draw(st.integers(0, 10)),
-        ),
-        main_train=MainTrain(iterations=beta),
-        metric=draw(st.sampled_from(["val_accuracy", "val_loss", "train_accuracy"])),
-        envelope=draw(ENVELOPES),
-        selector=draw(SELECTORS),
-        guards=draw(GUARDS),
-        audit=draw(st.none() | st.builds(Audit, every=st.integers(1, 100_000), branches=st.integers(1, 64))),
+        lr_set=draw(lr_sets | st.just(PhasedLrSet(phases=phases))),
+        lr_schedule=draw(LR_SCHEDULES),
         telemetry=draw(st.none() | st.builds(Telemetry, every=st.integers(1, 100_000))),
         precision=draw(st.sampled_from(["auto", "float32", "bfloat16"])),
-        methods=methods,
+        methods=[stpt if isinstance(method, StptMethod) else method for method in methods],
     )

@@ -29,8 +29,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from service.algorithms.epoch_plan import iterations_per_epoch
 from service.spec.data import NamedDataset
 from service.spec.job import JobSpec
+from service.spec.methods.stpt import StptMethod
 from tests.builders import spec_document
 from workers.datasets.load import Data, load_data
 from workers.engine.groups import Workers
@@ -154,18 +156,33 @@ NETS = {
 
 
 @cache
-def digits() -> Data:
-    """1293 training, 144 validation and 360 test images."""
-    return load_data(NamedDataset(name="digits"), Path(), CPU)
+def digits(train_samples: int | None = None) -> Data:
+    """1293 training images, or the first so many of them, 144 validation and 360 test images."""
+    return load_data(NamedDataset(name="digits", train_samples=train_samples), Path(), CPU)
 
 
 def make_trainer(net: str, **changes: Any) -> Trainer:
-    """A trainer on digits in the world at hand: the small spec of tests/builders.py with these changes."""
+    """A trainer on digits in the world at hand: the small spec of tests/builders.py with these changes; its epochs are
+    those of the spec's stpt."""
     workers = Workers(CPU)
     spec = JobSpec.model_validate(spec_document(workers=workers.size, **changes))
     with patch.dict(models.BUILDERS, {spec.model: NETS[net]}):
-        return Trainer(spec, digits(), workers)
+        return trainer_of(spec, digits(spec.dataset.train_samples), workers)
+
+
+def trainer_of(spec: JobSpec, data: Data, workers: Workers) -> Trainer:
+    """A trainer whose epochs are those of the spec's stpt, if it has one."""
+    iterations = iterations_per_epoch(spec, len(data.train))
+    for method in spec.methods_of(StptMethod):
+        iterations = method.epoch_plan(iterations).iterations
+    return Trainer(spec, data, workers, iterations=iterations)
 
 
 def make_stpt(net: str, **changes: Any) -> Stpt:
-    return Stpt(make_trainer(net, **changes))
+    return stpt_of(make_trainer(net, **changes))
+
+
+def stpt_of(trainer: Trainer) -> Stpt:
+    """The training of the spec's stpt."""
+    [method] = trainer.spec.methods_of(StptMethod)
+    return Stpt(method, trainer)

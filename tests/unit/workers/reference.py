@@ -22,9 +22,11 @@ CPU = torch.device("cpu")
 def train(
     data: Data, make_model: Callable[[], nn.Module], document: dict[str, Any], shares: int
 ) -> tuple[list[float], Tensor]:
-    """(the learning rate of each epoch, the weights at last) of a job spec as a document, its S1 keys alone."""
-    alpha, beta = document["pretrain"]["iterations"], document["main_train"]["iterations"]
-    current, warmup, seed = document["initial_learning_rate"], document["warmup"], document["seed"]
+    """(the learning rate of each epoch, the weights at last) of a job spec as a document, of which it takes the keys of
+    STPT's paper alone."""
+    [stpt] = document["methods"]
+    alpha, beta = stpt["pretrain"]["iterations"], stpt["main_train"]["iterations"]
+    current, warmup, seed = document["initial_learning_rate"], stpt["warmup"], document["seed"]
     torch.manual_seed(seed)
     model = make_model()
     optimizer = _optimizer(document["optimizer"], model, current)

@@ -4,20 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.algorithms.candidates import PRESETS, candidates, first_candidates, mix_phase, trials_of
+from service.algorithms.candidates import LR_SETS, candidates, first_candidates, mix_phase, trials_of
 from service.spec.job import JobSpec
 from service.spec.lr_set import (
     AbsoluteLrSet,
     HistoryLrSet,
     LrSetPhase,
-    PresetLrSet,
+    NamedLrSet,
+    PhasedLrSet,
     RelativeLrSet,
-    ScheduledLrSet,
     StagedLrSet,
 )
 from service.spec.methods.stpt import StptMethod
 from service.spec.methods.sweep import SweepMethod
 from service.spec.types import MIN_LEARNING_RATE
+from tests.builders import nested
 
 # S1, Table 2, and the columns (a), (b), (c) of Table 3
 PAPER = {
@@ -40,12 +41,12 @@ def at(lr_set, current=0.1, *, epoch=20, epochs=40):
 
 
 def test_presets_are_the_tables_of_the_paper():
-    assert PRESETS == PAPER
+    assert LR_SETS == PAPER
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_candidates_of_a_preset_from_the_initial_learning_rate(name):
-    assert at(PresetLrSet(name=name)) == pytest.approx(FROM_A_TENTH[name], rel=1e-12)
+    assert at(NamedLrSet(name=name)) == pytest.approx(FROM_A_TENTH[name], rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -58,11 +59,11 @@ def test_candidates_of_a_preset_from_the_initial_learning_rate(name):
     ],
 )
 def test_candidates_above_the_cap_become_one(name, expected):
-    assert at(PresetLrSet(name=name), 0.5) == pytest.approx(expected, rel=1e-12)
+    assert at(NamedLrSet(name=name), 0.5) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_cap_can_be_set():
-    assert at(PresetLrSet(name="middle", max_learning_rate=0.12)) == pytest.approx(
+    assert at(NamedLrSet(name="middle", max_learning_rate=0.12)) == pytest.approx(
         (0.12, 0.1, 0.085, 0.07, 0.055, 0.04), rel=1e-12
     )
     assert at(RelativeLrSet(factors=[4.0, 2.0, 1.0, 0.5], max_learning_rate=3.0), 1.0) == (3.0, 2.0, 1.0, 0.5)
@@ -70,7 +71,7 @@ def test_the_cap_can_be_set():
 
 def test_without_a_word_about_the_cap_it_is_the_papers():
     assert RelativeLrSet(factors=[1.0]).max_learning_rate == 1.0
-    assert PresetLrSet(name="wide").max_learning_rate == 1.0
+    assert NamedLrSet(name="wide").max_learning_rate == 1.0
 
 
 def test_a_learning_rate_above_the_cap_comes_down_to_it():
@@ -80,7 +81,7 @@ def test_a_learning_rate_above_the_cap_comes_down_to_it():
 def test_a_learning_rate_never_falls_to_zero():
     current = 0.1
     for _ in range(2000):
-        current = at(PresetLrSet(name="wide"), current)[-1]
+        current = at(NamedLrSet(name="wide"), current)[-1]
     assert current == MIN_LEARNING_RATE == 1e-12
 
 
@@ -90,11 +91,11 @@ def test_an_absolute_set_is_the_values_themselves():
 
 
 def test_a_schedule_changes_sets_at_the_first_epoch_of_each_phase():
-    schedule = ScheduledLrSet(
+    schedule = PhasedLrSet(
         phases=[
             LrSetPhase(first_epoch=2, lr_set=RelativeLrSet(factors=[2.0, 1.0])),
             LrSetPhase(first_epoch=5, lr_set=AbsoluteLrSet(learning_rates=[0.3])),
-            LrSetPhase(first_epoch=6, lr_set=PresetLrSet(name="wide")),
+            LrSetPhase(first_epoch=6, lr_set=NamedLrSet(name="wide")),
         ]
     )
     seen = {epoch: at(schedule, 0.1, epoch=epoch, epochs=8) for epoch in range(2, 9)}
@@ -106,15 +107,15 @@ def test_a_schedule_changes_sets_at_the_first_epoch_of_each_phase():
 
 
 def test_table_4_written_as_a_schedule_is_the_mix():
-    table_4 = ScheduledLrSet(
+    table_4 = PhasedLrSet(
         phases=[
-            LrSetPhase(first_epoch=5, lr_set=PresetLrSet(name="narrow")),
-            LrSetPhase(first_epoch=20, lr_set=PresetLrSet(name="middle")),
-            LrSetPhase(first_epoch=30, lr_set=PresetLrSet(name="wide")),
+            LrSetPhase(first_epoch=5, lr_set=NamedLrSet(name="narrow")),
+            LrSetPhase(first_epoch=20, lr_set=NamedLrSet(name="middle")),
+            LrSetPhase(first_epoch=30, lr_set=NamedLrSet(name="wide")),
         ]
     )
     for epoch in range(5, 41):
-        assert at(table_4, epoch=epoch) == at(PresetLrSet(name="mix"), epoch=epoch)
+        assert at(table_4, epoch=epoch) == at(NamedLrSet(name="mix"), epoch=epoch)
 
 
 # first epoch of middle, first epoch of wide (S1, Table 4, at 40; its boundaries in proportion elsewhere)
@@ -125,7 +126,7 @@ def test_mix_at_every_epoch(epochs, middle, wide):
     for epoch in range(1, epochs + 1):
         name = "narrow" if epoch < middle else "middle" if epoch < wide else "wide"
         assert mix_phase(epoch, epochs) == name, epoch
-        assert at(PresetLrSet(name="mix"), epoch=epoch, epochs=epochs) == pytest.approx(FROM_A_TENTH[name]), epoch
+        assert at(NamedLrSet(name="mix"), epoch=epoch, epochs=epochs) == pytest.approx(FROM_A_TENTH[name]), epoch
 
 
 def test_mix_in_the_papers_forty_epochs():
@@ -134,8 +135,8 @@ def test_mix_in_the_papers_forty_epochs():
 
 
 def test_mix_is_capped_too():
-    assert max(at(PresetLrSet(name="mix"), 0.9, epoch=40)) == 1.0
-    assert at(PresetLrSet(name="mix", max_learning_rate=0.1), 0.1, epoch=40) == pytest.approx(
+    assert max(at(NamedLrSet(name="mix"), 0.9, epoch=40)) == 1.0
+    assert at(NamedLrSet(name="mix", max_learning_rate=0.1), 0.1, epoch=40) == pytest.approx(
         (0.1, 0.08, 0.06, 0.04, 0.02)
     )
 
@@ -208,6 +209,7 @@ def test_a_stage_an_epoch_and_then_the_learning_rate_stays():
 )
 def test_the_learning_rates_of_a_sweep(lr_set, sweep, rates):
     document = {"model": "lenet5", "dataset": "digits", "epochs": 9, "warmup": {"epochs": 1}, "lr_set": lr_set}
+    document = nested(**document)
     spec = JobSpec.model_validate(document)
     method = SweepMethod(**sweep)
     assert method.rates(first_candidates(spec)) == pytest.approx(rates, rel=1e-12)
@@ -217,4 +219,11 @@ def test_the_learning_rates_of_a_sweep(lr_set, sweep, rates):
 
 def test_a_sweep_of_a_job_that_is_all_warm_up():
     document = {"model": "lenet5", "dataset": "digits", "epochs": 2, "warmup": {"epochs": 2}, "lr_set": "mix"}
-    assert trials_of(JobSpec.model_validate(document), SweepMethod()) == 8
+    assert trials_of(JobSpec.model_validate(nested(**document)), SweepMethod()) == 8
+
+
+def test_a_sweep_without_stpt_goes_over_the_first_phase_whenever_it_begins():
+    phases = [{"first_epoch": 3, "lr_set": "wide"}, {"first_epoch": 5, "lr_set": "narrow"}]
+    document = {"model": "lenet5", "dataset": "digits", "epochs": 9, "lr_set": {"phases": phases}, "methods": ["sweep"]}
+    spec = JobSpec.model_validate(document)
+    assert first_candidates(spec) == pytest.approx(FROM_A_TENTH["wide"], rel=1e-12)

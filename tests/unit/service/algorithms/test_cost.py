@@ -1,16 +1,28 @@
 """What a job will take, before anything starts; expected numbers from the iterations, by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from service.algorithms.candidates import epoch_candidates
 from service.algorithms.cost import Cost, forecast, search_area
-from service.algorithms.epoch_plan import plan_epoch
 from service.spec.job import JobSpec
+from service.spec.methods.stpt import StptMethod
+from tests.builders import nested
 from tests.unit.service.specs import small
 
 
 def spec(**changes) -> JobSpec:
     return JobSpec.model_validate(small(**changes))
+
+
+def cost(method, trainings, samples, iterations, relative_to_sweep) -> Cost:
+    """Without what is known of its Pre-trains, which has tests of its own."""
+    return Cost(method, method, trainings, samples, iterations, relative_to_sweep)
+
+
+def costs(job, train_samples) -> list[Cost]:
+    return [replace(one, plan=None, search_area=()) for one in forecast(job, train_samples)]
 
 
 PAPER = {"preset": "stpt-paper", "dataset": {"name": "image-folder", "path": "imagenet"}}
@@ -20,17 +32,17 @@ THREE = ["stpt", "sweep", "reference"]
 def test_the_paper_saves_seven_eighths():
     """S1, Fig. 4: 8 candidates on 8 workers; an epoch is (alpha + beta) * B samples, a sweep takes 8 trainings."""
     job = JobSpec.model_validate(PAPER | {"methods": THREE})
-    stpt, sweep, reference = forecast(job, 1_280_000)
-    assert stpt == Cost("stpt", 1, 40 * (200 + 2300) * 512, 100_000, 0.125)
-    assert sweep == Cost("sweep", 8, 8 * 51_200_000, 800_000, 1.0)
-    assert reference == Cost("reference", 1, 51_200_000, 100_000, 0.125)
+    stpt, sweep, reference = costs(job, 1_280_000)
+    assert stpt == cost("stpt", 1, 40 * (200 + 2300) * 512, 100_000, 0.125)
+    assert sweep == cost("sweep", 8, 8 * 51_200_000, 800_000, 1.0)
+    assert reference == cost("reference", 1, 51_200_000, 100_000, 0.125)
 
 
 def test_a_global_batch_for_every_branch_costs_more():
-    job = JobSpec.model_validate(PAPER | {"pretrain": {"batch": "global"}})
-    [stpt] = forecast(job, 1_280_000)
+    job = JobSpec.model_validate(nested(**PAPER, pretrain={"batch": "global"}))
+    [stpt] = costs(job, 1_280_000)
     # 36 epochs with 7 branches more of 200 iterations
-    assert stpt == Cost("stpt", 1, 51_200_000 + 36 * 7 * 200 * 512, 150_400, 0.188)
+    assert stpt == cost("stpt", 1, 51_200_000 + 36 * 7 * 200 * 512, 150_400, 0.188)
 
 
 @pytest.mark.parametrize(
@@ -49,22 +61,23 @@ def test_a_global_batch_for_every_branch_costs_more():
 def test_samples_of_an_epoch_on_digits(rates, workers, changes, an_epoch):
     learning_rates = [0.01 * number for number in range(1, rates + 1)]
     job = spec(lr_set={"learning_rates": learning_rates}, workers=workers, epochs=3, warmup={"epochs": 1}, **changes)
-    plan = plan_epoch(job, 1293)
-    [stpt] = forecast(job, 1293)
+    [method] = job.methods
+    plan = method.epoch_plan(20)
+    [stpt] = costs(job, 1293)
     assert stpt.samples == plan.iterations * 64 + 2 * an_epoch  # one epoch is warm-up
-    assert stpt.relative_to_sweep == stpt.samples / (rates * 3 * plan.iterations * 64)
+    assert stpt.relative_to_sweep == stpt.samples / (rates * 3 * 20 * 64)
 
 
 def test_a_sweep_of_its_own_learning_rates_and_a_job_without_search():
     sweep = {"name": "sweep", "learning_rates": [0.1, 0.01]}
-    [cost] = forecast(spec(lr_set="narrow", epochs=3, methods=[sweep]), 1293)
-    assert cost == Cost("sweep", 2, 2 * 3 * 20 * 64, 120, 0.25)  # of 8 candidates
-    [cost] = forecast(spec(lr_set="narrow", epochs=3, warmup={"epochs": 3}, methods=["reference"]), 1293)
-    assert cost == Cost("reference", 1, 3 * 20 * 64, 60, 1.0)
+    [found] = costs(spec(lr_set="narrow", epochs=3, methods=[sweep]), 1293)
+    assert found == cost("sweep", 2, 2 * 3 * 20 * 64, 120, 0.25)  # of 8 candidates
+    [found] = costs(spec(lr_set="narrow", epochs=3, methods=["reference"]), 1293)
+    assert found == cost("reference", 1, 3 * 20 * 64, 60, 0.125)
 
 
 def area(**changes) -> dict[int, tuple[float, float]]:
-    found = search_area(spec(**changes))
+    found = search_area(job := spec(**changes), *job.methods_of(StptMethod))
     return {bounds.epoch: (float(f"{bounds.low:.9g}"), float(f"{bounds.high:.9g}")) for bounds in found}
 
 
@@ -115,8 +128,8 @@ STAGES = {
 
 def test_what_stages_cost():
     # warm-up, two whole epochs, two branches of 2 iterations and 18 more, an epoch of a single learning rate
-    [cost] = forecast(spec(**STAGES), 1293)
-    assert cost == Cost("stpt", 1, (20 + 40 + 22 + 20) * 64, 102, 0.6375)
+    [found] = costs(spec(**STAGES), 1293)
+    assert found == cost("stpt", 1, (20 + 40 + 22 + 20) * 64, 102, 0.6375)
 
 
 def test_behind_the_stages_the_search_area_stays():
@@ -142,8 +155,8 @@ BESIDE = {"epochs": 10, "lr_set": {"learning_rates": [0.1, 0.05, 0.02, 0.01]}}
     ],
 )
 def test_without_a_budget(method, trainings, epochs):
-    [cost] = forecast(spec(**BESIDE, methods=[method]), 1293)
-    assert cost == Cost(cost.method, trainings, epochs * EPOCH, epochs * 20.0, epochs / 40)
+    [found] = costs(spec(**BESIDE, methods=[method]), 1293)
+    assert found == cost(found.method, trainings, epochs * EPOCH, epochs * 20.0, epochs / 40)
 
 
 @pytest.mark.parametrize(
@@ -156,15 +169,15 @@ def test_without_a_budget(method, trainings, epochs):
     ],
 )
 def test_a_budget_is_never_exceeded(method, trainings, epochs):
-    [cost] = forecast(spec(**BESIDE, methods=[method], budget={"epochs": 25.9}), 1293)
-    assert (cost.trainings, cost.samples) == (trainings, epochs * EPOCH)
+    [found] = costs(spec(**BESIDE, methods=[method], budget={"epochs": 25.9}), 1293)
+    assert (found.trainings, found.samples) == (trainings, epochs * EPOCH)
 
 
 def test_a_budget_relative_to_stpt_and_several_seeds():
     job = spec(
         **BESIDE, pretrain={"iterations": 5}, methods=["stpt", "cosine"], budget={"relative_to": "stpt"}, seeds=3
     )
-    stpt, cosine = forecast(job, 1293)
+    stpt, cosine = costs(job, 1293)
     assert stpt.samples == 3 * 10 * (4 * 5 + 15) * 64
     assert (cosine.trainings, cosine.samples) == (3, 3 * 17 * EPOCH)  # 17.5 epochs
 
@@ -172,31 +185,32 @@ def test_a_budget_relative_to_stpt_and_several_seeds():
 def test_a_study_costs_what_each_of_its_trials_does():
     """Digits: 1293 samples. Batch 64: 20 iterations, batch 100: 12; the search of STPT besides, 8 x 2 - 2 iterations of
     64 and 8 x 1 - 1 of 100, in each of 10 epochs."""
-    variants = [{"name": "a", "method": "schedule"}, {"name": "b", "method": "stpt"}]
+    variants = [{"name": "a", "method": "fixed"}, {"name": "b", "method": "stpt"}]
     study = {"name": "study", "batch_sizes": [64, 100], "variants": variants}
     job = JobSpec.model_validate(small(methods=[study], seeds=3, workers=2, pretrain={"weights": "raw"}))
-    [cost] = forecast(job, 1293)
+    [found] = costs(job, 1293)
     plain, searched = 10 * (20 * 64 + 12 * 100), 10 * (14 * 64 + 7 * 100)
-    assert (cost.method, cost.trainings, cost.samples) == ("study", 12, 3 * (2 * plain + searched))
+    assert (found.method, found.trainings, found.samples) == ("study", 12, 3 * (2 * plain + searched))
 
 
 @pytest.mark.parametrize("changes", [STAGES, {"lr_set": "mix", "epochs": 8, "warmup": {"epochs": 1}}])
 def test_a_study_of_one_point_costs_what_its_training_does(changes):
     study = {"name": "study", "batch_sizes": [64], "variants": [{"name": "searched", "method": "stpt"}]}
-    stpt, studied = forecast(spec(**changes, methods=["stpt", study]), 1293)
+    stpt, studied = costs(spec(**changes, methods=["stpt", study]), 1293)
     assert (studied.trainings, studied.samples) == (1, stpt.samples)
 
 
 def test_the_candidates_of_an_epoch_are_counted_once_for_all_points_of_a_study(monkeypatch):
     epochs = []
 
-    def counted(job, *, epoch, current):
+    def counted(job, method, *, epoch, current):
         epochs.append(epoch)
-        return epoch_candidates(job, epoch=epoch, current=current)
+        return epoch_candidates(job, method, epoch=epoch, current=current)
 
     monkeypatch.setattr("service.algorithms.cost.epoch_candidates", counted)
     variants = [{"name": name, "method": "stpt"} for name in "abcd"]
     study = {"name": "study", "batch_sizes": [16, 32, 64], "variants": variants}
-    [cost] = forecast(spec(methods=[study], epochs=50), 1293)
-    assert cost.trainings == 12
-    assert epochs == list(range(1, 51))
+    [found] = costs(spec(methods=[study], epochs=50), 1293)
+    assert found.trainings == 12
+    # once for them, and once for the sweep that costs are relative to
+    assert epochs == 2 * list(range(1, 51))

@@ -2,15 +2,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.algorithms.epoch_plan import EpochPlan, known_train_samples, plan_epoch, pretrain_iterations, split_sizes
+from service.algorithms.epoch_plan import iterations_per_epoch, known_train_samples, split_sizes
 from service.errors import FieldError, InvalidInput
 from service.spec.job import JobSpec
+from service.spec.methods.stpt import EpochPlan
 from service.validation.across_fields import check_across_fields
+from service.validation.door import check_searches
 from tests.unit.service.specs import small
 
 
 def spec(**changes) -> JobSpec:
     return JobSpec.model_validate(small(**changes))
+
+
+def plan_epoch(job, samples) -> EpochPlan:
+    """alpha and beta of the job's stpt, if the door lets it in."""
+    iterations = iterations_per_epoch(job, samples)
+    check_searches(job, samples)
+    [method] = job.methods
+    return method.epoch_plan(iterations)
 
 
 def refusal(call, *args) -> list[FieldError]:
@@ -26,17 +36,17 @@ def refusal(call, *args) -> list[FieldError]:
     ("changes", "samples", "plan"),
     [
         # S1: 1,280,000 images, batch 512: 2500 iterations, alpha 200
-        ({"global_batch_size": 512, "workers": 8}, 1_280_000, EpochPlan(2500, 200, 2300)),
-        ({}, 1293, EpochPlan(20, 2, 18)),  # digits; 8 % of 20 is 1.6
-        ({"global_batch_size": 1}, 50, EpochPlan(50, 4, 46)),
-        ({"global_batch_size": 10}, 69, EpochPlan(6, 1, 5)),  # 0.48, but at least 1
-        ({"global_batch_size": 64}, 64, EpochPlan(1, 1, 0)),  # a single batch
-        ({"global_batch_size": 64}, 127, EpochPlan(1, 1, 0)),  # the incomplete batch is left out
-        ({"pretrain": {"iterations": 7}}, 1293, EpochPlan(20, 7, 13)),
-        ({"pretrain": {"iterations": 20}}, 1293, EpochPlan(20, 20, 0)),
-        ({"main_train": {"iterations": 5}}, 1293, EpochPlan(20, 2, 5)),
-        ({"main_train": {"iterations": 0}}, 1293, EpochPlan(20, 2, 0)),
-        ({"pretrain": {"iterations": 3}, "main_train": {"iterations": 17}}, 1293, EpochPlan(20, 3, 17)),
+        ({"global_batch_size": 512, "workers": 8}, 1_280_000, EpochPlan(200, 2300)),
+        ({}, 1293, EpochPlan(2, 18)),  # digits; 8 % of 20 is 1.6
+        ({"global_batch_size": 1}, 50, EpochPlan(4, 46)),
+        ({"global_batch_size": 10}, 69, EpochPlan(1, 5)),  # 0.48, but at least 1
+        ({"global_batch_size": 64}, 64, EpochPlan(1, 0)),  # a single batch
+        ({"global_batch_size": 64}, 127, EpochPlan(1, 0)),  # the incomplete batch is left out
+        ({"pretrain": {"iterations": 7}}, 1293, EpochPlan(7, 13)),
+        ({"pretrain": {"iterations": 20}}, 1293, EpochPlan(20, 0)),
+        ({"main_train": {"iterations": 5}}, 1293, EpochPlan(2, 5)),
+        ({"main_train": {"iterations": 0}}, 1293, EpochPlan(2, 0)),
+        ({"pretrain": {"iterations": 3}, "main_train": {"iterations": 17}}, 1293, EpochPlan(3, 17)),
     ],
 )
 def test_plan_of_an_epoch(changes, samples, plan):
@@ -56,12 +66,13 @@ def test_an_epoch_is_at_most_one_pass_over_the_training_set(samples, batch, alph
         assert len(refusal(plan_epoch, job, samples)) == 1
         return
     plan = plan_epoch(job, samples)
-    assert plan.iterations_per_epoch * batch <= samples < (plan.iterations_per_epoch + 1) * batch
+    assert iterations_per_epoch(job, samples) == iterations
+    assert iterations * batch <= samples < (iterations + 1) * batch
     assert plan.pretrain_iterations >= 1
     assert plan.main_train_iterations >= 0
-    assert plan.pretrain_iterations + plan.main_train_iterations <= plan.iterations_per_epoch
+    assert plan.pretrain_iterations + plan.main_train_iterations <= iterations
     if beta is None:  # the whole of it
-        assert plan.pretrain_iterations + plan.main_train_iterations == plan.iterations_per_epoch
+        assert plan.pretrain_iterations + plan.main_train_iterations == iterations
 
 
 def test_a_batch_larger_than_the_training_set():
@@ -89,7 +100,7 @@ def test_a_batch_larger_than_the_training_set():
 )
 def test_more_than_one_epoch(changes, field, value, numbers):
     message = f"{numbers} may take one epoch at most, which is 20 iterations (1293 samples / batch 64); lower one"
-    assert refusal(plan_epoch, spec(**changes), 1293) == [FieldError(field, value, message)]
+    assert refusal(plan_epoch, spec(**changes), 1293) == [FieldError(f"methods[0].{field}", value, message)]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +141,9 @@ ACROSS = [
     ),
     (
         {"epochs": 3, "warmup": {"epochs": 4}},
-        FieldError("warmup.epochs", 4, "longer than the whole training (3 epochs); lower it or raise epochs"),
+        FieldError(
+            "methods[0].warmup.epochs", 4, "longer than the whole training (3 epochs); lower it or raise epochs"
+        ),
     ),
     (
         {"epochs": 10, "warmup": {"epochs": None}, "lr_set": {"phases": [PHASE]}},  # one epoch of warm-up
@@ -147,7 +160,7 @@ ACROSS = [
     (
         {"pretrain": {"placement": "sequential", "batch": "per_worker"}},
         FieldError(
-            "pretrain.batch",
+            "methods[0].pretrain.batch",
             "per_worker",
             "a sequential branch runs on all workers, its batch is the global one; use 'global', or placement 'split'",
         ),
@@ -156,15 +169,6 @@ ACROSS = [
         {"global_batch_size": 1294},
         FieldError(
             "global_batch_size", 1294, "the training set has 1293 samples, less than one batch; choose a smaller batch"
-        ),
-    ),
-    (
-        {"pretrain": {"iterations": 21}},
-        FieldError(
-            "pretrain.iterations",
-            21,
-            "Pre-train (21) and Main-train (0) may take one epoch at most, which is 20 iterations "
-            "(1293 samples / batch 64); lower one",
         ),
     ),
 ]
@@ -204,9 +208,9 @@ def test_every_wrong_field_is_named_at_once():
     fields = [error.field for error in refusal(check_across_fields, job)]
     assert fields == [
         "global_batch_size",
-        "warmup.epochs",
+        "methods[0].warmup.epochs",
+        "methods[0].pretrain.batch",
         "lr_set.phases[0].first_epoch",
-        "pretrain.batch",
         "global_batch_size",
     ]
 
@@ -220,15 +224,15 @@ STAGES = {
 
 def test_a_stage_may_take_another_share_of_its_epoch():
     job = spec(**STAGES)
-    plan = plan_epoch(job, 1293)
-    assert [pretrain_iterations(job, plan, epoch) for epoch in (2, 3, 4)] == [20, 2, 2]
+    [method] = job.methods
+    assert [method.pretrain_iterations(job, method.epoch_plan(20), epoch) for epoch in (2, 3, 4)] == [20, 2, 2]
 
 
-# --- the method `schedule` -----------------------------------------------------------------------------
+# --- the method `fixed` --------------------------------------------------------------------------------
 
 
 def by_schedule(**method):
-    return {"methods": ["stpt", {"name": "schedule", **method}]}
+    return {"methods": ["stpt", {"name": "fixed", **method}]}
 
 
 MOMENTUM = {"rule": "linear", "base_batch_size": 64, "momentum": True}

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.algorithms.candidates import first_candidates, search_start
+from service.algorithms.candidates import first_candidates
 from service.algorithms.lr_schedules import (
-    envelope,
-    epoch_envelope,
-    method_learning_rates,
+    epoch_lr_factors,
+    fixed_learning_rates,
+    lr_factor,
     reference_learning_rate,
     scaled_learning_rate,
     scaled_optimizer,
@@ -17,8 +17,8 @@ from service.algorithms.lr_schedules import (
 )
 from service.spec.job import JobSpec
 from service.spec.methods.base import Schedule
+from service.spec.methods.fixed import FixedMethod
 from service.spec.methods.reference import ReferenceMethod
-from service.spec.methods.schedule import ScheduleMethod
 from tests.unit.service.specs import small
 
 KINDS = ["constant", "linear", "cosine"]
@@ -28,14 +28,14 @@ KINDS = ["constant", "linear", "cosine"]
     ("kind", "values"),  # at 0, 1/3, 1/2, 2/3 and 1
     [("constant", [1, 1, 1, 1, 1]), ("linear", [1, 2 / 3, 0.5, 1 / 3, 0]), ("cosine", [1, 0.75, 0.5, 0.25, 0])],
 )
-def test_envelopes(kind, values):
-    assert [envelope(kind, x) for x in (0, 1 / 3, 0.5, 2 / 3, 1)] == pytest.approx(values, abs=1e-15)
+def test_lr_factors(kind, values):
+    assert [lr_factor(kind, x) for x in (0, 1 / 3, 0.5, 2 / 3, 1)] == pytest.approx(values, abs=1e-15)
 
 
-def test_an_envelope_goes_on_from_epoch_to_epoch():
-    assert epoch_envelope("linear", epoch=1, epochs=2, iterations=2) == [1.0, 0.75]
-    assert epoch_envelope("linear", epoch=2, epochs=2, iterations=2) == [0.5, 0.25]
-    cosine = [epoch_envelope("cosine", epoch=epoch, epochs=3, iterations=1) for epoch in (1, 2, 3)]
+def test_lr_factors_go_on_from_epoch_to_epoch():
+    assert epoch_lr_factors("linear", epoch=1, epochs=2, iterations=2) == [1.0, 0.75]
+    assert epoch_lr_factors("linear", epoch=2, epochs=2, iterations=2) == [0.5, 0.25]
+    cosine = [epoch_lr_factors("cosine", epoch=epoch, epochs=3, iterations=1) for epoch in (1, 2, 3)]
     assert cosine == [[1.0], pytest.approx([0.75]), pytest.approx([0.25])]
 
 
@@ -44,7 +44,7 @@ def test_an_envelope_begins_at_one_never_rises_and_stays_above_zero(kind, epochs
     whole = [
         factor
         for epoch in range(1, epochs + 1)
-        for factor in epoch_envelope(kind, epoch=epoch, epochs=epochs, iterations=iterations)
+        for factor in epoch_lr_factors(kind, epoch=epoch, epochs=epochs, iterations=iterations)
     ]
     assert len(whole) == epochs * iterations
     assert whole[0] == 1.0
@@ -52,7 +52,7 @@ def test_an_envelope_begins_at_one_never_rises_and_stays_above_zero(kind, epochs
     assert whole[-1] > 0
 
 
-WARM = Schedule(learning_rates=[0.005, 0.3, 0.6], envelope="linear", warmup_epochs=1)
+WARM = Schedule(learning_rates=[0.005, 0.3, 0.6], lr_schedule="linear", warmup_epochs=1)
 
 
 def test_learning_rates_of_a_schedule():
@@ -94,8 +94,8 @@ def test_the_reference_never_reaches_zero():
 def written_out(*, iterations: int, epochs: int, batch: int = 64, **method) -> list[list[float]]:
     """Learning rates epoch by epoch of a job with initial learning rate 0.01."""
     spec = JobSpec.model_validate(small(epochs=epochs, global_batch_size=batch, initial_learning_rate=0.01))
-    schedule = ScheduleMethod.model_validate(method)
-    return [method_learning_rates(schedule, spec, epoch=epoch, iterations=iterations) for epoch in range(1, epochs + 1)]
+    schedule = FixedMethod.model_validate(method)
+    return [fixed_learning_rates(schedule, spec, epoch=epoch, iterations=iterations) for epoch in range(1, epochs + 1)]
 
 
 def test_by_itself_it_is_the_initial_learning_rate():
@@ -115,17 +115,17 @@ def test_gradual_warm_up_to_the_scaled_learning_rate():
 
 def test_a_decay_begins_behind_the_warm_up():
     warmup = {"kind": "constant", "epochs": 1}
-    rates = written_out(iterations=2, epochs=3, warmup=warmup, decay={"kind": "polynomial", "power": 1})
+    rates = written_out(iterations=2, epochs=3, warmup=warmup, lr_schedule={"kind": "polynomial", "power": 1})
     assert rates == [[0.01, 0.01], pytest.approx([0.01, 0.0075]), pytest.approx([0.005, 0.0025])]
-    rates = written_out(iterations=1, epochs=5, warmup=warmup, decay={"kind": "step", "milestones": [0.5, 0.75]})
+    rates = written_out(iterations=1, epochs=5, warmup=warmup, lr_schedule={"kind": "step", "milestones": [0.5, 0.75]})
     assert rates == [[0.01], [0.01], [0.01], pytest.approx([0.001]), pytest.approx([0.0001])]
-    rates = written_out(iterations=1, epochs=4, decay="cosine")
+    rates = written_out(iterations=1, epochs=4, lr_schedule="cosine")
     assert [rate for [rate] in rates] == pytest.approx([0.01, 0.008535533905932738, 0.005, 0.0014644660940672624])
 
 
 def test_lars_warm_is_that_of_the_third_paper():
     """S3, appendix A: learning rate 3 at batch 512 goes to 6 over 20 epochs, then along a cosine to 0.006."""
-    schedule = {"preset": "lars-warm", "learning_rate": 3.0}
+    schedule = {"defaults": "lars-warm", "learning_rate": 3.0}
     rates = [rate for rates in written_out(iterations=2, epochs=100, batch=512, **schedule) for rate in rates]
     assert [rates[i] for i in (0, 1, 20, 39, 40)] == pytest.approx([0, 0.15, 3, 5.85, 6])
     assert rates[120] == pytest.approx((6 + 0.006) / 2)  # in the middle of the other 160 iterations
@@ -134,10 +134,12 @@ def test_lars_warm_is_that_of_the_third_paper():
     # what is said besides goes before it
     shorter = written_out(iterations=1, epochs=3, batch=512, **schedule, warmup={"kind": "linear", "epochs": 1})
     assert [rate for [rate] in shorter] == pytest.approx([0, 6, 3.003])
-    inside = {"warmup": {"epochs": 1}, "scaling": {"base_batch_size": 128}, "decay": {"final": 0.5}}
+    inside = {"warmup": {"epochs": 1}, "scaling": {"base_batch_size": 128}, "lr_schedule": {"final": 0.5}}
     rates = written_out(iterations=1, epochs=3, batch=512, **schedule, **inside)
     assert [rate for [rate] in rates] == pytest.approx([0, 12, 9])
-    other = written_out(iterations=1, epochs=22, batch=512, **schedule, decay={"kind": "polynomial", "power": 1.0})
+    other = written_out(
+        iterations=1, epochs=22, batch=512, **schedule, lr_schedule={"kind": "polynomial", "power": 1.0}
+    )
     assert [rate for [rate] in other[20:]] == pytest.approx([6, 3])
 
 
@@ -146,14 +148,14 @@ def test_lars_warm_is_that_of_the_third_paper():
 )  # 1 / (1 - m) is 10 x 1, 2, 4
 def test_momentum_in_place_of_the_learning_rate(rule, momentum):
     scaling = {"rule": rule, "base_batch_size": 64, "momentum": True}
-    method = ScheduleMethod.model_validate({"scaling": scaling})
+    method = FixedMethod.model_validate({"scaling": scaling})
     spec = JobSpec.model_validate(small(global_batch_size=256, optimizer={"name": "sgd", "weight_decay": 0.1}))
     optimizer = scaled_optimizer(method.scaling, spec)
     assert optimizer.model_dump() == {"name": "sgd", "momentum": pytest.approx(momentum), "nesterov": False} | {
         "weight_decay": 0.1
     }
     assert scaled_learning_rate(method, spec) == spec.initial_learning_rate
-    assert scaled_optimizer(ScheduleMethod().scaling, spec) is spec.optimizer
+    assert scaled_optimizer(FixedMethod().scaling, spec) is spec.optimizer
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_a_search_may_begin_at_a_scaled_learning_rate(momentum, learning_rate, s
         )
     )
     method = spec.methods[1]
-    assert method.first_learning_rate(spec) == search_start(spec) == learning_rate
+    assert method.first_learning_rate(spec) == learning_rate
     assert scaled_optimizer(method.scaling, spec).momentum == scaled
     # what stands beside it searches the same learning rates
     assert first_candidates(spec) == pytest.approx([learning_rate * factor for factor in (3, 1, 0.3)])

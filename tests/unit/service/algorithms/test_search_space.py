@@ -88,7 +88,7 @@ def test_every_value_at_the_ends_of_a_space_must_make_a_spec(space, field, messa
 
 
 def test_a_trials_hyperparameters_stand_in_its_spec():
-    method = {"name": "tpe", "schedule": "cosine"}
+    method = {"name": "tpe", "lr_schedule": "cosine"}
     job = spec(
         method, optimizer={"name": "sgd", "momentum": 0.5, "weight_decay": 1e-4}, seeds=3, epochs=8, telemetry={}
     )
@@ -96,7 +96,7 @@ def test_a_trials_hyperparameters_stand_in_its_spec():
     trial = search(job).trial_spec(job, config, seed=11, epochs=5)
     assert (trial.initial_learning_rate, trial.global_batch_size, trial.seed, trial.epochs) == (0.03, 32, 11, 5)
     assert trial.optimizer.model_dump() == {"name": "sgd", "momentum": 0.8, "nesterov": False, "weight_decay": 1e-4}
-    assert (trial.envelope, trial.seeds, trial.budget, trial.telemetry) == ("cosine", 1, None, None)
+    assert (trial.lr_schedule, trial.seeds, trial.budget, trial.telemetry) == ("cosine", 1, None, None)
     other = search(job).trial_spec(job, {"optimizer.weight_decay": 0.1, "optimizer": "adamw"}, seed=0, epochs=5)
     assert (other.optimizer.name, other.optimizer.weight_decay) == ("adamw", 0.1)
 
@@ -196,7 +196,7 @@ def test_a_grid_of_whole_numbers_has_those_that_its_parts_round_to():
 @given(st.integers(1, 200), st.integers(1, 3), st.integers(1, 4))
 def test_a_grid_has_no_more_points_than_it_may_have(trials, ranges, choices):
     space = {key: {"uniform": [0.1, 0.2]} for key in ("learning_rate", "optimizer.momentum", "optimizer.weight_decay")}
-    space = dict(list(space.items())[:ranges]) | {"envelope": {"choice": ["linear"] * choices}}
+    space = dict(list(space.items())[:ranges]) | {"lr_schedule": {"choice": ["linear"] * choices}}
     job = spec({"name": "grid", "search_space": space})
     points = known_points(job, search(job), 1, trials * job.epochs)
     assert len(points) <= max(trials, choices)
@@ -206,7 +206,7 @@ def test_a_grid_has_no_more_points_than_it_may_have(trials, ranges, choices):
 
 # --- studies -------------------------------------------------------------------------------------------
 
-LINEAR = {"name": "schedule", "scaling": {"rule": "linear", "base_batch_size": 64}}
+LINEAR = {"name": "fixed", "scaling": {"rule": "linear", "base_batch_size": 64}}
 STUDY = {
     "name": "study",
     "batch_sizes": [64, 256],
@@ -227,7 +227,8 @@ def test_the_points_of_a_study_are_variants_at_batch_sizes():
     linear, searched = (search(job).trial_spec(job, point, seed=5, epochs=8) for point in points[2:])
     assert (linear.global_batch_size, linear.workers, linear.seed, linear.seeds, linear.epochs) == (256, 1, 5, 1, 8)
     assert linear.methods[0].model_dump(exclude_none=True) == {
-        "name": "schedule",
+        "name": "fixed",
+        "label": "fixed",
         "scaling": {"rule": "linear", "base_batch_size": 64, "momentum": False},
     }
     assert (linear.optimizer, searched.optimizer.name) == (job.optimizer, "adam")
@@ -249,8 +250,8 @@ def test_the_points_of_a_study_are_variants_at_batch_sizes():
             "with batch 64: longer than the whole training (10 epochs)",
         ),
         (
-            {"variants": [{"name": "a", "method": LINEAR | {"decay": {"power": 1}}}]},
-            "variants[0].method.decay.kind",
+            {"variants": [{"name": "a", "method": LINEAR | {"lr_schedule": {"power": 1}}}]},
+            "variants[0].method.lr_schedule.kind",
             "Field required: one of 'polynomial', 'cosine', 'step'",
         ),
         ({"variants": [{"name": "a", "method": "sweep"}]}, "variants[0].method", "must be one of 'stpt', 'reference'"),
@@ -272,7 +273,7 @@ def test_every_point_of_a_study_must_make_a_spec(changes, field, message):
     assert message in error.message
 
 
-SPACE, PLAIN = "methods[0].search_space.global_batch_size", {"name": "plain", "method": "schedule"}
+SPACE, PLAIN = "methods[0].search_space.global_batch_size", {"name": "plain", "method": "fixed"}
 LONE = "one sample a worker is too little for the batch normalisation of lenet5-bn at 28 pixels; raise it to 2"
 LAST = "leaves a forward pass with one sample, which is too little for the batch normalisation of lenet5-bn at 28"
 
@@ -299,11 +300,11 @@ def test_the_model_must_take_every_batch_that_is_tried(method, field, value, mes
 
 
 def test_a_trial_of_a_ramp_has_its_batch_learning_rate_and_momentum():
-    job = spec("batch-ramp", workers=2, pretrain={"iterations": 20}, envelope="constant")
+    job = spec("batch-ramp", workers=2, lr_schedule="constant")
     config = {"global_batch_size": 1024, "learning_rate": 0.3, "optimizer.momentum": 0.95}
     trial = search(job).trial_spec(job, config, seed=3, epochs=10)
     assert (trial.global_batch_size, trial.initial_learning_rate, trial.optimizer.momentum) == (1024, 0.3, 0.95)
-    assert (trial.pretrain.iterations, trial.envelope, trial.seed) == (None, "constant", 3)
+    assert (trial.lr_schedule, trial.seed) == ("constant", 3)
     assert set(search_space(job, search(job))) == set(config)
     # 20 iterations of 64 an epoch: 128, 256, 512, 1024, and one that falls in each phase
     assert most_trials(job, search(job), 20 * 64, None) == 6

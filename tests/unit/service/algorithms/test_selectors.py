@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.algorithms.candidates import PRESETS
+from service.algorithms.candidates import LR_SETS
 from service.algorithms.selectors import MAXIMIZE, SELECTORS, BranchResult, Decision, select
-from service.spec.job import JobSpec
+from service.spec.methods.stpt import StptMethod
 from service.spec.stpt import GreedySelector, ToleranceSelector
 
 NAN, INF = math.nan, math.inf
@@ -57,7 +57,7 @@ def test_which_metrics_are_to_be_high():
 
 
 def test_every_selector_and_metric_that_a_spec_may_name_exists():
-    properties = JobSpec.model_json_schema()["properties"]
+    properties = StptMethod.model_json_schema()["properties"]
     assert set(MAXIMIZE) == set(properties["metric"]["enum"])
     names = properties["selector"]["anyOf"][0]["enum"]
     assert set(SELECTORS) == set(names)
@@ -86,7 +86,7 @@ def test_a_tie_at_equal_distance_goes_to_the_smaller(select):
 @pytest.mark.parametrize("name", ["narrow", "middle", "wide"])
 @given(current=st.floats(1e-6, 1.0))
 def test_the_ends_of_the_papers_sets_are_at_equal_distance(name, current):
-    high, low = PRESETS[name][0], PRESETS[name][-1]  # 1.25 and 0.8, 2.5 and 0.4, 5 and 0.2: reciprocals
+    high, low = LR_SETS[name][0], LR_SETS[name][-1]  # 1.25 and 0.8, 2.5 and 0.4, 5 and 0.2: reciprocals
     assert best_accuracy(branches((current * high, 0.5), (current * low, 0.5)), current) == 2
 
 

@@ -94,7 +94,7 @@ def test_an_image_folder_must_be_there_and_hold_a_batch(tmp_path):
     check_dataset(birds, tmp_path)
 
 
-STUDY = {"name": "study", "batch_sizes": [2, 8, 4], "variants": [{"name": "plain", "method": "schedule"}]}
+STUDY = {"name": "study", "batch_sizes": [2, 8, 4], "variants": [{"name": "plain", "method": "fixed"}]}
 
 
 @pytest.mark.parametrize(

@@ -46,13 +46,13 @@ def test_the_schedules_of_baselines(sqlite_store):
         "one-cycle",
         "schedule-free",
         "prodigy",
-        "schedule",
-        {"name": "tpe", "schedule": "cosine"},
+        "fixed",
+        {"name": "tpe", "lr_schedule": "cosine"},
         "pbt",
         "asha",
     ]
-    job_id, token = train(sqlite_store, [], methods=methods, envelope="linear", epochs=2)
-    for method, config in (("tpe", {}), ("pbt", {"envelope": "constant"}), ("asha", {})):
+    job_id, token = train(sqlite_store, [], methods=methods, lr_schedule="linear", epochs=2)
+    for method, config in (("tpe", {}), ("pbt", {"lr_schedule": "constant"}), ("asha", {})):
         reports.record_trial(sqlite_store, job_id, token, trial_of_search(method, config))
     for method, rates in (("cosine", (0.2, 0.2)), ("one-cycle", (0.2, 0.2)), ("tpe", (0.3, 0.3)), ("pbt", (0.1, 0.4))):
         for number, rate in enumerate(rates, start=1):
@@ -60,11 +60,11 @@ def test_the_schedules_of_baselines(sqlite_store):
             reports.record_epoch(sqlite_store, job_id, token, record)
     made = {method: schedule(sqlite_store, job_id, method=method)[0] for method in ("cosine", "tpe", "pbt")}
     assert made == {
-        "cosine": Schedule(learning_rates=[0.2, 0.2], envelope="cosine"),
-        "tpe": Schedule(learning_rates=[0.3, 0.3], envelope="cosine"),
-        "pbt": Schedule(learning_rates=[0.1, 0.4], envelope="constant"),
+        "cosine": Schedule(learning_rates=[0.2, 0.2], lr_schedule="cosine"),
+        "tpe": Schedule(learning_rates=[0.3, 0.3], lr_schedule="cosine"),
+        "pbt": Schedule(learning_rates=[0.1, 0.4], lr_schedule="constant"),
     }
-    for method in ("one-cycle", "schedule-free", "prodigy", "schedule"):
+    for method in ("one-cycle", "schedule-free", "prodigy", "fixed"):
         with pytest.raises(StateConflict, match="cannot be told by one learning rate an epoch"):
             schedule(sqlite_store, job_id, method=method)
     with pytest.raises(StateConflict, match="has 0 of 2 epochs of asha 1 recorded"):
@@ -74,10 +74,10 @@ def test_the_schedules_of_baselines(sqlite_store):
 
 
 def test_the_schedule_of_each_method(sqlite_store):
-    replayed = {"learning_rates": [0.1, 0.3, 0.2], "envelope": "cosine", "warmup_epochs": 1}
+    replayed = {"learning_rates": [0.1, 0.3, 0.2], "lr_schedule": "cosine", "warmup_epochs": 1}
     methods = [
         "stpt",
-        {"name": "sweep", "learning_rates": [0.4, 0.1], "schedule": "cosine"},
+        {"name": "sweep", "learning_rates": [0.4, 0.1], "lr_schedule": "cosine"},
         "reference",
         {"name": "replay", "schedule": replayed},
     ]
@@ -97,10 +97,10 @@ def test_the_schedule_of_each_method(sqlite_store):
             for number, rate in ((1, 0.1), (2, 0.3), (3, 0.2))
         ),
     ]
-    job_id, _ = train(sqlite_store, records, methods=methods, envelope="linear", warmup={"epochs": 1})
-    own = Schedule(learning_rates=[0.005, 0.2, 0.05], envelope="linear", warmup_epochs=1)
+    job_id, _ = train(sqlite_store, records, methods=methods, lr_schedule="linear", warmup={"epochs": 1})
+    own = Schedule(learning_rates=[0.005, 0.2, 0.05], lr_schedule="linear", warmup_epochs=1, rescale_momentum=False)
     assert schedule(sqlite_store, job_id) == schedule(sqlite_store, job_id, method="stpt") == (own, 22)
-    second = Schedule(learning_rates=[0.1, 0.1, 0.1], envelope="cosine")
+    second = Schedule(learning_rates=[0.1, 0.1, 0.1], lr_schedule="cosine")
     assert schedule(sqlite_store, job_id, method="sweep", trial=2) == (second, 22)
     reference = Schedule(learning_rates=[0.1, 0.1, 0.01])
     assert schedule(sqlite_store, job_id, method="reference") == (reference, 22)
@@ -167,12 +167,18 @@ def with_schedules(store: Store, **changes) -> JobSpec:
 
 
 def test_the_schedule_of_a_job_is_put_in_at_the_door(sqlite_store):
-    job_id, _ = train(sqlite_store, STPT, envelope="cosine", warmup={"epochs": 1})
+    job_id, _ = train(sqlite_store, STPT, lr_schedule="cosine", warmup={"epochs": 1})
     spec = with_schedules(sqlite_store, seed=7, methods=["reference", {"name": "replay", "job": job_id}])
     assert spec.methods[1].model_dump() == {
         "name": "replay",
+        "label": "replay",
         "job": job_id,
-        "schedule": {"learning_rates": [0.005, 0.2, 0.05], "envelope": "cosine", "warmup_epochs": 1},
+        "schedule": {
+            "learning_rates": [0.005, 0.2, 0.05],
+            "lr_schedule": "cosine",
+            "warmup_epochs": 1,
+            "rescale_momentum": False,
+        },
     }
     assert with_schedules(sqlite_store, **spec.model_dump()) == spec  # once is enough
 
@@ -210,7 +216,7 @@ def test_a_job_of_other_epochs_cannot_be_replayed(sqlite_store):
 def succeed(store: Store, rate: float, **changes) -> str:
     """A job whose search chose `rate` in its first epoch and stayed there."""
     records = [stpt_epoch(number, rate, val_accuracy=0.5 + number / 10) for number in (1, 2, 3)]
-    values = {"lr_set": {"stages": [{"factors": [2.0, 1.0]}]}, "envelope": "linear"}
+    values = {"lr_set": {"stages": [{"factors": [2.0, 1.0]}]}, "lr_schedule": "linear"}
     job_id, token = train(store, records, **values | changes)
     reports.finish(store, job_id, token, Outcome(state="succeeded"))
     return job_id

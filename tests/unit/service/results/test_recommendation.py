@@ -5,6 +5,8 @@ import pytest
 from service.results.recommendation import PastEpoch, PastRun, Recommendation, recommend, settled_learning_rate
 from service.spec.job import JobSpec
 from service.spec.methods.base import Schedule
+from service.spec.methods.stpt import StptMethod
+from tests.builders import nested
 
 
 def run(job_id: str, *rates: float, val_accuracy: float = 0.9, **changes: Any) -> PastRun:
@@ -15,8 +17,10 @@ def run(job_id: str, *rates: float, val_accuracy: float = 0.9, **changes: Any) -
         PastEpoch(number, rate, accuracy, accuracy - 0.01)
         for number, (rate, accuracy) in enumerate(zip(rates, accuracies, strict=True), start=1)
     ]
-    spec = {"model": "lenet5", "dataset": "digits", "epochs": len(rates)} | changes
-    return PastRun(job_id, JobSpec.model_validate(spec), 0, epochs)
+    document = {"model": "lenet5", "dataset": "digits", "epochs": len(rates)} | changes
+    spec = JobSpec.model_validate(nested(**document))
+    [method] = spec.methods_of(StptMethod)
+    return PastRun(job_id, spec, method, 0, epochs)
 
 
 def found(runs: list[PastRun], **asked: Any) -> Recommendation:
@@ -39,7 +43,7 @@ def test_one_run_without_scaling() -> None:
     assert (recommendation.learning_rate, recommendation.low, recommendation.high) == (0.5, 0.5, 0.5)
     assert (recommendation.optimizer, recommendation.global_batch_size, recommendation.rule) == ("sgd", 64, "none")
     assert recommendation.note == "All evidence has batch 64; nothing was scaled."
-    assert recommendation.schedule == Schedule(learning_rates=[1.0, 0.5, 0.5, 0.5], envelope="linear")
+    assert recommendation.schedule == Schedule(learning_rates=[1.0, 0.5, 0.5, 0.5], lr_schedule="linear")
     [one] = recommendation.evidence
     assert (one.job_id, one.learning_rate, one.scaled_learning_rate) == ("a", 0.5, 0.5)
     assert (one.val_accuracy, one.test_accuracy) == (0.9, pytest.approx(0.89))

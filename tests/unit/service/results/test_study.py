@@ -17,7 +17,7 @@ from tests.builders import spec_document
 STUDY = StudyMethod.model_validate(
     {
         "batch_sizes": [64, 128],
-        "variants": [{"name": "none", "method": "schedule"}, {"name": "searched", "method": "stpt"}],
+        "variants": [{"name": "none", "method": "fixed"}, {"name": "searched", "method": "stpt"}],
     }
 )
 

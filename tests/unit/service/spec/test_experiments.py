@@ -6,7 +6,8 @@ import pytest
 from service.errors import InvalidInput
 from service.spec.experiments import EXPERIMENTS, Scale, documents
 from service.spec.job import JobSpec
-from service.spec.methods.schedule import ScheduleMethod
+from service.spec.methods.fixed import FixedMethod
+from service.spec.methods.stpt import StptMethod
 from service.spec.methods.study import StudyMethod
 from service.validation.door import parse_spec
 
@@ -22,12 +23,11 @@ def specs(study: str, scale: Scale = "paper", /, *, iterations: int = 2500, **ch
 
 def test_alphas_of_the_paper():
     jobs = specs("alpha-sweep", **IMAGENET)
-    assert {name: spec.pretrain.iterations for name, spec in jobs.items()} == {
+    assert {name: stpt.pretrain.iterations for name, spec in jobs.items() for stpt in spec.methods_of(StptMethod)} == {
         "alpha 8% of an epoch": 200,
         "alpha 25% of an epoch": 625,
         "alpha 50% of an epoch": 1250,
         "alpha 100% of an epoch": 2500,
-        "reference": 200,
     }
     assert {spec.lr_set.name for name, spec in jobs.items() if name != "reference"} == {"paper-alpha"}
     assert [method.name for method in jobs["reference"].methods] == ["reference"]
@@ -35,8 +35,10 @@ def test_alphas_of_the_paper():
 
 def test_alphas_in_proportion_on_smaller_data():
     jobs = specs("alpha-sweep", "fashion-mnist", iterations=105)
-    assert [spec.pretrain.iterations for spec in jobs.values()] == [8, 26, 52, 105, None]
-    assert specs("alpha-sweep", "fashion-mnist", iterations=1)["alpha 8% of an epoch"].pretrain.iterations == 1
+    stpts = [stpt for spec in jobs.values() for stpt in spec.methods_of(StptMethod)]
+    assert [stpt.pretrain.iterations for stpt in stpts] == [8, 26, 52, 105]
+    [least] = specs("alpha-sweep", "fashion-mnist", iterations=1)["alpha 8% of an epoch"].methods
+    assert least.pretrain.iterations == 1
 
 
 OF_STPT = [name for name, experiment in EXPERIMENTS.items() if experiment.paper == "STPT"]
@@ -49,7 +51,8 @@ def test_every_study_at_every_scale_is_made_of_jobs(name, scale):
     assert len(jobs) == {"alpha-sweep": 5, "lr-sets": 3, "mix": 3}.get(name, 1)
     for spec in jobs.values():
         assert spec.experiment == "my study"
-        assert (spec.selector.name, spec.pretrain.weights) == ("greedy", "raw")  # the paper's rule
+        for stpt in spec.methods_of(StptMethod):
+            assert (stpt.selector.name, stpt.pretrain.weights) == ("greedy", "raw")  # the paper's rule
 
 
 def test_the_conventional_sweep_trains_each_candidate():
@@ -65,8 +68,7 @@ def test_the_users_keys_win_but_for_what_the_study_varies():
         lr_set="wide",
         name="mine",
         experiment="other",
-        pretrain={"iterations": 3},
-        metric="val_loss",
+        methods=[{"name": "stpt", "pretrain": {"iterations": 3}, "metric": "val_loss"}],
     )
     assert {name: spec.lr_set.name for name, spec in jobs.items()} == {
         "narrow": "narrow",
@@ -74,10 +76,13 @@ def test_the_users_keys_win_but_for_what_the_study_varies():
         "wide": "wide",
     }
     for spec in jobs.values():
-        assert (spec.epochs, spec.metric, spec.experiment) == (4, "val_loss", "my study")
-        assert (spec.pretrain.iterations, spec.pretrain.weights) == (3, "raw")  # the rest of it is the preset's
-    [alpha, *_] = specs("alpha-sweep", "fashion-mnist", iterations=100, pretrain={"iterations": 3}).values()
-    assert alpha.pretrain.iterations == 8
+        [stpt] = spec.methods
+        assert (spec.epochs, stpt.metric, spec.experiment) == (4, "val_loss", "my study")
+        assert (stpt.pretrain.iterations, stpt.pretrain.weights) == (3, "raw")  # the rest of it is the preset's
+    mine = [{"name": "stpt", "pretrain": {"iterations": 3, "max_retries": 1}}]
+    [alpha, *_] = specs("alpha-sweep", "fashion-mnist", iterations=100, methods=mine).values()
+    [stpt] = alpha.methods
+    assert (stpt.pretrain.iterations, stpt.pretrain.max_retries, stpt.pretrain.weights) == (8, 1, "raw")
 
 
 def test_the_large_batches_of_the_second_paper():
@@ -88,12 +93,12 @@ def test_the_large_batches_of_the_second_paper():
     assert isinstance(study, StudyMethod)
     assert study.batch_sizes == [64, 128, 256, 512, 1024, 2048, 4096, 8192]
     none, sqrt, linear, gradual, momentum = study.variants
-    assert none.method == ScheduleMethod()
+    assert none.method == FixedMethod()
     assert [variant.method.scaling.rule for variant in (sqrt, linear, gradual)] == ["sqrt", "linear", "linear"]
     assert gradual.method.warmup.model_dump() == {"kind": "gradual", "epochs": 10}
-    assert (momentum.method, momentum.optimizer.momentum) == (ScheduleMethod(), 0.9)
+    assert (momentum.method, momentum.optimizer.momentum) == (FixedMethod(), 0.9)
     assert (ramp.global_batch_size, ramp.initial_learning_rate, ramp.optimizer.momentum) == (2048, 0.01, 0.9)
-    assert (ramp.epochs, ramp.envelope, [method.name for method in ramp.methods]) == (30, "constant", ["batch-ramp"])
+    assert (ramp.epochs, ramp.lr_schedule, [method.name for method in ramp.methods]) == (30, "constant", ["batch-ramp"])
     scaled, _ = specs("large-batches", "fashion-mnist", seeds=3).values()
     assert (scaled.dataset.name, scaled.epochs, scaled.seeds) == ("fashion-mnist", 12, 3)
     assert scaled.methods[0].variants[3].method.warmup.epochs == 4
@@ -115,8 +120,8 @@ def test_the_layer_wise_optimizers_of_the_third_paper():
     assert [len(others), lars.name, lars.method.learning_rate] == [6, "lars, warm-up, 15", 15.0]
     assert (lars.optimizer.name, lamb.optimizer.name, tvlars.optimizer.name) == ("lars", "lamb", "tvlars")
     assert lars.method.warmup.model_dump() == {"kind": "linear", "epochs": 20}
-    assert lamb.method.decay.model_dump() == {"kind": "cosine", "final": 0.001}
-    assert (tvlars.method.warmup, tvlars.method.decay, tvlars.optimizer.decay) == (None, None, 1e-4)
+    assert lamb.method.lr_schedule.model_dump() == {"kind": "cosine", "final": 0.001}
+    assert (tvlars.method.warmup, tvlars.method.lr_schedule, tvlars.optimizer.decay) == (None, None, 1e-4)
 
 
 def test_barlow_twins_in_the_third_papers_table_takes_batches_whole():

@@ -7,17 +7,23 @@ from pydantic import ValidationError
 
 from service.errors import InvalidInput
 from service.spec.job import JobSpec
-from service.spec.lr_set import AbsoluteLrSet, HistoryLrSet, PresetLrSet, RelativeLrSet, ScheduledLrSet
+from service.spec.lr_set import AbsoluteLrSet, HistoryLrSet, NamedLrSet, PhasedLrSet, RelativeLrSet
 from service.spec.methods.reference import ReferenceMethod
 from service.spec.methods.stpt import StptMethod
 from service.spec.methods.sweep import SweepMethod
 from service.spec.stpt import GreedySelector
 from service.validation.door import parse_spec
+from tests.builders import SETTINGS
 from tests.unit.service.specs import small, valid_specs
 
 
 def parse(document) -> JobSpec:
     return parse_spec(document if isinstance(document, bytes) else json.dumps(document).encode())
+
+
+def stpt_of(document) -> StptMethod:
+    [method] = parse(document).methods
+    return method
 
 
 def wrong(document) -> dict[str, tuple[object, str]]:
@@ -29,6 +35,33 @@ def wrong(document) -> dict[str, tuple[object, str]]:
 
 
 # --- defaults and shorthand --------------------------------------------------------------------------
+
+
+STPT = {
+    "name": "stpt",
+    "label": "stpt",
+    "lr_set": None,
+    "warmup": {"epochs": 0, "learning_rate": 0.005},
+    "pretrain": {
+        "weights": "averaged",
+        "iterations": None,
+        "placement": "split",
+        "batch": "global",
+        "max_retries": 2,
+    },
+    "main_train": {"iterations": None},
+    "metric": "val_loss",
+    "selector": {"name": "greedy"},
+    "guards": {
+        "extend": True,
+        "skip_dead": True,
+        "rollback": True,
+        "max_accuracy_drop": 0.2,
+        "rescale_momentum": True,
+    },
+    "audit": None,
+    "scaling": None,
+}
 
 
 def test_every_default():
@@ -47,30 +80,11 @@ def test_every_default():
         "device": "auto",
         "seed": 0,
         "initial_learning_rate": 0.1,
-        "lr_set": {"kind": "preset", "name": "mix", "max_learning_rate": 1.0},
-        "envelope": "linear",
-        "warmup": {"epochs": 0, "learning_rate": 0.005},
-        "pretrain": {
-            "weights": "averaged",
-            "iterations": None,
-            "placement": "split",
-            "batch": "global",
-            "max_retries": 2,
-        },
-        "main_train": {"iterations": None},
-        "metric": "val_loss",
-        "selector": {"name": "greedy"},
-        "guards": {
-            "extend": True,
-            "skip_dead": True,
-            "rollback": True,
-            "max_accuracy_drop": 0.2,
-            "rescale_momentum": True,
-        },
-        "audit": None,
+        "lr_set": {"kind": "named", "name": "mix", "max_learning_rate": 1.0},
+        "lr_schedule": "linear",
         "telemetry": None,
         "precision": "auto",
-        "methods": [{"name": "stpt", "scaling": None}],
+        "methods": [STPT],
         "seeds": 1,
         "budget": None,
     }
@@ -93,12 +107,12 @@ def test_defaults_of_what_is_not_a_default_itself():
     [(40, 4), (8, 1), (3, 0), (1, 0), (4, 0), (5, 1), (10, 1), (14, 1), (15, 2), (100, 10), (100_000, 10_000)],
 )
 def test_the_papers_warm_up_is_a_tenth_of_the_epochs(epochs, warmup):
-    assert parse(small(epochs=epochs, warmup={"epochs": None})).warmup_epochs == warmup
+    assert stpt_of(small(epochs=epochs, warmup={"epochs": None})).warmup_epochs(epochs) == warmup
 
 
 def test_a_warm_up_asked_for_is_taken_as_it_is():
-    assert parse(small(epochs=40, warmup={"epochs": 0})).warmup_epochs == 0
-    assert parse(small(epochs=40, warmup={"epochs": 40})).warmup_epochs == 40
+    assert stpt_of(small(epochs=40, warmup={"epochs": 0})).warmup_epochs(40) == 0
+    assert stpt_of(small(epochs=40, warmup={"epochs": 40})).warmup_epochs(40) == 40
 
 
 def test_batch_per_worker():
@@ -108,16 +122,16 @@ def test_batch_per_worker():
 @pytest.mark.parametrize(
     ("short", "full"),
     [
-        ("wide", PresetLrSet(name="wide")),
-        ({"name": "wide", "max_learning_rate": 2.0}, PresetLrSet(name="wide", max_learning_rate=2.0)),
+        ("wide", NamedLrSet(name="wide")),
+        ({"name": "wide", "max_learning_rate": 2.0}, NamedLrSet(name="wide", max_learning_rate=2.0)),
         ({"factors": [2.0, 0.5]}, RelativeLrSet(factors=[2.0, 0.5])),
         ({"learning_rates": [0.1]}, AbsoluteLrSet(learning_rates=[0.1])),
         ({"from_history": True}, HistoryLrSet(from_history=True)),
         (
             {"phases": [{"first_epoch": 1, "lr_set": "wide"}, {"first_epoch": 4, "lr_set": {"factors": [1]}}]},
-            ScheduledLrSet(
+            PhasedLrSet(
                 phases=[
-                    {"first_epoch": 1, "lr_set": PresetLrSet(name="wide")},
+                    {"first_epoch": 1, "lr_set": NamedLrSet(name="wide")},
                     {"first_epoch": 4, "lr_set": RelativeLrSet(factors=[1.0])},
                 ]
             ),
@@ -134,14 +148,14 @@ def test_short_ways_to_write_dataset_and_optimizer():
 
 
 def test_short_ways_to_write_a_selector_and_methods():
-    assert parse(small(selector="greedy")).selector == GreedySelector()
+    assert stpt_of(small(selector="greedy")).selector == GreedySelector()
     assert parse(small(selector="tolerance")) == parse(small(selector={"name": "tolerance", "tolerance": 0.03}))
     spec = parse(small(methods=["reference", "sweep", {"name": "stpt"}]))
     assert spec.methods == [ReferenceMethod(), SweepMethod(), StptMethod()]
     assert spec.model_dump()["methods"] == [
-        {"name": "reference", "learning_rate": 0.1, "factor": 10.0, "patience": 3},
-        {"name": "sweep", "learning_rates": None, "schedule": "constant"},
-        {"name": "stpt", "scaling": None},
+        {"name": "reference", "label": "reference", "learning_rate": 0.1, "factor": 10.0, "patience": 3},
+        {"name": "sweep", "label": "sweep", "learning_rates": None, "lr_schedule": "constant"},
+        STPT,
     ]
 
 
@@ -151,7 +165,7 @@ def test_telemetry_is_asked_for():
 
 
 def test_an_audit_is_asked_for():
-    assert parse(small(audit={})).audit.model_dump() == {"every": 5, "branches": 2}
+    assert stpt_of(small(audit={})).audit.model_dump() == {"every": 5, "branches": 2}
 
 
 def test_the_examples_of_the_schema_are_valid():
@@ -169,7 +183,8 @@ def test_the_examples_of_the_schema_are_valid():
 )
 def test_nothing_of_a_spec_can_be_assigned(part):
     spec = parse(small())
-    thing = getattr(spec, part) if part else spec
+    owner = spec.methods[0] if part in SETTINGS else spec
+    thing = getattr(owner, part) if part else spec
     before = spec.model_dump_json()
     for name in type(thing).model_fields:
         with pytest.raises(ValidationError, match="frozen"):
@@ -271,12 +286,12 @@ FIELDS = [
     ("task", {"name": "barlow-twins", "projector": [8, 0]}, "task.projector[1]", "greater than or equal to 1"),
     ("task", {"name": "barlow-twins", "off_diagonal_weight": -1}, "task.off_diagonal_weight", "greater than or equal"),
     ("task", {"name": "barlow-twins", "probe": {"epoch": 1}}, "task.probe.epoch", "did you mean epochs?"),
-    ("lr_set", {"kind": "magic"}, "lr_set", "'relative', 'absolute', 'preset', 'schedule'"),
+    ("lr_set", {"kind": "magic"}, "lr_set", "'relative', 'absolute', 'named', 'phases'"),
     ("metric", "accuracy", "metric", "'val_accuracy', 'val_loss' or 'train_accuracy'"),
     ("pretrain", {"placement": "packed"}, "pretrain.placement", "'split' or 'sequential'"),
     ("device", "tpu", "device", "'auto', 'cpu' or 'cuda'"),
     ("selector", "best", "selector", "'greedy', 'tolerance'"),
-    ("envelope", "sine", "envelope", "'constant', 'linear' or 'cosine'"),
+    ("lr_schedule", "sine", "lr_schedule", "'constant', 'linear' or 'cosine'"),
     ("precision", "float16", "precision", "'auto', 'float32' or 'bfloat16'"),
     ("pretrain", {"weights": "best"}, "pretrain.weights", "'raw' or 'averaged'"),
     ("methods", ["spt"], "methods[0]", "must be one of 'stpt', 'sweep', 'reference', 'replay'"),
@@ -317,7 +332,7 @@ FIELDS = [
         "methods",
         [{"name": "tpe", "reduction_factor": 2}],
         "methods[0].reduction_factor",
-        "unknown key; known: search_space, schedule, max_trials, gpus_per_trial, name",
+        "unknown key; known: label, search_space, lr_schedule, max_trials, gpus_per_trial, name",
     ),
     (
         "methods",
@@ -342,7 +357,12 @@ FIELDS = [
     ("methods", "stpt", "methods", "valid array"),
     ("methods", [{"name": "sweep", "learning_rates": []}], "methods[0].learning_rates", "at least 1 item"),
     ("methods", ["stpt", {"name": "sweep", "learning_rates": [0]}], "methods[1].learning_rates[0]", "greater than 0"),
-    ("methods", [{"name": "sweep", "schedule": "step"}], "methods[0].schedule", "'constant', 'linear' or 'cosine'"),
+    (
+        "methods",
+        [{"name": "sweep", "lr_schedule": "step"}],
+        "methods[0].lr_schedule",
+        "'constant', 'linear' or 'cosine'",
+    ),
     ("methods", [{"name": "reference", "factor": 1}], "methods[0].factor", "greater than 1"),
     ("methods", [{"name": "reference", "patience": 0}], "methods[0].patience", "greater than or equal to 1"),
     (
@@ -353,17 +373,27 @@ FIELDS = [
     ),
     ("methods", [{"name": "replay"}], "methods[0]", "name a job, or give a schedule"),
     ("methods", ["replay"], "methods[0]", "name a job, or give a schedule"),
-    ("methods", [{"name": "schedule", "decay": "exponential"}], "methods[0].decay", "'polynomial', 'cosine', 'step'"),
     (
         "methods",
-        [{"name": "schedule", "decay": {"power": 2}}],
-        "methods[0].decay.kind",
+        [{"name": "fixed", "lr_schedule": "linear"}],
+        "methods[0].lr_schedule",
+        "'polynomial', 'cosine', 'step'",
+    ),
+    (
+        "methods",
+        [{"name": "fixed", "lr_schedule": {"power": 2}}],
+        "methods[0].lr_schedule.kind",
         "one of 'polynomial', 'cosine'",
     ),
-    ("methods", [{"name": "schedule", "decay": {"kind": "cosine", "final": 2}}], "methods[0].decay.final", "less than"),
-    ("methods", [{"name": "schedule", "warmup": {"kind": "linear"}}], "methods[0].warmup.epochs", "Field required"),
-    ("methods", [{"name": "schedule", "preset": "lars"}], "methods[0].preset", "'lars-warm'"),
-    ("methods", ["stpt", "sweep", "stpt"], "methods", "each method once, not stpt, sweep, stpt; leave the repetition"),
+    (
+        "methods",
+        [{"name": "fixed", "lr_schedule": {"kind": "cosine", "final": 2}}],
+        "methods[0].lr_schedule.final",
+        "less than",
+    ),
+    ("methods", [{"name": "fixed", "warmup": {"kind": "linear"}}], "methods[0].warmup.epochs", "Field required"),
+    ("methods", [{"name": "fixed", "defaults": "lars"}], "methods[0].defaults", "'lars-warm'"),
+    ("methods", ["stpt", "sweep", "stpt"], "methods", "each run needs a label of its own, not stpt, sweep, stpt;"),
     # rules inside one part
     ("dataset", {"name": "digits", "download": True}, "dataset", "leave download out"),
     ("optimizer", {"name": "sgd", "momentum": 0.0, "nesterov": True}, "optimizer", "set one, or leave nesterov out"),
@@ -392,6 +422,7 @@ FIELDS = [
 @pytest.mark.parametrize(("key", "value", "field", "remedy"), FIELDS, ids=[f"{f[2]}={f[1]}"[:60] for f in FIELDS])
 def test_a_wrong_field_is_named_with_its_value_and_a_remedy(key, value, field, remedy):
     errors = wrong(small(**{key: value}))
+    field = f"methods[0].{field}" if key in SETTINGS else field
     assert list(errors) == [field]
     assert remedy in errors[field][1]
 
@@ -437,7 +468,7 @@ def test_a_missing_field_is_named(missing):
 
 def test_every_wrong_field_is_named_at_once():
     document = small(epochs=0, model="x", warmup={"epochs": "1"}, bogus=1)
-    assert set(wrong(document)) == {"epochs", "model", "warmup.epochs", "bogus"}
+    assert set(wrong(document)) == {"epochs", "model", "methods[0].warmup.epochs", "bogus"}
 
 
 def test_the_value_is_the_one_given():
@@ -448,7 +479,7 @@ def test_the_value_is_the_one_given():
     assert wrong(small(epochs=None))["epochs"][0] is None
     assert wrong(small(dataset="nope"))["dataset"][0] == "nope"
     assert wrong(small(optimizer={"name": "nope"}))["optimizer"][0] == "nope"
-    assert wrong(small(pretrain={"iterations": [3]}))["pretrain.iterations"][0] == "[3]"
+    assert wrong(small(pretrain={"iterations": [3]}))["methods[0].pretrain.iterations"][0] == "[3]"
 
 
 @pytest.mark.parametrize("long", ["x" * 5000, [0] * 5000, 10**4000])

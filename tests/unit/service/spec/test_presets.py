@@ -4,6 +4,7 @@ import pytest
 
 from service.errors import InvalidInput
 from service.spec.job import JobSpec
+from service.spec.methods.cosine import CosineMethod
 from service.spec.presets import PRESETS
 from service.validation.door import parse_spec
 
@@ -19,16 +20,17 @@ def test_stpt_paper_is_what_the_paper_trained_with():
     spec = parse(preset="stpt-paper", dataset=IMAGENET)
     # Table 1
     assert (spec.model, spec.workers, spec.global_batch_size, spec.batch_per_worker) == ("resnet50", 8, 512, 64)
-    assert (spec.epochs, spec.pretrain.iterations) == (40, 200)
+    [stpt] = spec.methods
+    assert (spec.epochs, stpt.pretrain.iterations) == (40, 200)
     assert spec.optimizer.model_dump() == {"name": "sgd", "momentum": 0.9, "nesterov": False, "weight_decay": 0.0}
-    assert (spec.initial_learning_rate, spec.warmup_epochs, spec.warmup.learning_rate) == (0.1, 4, 0.005)
+    assert (spec.initial_learning_rate, stpt.warmup_epochs(40), stpt.warmup.learning_rate) == (0.1, 4, 0.005)
     # Table 4, and the cap
-    assert spec.lr_set.model_dump() == {"kind": "preset", "name": "mix", "max_learning_rate": 1.0}
+    assert spec.lr_set.model_dump() == {"kind": "named", "name": "mix", "max_learning_rate": 1.0}
     # Algorithm 1 and Fig. 1: the best accuracy of one branch a worker, and nothing else
-    assert (spec.metric, spec.selector.name, spec.envelope) == ("val_accuracy", "greedy", "constant")
-    assert (spec.pretrain.placement, spec.pretrain.batch, spec.pretrain.weights) == ("split", "per_worker", "raw")
-    assert (spec.guards.extend, spec.guards.rollback, spec.guards.rescale_momentum) == (False, False, False)
-    assert spec.audit is None
+    assert (stpt.metric, stpt.selector.name, spec.lr_schedule) == ("val_accuracy", "greedy", "constant")
+    assert (stpt.pretrain.placement, stpt.pretrain.batch, stpt.pretrain.weights) == ("split", "per_worker", "raw")
+    assert (stpt.guards.extend, stpt.guards.rollback, stpt.guards.rescale_momentum) == (False, False, False)
+    assert stpt.audit is None
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -47,10 +49,14 @@ def test_what_the_user_says_goes_before_the_preset():
 
 def test_inside_pretrain_warmup_and_guards_too():
     parts = {"pretrain": {"iterations": 3}, "warmup": {"epochs": 2}, "guards": {"rollback": True}}
-    spec = parse(preset="stpt-paper-fashion-mnist", dataset="digits", global_batch_size=64, **parts)
-    assert (spec.pretrain.iterations, spec.pretrain.weights) == (3, "raw")
-    assert (spec.warmup.epochs, spec.warmup.learning_rate) == (2, 0.005)
-    assert (spec.guards.extend, spec.guards.rollback) == (False, True)
+    methods = ["cosine", {"name": "stpt", **parts}, {"name": "stpt", "label": "paper"}]
+    spec = parse(preset="stpt-paper-fashion-mnist", dataset="digits", global_batch_size=64, methods=methods)
+    cosine, mine, paper = spec.methods
+    assert cosine == CosineMethod()
+    assert (mine.pretrain.iterations, mine.pretrain.weights) == (3, "raw")
+    assert (mine.warmup.epochs, mine.warmup.learning_rate) == (2, 0.005)
+    assert (mine.guards.extend, mine.guards.rollback) == (False, True)
+    assert (paper.label, paper.guards.rollback, paper.selector.name) == ("paper", False, "greedy")
 
 
 def test_a_preset_of_another_name():

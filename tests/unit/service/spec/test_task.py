@@ -8,11 +8,12 @@ from service.errors import InvalidInput
 from service.spec.catalog import BACKBONES, MODELS
 from service.spec.task import BarlowTwinsTask, ClassificationTask, Probe
 from service.validation.door import parse_spec
+from tests.builders import nested
 
 
 def spec(**changes):
     small = {"model": "lenet5", "dataset": "digits", "epochs": 3, "task": "barlow-twins"}
-    return parse_spec(json.dumps(small | changes).encode())
+    return parse_spec(json.dumps(nested(**{**small, **changes})).encode())
 
 
 def test_a_name_alone_is_a_task_with_its_defaults():
@@ -29,8 +30,8 @@ def test_a_name_alone_is_a_task_with_its_defaults():
     ("changes", "field", "message"),
     [
         ({"model": "vgg16", "dataset": "cifar10"}, "model", "choose lenet5, lenet5-bn, or a model whose name begins"),
-        ({"metric": "train_accuracy"}, "metric", "use val_loss, or val_accuracy, which is the probe's"),
-        ({"workers": 2, "pretrain": {"batch": "per_worker"}}, "pretrain.batch", "use global"),
+        ({"metric": "train_accuracy"}, "methods[0].metric", "use val_loss, or val_accuracy, which is the probe's"),
+        ({"workers": 2, "pretrain": {"batch": "per_worker"}}, "methods[0].pretrain.batch", "use global"),
         ({"global_batch_size": 1}, "global_batch_size", "use 2 or more"),
         ({"microbatch_size": 16}, "microbatch_size", "is that of a whole batch, in one pass; leave it out"),
     ],

@@ -15,12 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from service.spec.job import JobSpec
 from tests.builders import spec_document
-from tests.unit.workers.ranks import CPU, digits, make_trainer
+from tests.unit.workers.ranks import CPU, digits, make_trainer, stpt_of
 from workers.datasets.load import ImageFiles, load_data
 from workers.engine.groups import Workers
 from workers.engine.trainer import Measurement, Trainer, frozen_statistics
 from workers.methods.scheduled import constant
-from workers.methods.stpt import Stpt
 from workers.models import build as models
 from workers.tasks import build as tasks
 
@@ -425,7 +424,7 @@ def test_images_of_a_pretrain_are_decoded_once_for_all_branches(tmp_path):
 
     validation = set(trainer.data.validation.rows.tolist())
     with patch.object(ImageFiles, "__getitem__", counted):
-        for record in Stpt(trainer).epochs():
+        for record in stpt_of(trainer).epochs():
             assert record.samples == (3 * 2 + 1) * 4
             trained = [row for row in decoded if row not in validation]
             assert len(trained) == len(set(trained)) == 12
@@ -439,7 +438,7 @@ STAGES = [{"factors": [2.0, 1.0], "pretrain_share": 1.0}] * 2
 def test_a_warmup_longer_than_the_stages_keeps_no_images(tmp_path, stages):
     warmup = {"epochs": 3, "learning_rate": 0.01}
     trainer = image_files(tmp_path, epochs=5, warmup=warmup, lr_set={"stages": STAGES[:stages]})
-    kept = [len(trainer._decoded) for _ in Stpt(trainer).epochs()]
+    kept = [len(trainer._decoded) for _ in stpt_of(trainer).epochs()]
     assert kept == [0, 0, 0, 3, 3 if stages == 2 else 2]  # alpha of the last one epoch's Pre-train
 
 

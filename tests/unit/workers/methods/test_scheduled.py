@@ -15,36 +15,36 @@ from PIL import Image
 from service.spec.data import FolderDataset
 from service.spec.job import JobSpec
 from service.wire.worker import EpochRecord, ResumePoint, TrialProgress, TrialRecord
-from tests.builders import spec_document
-from tests.unit.workers.ranks import CPU, NETS, Ranks, digits, make_stpt, make_trainer
+from tests.builders import nested, spec_document
+from tests.unit.workers.ranks import CPU, NETS, Ranks, digits, make_stpt, make_trainer, stpt_of
 from workers.datasets.load import load_data
 from workers.engine.groups import Workers
 from workers.engine.trainer import Trainer
 from workers.methods import make_training
-from workers.methods.stpt import Stpt
 from workers.models import build as models
 from workers.trainings import train_job, trainings_left
 
 pytest_plugins = ["tests.unit.workers.ranks"]
 
+TRAIN_SAMPLES = 6 * 48  # six iterations an epoch
 SHORT: dict[str, Any] = {
     "epochs": 4,
     "global_batch_size": 48,
+    "dataset": {"name": "digits", "train_samples": TRAIN_SAMPLES},
     "pretrain": {"iterations": 2},
-    "main_train": {"iterations": 4},
 }
 
 
 def trained(net: str, method: dict[str, Any], trial: int = 1, **changes: Any) -> tuple[list[EpochRecord], str]:
     with patch.dict(models.BUILDERS, {"lenet5": NETS[net]}):
         spec = JobSpec.model_validate(spec_document(**{**SHORT, **changes, "methods": [method]}))
-        training = make_training(spec.methods[0], trial, spec, digits(), Workers(CPU))
+        training = make_training(spec.methods[0], trial, spec, digits(TRAIN_SAMPLES), Workers(CPU))
     return list(training.epochs()), training.trainer.state.digest()
 
 
-@pytest.mark.parametrize("envelope", ["constant", "linear", "cosine"])
-def test_the_trials_of_a_sweep_are_plain_trainings(envelope: str) -> None:
-    method = {"name": "sweep", "learning_rates": [0.1, 0.02], "schedule": envelope}
+@pytest.mark.parametrize("lr_schedule", ["constant", "linear", "cosine"])
+def test_the_trials_of_a_sweep_are_plain_trainings(lr_schedule: str) -> None:
+    method = {"name": "sweep", "learning_rates": [0.1, 0.02], "lr_schedule": lr_schedule}
     records, end = trained("batch-norm", method, trial=2)
     plain = make_trainer("batch-norm", **SHORT)
     for epoch, record in enumerate(records, start=1):
@@ -55,7 +55,7 @@ def test_the_trials_of_a_sweep_are_plain_trainings(envelope: str) -> None:
             "cosine": [
                 (1 + torch.cos(torch.tensor(torch.pi * progress, dtype=torch.float64)).item()) / 2 for progress in done
             ],
-        }[envelope]
+        }[lr_schedule]
         rates = [0.02 * factor for factor in factors]
         plain.train(epoch, range(6), rates, plain.workers.world, 1)
         assert (record.method, record.trial, record.phase, record.branches) == ("sweep", 2, "scheduled", [])
@@ -64,7 +64,7 @@ def test_the_trials_of_a_sweep_are_plain_trainings(envelope: str) -> None:
             (rates[0], rates[-1]), rel=1e-12
         )
         assert (record.iterations, record.samples, record.pretrain_seconds) == (6, 288, 0)
-    if envelope != "cosine":  # another cosine may differ in the last bit
+    if lr_schedule != "cosine":  # another cosine may differ in the last bit
         assert plain.state.digest() == end
 
 
@@ -75,11 +75,11 @@ def test_the_reference_divides_its_learning_rate_when_accuracy_saturates() -> No
     assert {record.phase for record in records} == {"scheduled"}  # S1: without warm-up
 
 
-@pytest.mark.parametrize("envelope", ["constant", "linear"])
+@pytest.mark.parametrize("lr_schedule", ["constant", "linear"])
 @pytest.mark.parametrize("net", ["plain", "batch-norm", "dropout"])
-def test_a_replay_ends_with_the_very_weights_of_the_search(net: str, envelope: str) -> None:
+def test_a_replay_ends_with_the_very_weights_of_the_search(net: str, lr_schedule: str) -> None:
     changes = {
-        "envelope": envelope,
+        "lr_schedule": lr_schedule,
         "warmup": {"epochs": 1},
         "lr_set": {"factors": [2.0, 1.0, 0.5]},
         "pretrain": {"iterations": 2, "weights": "averaged"},
@@ -89,7 +89,7 @@ def test_a_replay_ends_with_the_very_weights_of_the_search(net: str, envelope: s
     searched = list(search.epochs())
     schedule = {
         "learning_rates": [record.learning_rate for record in searched],
-        "envelope": envelope,
+        "lr_schedule": lr_schedule,
         "warmup_epochs": 1,
     }
     records, end = trained(net, {"name": "replay", "schedule": schedule}, **changes)
@@ -202,7 +202,7 @@ def test_a_job_trains_its_methods_in_order_and_goes_on_where_it_was(tmp_path: Pa
     def job(records: Records, folder: Path, attempt: int) -> Any:
         return train_job(
             spec,
-            digits(),
+            digits(TRAIN_SAMPLES),
             Workers(CPU),
             points=records.points(),
             trials=records.progress(),
@@ -256,21 +256,21 @@ def test_cosine_falls_from_the_initial_learning_rate_to_nothing() -> None:
 def test_a_schedule_written_out_is_plain_sgd_at_those_learning_rates() -> None:
     """Batch 48 over base batch 12: learning rate 0.01 x 4, of which the first epoch has 0.01, the others a cosine."""
     scaling = {"rule": "linear", "base_batch_size": 12}
-    method = {"name": "schedule", "learning_rate": 0.01, "scaling": scaling}
-    method |= {"warmup": {"kind": "gradual", "epochs": 1}, "decay": "cosine"}
+    method = {"name": "fixed", "learning_rate": 0.01, "scaling": scaling}
+    method |= {"warmup": {"kind": "gradual", "epochs": 1}, "lr_schedule": "cosine"}
     records, end = trained("plain", method, epochs=3)
     rates = [0.01] * 6 + [0.04 * (1 + math.cos(math.pi * i / 12)) / 2 for i in range(12)]
     plain = make_trainer("plain", **{**SHORT, "epochs": 3})
     for epoch in (1, 2, 3):
         plain.train(epoch, range(6), rates[6 * epoch - 6 : 6 * epoch], plain.workers.world, 1)
-    assert [(r.method, r.phase, r.learning_rate) for r in records] == [("schedule", "scheduled", 0.04)] * 3
+    assert [(r.method, r.phase, r.learning_rate) for r in records] == [("fixed", "scheduled", 0.04)] * 3
     assert np.allclose(rates_of(records), [(rates[i], rates[i + 5]) for i in (0, 6, 12)], rtol=1e-12)
     assert plain.state.digest() == end
 
 
 def test_a_schedule_may_scale_the_momentum() -> None:
     scaling = {"rule": "sqrt", "base_batch_size": 12, "momentum": True}  # 1 - (1 - 0.9) / 2
-    records, end = trained("plain", {"name": "schedule", "learning_rate": 0.02, "scaling": scaling}, epochs=1)
+    records, end = trained("plain", {"name": "fixed", "learning_rate": 0.02, "scaling": scaling}, epochs=1)
     optimizer = {"name": "sgd", "momentum": 0.95}
     _, plain = trained("plain", {"name": "sweep", "learning_rates": [0.02]}, epochs=1, optimizer=optimizer)
     assert (records[0].learning_rate, end) == (0.02, plain)
@@ -322,15 +322,15 @@ def test_schedule_free_and_prodigy_are_their_packages(
     assert end
 
 
-@pytest.mark.parametrize("method", ["schedule-free", "prodigy", "one-cycle", "schedule"])
+@pytest.mark.parametrize("method", ["schedule-free", "prodigy", "one-cycle", "fixed"])
 def test_they_go_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: Path, method: str, monkeypatch: Any) -> None:
     monkeypatch.setitem(models.BUILDERS, "lenet5", NETS["batch-norm"])
     spec = JobSpec.model_validate(spec_document(**{**SHORT, "epochs": 2, "methods": [method]}))
 
     def job(records: Records, folder: Path) -> Any:
         return train_job(
-            spec, digits(), Workers(CPU), points=records.points(), trials=records.progress(), attempt=1, folder=folder,
-            recorder=records,
+            spec, digits(TRAIN_SAMPLES), Workers(CPU), points=records.points(), trials=records.progress(), attempt=1,
+            folder=folder, recorder=records,
         )  # fmt: skip
 
     whole, broken = Records(), Records()
@@ -351,7 +351,10 @@ def test_seeds_and_a_budget(tmp_path: Path) -> None:
     )
     records = Records()
     list(
-        train_job(spec, digits(), Workers(CPU), points=(), trials=(), attempt=1, folder=tmp_path, recorder=records)
+        train_job(
+            spec, digits(TRAIN_SAMPLES), Workers(CPU), points=(), trials=(), attempt=1, folder=tmp_path,
+            recorder=records,
+        )
     )  # fmt: skip
     taken: dict[tuple[str, int], int] = {}
     for record in records.all:
@@ -407,10 +410,10 @@ def resnet50_epoch(data_dir: str) -> tuple[list[tuple[int, int, int]], float, in
         "warmup": {"epochs": 0},
         "pretrain": {"weights": "raw", "batch": "per_worker", "iterations": 1},
     }
-    spec, workers = JobSpec.model_validate(document), Workers(CPU)
+    spec, workers = JobSpec.model_validate(nested(**document)), Workers(CPU)
     assert isinstance(spec.dataset, FolderDataset)
     trainer = Trainer(spec, load_data(spec.dataset, Path(data_dir), CPU), workers)
-    [record] = Stpt(trainer).epochs()
+    [record] = stpt_of(trainer).epochs()
     assert record.val_loss is not None
     counts = [(branch.number, branch.iterations, branch.samples) for branch in record.branches]
     end = trainer.state.save(trainer.state.empty()).view(torch.int64).sum()  # eight digests of 200 MB take seconds

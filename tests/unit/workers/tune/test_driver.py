@@ -39,7 +39,7 @@ def test_a_ledger_promises_no_more_than_there_is() -> None:
     assert (ledger.spent, ledger.promised) == (250, {})
 
 
-PLAIN = {"name": "plain", "method": "schedule"}
+PLAIN = {"name": "plain", "method": "fixed"}
 
 
 def make_search(folder: Path, told: list[TrialRecord], **study: Any) -> Search:
@@ -130,7 +130,7 @@ def test_hyperbands_brackets_in_the_papers_order(eta: int, epochs: int, brackets
 def test_smac_learns_and_goes_on_where_it_was(tmp_path: Path) -> None:
     space = {
         "learning_rate": Distribution(loguniform=[1e-3, 1.0]),
-        "envelope": Distribution(choice=["linear", "cosine"]),
+        "lr_schedule": Distribution(choice=["linear", "cosine"]),
     }
 
     def told(config: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def test_smac_learns_and_goes_on_where_it_was(tmp_path: Path) -> None:
     for number in range(6):
         config = smac.suggest(f"t{number}")
         assert 1e-3 <= config["learning_rate"] <= 1.0
-        assert config["envelope"] in (0, 1)
+        assert config["lr_schedule"] in (0, 1)
         smac.on_trial_complete(f"t{number}", told(config))
     pending = smac.suggest("t6")
     smac.save(str(tmp_path / "state.json"))

@@ -1,4 +1,4 @@
-"""A schedule written out: scaling to the batch, a warm-up, a decay."""
+"""A training without search: its learning rate scaled to the batch, a warm-up, an lr_schedule."""
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 WarmupKind = Literal["constant", "gradual", "linear"]
 
 
-class ScheduleWarmup(Frozen):
+class FixedWarmup(Frozen):
     """The first epochs, on the way from the learning rate before scaling to the scaled one."""
 
     kind: WarmupKind = Field(
@@ -26,68 +26,71 @@ class ScheduleWarmup(Frozen):
     epochs: int = Field(ge=1, le=100_000, description="So many; no more than the job has.")
 
 
-class PolynomialDecay(Frozen):
+class PolynomialLrSchedule(Frozen):
     """(1 - progress)^power."""
 
-    kind: Literal["polynomial"] = Field("polynomial", description="This decay.")
+    kind: Literal["polynomial"] = Field("polynomial", description="This lr_schedule.")
     power: float = Field(2.0, gt=0, le=100, description="1: along a line.")
 
 
-class CosineDecay(Frozen):
+class CosineLrSchedule(Frozen):
     """Along a cosine from 1 to `final`."""
 
-    kind: Literal["cosine"] = Field("cosine", description="This decay.")
+    kind: Literal["cosine"] = Field("cosine", description="This lr_schedule.")
     final: float = Field(0.0, ge=0, le=1, description="What is left at the end, as a share.")
 
 
-class StepDecay(Frozen):
+class StepLrSchedule(Frozen):
     """`factor` once for each milestone reached."""
 
-    kind: Literal["step"] = Field("step", description="This decay.")
+    kind: Literal["step"] = Field("step", description="This lr_schedule.")
     factor: float = Field(0.1, gt=0, le=1, description="What the learning rate is multiplied by.")
     milestones: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         [0.5, 0.75], min_length=1, max_length=64, description="Shares of the epochs behind the warm-up."
     )
 
 
-_Decays = Annotated[PolynomialDecay | CosineDecay | StepDecay, Field(discriminator="kind")]
-DecayKind = Literal["polynomial", "cosine", "step"]
-Decay = Annotated[_Decays, named(DecayKind, _Decays, "kind")]
+_LrSchedules = Annotated[PolynomialLrSchedule | CosineLrSchedule | StepLrSchedule, Field(discriminator="kind")]
+LrScheduleKind = Literal["polynomial", "cosine", "step"]
+DecayingLrSchedule = Annotated[_LrSchedules, named(LrScheduleKind, _LrSchedules, "kind")]
 
-# S3, appendix A, as Barlow Twins has it: 20 epochs up to learning_rate * B/256, then down to 0.1 % of that
+# TVLARS (appendix A), as Barlow Twins has it: 20 epochs up to learning_rate * B/256, then down to 0.1 % of that
 LARS_WARM: dict[str, Any] = {
     "scaling": {"rule": "linear", "base_batch_size": 256},
     "warmup": {"kind": "linear", "epochs": 20},
-    "decay": {"kind": "cosine", "final": 0.001},
+    "lr_schedule": {"kind": "cosine", "final": 0.001},
 }
 
 
-def _within(preset: Any, given: Any) -> Any:
-    """What is given in place of a preset's value, or beside its keys where it is of the same kind."""
-    if not (isinstance(preset, dict) and isinstance(given, dict)):
+def _within(default: Any, given: Any) -> Any:
+    """What is given in place of a default, or beside its keys where it is of the same kind."""
+    if not (isinstance(default, dict) and isinstance(given, dict)):
         return given
-    return preset | given if given.get("kind", preset.get("kind")) == preset.get("kind") else given
+    return default | given if given.get("kind", default.get("kind")) == default.get("kind") else given
 
 
-class ScheduleMethod(MethodSpec):
-    """One training by a schedule written out: the learning rate scaled to the batch, a warm-up, a decay. It has the
-    job's epochs."""
+class FixedMethod(MethodSpec):
+    """One training without search: the learning rate scaled to the batch, a warm-up, an lr_schedule of its own. It has
+    the job's epochs."""
 
     is_replayable: ClassVar[bool] = False
 
-    name: Literal["schedule"] = Field("schedule", description="This method.")
-    preset: Literal["lars-warm"] | None = Field(
-        None, description="S3's schedule for LARS and LAMB, where the fields below say nothing."
+    name: Literal["fixed"] = Field("fixed", description="This method.")
+    defaults: Literal["lars-warm"] | None = Field(
+        None,
+        description="lars-warm: what TVLARS's paper trains LARS and LAMB by, where the fields below say nothing.",
     )
     learning_rate: LearningRate | None = Field(None, description="Before scaling; null: `initial_learning_rate`.")
     scaling: Scaling | None = Field(None, description="To the global batch; null: none.")
-    warmup: ScheduleWarmup | None = Field(None, description="null: none.")
-    decay: Decay | None = Field(None, description="Behind the warm-up; null: the learning rate stays.")
+    warmup: FixedWarmup | None = Field(None, description="null: none.")
+    lr_schedule: DecayingLrSchedule | None = Field(
+        None, description="Behind the warm-up; null: the learning rate stays."
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _preset(cls, value: Any) -> Any:
-        if not (isinstance(value, dict) and value.get("preset") == "lars-warm"):
+    def _defaults(cls, value: Any) -> Any:
+        if not (isinstance(value, dict) and value.get("defaults") == "lars-warm"):
             return value
         return LARS_WARM | {key: _within(LARS_WARM.get(key), given) for key, given in value.items()}
 

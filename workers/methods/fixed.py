@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from service.algorithms.lr_schedules import (
-    method_learning_rates,
+    fixed_learning_rates,
     scaled_learning_rate,
     scaled_optimizer,
 )
 from service.spec.job import JobSpec
-from service.spec.methods.schedule import ScheduleMethod
+from service.spec.methods.fixed import FixedMethod
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
 from workers.engine.trainer import Trainer
@@ -16,13 +16,13 @@ from workers.methods.base import Training
 from workers.methods.scheduled import Scheduled
 
 
-def build(method: ScheduleMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
+def build(method: FixedMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
     spec = spec.model_copy(update={"optimizer": scaled_optimizer(method.scaling, spec)})
     trainer = Trainer(spec, data, workers)
 
     def rates_of(epoch: int, _: Sequence[float]) -> tuple[float, list[float]]:
-        applied = method_learning_rates(method, spec, epoch=epoch, iterations=trainer.plan.iterations)
+        applied = fixed_learning_rates(method, spec, epoch=epoch, iterations=trainer.iterations)
         return scaled_learning_rate(method, spec), applied
 
     return Scheduled(trainer, method.name, trial, rates_of)
