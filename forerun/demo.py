@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from forerun.client import Client, ServiceUnreachable, raise_unless_succeeded
-from forerun.display import follow
+from forerun.display.live import follow
 from forerun.program import program
 from service.errors import ForerunError
 from service.wire.answers import Job
@@ -77,7 +77,6 @@ def run(spec: Mapping[str, Any], home: Path, console: Console) -> Result:
     Raises DemoFailed when the service does not start, JobFailed when the job does not succeed, ApiError when the spec
     is refused. SIGTERM and SIGHUP end it as Ctrl-C does.
     """
-    require_server()
     with _exit_on(signal.SIGTERM, signal.SIGHUP):
         with service(home, console) as ready, Client(ready["url"]) as client:
             console.print(f"API              {ready['docs_url']}", soft_wrap=True)

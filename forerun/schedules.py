@@ -23,7 +23,7 @@ from service.spec.methods.base import Schedule
 class Replay(LRScheduler):
     """Sets the learning rate that the job applied at each iteration; after the last one, that of the last.
 
-    `schedule` is what `Client.schedule` or `forerun schedule JOB` gave: a model, a mapping, or a file. Other
+    `schedule` is what `Client.schedule` or `forerun results schedule JOB` gave: a model, a mapping, or a file. Other
     batch sizes have other iterations an epoch: say `iterations_per_epoch`, and the schedule is stretched to them.
     Parameter groups keep the ratio of the learning rates that they begin with. Raises ValueError for anything else.
     """
@@ -40,7 +40,7 @@ class Replay(LRScheduler):
             schedule = schedule.model_dump()
         document = schedule if isinstance(schedule, Mapping) else json.loads(Path(schedule).read_text())
         if not isinstance(document, Mapping):
-            raise ValueError("schedule: must be an object, as `forerun schedule JOB` prints it")
+            raise ValueError("schedule: must be an object, as `forerun results schedule JOB` prints it")
         iterations = document.get("iterations_per_epoch") if iterations_per_epoch is None else iterations_per_epoch
         if not isinstance(iterations, int) or iterations < 1:
             raise ValueError(f"iterations_per_epoch: must be a whole number, 1 at least, not {iterations!r}")

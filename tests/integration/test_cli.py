@@ -136,7 +136,7 @@ def test_a_job_that_fails_under_watch(http: httpx.Client, services: Services) ->
     job_id = submit(http)
     worker = Worker.started(http, claim(services.store))
     worker.finish(state="failed", code="diverged", message="every branch diverged").raise_for_status()
-    code, out, err = run(http, "watch", job_id)
+    code, out, err = run(http, "job", "watch", job_id)
     assert (code, out.splitlines()[-1]) == (1, "failed")
     assert err == f"forerun: {job_id} failed (diverged): every branch diverged\n"
 
@@ -144,18 +144,18 @@ def test_a_job_that_fails_under_watch(http: httpx.Client, services: Services) ->
 def test_ctrl_c_leaves_the_job_running(http: httpx.Client, services: Services) -> None:
     job_id = submit(http)
     Worker.started(http, claim(services.store))
-    with start(http, "watch", job_id) as process:
+    with start(http, "job", "watch", job_id) as process:
         assert process.stdout is not None
         assert any(line == "running\n" for line in process.stdout)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
-    assert f"{job_id} goes on. Watch it again with: {FORERUN} --url {http.base_url} watch {job_id}\n" in err
+    assert f"{job_id} goes on. Watch it again with: {FORERUN} --url {http.base_url} job watch {job_id}\n" in err
     assert "Traceback" not in err
     assert http.get(f"/v1/jobs/{job_id}").json()["state"] == "running"
 
 
-@pytest.mark.parametrize("words", [["jobs"], ["watch", "{job}"]])
+@pytest.mark.parametrize("words", [["jobs"], ["job", "watch", "{job}"]])
 def test_a_reader_who_has_gone_ends_it_in_silence(http: httpx.Client, services: Services, words: list[str]) -> None:
     job_id = run_to_success(http, services.store)
     read_end, write_end = os.pipe()
@@ -173,33 +173,34 @@ def test_every_other_command(http: httpx.Client, services: Services, spec_file: 
     done = run_to_success(http, services.store)
     code, out, err = run(http, "submit", str(spec_file))
     waiting = out.strip()
-    assert (code, err) == (0, f"Watch it with: forerun --url {http.base_url} watch {waiting}\n")
-    assert run(http, "cancel", waiting) == (0, f"{waiting} cancelled\n", "")
-    assert run(http, "cancel", done)[0] == 1
+    assert (code, err) == (0, f"Watch it with: forerun --url {http.base_url} job watch {waiting}\n")
+    assert run(http, "job", "cancel", waiting) == (0, f"{waiting} cancelled\n", "")
+    assert run(http, "job", "cancel", done)[0] == 1
     assert [line.split()[:2] for line in run(http, "jobs")[1].splitlines()[1:]] == [
         [waiting, "cancelled"],
         [done, "succeeded"],
     ]
     assert run(http, "jobs", "--state", "succeeded")[1].count("job-") == 1
     csv = http.get(f"/v1/jobs/{done}/lr-history", params={"format": "csv"})
-    code, out, _ = run(http, "lr-history", done, "--format", "csv")
+    code, out, _ = run(http, "results", "lr-history", done, "--format", "csv")
     assert out == csv.text.replace("\r\n", "\n")  # as the runner reads it
-    history = json.loads(run(http, "lr-history", done, "--format", "json")[1])
+    history = json.loads(run(http, "results", "lr-history", done, "--format", "json")[1])
     assert history == http.get(f"/v1/jobs/{done}/lr-history").json()["items"]
 
 
 def test_methods_side_by_side_and_what_they_teach(http: httpx.Client, services: Services, tmp_path: Path) -> None:
     done = run_to_success(http, services.store)
-    assert run(http, "trials", done)[1].splitlines()[1].split()[:6] == "stpt 1 0 completed 3/3 4608".split()
-    assert run(http, "comparison", done)[1].splitlines()[1].split()[:5] == "stpt 1 1 0.8333 0.8000".split()
+    assert run(http, "results", "trials", done)[1].splitlines()[1].split()[:6] == "stpt 1 0 completed 3/3 4608".split()
+    assert run(http, "results", "comparison", done)[1].splitlines()[1].split()[:5] == "stpt 1 1 0.8333 0.8000".split()
     figure = tmp_path / "figure.png"
-    code, out, _ = run(http, "comparison", done, "--format", "png", "--output", str(figure))
+    code, out, _ = run(http, "results", "comparison", done, "--format", "png", "--output", str(figure))
     assert (code, out, figure.read_bytes()[:4]) == (0, "", b"\x89PNG")
-    code, out, _ = run(http, "layers", done, "--format", "csv")  # it has no telemetry: the names of the columns
+    # it has no telemetry: the names of the columns
+    code, out, _ = run(http, "results", "layers", done, "--format", "csv")
     assert (code, out) == (0, http.get(f"/v1/jobs/{done}/layers?format=csv").text.replace("\r\n", "\n"))
-    code, out, _ = run(http, "history", "--model", "lenet5", "--dataset", "digits", "--format", "csv")
+    code, out, _ = run(http, "results", "history", "--model", "lenet5", "--dataset", "digits", "--format", "csv")
     assert out == http.get("/v1/lr-history?format=csv").text.replace("\r\n", "\n")
-    code, out, _ = run(http, "recommendation", "lenet5", "digits", "--batch", "128")
+    code, out, _ = run(http, "results", "recommendation", "lenet5", "digits", "--batch", "128")
     assert out.startswith("learning rate 0.2 (0.2 to 0.2) for sgd, batch 128\n")
     with Client(str(http.base_url)) as client:
         assert [step.epoch for step in client.history(page_size=2)] == [1, 2, 3]
@@ -209,16 +210,16 @@ def test_from_a_job_to_its_schedule_and_to_a_study(
     http: httpx.Client, services: Services, spec_file: Path, tmp_path: Path
 ) -> None:
     done = run_to_success(http, services.store)
-    schedule = json.loads(run(http, "schedule", done)[1])
+    schedule = json.loads(run(http, "results", "schedule", done)[1])
     assert schedule["learning_rates"] == [0.1, 0.1, 0.1]
-    code, out, _ = run(http, "selector-replay", done, "--selector", "greedy")
+    code, out, _ = run(http, "results", "selector-replay", done, "--selector", "greedy")
     assert (code, out.splitlines()[-1]) == (0, "the same in 100%")
-    assert run(http, "selector-replay", done, "--selector", "greedy", "--tolerance", "0.1")[0] == 1
+    assert run(http, "results", "selector-replay", done, "--selector", "greedy", "--tolerance", "0.1")[0] == 1
 
     code, out, _ = run(http, "plan", str(spec_file))
     assert (code, out.splitlines()[0]) == (0, "an epoch: 20 iterations, 2 of them Pre-train, 18 Main-train")
-    assert run(http, "experiment")[1].splitlines()[3].startswith("mix")
-    code, out, err = run(http, "experiment", "lr-sets", "--spec", str(spec_file))
+    assert run(http, "experiment", "list")[1].splitlines()[3].startswith("mix")
+    code, out, err = run(http, "experiment", "run", "lr-sets", "--spec", str(spec_file))
     assert (code, len(out.splitlines())) == (0, 4)
     group = err.split()[-1]
     assert run(http, "jobs", "--experiment", group)[1].count("job-") == 3

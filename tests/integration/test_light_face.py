@@ -85,7 +85,7 @@ def test_the_import_costs_next_to_nothing(bin_: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_line_works(bin_: Path, tmp_path: Path, service_url: str) -> None:
-    assert run(bin_ / "forerun", "--help", cwd=tmp_path).stdout.startswith("Usage: ")
+    assert run(bin_ / "forerun", "--help", cwd=tmp_path).stdout.lstrip().startswith("Usage: ")
     spec = ROOT / "examples" / "digits.yaml"
     done = run(bin_ / "forerun", "--url", service_url, "plan", spec, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

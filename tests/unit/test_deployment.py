@@ -46,6 +46,18 @@ def test_every_file_is_on_the_map() -> None:
     assert not missing
 
 
+def test_the_lock_has_what_every_extra_wants_and_the_core_is_light() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    core, server, worker = (
+        {re.split(r"[\[>=]", requirement)[0] for requirement in requirements}
+        for requirements in (project["dependencies"], extras["server"], extras["worker"])
+    )
+    locked = set(re.findall(r"^([a-z0-9-]+)(?:\[.+\])?==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    assert core | server | worker <= locked
+    assert not core & (server | worker)
+
+
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
 def test_locks_pin_with_hashes_and_name_no_host(lock: str) -> None:
     text = (ROOT / lock).read_text()

@@ -127,7 +127,7 @@ def test_a_schedule_may_be_the_client_s():
 
 def test_a_file_that_holds_no_schedule_is_refused(tmp_path):
     (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(ValueError, match="as `forerun schedule JOB` prints it"):
+    with pytest.raises(ValueError, match="as `forerun results schedule JOB` prints it"):
         Replay(sgd(0.1), tmp_path / "list.json")
     (tmp_path / "text.json").write_text("learning_rates: 1")
     with pytest.raises(ValueError, match="Expecting value"):

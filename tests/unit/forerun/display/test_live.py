@@ -6,21 +6,9 @@ from typing import Any, get_args
 import pytest
 from rich.console import Console
 
-from forerun import display
+from forerun.display import live
 from service.spec.types import MAX_LEARNING_RATES
-from service.wire.answers import (
-    Branch,
-    BranchOfEpoch,
-    EpochEvent,
-    Event,
-    EventBranch,
-    ExperimentFacts,
-    Job,
-    Plan,
-    SelectorReplay,
-    StateEvent,
-    parse_event,
-)
+from service.wire.answers import Branch, BranchOfEpoch, EpochEvent, Event, EventBranch, Job, StateEvent, parse_event
 from service.wire.worker import BranchState
 from tests.unit.forerun import service_double as double
 
@@ -114,7 +102,7 @@ def printed(on: Console) -> str:
 @pytest.mark.parametrize(("width", "expected"), [(80, AT_80), (120, AT_120)])
 def test_a_whole_job_where_there_is_no_terminal(width: int, expected: str) -> None:
     plain = console(width)
-    display.follow(job(name="first try"), EVENTS, plain)
+    live.follow(job(name="first try"), EVENTS, plain)
     assert printed(plain) == expected
 
 
@@ -122,7 +110,7 @@ def test_a_whole_job_where_there_is_no_terminal(width: int, expected: str) -> No
 def test_64_branches_stand_in_columns_of_lines_that_fit(width: int) -> None:
     branches = [branch(n, 0.5 / n, 0.9 - n / 100, "chosen" if n == 64 else "lost") for n in range(1, 65)]
     assert len(branches) == MAX_LEARNING_RATES
-    lines = display.epoch_row(epoch_event(1, 40, *branches), branches, 40, width).plain.split("\n")[1:]
+    lines = live.epoch_row(epoch_event(1, 40, *branches), branches, 40, width).plain.split("\n")[1:]
     assert len(lines) == {80: 16, 120: 11}[width]
     assert max(map(len, lines)) <= width
     cells = [cell for line in lines for cell in re.findall(r"\S+ \S+", line)]
@@ -130,19 +118,19 @@ def test_64_branches_stand_in_columns_of_lines_that_fit(width: int) -> None:
 
 
 def test_a_narrow_width_has_one_branch_a_line() -> None:
-    row = display.epoch_row(epoch_event(1, 1, *EIGHT), EIGHT, 3, 10)
+    row = live.epoch_row(epoch_event(1, 1, *EIGHT), EIGHT, 3, 10)
     assert len(row.plain.split("\n")) == 1 + len(EIGHT)
 
 
 def test_metrics_of_any_size() -> None:
     losses = [branch(1, 0.1, 2.30259, "chosen"), branch(2, 1.0, 1.5e30), branch(3, 0.5, -1234.5)]
-    row = display.epoch_row(epoch_event(1, 1, *losses), losses, 3, 80)
+    row = live.epoch_row(epoch_event(1, 1, *losses), losses, 3, 80)
     assert row.plain.split("\n")[1] == "    *0.1 2.3026        1 1.5e+30     0.5 -1.23e+03"
 
 
 def test_in_a_terminal_the_rows_are_the_same_with_colours_and_a_bar_below() -> None:
     terminal = console(80, terminal=True)
-    display.follow(job(name="first try"), EVENTS, terminal)
+    live.follow(job(name="first try"), EVENTS, terminal)
     text = printed(terminal)
     assert "3 of 3 epochs" in text
     assert "\x1b[1;32m*0.085 0.8500" in text  # bold green: chosen
@@ -154,7 +142,7 @@ def test_in_a_terminal_the_rows_are_the_same_with_colours_and_a_bar_below() -> N
 
 def test_the_bar_follows_state_and_epochs() -> None:
     terminal = console(80, terminal=True)
-    display.follow(job(), EVENTS[:4], terminal)
+    live.follow(job(), EVENTS[:4], terminal)
     last_frame = printed(terminal).split("running")[-1]
     assert "1 of 3 epochs" in last_frame
 
@@ -162,7 +150,7 @@ def test_the_bar_follows_state_and_epochs() -> None:
 def test_events_of_a_kind_that_is_not_known_are_passed_over() -> None:
     plain = console(80)
     newer = parse_event(json.dumps({"number": 1, "kind": "telemetry", "created_at": "", "state": "x"}))
-    display.follow(job(), [newer], plain)
+    live.follow(job(), [newer], plain)
     assert "x" not in printed(plain).splitlines()[-1].split()
 
 
@@ -174,7 +162,7 @@ def test_rows_of_trainings_without_search_say_which_they_are() -> None:
         epoch_event(2, 1, **changes),
         epoch_event(3, 2, **changes, learning_rate=0.2),
     ]
-    display.follow(job(trials=13), events, plain)
+    live.follow(job(trials=13), events, plain)
     assert printed(plain).splitlines()[3:] == [
         "  1/3  reference 1           0.01   0.7500    0.7000       2.5",
         "  1/3  sweep 12            0.1   0.7500    0.7000       2.5",
@@ -185,62 +173,15 @@ def test_rows_of_trainings_without_search_say_which_they_are() -> None:
 def test_the_bar_counts_the_epochs_of_every_training() -> None:
     terminal = console(80, terminal=True)
     events = [epoch_event(1, 1), epoch_event(2, 1, method="sweep"), epoch_event(3, 1, method="sweep", trial=2)]
-    display.follow(job(trials=3), [*events, events[-1]], terminal)  # the last one twice: an attempt was lost
+    live.follow(job(trials=3), [*events, events[-1]], terminal)  # the last one twice: an attempt was lost
     assert "3 of 9 epochs" in printed(terminal)
 
 
 def test_a_branch_that_was_undone_is_marked() -> None:
     branches = [branch(1, 0.4, 0.9, "rolled_back"), branch(2, 0.1, 0.8, "chosen")]
     terminal = console(80, terminal=True)
-    terminal.print(display.epoch_row(epoch_event(1, 2, *branches), branches, 3, 80))
+    terminal.print(live.epoch_row(epoch_event(1, 2, *branches), branches, 3, 80))
     assert "\x1b[31m 0.4 0.9000" in printed(terminal)  # red
-
-
-def test_the_table_of_a_selector_s_replay() -> None:
-    items = [
-        {"epoch": 2, "recorded_learning_rate": 0.1, "learning_rate": 0.2, "regret": 0.0125},
-        {"epoch": 3, "recorded_learning_rate": 0.05, "learning_rate": None, "regret": None},
-    ]
-    replayed = {"job_id": "job-1", "selector": {"name": "greedy"}, "agreement": 0.25, "items": items}
-    assert display.replay_table(SelectorReplay.model_validate(replayed)) == (
-        "epoch  recorded  greedy  regret\n2      0.1       0.2     0.0125\n3      0.05\nthe same in 25%"
-    )
-    nothing = display.replay_table(SelectorReplay.model_validate({**replayed, "agreement": None, "items": []}))
-    assert nothing == "epoch  recorded  greedy  regret\nno epoch yet"
-
-
-def test_the_table_of_a_plan() -> None:
-    plan = {
-        "train_samples": 1293,
-        "iterations_per_epoch": 20,
-        "pretrain_iterations": 2,
-        "main_train_iterations": 18,
-        "runs": [
-            {"method": "stpt", "trainings": 1, "samples": 6528, "iterations": 102.0, "relative_to_sweep": 0.2125},
-            {"method": "sweep", "trainings": 8, "samples": 30720, "iterations": 480.0, "relative_to_sweep": 1.0},
-        ],
-        "search_area": [],
-    }
-    assert display.plan_table(Plan.model_validate(plan)) == (
-        "an epoch: 20 iterations, 2 of them Pre-train, 18 Main-train\n"
-        "method  trainings  samples  iterations  of the sweep\n"
-        "stpt    1          6528     102         21.2%\n"
-        "sweep   8          30720    480         100.0%"
-    )
-
-
-def test_the_table_of_studies() -> None:
-    study = {
-        "name": "mix",
-        "paper": "STPT",
-        "figures": "10, 11",
-        "description": "All of it.",
-        "jobs": ["a", "b"],
-        "scales": ["paper"],
-    }
-    assert display.experiment_table([ExperimentFacts.model_validate(study)]) == (
-        "name  paper  figures  jobs  description\nmix   STPT   10, 11   2     All of it."
-    )
 
 
 def test_show_has_the_facts_and_the_rows() -> None:
@@ -250,7 +191,7 @@ def test_show_has_the_facts_and_the_rows() -> None:
     branches = [
         BranchOfEpoch.model_validate({**b.model_dump(), **others, "epoch": epoch}) for epoch in (1, 2) for b in EIGHT
     ]
-    display.show(known, [epoch_event(5, 2, learning_rate=0.085)], branches, plain)
+    live.show(known, [epoch_event(5, 2, learning_rate=0.085)], branches, plain)
     assert printed(plain) == (
         "job-1: lenet5 on digits, 2 workers, batch 64, seed 0\n"
         "    state          succeeded\n"
@@ -269,26 +210,16 @@ def test_show_has_the_facts_and_the_rows() -> None:
 
 def test_show_says_why_a_job_failed() -> None:
     plain = console(80)
-    display.show(job(state="failed", error={"code": "diverged", "message": "every branch diverged"}), [], [], plain)
+    live.show(job(state="failed", error={"code": "diverged", "message": "every branch diverged"}), [], [], plain)
     assert "    why            every branch diverged (diverged)\n" in printed(plain)
     assert "epoch  phase" not in printed(plain)
 
 
 def test_nothing_that_a_user_wrote_commands_the_terminal() -> None:
     plain = console(80)
-    display.follow(job(name="\x1b[2J\x9b31m[bold]ä"), [], plain)
+    live.follow(job(name="\x1b[2J\x9b31m[bold]ä"), [], plain)
     assert printed(plain).splitlines()[0].endswith("seed 0 (\ufffd[2J\ufffd31m[bold]ä)")
 
 
-def test_tables_have_a_line_a_row() -> None:
-    jobs = [job(), succeeded(id="job-22", name="second", model="resnet18-cifar")]
-    assert display.job_table(jobs) == (
-        "job     state      model           dataset  epochs  test acc  name\n"
-        "job-1   queued     lenet5          digits   0/3\n"
-        "job-22  succeeded  resnet18-cifar  digits   3/3     0.9375    second"
-    )
-    assert display.job_table([]) == "job  state  model  dataset  epochs  test acc  name"
-
-
 def test_every_state_of_a_branch_is_known() -> None:
-    assert set(display.BRANCH_STYLES) < set(get_args(BranchState))
+    assert set(live.BRANCH_STYLES) < set(get_args(BranchState))

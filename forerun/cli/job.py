@@ -1,0 +1,115 @@
+"""`forerun job`: submit, list, show, watch, cancel, and the log of a job."""
+
+import json
+from itertools import islice
+from typing import Annotated
+
+import click
+import typer
+
+from forerun.cli.shared import (
+    AsJson,
+    JobId,
+    SpecFile,
+    as_document,
+    client_of,
+    command_line,
+    console,
+    example,
+    new_group,
+    print_json,
+    say,
+)
+from forerun.cli.spec_file import read_spec
+from forerun.client import raise_unless_succeeded
+from forerun.display import live, tables
+from forerun.display.text import clean
+from service.wire.answers import Job
+
+SUBMIT_EXAMPLE = example("submit examples/digits.yaml --watch")
+app = new_group("Jobs: submit, list, show, watch, cancel, and what they printed.")
+
+
+@app.command(epilog=SUBMIT_EXAMPLE)
+def submit(
+    ctx: typer.Context,
+    file: SpecFile,
+    watch_: Annotated[bool, typer.Option("--watch", help="Show it live until it ends.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a job; prints its id."""
+    job = client_of(ctx).submit(read_spec(file)).answer
+    if watch_:
+        _follow(ctx, job, as_json)
+    else:
+        print_json(job) if as_json else typer.echo(job.id)
+        say(f"Watch it with: {command_line(ctx, 'job', 'watch', job.id)}")
+
+
+@app.command(epilog=example("job watch JOB --json"))
+def watch(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """Show a job live until it ends.
+
+    Ctrl-C leaves the job running. With --json: its events, one a line.
+    """
+    _follow(ctx, client_of(ctx).read_job(job_id), as_json)
+
+
+@app.command("list", epilog=example("job list --state running --state queued"))
+def list_jobs(
+    ctx: typer.Context,
+    state: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    model: Annotated[str | None, typer.Option(help="Of this model.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="On this dataset.")] = None,
+    name: Annotated[str | None, typer.Option(help="The whole name, exactly.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="The whole name of the experiment, exactly.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    filters = {"model": model, "dataset": dataset, "name": name, "experiment": experiment}
+    jobs = list(islice(client_of(ctx).jobs(state=state or (), **filters, page_size=min(limit, 200)), limit))
+    print_json(jobs) if as_json else typer.echo(tables.job_table(jobs))
+
+
+@app.command()
+def show(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """Show a job: its facts, and a row for each epoch."""
+    client = client_of(ctx)
+    job = client.read_job(job_id)
+    if as_json:
+        print_json(job)
+    else:
+        live.show(job, client.epochs(job_id), client.branches(job_id), console())
+
+
+@app.command()
+def cancel(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """Ask for the end of a job."""
+    job = client_of(ctx).cancel(job_id)
+    print_json(job) if as_json else typer.echo(f"{job.id} {job.state}")
+
+
+@app.command(epilog=example("job logs JOB --attempt 1"))
+def logs(
+    ctx: typer.Context,
+    job_id: JobId,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Of this attempt; default: the newest.")] = None,
+) -> None:
+    """What a job printed: the end of the log of its Ray job."""
+    typer.echo(clean(click.unstyle(client_of(ctx).logs(job_id, attempt))), nl=False)
+
+
+def _follow(ctx: typer.Context, job: Job, as_json: bool) -> None:
+    client, job_id = client_of(ctx), job.id
+    try:
+        if as_json:
+            for event in client.events(job_id):
+                print(json.dumps(as_document(event)), flush=True)
+        else:
+            live.follow(job, client.events(job_id), console())
+    except KeyboardInterrupt:
+        say(f"\n{job_id} goes on. Watch it again with: {command_line(ctx, 'job', 'watch', job_id)}")
+        say(f"End it with: {command_line(ctx, 'job', 'cancel', job_id)}")
+        raise typer.Exit(130) from None
+    raise_unless_succeeded(client.read_job(job_id))

@@ -1,0 +1,202 @@
+"""`forerun results`: what a job chose, what its methods came to, and what all jobs teach."""
+
+import csv
+import io
+from functools import partial
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from forerun.cli.shared import (
+    AsJson,
+    FileFormat,
+    HistoryFormat,
+    JobId,
+    Output,
+    client_of,
+    example,
+    export,
+    new_group,
+    print_json,
+)
+from forerun.display import tables
+from service.wire.answers import HistoryStep
+
+JOB, ALL = "Of a job", "Of all jobs"
+STUDY_EXAMPLES = example("results study JOB", "results study --experiment NAME --format svg --output study.svg")
+app = new_group("Results of jobs: learning rates, methods side by side, studies, layers, what past jobs chose.")
+
+
+@app.command(rich_help_panel=JOB, epilog=example("results lr-history JOB --format csv > lr-history.csv"))
+def lr_history(
+    ctx: typer.Context,
+    job_id: JobId,
+    format_: Annotated[HistoryFormat, typer.Option("--format")] = HistoryFormat.TABLE,
+) -> None:
+    """The learning rate of every epoch."""
+    client = client_of(ctx)
+    match format_:
+        case HistoryFormat.TABLE:
+            typer.echo(tables.lr_table(client.lr_history(job_id)))
+        case HistoryFormat.CSV:
+            typer.echo(client.lr_history_csv(job_id), nl=False)
+        case HistoryFormat.JSON:
+            print_json(client.lr_history(job_id))
+
+
+@app.command(rich_help_panel=JOB, epilog=example("results schedule JOB > schedule.json"))
+def schedule(
+    ctx: typer.Context,
+    job_id: JobId,
+    method: Annotated[str | None, typer.Option(help="Default: the job's first.")] = None,
+    trial: Annotated[int, typer.Option(min=1, help="Of this trial of the method.")] = 1,
+) -> None:
+    """The learning rates of a job as JSON, for forerun.schedules.Replay."""
+    print_json(client_of(ctx).schedule(job_id, method=method, trial=trial))
+
+
+@app.command(rich_help_panel=JOB, epilog=example("results selector-replay JOB --selector tolerance --tolerance 0.01"))
+def selector_replay(
+    ctx: typer.Context,
+    job_id: JobId,
+    selector: Annotated[str, typer.Option(help="greedy or tolerance.")],
+    tolerance: Annotated[float | None, typer.Option(help="Of the selector tolerance.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What another selector would have chosen at each epoch, from the stored branches."""
+    options = {} if tolerance is None else {"tolerance": tolerance}
+    replayed = client_of(ctx).selector_replay(job_id, selector, **options)
+    print_json(replayed) if as_json else typer.echo(tables.replay_table(replayed))
+
+
+@app.command(rich_help_panel=JOB, epilog=example("results trials JOB --method tpe --state stopped"))
+def trials(
+    ctx: typer.Context,
+    job_id: JobId,
+    method: Annotated[str | None, typer.Option(help="Of this method alone.")] = None,
+    state: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every training of every method: its hyperparameters, its state, and how good it became."""
+    found = client_of(ctx).trials(job_id, method=method, state=state or ())
+    print_json(found) if as_json else typer.echo(tables.trial_table(found))
+
+
+@app.command(rich_help_panel=JOB, epilog=example("results comparison JOB --format png --output comparison.png"))
+def comparison(
+    ctx: typer.Context,
+    job_id: JobId,
+    format_: Annotated[FileFormat, typer.Option("--format")] = FileFormat.TABLE,
+    output: Output = None,
+) -> None:
+    """The methods of a job side by side, as a table, JSON, CSV or a figure: accuracy over cost."""
+    client = client_of(ctx)
+    rows, file = partial(client.comparison, job_id), partial(client.comparison_file, job_id)
+    export(format_, output, rows, tables.comparison_table, file)
+
+
+@app.command(rich_help_panel=JOB, epilog=STUDY_EXAMPLES)
+def study(
+    ctx: typer.Context,
+    job_id: Annotated[str | None, typer.Argument(metavar="JOB", help="Id of a job with a study.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="Instead of a job: the studies of all its jobs as one.")
+    ] = None,
+    format_: Annotated[FileFormat, typer.Option("--format")] = FileFormat.TABLE,
+    output: Output = None,
+) -> None:
+    """What a study came to, as a table, JSON, CSV or a figure: test accuracy by variant, batch size and epoch."""
+    client = client_of(ctx)
+    if job_id is not None and experiment is None:
+        rows, file = partial(client.study, job_id), partial(client.study_file, job_id)
+    elif job_id is None and experiment is not None:
+        rows = partial(client.study_of_experiment, experiment)
+        file = partial(client.study_of_experiment_file, experiment)
+    else:
+        raise typer.BadParameter("name a job or an experiment, one of the two", param_hint="JOB or --experiment")
+    export(format_, output, rows, tables.study_table, file)
+
+
+@app.command(rich_help_panel=JOB)
+def ramp(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """The largest batches of a batch ramp before validation accuracy fell."""
+    found = client_of(ctx).ramp(job_id)
+    print_json(found) if as_json else typer.echo(tables.ramp_table(found))
+
+
+@app.command(rich_help_panel=JOB, epilog=example("results layers JOB --method stpt --format png --output layers.png"))
+def layers(
+    ctx: typer.Context,
+    job_id: JobId,
+    method: Annotated[str | None, typer.Option(help="Of this method alone.")] = None,
+    trial: Annotated[int | None, typer.Option(min=1, help="Of this trial alone.")] = None,
+    layer: Annotated[str | None, typer.Option(help="The whole name, exactly.")] = None,
+    first_epoch: Annotated[int | None, typer.Option(min=1, help="From this epoch on.")] = None,
+    last_epoch: Annotated[int | None, typer.Option(min=1, help="Up to this epoch.")] = None,
+    format_: Annotated[FileFormat, typer.Option("--format")] = FileFormat.TABLE,
+    output: Output = None,
+) -> None:
+    """Norms of each layer's weights and gradient, of a job with telemetry.
+
+    The table has the last sample of each epoch; a figure is of one training, the first unless another is named.
+    """
+    filters: dict[str, Any] = {"method": method, "trial": trial, "layer": layer}
+    filters |= {"first_epoch": first_epoch, "last_epoch": last_epoch}
+    client = client_of(ctx)
+    rows = partial(client.layers, job_id, **filters)
+
+    def file(kind: str) -> str | bytes:
+        return tables.layer_csv(rows()) if kind == "csv" else client.layers_figure(job_id, kind, **filters)
+
+    export(format_, output, rows, tables.layer_table, file)
+
+
+@app.command(rich_help_panel=ALL, epilog=example("results history --model lenet5 --dataset digits --format csv"))
+def history(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Option(help="Of jobs with this model.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Of jobs on this dataset.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Of jobs with this optimizer.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Global batch size.")] = None,
+    method: Annotated[str | None, typer.Option(help="Of this method alone.")] = None,
+    state: Annotated[list[str] | None, typer.Option(help="Of the job; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="So many epochs.")] = 500,
+    format_: Annotated[HistoryFormat, typer.Option("--format")] = HistoryFormat.TABLE,
+) -> None:
+    """The learning rate of every epoch of all jobs, newest jobs first."""
+    found = client_of(ctx).history(
+        model=model,
+        dataset=dataset,
+        optimizer=optimizer,
+        batch=batch,
+        method=method,
+        state=state or (),
+        page_size=min(limit, 5000),
+    )
+    steps = list(islice(found, limit))
+    match format_:
+        case HistoryFormat.TABLE:
+            typer.echo(tables.history_table(steps))
+        case HistoryFormat.CSV:
+            writer = csv.DictWriter(text := io.StringIO(), list(HistoryStep.model_fields))
+            writer.writeheader()
+            writer.writerows(step.model_dump() for step in steps)
+            typer.echo(text.getvalue(), nl=False)
+        case HistoryFormat.JSON:
+            print_json(steps)
+
+
+@app.command(rich_help_panel=ALL, epilog=example("results recommendation lenet5 digits --batch 128"))
+def recommendation(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Such as lenet5.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Such as digits.")],
+    batch: Annotated[int | None, typer.Option(min=1, help="Global batch size; default: the best past run's.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Default: the best past run's.")] = None,
+    path: Annotated[str | None, typer.Option(help="Folder of an image-folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The learning rate to begin with, by what past jobs chose."""
+    found = client_of(ctx).recommendation(model, dataset, batch=batch, optimizer=optimizer, path=path)
+    print_json(found) if as_json else typer.echo(tables.recommendation_table(found))

@@ -1,0 +1,126 @@
+"""What the commands share: arguments, formats, and where their output goes."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from typer.core import TyperGroup
+
+from forerun.client import DEFAULT_URL, Client
+from forerun.display.text import clean
+from forerun.program import program
+from service.wire.answers import Answer
+
+Row = TypeVar("Row", bound=Answer)
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, as `forerun jobs` lists it.")]
+SpecFile = Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="A spec, YAML or JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
+Output = Annotated[Path | None, typer.Option(dir_okay=False, help="Write it to this file, instead of standard output.")]
+
+
+class HistoryFormat(StrEnum):
+    """What a history of learning rates is printed as."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+class FileFormat(StrEnum):
+    """What a result is printed as or written to a file as."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    PNG = "png"
+    SVG = "svg"
+
+
+def new_group(about: str, cls: type[TyperGroup] = TyperGroup, *, add_completion: bool = False) -> typer.Typer:
+    """A group of commands, which prints its help when it is called alone."""
+    return typer.Typer(
+        cls=cls,
+        no_args_is_help=True,
+        add_completion=add_completion,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        help=about,
+    )
+
+
+def example(*commands: str) -> str:
+    """The last lines of a command's help: how `commands` are typed, one a line."""
+    return "\n".join(["Example:" if len(commands) == 1 else "Examples:", *(f"forerun {one}" for one in commands)])
+
+
+def client_of(ctx: typer.Context) -> Client:
+    """The client that the options before the command ask for."""
+    client: Client = ctx.obj
+    return client
+
+
+def command_line(ctx: typer.Context, *words: str) -> str:
+    """What to type for the command `words` against the same service."""
+    url = client_of(ctx).base_url
+    return " ".join([program(), *([] if url == DEFAULT_URL else ["--url", url]), *words])
+
+
+def console() -> Console:
+    """The terminal, for text that is shown as it is."""
+    return Console(highlight=False, markup=False)
+
+
+def export(
+    format_: FileFormat,
+    output: Path | None,
+    rows: Callable[[], Iterable[Row]],
+    table: Callable[[Iterable[Row]], str],
+    file: Callable[[str], str | bytes],
+) -> None:
+    """What `rows` fetches, as a table or JSON, or the `file` of that kind."""
+    if output is None and format_ is FileFormat.PNG and sys.stdout.isatty():
+        raise typer.BadParameter("a terminal cannot show a PNG; name a file", param_hint="--output")
+    match format_:
+        case FileFormat.TABLE:
+            _write(table(rows()) + "\n", output)
+        case FileFormat.JSON:
+            _write(json.dumps(as_document(rows()), indent=2) + "\n", output)
+        case FileFormat.CSV | FileFormat.PNG | FileFormat.SVG:
+            _write(file(format_.value), output)
+
+
+def _write(content: str | bytes, output: Path | None) -> None:
+    """To the file, or to standard output."""
+    raw = content.encode() if isinstance(content, str) else content
+    if output is None:
+        typer.echo(raw, nl=False)
+        return
+    try:
+        output.write_bytes(raw)
+    except OSError as error:
+        raise typer.BadParameter(f"{output} cannot be written: {error}", param_hint="--output") from None
+    say(f"Written to {output}")
+
+
+def print_json(value: BaseModel | Iterable[BaseModel]) -> None:
+    """Print what the service sent to standard output, indented."""
+    typer.echo(json.dumps(as_document(value), indent=2))
+
+
+def as_document(value: BaseModel | Iterable[BaseModel]) -> Any:
+    """What the service sent, as JSON has it."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True)
+    return [as_document(item) for item in value]
+
+
+def say(text: str) -> None:
+    """Print a hint or an error to standard error, without what could command the terminal."""
+    typer.echo(clean(text), err=True)

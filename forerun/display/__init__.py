@@ -1,0 +1,1 @@
+"""What a person sees in the terminal: `live` one job, `tables` lists of anything, `text` what both are made of."""

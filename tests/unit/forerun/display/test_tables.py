@@ -1,0 +1,70 @@
+from typing import Any
+
+from forerun.display import tables
+from service.wire.answers import ExperimentFacts, Job, Plan, SelectorReplay
+from tests.unit.forerun import service_double as double
+
+
+def job(**changes: Any) -> Job:
+    return Job.model_validate(double.job(**changes))
+
+
+def succeeded(**changes: Any) -> Job:
+    return Job.model_validate(double.succeeded(**changes))
+
+
+def test_the_table_of_a_selector_s_replay() -> None:
+    items = [
+        {"epoch": 2, "recorded_learning_rate": 0.1, "learning_rate": 0.2, "regret": 0.0125},
+        {"epoch": 3, "recorded_learning_rate": 0.05, "learning_rate": None, "regret": None},
+    ]
+    replayed = {"job_id": "job-1", "selector": {"name": "greedy"}, "agreement": 0.25, "items": items}
+    assert tables.replay_table(SelectorReplay.model_validate(replayed)) == (
+        "epoch  recorded  greedy  regret\n2      0.1       0.2     0.0125\n3      0.05\nthe same in 25%"
+    )
+    nothing = tables.replay_table(SelectorReplay.model_validate({**replayed, "agreement": None, "items": []}))
+    assert nothing == "epoch  recorded  greedy  regret\nno epoch yet"
+
+
+def test_the_table_of_a_plan() -> None:
+    plan = {
+        "train_samples": 1293,
+        "iterations_per_epoch": 20,
+        "pretrain_iterations": 2,
+        "main_train_iterations": 18,
+        "runs": [
+            {"method": "stpt", "trainings": 1, "samples": 6528, "iterations": 102.0, "relative_to_sweep": 0.2125},
+            {"method": "sweep", "trainings": 8, "samples": 30720, "iterations": 480.0, "relative_to_sweep": 1.0},
+        ],
+        "search_area": [],
+    }
+    assert tables.plan_table(Plan.model_validate(plan)) == (
+        "an epoch: 20 iterations, 2 of them Pre-train, 18 Main-train\n"
+        "method  trainings  samples  iterations  of the sweep\n"
+        "stpt    1          6528     102         21.2%\n"
+        "sweep   8          30720    480         100.0%"
+    )
+
+
+def test_the_table_of_studies() -> None:
+    study = {
+        "name": "mix",
+        "paper": "STPT",
+        "figures": "10, 11",
+        "description": "All of it.",
+        "jobs": ["a", "b"],
+        "scales": ["paper"],
+    }
+    assert tables.experiment_table([ExperimentFacts.model_validate(study)]) == (
+        "name  paper  figures  jobs  description\nmix   STPT   10, 11   2     All of it."
+    )
+
+
+def test_tables_have_a_line_a_row() -> None:
+    jobs = [job(), succeeded(id="job-22", name="second", model="resnet18-cifar")]
+    assert tables.job_table(jobs) == (
+        "job     state      model           dataset  epochs  test acc  name\n"
+        "job-1   queued     lenet5          digits   0/3\n"
+        "job-22  succeeded  resnet18-cifar  digits   3/3     0.9375    second"
+    )
+    assert tables.job_table([]) == "job  state  model  dataset  epochs  test acc  name"
