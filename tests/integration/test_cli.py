@@ -18,7 +18,7 @@ import uvicorn
 from typer.testing import CliRunner
 
 from api.deps import Services
-from forerun import client as client_module
+from forerun import exchange
 from forerun.cli import app
 from forerun.client import Client
 from service.cluster.base import Capacity
@@ -237,7 +237,7 @@ def test_a_refused_spec(http: httpx.Client, tmp_path: Path) -> None:
 
 
 def test_a_client_outlives_a_restart_of_the_service(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PAUSES", (0.05,) * 200)
+    monkeypatch.setattr(exchange, "PAUSES", (0.05,) * 200)
     with serving(services) as port:
         client = Client(f"http://127.0.0.1:{port}")
         job_id = client.submit(spec_document(epochs=1)).id
