@@ -30,6 +30,7 @@ from api.routes import (
     selector_replay,
     study,
     trials,
+    weights,
     worker,
 )
 from service.spec.job import JobSpec
@@ -58,6 +59,7 @@ ROUTES = (
     branches,
     lr_history,
     schedule,
+    weights,
     selector_replay,
     layers,
     trials,
