@@ -5,12 +5,15 @@ Python client has it. So `Client` is `Calls` with `blocking` around every method
 """
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from functools import wraps
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from functools import update_wrapper
+from inspect import signature
+from types import GenericAlias
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_args, get_origin, overload
 
 A = TypeVar("A")
 P = ParamSpec("P")
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Facade(Generic[A]):
@@ -32,12 +35,27 @@ def blocking(method: Callable[..., Any]) -> Callable[..., Any]:
     """The method of the facade before a class with this coroutine, or asynchronous generator: the same name, parameters
     and docstring, and a result, or an iterator, in its place."""
 
-    @wraps(method)
+    returned = signature(method).return_annotation
+    if get_origin(returned) is AsyncGenerator:
+        returned = GenericAlias(Iterator, get_args(returned)[:1])
+
+    @named_as(method, returned)
     def plain(self: Facade[Any], *args: Any, **kwargs: Any) -> Any:
         started = method(self._inner, *args, **kwargs)
         return run(started) if isinstance(started, Coroutine) else iterate(started)
 
     return plain
+
+
+def named_as(method: Callable[..., Any], returned: Any) -> Callable[[F], F]:
+    """A decorator that gives a function the name, parameters and docstring of `method`, but another result."""
+
+    def decorate(function: F) -> F:
+        update_wrapper(function, method)
+        function.__signature__ = signature(method).replace(return_annotation=returned)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

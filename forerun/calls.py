@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -32,8 +32,7 @@ from service.wire.answers import (
     StudyRow,
     TrialResult,
 )
-
-Which = Literal["best", "last"]
+from service.wire.checkpoint import Which
 
 
 class Calls:

@@ -1,11 +1,10 @@
 """A job as the Python client hands it out: what the service said of it, and what can be asked about it."""
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from forerun.blocking import Facade, blocking, run
+from forerun.blocking import Facade, blocking, named_as, run
 from forerun.rows import Rows
 from service.wire.answers import (
     BatchRamp,
@@ -19,6 +18,7 @@ from service.wire.answers import (
     StudyRow,
     TrialResult,
 )
+from service.wire.checkpoint import Which
 
 if TYPE_CHECKING:
     from forerun.calls import Calls
@@ -82,7 +82,7 @@ class AsyncJobHandle:
         return await self._calls.lr_history(self.id)
 
     async def download_weights(
-        self, path: str | Path, *, which: Literal["best", "last"] = "best", method: str | None = None, trial: int = 1
+        self, path: str | Path, *, which: Which = "best", method: str | None = None, trial: int = 1
     ) -> Path:
         """Save the weights of a training of the job as a safetensors file, as `Client.download_weights` does."""
         return await self._calls.download_weights(self.id, path, which=which, method=method, trial=trial)
@@ -149,7 +149,7 @@ def handing_out(
 ) -> Callable[Concatenate[Facade[A], P], JobHandle]:
     """`forerun.blocking.blocking` for a method that gives a handle."""
 
-    @wraps(method)
+    @named_as(method, JobHandle)
     def plain(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
         return JobHandle(run(method(self._inner, *args, **kwargs)))
 

@@ -8,7 +8,8 @@ from starlette.responses import StreamingResponse
 
 from api.deps import MAX_INT, NO_NUL, JobId, ServicesOf
 from api.problems import documented
-from service.results.weights import Which, open_weights
+from service.results.weights import open_weights
+from service.wire.checkpoint import Which
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -26,12 +26,11 @@ from service.store.epochs import epochs_of_trial
 from service.store.jobs import get_job, job_spec
 from service.store.tables import Epoch
 from service.store.trials import get_trial
-from service.wire.checkpoint import MODEL, UnusableCheckpoint, checkpoints_of, folder_of, open_state
+from service.wire.checkpoint import MODEL, UnusableCheckpoint, Which, checkpoints_of, folder_of, open_state
 from service.wire.worker import CheckpointRef
 
 log = logging.getLogger(__name__)
 
-Which = Literal["best", "last"]
 CHUNK = 2**20  # bytes
 
 

@@ -12,11 +12,14 @@ import hashlib
 import json
 from io import BufferedReader
 from pathlib import Path
+from typing import Literal
 
 from service.wire.worker import CheckpointRef
 
 STATE, TRAINING, MANIFEST = "state.safetensors", "training.json", "manifest.json"
 MODEL = "model."  # what the names of the model's parameters and buffers begin with; the others are the optimizer's
+
+Which = Literal["best", "last"]  # of a training's epochs: that with the best validation accuracy, or the last
 
 
 class UnusableCheckpoint(Exception):
