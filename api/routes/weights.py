@@ -11,7 +11,7 @@ from api.problems import documented
 from service.results.weights import open_weights
 from service.wire.checkpoint import Which
 
-router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
 MEDIA_TYPE = "application/octet-stream"
 _ANSWER: dict[str, Any] = {
