@@ -33,8 +33,6 @@ SPEC: dict[str, Any] = {
     "dataset": "digits",
     "epochs": 4,
     "seed": 3,
-    "lr_set": {"learning_rates": [0.1, 0.02]},
-    "pretrain": {"iterations": 2},
     "methods": ["stpt", "schedule-free"],
 }
 
