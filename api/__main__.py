@@ -75,6 +75,7 @@ def main() -> None:
             data_dir=settings.data_dir.absolute(),
             data_is_local=settings.ray_address is None,
             hosts=settings.hosts(),
+            storage_dir=home / "jobs",
         )
         facts = {
             "pid": os.getpid(),

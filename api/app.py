@@ -30,6 +30,7 @@ from api.routes import (
     selector_replay,
     study,
     trials,
+    weights,
     worker,
 )
 from service.spec.job import JobSpec
@@ -42,7 +43,7 @@ Pre-trains of several learning rates decide which one Main-train takes; every ep
 Errors are problem documents (RFC 9457, `application/problem+json`) with a stable `code`.
 """
 TAGS = [
-    {"name": "jobs", "description": "Submit, list, read and cancel."},
+    {"name": "jobs", "description": "Submit, list, read and cancel; logs and weights."},
     {"name": "history", "description": "Epochs, branches, learning rates and layers of a job, from SQL."},
     {"name": "comparison", "description": "Methods side by side, and what all jobs together teach."},
     {"name": "events", "description": "Follow a job live."},
@@ -54,6 +55,7 @@ ASSETS = "/docs/assets"
 ROUTES = (
     jobs,
     logs,
+    weights,
     epochs,
     branches,
     lr_history,

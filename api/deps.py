@@ -47,7 +47,7 @@ class Fleet(Protocol):
 class Services:
     """`data_is_local`: the workers see the same `data_dir`, so a missing dataset can be told at the door.
 
-    `hosts`: the names, in lower case, that requests may be for.
+    `hosts`: the names, in lower case, that requests may be for. `storage_dir`: where the jobs' files lie.
     """
 
     store: Store
@@ -55,6 +55,7 @@ class Services:
     data_dir: FilePath
     data_is_local: bool
     hosts: frozenset[str] = frozenset({"localhost"})
+    storage_dir: FilePath = FilePath("jobs")
 
     def means(self) -> Means:
         """What is known at present of where a job would run."""

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import FieldError, ForerunError, InvalidInput
+from service.errors import FieldError, ForerunError, InvalidInput, NoWeights
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -53,7 +53,7 @@ def install(app: FastAPI) -> None:
 
 
 async def _forerun_error(request: Request, error: ForerunError) -> JSONResponse:
-    more = {"errors": [_entry(e) for e in error.errors]} if isinstance(error, InvalidInput) else {}
+    more = {"errors": [_entry(e) for e in error.errors]} if isinstance(error, InvalidInput | NoWeights) else {}
     return problem(request, error.status, error.code, error.title, error.detail, **more)
 
 

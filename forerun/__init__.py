@@ -7,20 +7,30 @@ with Client("http://127.0.0.1:8000") as client:
     print(job.wait().test_accuracy)
     print(job.lr_history().to_pandas())
 
-Each name is imported when it is first asked for, so that `import forerun` costs next to nothing.
+`AsyncClient` has the same methods for asyncio. Each name is imported when it is first asked for, so that `import
+forerun` costs next to nothing.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forerun.client import ApiError, Client, JobFailed, ServiceUnreachable
-    from forerun.jobs import JobHandle
+    from forerun.client import ApiError, AsyncClient, Client, JobFailed, ServiceUnreachable
+    from forerun.jobs import AsyncJobHandle, JobHandle
     from service.spec.job import JobSpec
 
-__all__ = ["ApiError", "Client", "JobFailed", "JobHandle", "JobSpec", "ServiceUnreachable"]
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "AsyncJobHandle",
+    "Client",
+    "JobFailed",
+    "JobHandle",
+    "JobSpec",
+    "ServiceUnreachable",
+]
 
-_MODULES = {"JobHandle": "forerun.jobs", "JobSpec": "service.spec.job"}
+_MODULES = {"AsyncJobHandle": "forerun.jobs", "JobHandle": "forerun.jobs", "JobSpec": "service.spec.job"}
 
 
 def __getattr__(name: str) -> Any:

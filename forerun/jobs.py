@@ -1,10 +1,12 @@
 """A job as the Python client hands it out: what the service said of it, and what can be asked about it."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from forerun.blocking import Facade, blocking, named_as, run
+from forerun.rows import Rows
 from service.wire.answers import (
-    Answer,
     BatchRamp,
     BranchOfEpoch,
     ComparedRun,
@@ -16,34 +18,102 @@ from service.wire.answers import (
     StudyRow,
     TrialResult,
 )
+from service.wire.checkpoint import Which
 
 if TYPE_CHECKING:
-    from forerun.client import Client
+    from forerun.calls import Calls
 
-Row = TypeVar("Row", bound=Answer)
-
-
-class Rows(list[Row]):
-    """A list of answers that is also a table."""
-
-    def to_pandas(self) -> Any:
-        """A pandas `DataFrame` with a row for each answer; of layers, a row for each sampled step. A statistic takes
-        two columns, its mean and its spread. pandas must be installed."""
-        import pandas  # type: ignore[import-untyped]
-
-        return pandas.DataFrame([row for answer in self for row in answer.table_rows()])
+A = TypeVar("A")
+P = ParamSpec("P")
 
 
-class JobHandle:
-    """A job on the service that `client` is connected to.
+class AsyncJobHandle:
+    """A job on the service that `calls`, an `AsyncClient`, is connected to.
 
     `answer` is what the service last said of it, by `refresh`, `wait`, `cancel`, or when the handle was made. Every
     other method asks the service anew; all of them raise as those of `Client` do.
     """
 
-    def __init__(self, client: "Client", answer: Job) -> None:
-        self._client = client
+    def __init__(self, calls: "Calls", answer: Job) -> None:
+        self._calls = calls
         self.answer = answer
+
+    def __repr__(self) -> str:
+        return f"AsyncJobHandle({self.id!r}, state={self.answer.state.value!r})"
+
+    @property
+    def id(self) -> str:
+        """The id of the job."""
+        return self.answer.id
+
+    async def refresh(self) -> Job:
+        """The job as it is now."""
+        self.answer = await self._calls.read_job(self.id)
+        return self.answer
+
+    async def wait(self) -> Job:
+        """The job, once it has ended: succeeded, failed or cancelled."""
+        self.answer = await self._calls.wait(self.id)
+        return self.answer
+
+    async def cancel(self) -> Job:
+        """Ask for the job's end; it is `cancelled` once Ray has confirmed it. Asking again changes nothing."""
+        self.answer = await self._calls.cancel(self.id)
+        return self.answer
+
+    def follow(self, after: int = 0) -> AsyncGenerator[Event, None]:
+        """What happens to the job, as it happens, from event number `after` + 1 to that of its terminal state."""
+        return self._calls.events(self.id, after)
+
+    async def logs(self, attempt: int | None = None) -> str:
+        """The last 65,536 characters that an attempt of the job printed; of the newest one unless said otherwise."""
+        return await self._calls.logs(self.id, attempt)
+
+    async def epochs(self) -> Rows[Epoch]:
+        """Every recorded epoch."""
+        return await self._calls.epochs(self.id)
+
+    async def branches(self, epoch: int | None = None) -> Rows[BranchOfEpoch]:
+        """Every branch of every Pre-train, or of one epoch's."""
+        return await self._calls.branches(self.id, epoch)
+
+    async def lr_history(self) -> Rows[LrStep]:
+        """The learning rate of every epoch."""
+        return await self._calls.lr_history(self.id)
+
+    async def download_weights(
+        self, path: str | Path, *, which: Which = "best", method: str | None = None, trial: int = 1
+    ) -> Path:
+        """Save the weights of a training of the job as a safetensors file, as `Client.download_weights` does."""
+        return await self._calls.download_weights(self.id, path, which=which, method=method, trial=trial)
+
+    async def trials(self, *, method: str | None = None, state: str | Sequence[str] = ()) -> Rows[TrialResult]:
+        """Every training of every method of the job, or of one method, or in these states."""
+        return await self._calls.trials(self.id, method=method, state=state)
+
+    async def comparison(self) -> Rows[ComparedRun]:
+        """What each method of the job came to, and what it took."""
+        return await self._calls.comparison(self.id)
+
+    async def study(self) -> Rows[StudyRow]:
+        """What each variant of the job's study came to at each batch size."""
+        return await self._calls.study(self.id)
+
+    async def ramp(self) -> Rows[BatchRamp]:
+        """The largest batches of the job's batch ramp, seed by seed."""
+        return await self._calls.ramp(self.id)
+
+    async def layers(self, /, **filters: Any) -> Rows[LayerEpoch]:
+        """Telemetry of the job's layers, all of it at once; `filters` as those of `Client.layers`."""
+        return Rows([row async for row in self._calls.layers(self.id, **filters)])
+
+
+class JobHandle(Facade[AsyncJobHandle]):
+    """A job on the service that a `Client` is connected to.
+
+    `answer` is what the service last said of it, by `refresh`, `wait`, `cancel`, or when the handle was made. Every
+    other method asks the service anew; all of them raise as those of `Client` do.
+    """
 
     def __repr__(self) -> str:
         return f"JobHandle({self.id!r}, state={self.answer.state.value!r})"
@@ -51,59 +121,36 @@ class JobHandle:
     @property
     def id(self) -> str:
         """The id of the job."""
-        return self.answer.id
+        return self._inner.id
 
-    def refresh(self) -> Job:
-        """The job as it is now."""
-        self.answer = self._client.read_job(self.id)
-        return self.answer
+    @property
+    def answer(self) -> Job:
+        """What the service last said of the job."""
+        return self._inner.answer
 
-    def wait(self) -> Job:
-        """The job, once it has ended: succeeded, failed or cancelled."""
-        self.answer = self._client.wait(self.id)
-        return self.answer
+    refresh = blocking(AsyncJobHandle.refresh)
+    wait = blocking(AsyncJobHandle.wait)
+    cancel = blocking(AsyncJobHandle.cancel)
+    follow = blocking(AsyncJobHandle.follow)
+    logs = blocking(AsyncJobHandle.logs)
+    epochs = blocking(AsyncJobHandle.epochs)
+    branches = blocking(AsyncJobHandle.branches)
+    lr_history = blocking(AsyncJobHandle.lr_history)
+    download_weights = blocking(AsyncJobHandle.download_weights)
+    trials = blocking(AsyncJobHandle.trials)
+    comparison = blocking(AsyncJobHandle.comparison)
+    study = blocking(AsyncJobHandle.study)
+    ramp = blocking(AsyncJobHandle.ramp)
+    layers = blocking(AsyncJobHandle.layers)
 
-    def cancel(self) -> Job:
-        """Ask for the job's end; it is `cancelled` once Ray has confirmed it. Asking again changes nothing."""
-        self.answer = self._client.cancel(self.id)
-        return self.answer
 
-    def follow(self, after: int = 0) -> Iterator[Event]:
-        """What happens to the job, as it happens, from event number `after` + 1 to that of its terminal state."""
-        return self._client.events(self.id, after)
+def handing_out(
+    method: Callable[Concatenate[A, P], Coroutine[Any, Any, AsyncJobHandle]],
+) -> Callable[Concatenate[Facade[A], P], JobHandle]:
+    """`forerun.blocking.blocking` for a method that gives a handle."""
 
-    def logs(self, attempt: int | None = None) -> str:
-        """The last 65,536 characters that an attempt of the job printed; of the newest one unless said otherwise."""
-        return self._client.logs(self.id, attempt)
+    @named_as(method, JobHandle)
+    def plain(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
+        return JobHandle(run(method(self._inner, *args, **kwargs)))
 
-    def epochs(self) -> Rows[Epoch]:
-        """Every recorded epoch."""
-        return self._client.epochs(self.id)
-
-    def branches(self, epoch: int | None = None) -> Rows[BranchOfEpoch]:
-        """Every branch of every Pre-train, or of one epoch's."""
-        return self._client.branches(self.id, epoch)
-
-    def lr_history(self) -> Rows[LrStep]:
-        """The learning rate of every epoch."""
-        return self._client.lr_history(self.id)
-
-    def trials(self, *, method: str | None = None, state: str | Sequence[str] = ()) -> Rows[TrialResult]:
-        """Every training of every method of the job, or of one method, or in these states."""
-        return self._client.trials(self.id, method=method, state=state)
-
-    def comparison(self) -> Rows[ComparedRun]:
-        """What each method of the job came to, and what it took."""
-        return self._client.comparison(self.id)
-
-    def study(self) -> Rows[StudyRow]:
-        """What each variant of the job's study came to at each batch size."""
-        return self._client.study(self.id)
-
-    def ramp(self) -> Rows[BatchRamp]:
-        """The largest batches of the job's batch ramp, seed by seed."""
-        return self._client.ramp(self.id)
-
-    def layers(self, **filters: Any) -> Rows[LayerEpoch]:
-        """Telemetry of the job's layers, all of it at once; `filters` as those of `Client.layers`."""
-        return Rows(self._client.layers(self.id, **filters))
+    return plain

@@ -4,6 +4,7 @@ ForerunError                      code                   status
 ├── InvalidInput                  invalid_input          422   one or more fields of a request are wrong
 ├── UnsupportedMediaType          unsupported_media_type 415
 ├── NotFound                      not_found              404
+│   └── NoWeights                 no_weights                   a training has left none, or they are gone
 ├── Conflict                                             409
 │   ├── StateConflict             state_conflict               the job is not in a state that allows this
 │   ├── IdempotencyConflict       idempotency_conflict         the key was used for another request
@@ -45,11 +46,15 @@ class FieldError:
     message: str
 
 
+def _told(errors: Sequence[FieldError]) -> str:
+    return "; ".join(f"{error.field}: {error.message}" for error in errors)
+
+
 class InvalidInput(ForerunError, ValueError):
     code, status, title = "invalid_input", 422, "Invalid input"
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
-        super().__init__("; ".join(f"{e.field}: {e.message}" for e in errors))
+        super().__init__(_told(errors))
         self.errors = tuple(errors)
 
     def __reduce__(self) -> tuple[Any, ...]:  # Ray pickles what a worker raises
@@ -62,6 +67,16 @@ class UnsupportedMediaType(ForerunError):
 
 class NotFound(ForerunError):
     code, status, title = "not_found", 404, "Not found"
+
+
+class NoWeights(NotFound):
+    """`errors` has the field of the request that leads nowhere."""
+
+    code, title = "no_weights", "No weights"
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        super().__init__(_told(errors))
+        self.errors = tuple(errors)
 
 
 class Conflict(ForerunError):

@@ -1,8 +1,13 @@
 """The application under test."""
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from threading import Thread
 from typing import cast
 
+import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
@@ -20,3 +25,19 @@ def app_over(services: Services) -> FastAPI:
 @cache
 def _app() -> FastAPI:
     return create_app(cast(Services, None))
+
+
+@contextmanager
+def serving(services: Services, port: int = 0) -> Iterator[int]:
+    """A server in a thread, and its port. It listens before it is started, so there is nothing to wait for; it ends
+    at once, streams that somebody still reads are cut."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        config = uvicorn.Config(app_over(services), log_level="critical", timeout_graceful_shutdown=0)
+        server = uvicorn.Server(config)
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(30)

@@ -1,8 +1,5 @@
-"""Checkpoints: safetensors + JSON + manifest, each in a folder that is there whole or not at all.
-
-    <job>/checkpoints/epoch-000012-a1/state.safetensors    parameters, buffers, optimizer state
-                                      training.json        where the training stands: a Position
-                                      manifest.json        size and SHA-256 of the other two
+"""Checkpoints: safetensors + JSON + manifest (service/wire/checkpoint.py), each in a folder that is there whole or not
+at all.
 
 Data order and random numbers are functions of (seed, epoch, iteration), see `workers.trainings`: nothing more is needed
 to go on as if nothing had happened. SQL keeps the manifest's SHA-256 with the epoch: a checkpoint counts once its epoch
@@ -24,12 +21,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from service.algorithms.trajectory import best_of
 from service.spec.types import Frozen, LearningRate
+from service.wire.checkpoint import MANIFEST, STATE, TRAINING, UnusableCheckpoint, facts_of
 from service.wire.worker import Accuracy, AppliedRate, CheckpointRef, ResumePoint
 
 log = logging.getLogger(__name__)
 
-STATE, TRAINING, MANIFEST = "state.safetensors", "training.json", "manifest.json"
 KEEP_LAST = 2  # and the best: one more than needed, should the newest not verify
 
 
@@ -45,10 +43,6 @@ class Position(Frozen):
     samples: int = Field(0, ge=0)  # training samples that took
     key: str | None = None  # of the trial of a search
     optimizer: list[dict[str, Any]] = []  # what the optimizer counts besides its tensors
-
-
-class UnusableCheckpoint(Exception):
-    """A checkpoint is absent, incomplete, altered, or of another model."""
 
 
 def save(folder: Path, name: str, tensors: Mapping[str, Tensor], position: Position) -> CheckpointRef:
@@ -115,8 +109,7 @@ def load_newest(
 def to_keep(points: Sequence[ResumePoint]) -> set[str]:
     """Names of the last KEEP_LAST of `points` and of the one with the best validation accuracy."""
     newest = sorted(points, key=lambda point: point.epoch)[-KEEP_LAST:]
-    best = max(points, key=lambda point: (point.val_accuracy, point.epoch), default=None)
-    return {point.checkpoint.name for point in [*newest, *([best] if best else [])]}
+    return {point.checkpoint.name for point in [*newest, best_of(points)]}
 
 
 def prune(folder: Path, keep: Collection[str]) -> None:
@@ -128,7 +121,7 @@ def prune(folder: Path, keep: Collection[str]) -> None:
 
 def _facts(path: Path) -> dict[str, int | str]:
     with path.open("rb") as file:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return facts_of(file)
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[object, ...]]:

@@ -12,6 +12,7 @@ from ray.train.torch import TorchTrainer, get_device
 
 from service.errors import ForerunError, OutOfMemory, WorkerFailed
 from service.spec.job import JobSpec
+from service.wire.checkpoint import checkpoints_of
 from service.wire.worker import Assignment
 
 SHOWN_BY_RAY = {"method", "trial", "epoch", "learning_rate", "val_accuracy", "test_accuracy"}
@@ -47,7 +48,7 @@ def train_on_ray(
                 points=assignment.resume,
                 trials=assignment.trials,
                 attempt=assignment.attempt,
-                folder=storage_dir / assignment.job_id / "checkpoints",
+                folder=checkpoints_of(storage_dir, assignment.job_id),
                 recorder=reporter,
             ):
                 ray.train.report(record.model_dump(include=SHOWN_BY_RAY))

@@ -12,6 +12,7 @@ from service.algorithms.search_space import budget_samples
 from service.errors import Diverged
 from service.spec.job import JobSpec
 from service.spec.methods.base import MethodSpec
+from service.wire.checkpoint import folder_of
 from service.wire.worker import CheckpointRef, EpochRecord, ResumePoint, TrialProgress, TrialRecord
 from workers import checkpoint
 from workers.checkpoint import Position
@@ -61,7 +62,7 @@ def train_job(
         training = make_training(method, trial, its_spec, data, workers)
         its_points = [point for point in points if (point.method, point.trial) == (method.name, trial)]
         try:
-            yield from run(training, its_points, attempt, folder / f"{method.name}-{trial}", recorder)
+            yield from run(training, its_points, attempt, folder_of(folder, method.name, trial), recorder)
         except Diverged as error:
             if len(spec.methods) == spec.seeds == trials_of(spec, method) == 1:
                 raise

@@ -11,6 +11,7 @@ from typing import cast
 
 from sqlalchemy.orm import Session
 
+from service.algorithms.trajectory import best_of, newest_trajectory
 from service.errors import RecordConflict, StaleAttempt
 from service.jobs import lifecycle as jobs
 from service.store.engine import Store
@@ -191,28 +192,22 @@ def _progress(session: Session, job: Job) -> list[TrialProgress]:
 
 
 def _resume_points(session: Session, job: Job) -> list[ResumePoint]:
-    """Checkpoints of every trial's newest trajectory, newest first.
-
-    An attempt that went back to epoch e and recorded e + 1 leaves later epochs of the attempt before it standing;
-    those lie on another trajectory (where arithmetic is not reproducible), and nothing may go on from them.
-    """
+    """Checkpoints of every trial's newest trajectory, newest first: the last MAX_RESUME_POINTS, and the best."""
     points: list[ResumePoint] = []
     for run, trial in list_trials(session, job.id):
-        its_points: list[ResumePoint] = []
-        attempt = 0
-        for row in epochs_of_trial(session, trial.id):
-            if row.attempt < attempt:
-                continue
-            attempt = row.attempt
-            if row.checkpoint is not None:
-                its_points.append(
-                    ResumePoint(
-                        method=run.method,
-                        trial=trial.number,
-                        epoch=row.epoch,
-                        val_accuracy=row.val_accuracy,
-                        checkpoint=CheckpointRef.model_validate(row.checkpoint),
-                    )
-                )
-        points += its_points[: -MAX_RESUME_POINTS - 1 : -1]
+        its_points = [
+            ResumePoint(
+                method=run.method,
+                trial=trial.number,
+                epoch=row.epoch,
+                val_accuracy=row.val_accuracy,
+                checkpoint=CheckpointRef.model_validate(row.checkpoint),
+            )
+            for row in newest_trajectory(epochs_of_trial(session, trial.id))
+            if row.checkpoint is not None
+        ]
+        newest = its_points[: -MAX_RESUME_POINTS - 1 : -1]
+        if newest and (best := best_of(its_points)) not in newest:
+            newest.append(best)  # its weights are still to be had when the training has ended
+        points += newest
     return points

@@ -40,7 +40,12 @@ def fleet() -> FakeFleet:
 @pytest.fixture
 def services(sqlite_store: Store, fleet: FakeFleet, tmp_path: Path) -> Services:
     return Services(
-        store=sqlite_store, fleet=fleet, data_dir=tmp_path / "data", data_is_local=True, hosts=frozenset({"testserver"})
+        store=sqlite_store,
+        fleet=fleet,
+        data_dir=tmp_path / "data",
+        data_is_local=True,
+        hosts=frozenset({"testserver"}),
+        storage_dir=tmp_path / "jobs",
     )
 
 

@@ -53,10 +53,11 @@ def test_other_methods(client: httpx.Client, method: str, path: str, allowed: st
 
 @pytest.mark.parametrize("error", subclasses(errors.ForerunError), ids=lambda error: error.__name__)
 def test_every_error_of_ours(client: httpx.Client, error: type[errors.ForerunError]) -> None:
-    argument: Any = [errors.FieldError("f", None, "why")] if error is errors.InvalidInput else "why"
+    of_fields = error in (errors.InvalidInput, errors.NoWeights)
+    argument: Any = [errors.FieldError("f", None, "why")] if of_fields else "why"
     with patch.object(stored_jobs, "list_jobs", side_effect=error(argument)):
         response = client.get("/v1/jobs")
-    more = {"errors": [{"field": "f", "value": None, "message": "why"}]} if error is errors.InvalidInput else {}
+    more = {"errors": [{"field": "f", "value": None, "message": "why"}]} if of_fields else {}
     assert response.status_code == error.status
     assert response.json() == {
         "type": f"urn:forerun:error:{error.code}",

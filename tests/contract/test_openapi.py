@@ -47,7 +47,13 @@ def test_operations(document: dict[str, Any]) -> None:
     assert set(operations(document)) == {
         *("POST /v1/jobs", "GET /v1/jobs", f"GET {job}", f"POST {job}/cancel"),
         *(f"GET {job}/epochs", f"GET {job}/epochs/{{epoch}}", f"GET {job}/branches", f"GET {job}/lr-history"),
-        *(f"GET {job}/schedule", f"GET {job}/selector-replay", f"GET {job}/events", f"GET {job}/logs"),
+        *(
+            f"GET {job}/schedule",
+            f"GET {job}/weights",
+            f"GET {job}/selector-replay",
+            f"GET {job}/events",
+            f"GET {job}/logs",
+        ),
         *(f"GET {job}/layers", f"GET {job}/trials", f"GET {job}/comparison", f"GET {job}/study", f"GET {job}/ramp"),
         *("GET /v1/study", "GET /v1/lr-history", "GET /v1/recommendation"),
         *("POST /v1/plan", "GET /v1/experiments", "POST /v1/experiments"),

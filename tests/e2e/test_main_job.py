@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from safetensors import safe_open
 from sqlalchemy import select
 
 from forerun.client import ApiError
@@ -95,6 +96,18 @@ def test_history_is_queryable(service: Service, finished: tuple[Job, list[Event]
     assert history[0].learning_rate == 0.005
     assert [float(row["learning_rate"]) for row in rows] == [step.learning_rate for step in history]
     assert len(branches) == 5
+
+
+def test_weights_can_be_downloaded(service: Service, finished: tuple[Job, list[Event]], tmp_path: Path) -> None:
+    job_id = finished[0].id
+    with service.client as client:
+        [trial] = client.trials(job_id)
+        path = client.download_weights(job_id, tmp_path / "lenet5.safetensors")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        assert file.get_tensor("0.weight").shape == (6, 1, 5, 5)
+    assert (metadata["job"], metadata["epoch"]) == (job_id, str(trial.best_epoch))
+    assert float(metadata["test_accuracy"]) == trial.test_accuracy
 
 
 def test_the_ray_job_is_named_after_the_attempt_and_carries_the_job_id_alone(

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,16 +13,15 @@ from threading import Thread
 
 import httpx
 import pytest
-import uvicorn
 from typer.testing import CliRunner
 
 from api.deps import Services
-from forerun import client as client_module
+from forerun import exchange
 from forerun.cli import app
 from forerun.client import Client
 from service.cluster.base import Capacity
 from service.store.engine import Store
-from tests.application import app_over
+from tests.application import serving
 from tests.builders import Worker, branch_records, claim, epoch_record, run_to_success, spec_document, submit
 
 pytest_plugins = ["tests.databases"]
@@ -57,22 +55,6 @@ def fleet() -> Fleet:
 @pytest.fixture
 def services(sqlite_store: Store, fleet: Fleet, tmp_path: Path) -> Services:
     return Services(store=sqlite_store, fleet=fleet, data_dir=tmp_path / "data", data_is_local=True)
-
-
-@contextmanager
-def serving(services: Services, port: int = 0) -> Iterator[int]:
-    """A server in a thread, and its port. It listens before it is started, so there is nothing to wait for; it ends
-    at once, streams that somebody still reads are cut."""
-    with socket.create_server(("127.0.0.1", port)) as listener:
-        config = uvicorn.Config(app_over(services), log_level="critical", timeout_graceful_shutdown=0)
-        server = uvicorn.Server(config)
-        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join(DEADLINE)
 
 
 @pytest.fixture
@@ -238,7 +220,7 @@ def test_a_refused_spec(http: httpx.Client, tmp_path: Path) -> None:
 
 
 def test_a_client_outlives_a_restart_of_the_service(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PAUSES", (0.05,) * 200)
+    monkeypatch.setattr(exchange, "PAUSES", (0.05,) * 200)
     with serving(services) as port:
         client = Client(f"http://127.0.0.1:{port}")
         job_id = client.submit(spec_document(epochs=1)).id

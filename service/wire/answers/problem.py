@@ -29,4 +29,6 @@ class Problem(Answer):
     )
     code: str = Field(description="Stable: programs go by it.", examples=["invalid_input"])
     instance: str = Field(description="Path of the request.", examples=["/v1/jobs"])
-    errors: list[FieldProblem] = Field([], description="With code invalid_input: one entry a wrong field.")
+    errors: list[FieldProblem] = Field(
+        [], description="With codes invalid_input and no_weights: one entry a wrong field."
+    )

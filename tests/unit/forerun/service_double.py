@@ -1,7 +1,7 @@
 """The service as the tests of `forerun` need it: answers as the API gives them, and what was asked of it."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import httpx
@@ -11,7 +11,7 @@ Document = dict[str, Any]
 Step = httpx.Response | Exception
 
 
-class Script(httpx.BaseTransport):
+class Script(httpx.BaseTransport, httpx.AsyncBaseTransport):
     """Plays `steps`, one a request: an answer is given, an exception raised. `requests` are those that came."""
 
     def __init__(self, *steps: Step) -> None:
@@ -26,12 +26,15 @@ class Script(httpx.BaseTransport):
             raise step
         return step
 
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return self.handle_request(request)
+
     @property
     def asked(self) -> list[str]:
         return [f"{request.method} {request.url.raw_path.decode()}" for request in self.requests]
 
 
-class Stream(httpx.SyncByteStream):
+class Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A stream of server-sent events; a last part that is an exception breaks it there."""
 
     def __init__(self, *parts: str | BaseException) -> None:
@@ -42,6 +45,10 @@ class Stream(httpx.SyncByteStream):
             if isinstance(part, BaseException):
                 raise part
             yield part.encode()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self:
+            yield part
 
 
 def answer(document: object, status: int = 200) -> httpx.Response:

@@ -5,12 +5,19 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from forerun import client as client_module
-from forerun.client import PAUSES, ApiError, Client, JobFailed, ServiceUnreachable, raise_unless_succeeded
+from forerun.client import (
+    ApiError,
+    Client,
+    JobFailed,
+    ServiceUnreachable,
+    raise_unless_succeeded,
+)
+from forerun.exchange import PAUSES
 from service.errors import ForerunError
 from service.spec.job import JobSpec
 from service.spec.lr_set import NamedLrSet
 from service.wire.answers import Job, OtherEvent
+from tests.unit.forerun.conftest import Connect
 from tests.unit.forerun.service_double import (
     Document,
     Script,
@@ -44,20 +51,12 @@ REFUSED = httpx.ConnectError("[Errno 111] Connection refused")
 CUT = httpx.RemoteProtocolError("Server disconnected without sending a response.")
 
 
-@pytest.fixture(autouse=True)
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that were taken, in seconds; nobody waits."""
-    taken: list[float] = []
-    monkeypatch.setattr(client_module.time, "sleep", taken.append)
-    return taken
-
-
 # --- requests ----------------------------------------------------------------------------------------
 
 
-def test_submit_sends_the_spec_with_a_key_of_its_own_each_time() -> None:
+def test_submit_sends_the_spec_with_a_key_of_its_own_each_time(connect: Connect) -> None:
     script = Script(answer(job(), 202), answer(job(), 202))
-    with Client(transport=script) as client:
+    with connect(script) as client:
         assert client.submit(SPEC).id == "job-1"
         client.submit(SPEC)
     assert script.asked == ["POST /v1/jobs", "POST /v1/jobs"]
@@ -68,43 +67,43 @@ def test_submit_sends_the_spec_with_a_key_of_its_own_each_time() -> None:
     assert all(keys)
 
 
-def test_submit_takes_a_job_spec_and_a_key() -> None:
+def test_submit_takes_a_job_spec_and_a_key(connect: Connect) -> None:
     spec = JobSpec(model="lenet5", dataset={"name": "digits"}, epochs=3, lr_set=NamedLrSet(name="middle"))
     script = Script(answer(job(), 202))
-    Client(transport=script).submit(spec, idempotency_key="mine")
+    connect(script).submit(spec, idempotency_key="mine")
     assert JobSpec.model_validate_json(script.requests[0].content) == spec
     assert script.requests[0].headers["Idempotency-Key"] == "mine"
 
 
-def test_a_submit_whose_answer_was_lost_is_sent_again_with_the_same_key(pauses: list[float]) -> None:
+def test_a_submit_whose_answer_was_lost_is_sent_again_with_the_same_key(connect: Connect, pauses: list[float]) -> None:
     script = Script(CUT, httpx.ReadTimeout("timed out"), answer(job(), 202))
-    assert Client(transport=script).submit(SPEC).id == "job-1"
+    assert connect(script).submit(SPEC).id == "job-1"
     first, second, third = script.requests
     assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"] == third.headers["Idempotency-Key"]
     assert first.content == third.content
     assert pauses == [0.5, 1.0]
 
 
-def test_a_request_is_sent_three_times_at_most() -> None:
+def test_a_request_is_sent_three_times_at_most(connect: Connect) -> None:
     script = Script(CUT, CUT, CUT)
     with pytest.raises(ServiceUnreachable, match="Server disconnected"):
-        Client(transport=script).job("job-1")
+        connect(script).job("job-1")
     assert len(script.requests) == 3
 
 
-def test_jobs_reads_page_after_page_as_they_are_needed() -> None:
+def test_jobs_reads_page_after_page_as_they_are_needed(connect: Connect) -> None:
     script = Script(
         answer({"items": [job(id="job-3"), job(id="job-2")], "next_cursor": "Mg"}),
         answer({"items": [job(id="job-1")], "next_cursor": None}),
     )
-    found = Client(transport=script).jobs(state=["running", "queued"], model="lenet5", page_size=2)
+    found = connect(script).jobs(state=["running", "queued"], model="lenet5", page_size=2)
     assert [next(found).id, next(found).id] == ["job-3", "job-2"]
     assert script.asked == ["GET /v1/jobs?state=running&state=queued&model=lenet5&limit=2"]
     assert [item.id for item in found] == ["job-1"]
     assert script.asked[1:] == ["GET /v1/jobs?state=running&state=queued&model=lenet5&limit=2&cursor=Mg"]
 
 
-def test_the_other_calls() -> None:
+def test_the_other_calls(connect: Connect) -> None:
     script = Script(
         answer(job(state="cancelling"), 202),
         answer({"job_id": "job-1", "items": [epoch(1)]}),
@@ -118,7 +117,7 @@ def test_the_other_calls() -> None:
         answer(planned()),
         answer({"items": [experiment_facts()]}),
     )
-    client = Client(transport=script)
+    client = connect(script)
     assert client.cancel("job-1").state == "cancelling"
     assert documents(client.epochs("job-1")) == [epoch(1)]
     assert documents(client.branches("job-1")) == [branch_of_epoch(1)]
@@ -146,11 +145,11 @@ def test_the_other_calls() -> None:
     ]
 
 
-def test_a_study_whose_answer_was_lost_is_asked_for_under_the_same_name(pauses: list[float]) -> None:
+def test_a_study_whose_answer_was_lost_is_asked_for_under_the_same_name(connect: Connect, pauses: list[float]) -> None:
     script = Script(
         CUT, answer({"experiment": "mix-1", "items": []}, 202), answer({"experiment": "x", "items": []}, 202)
     )
-    client = Client(transport=script)
+    client = connect(script)
     client.run_experiment("mix", "cifar10", epochs=3, name="mine")
     client.run_experiment("mix")
     first, again, other = [json.loads(request.content) for request in script.requests]
@@ -162,9 +161,9 @@ def test_a_study_whose_answer_was_lost_is_asked_for_under_the_same_name(pauses: 
     assert other["experiment"] != group
 
 
-def test_a_job_id_stays_one_part_of_the_path() -> None:
+def test_a_job_id_stays_one_part_of_the_path(connect: Connect) -> None:
     script = Script(answer(job()))
-    Client("http://host/forerun/", transport=script).job("a/b?c#d")
+    connect(script, "http://host/forerun/").job("a/b?c#d")
     assert script.asked == ["GET /forerun/v1/jobs/a%2Fb%3Fc%23d"]
 
 
@@ -174,22 +173,22 @@ def test_what_is_not_the_url_of_a_service_is_refused(url: str) -> None:
         Client(url)
 
 
-def test_what_only_a_newer_service_knows_is_left_out() -> None:
+def test_what_only_a_newer_service_knows_is_left_out(connect: Connect) -> None:
     audit = {"branches": 1, "samples": 64, "regret": 0, "rank_correlation": None}
     newer = epoch(1, audit=audit | {"newer": 1}, newer=1)
-    [found] = Client(transport=Script(answer({"items": [newer], "newer": 1}))).epochs("job-1")
+    [found] = connect(Script(answer({"items": [newer], "newer": 1}))).epochs("job-1")
     assert documents([found]) == [epoch(1, audit=audit)]
     with pytest.raises(ValidationError, match="frozen"):
         found.epoch = 2  # type: ignore[misc]
 
 
-def test_a_handle_asks_about_its_job() -> None:
+def test_a_handle_asks_about_its_job(connect: Connect) -> None:
     items = [answer({"items": items}) for items in ([epoch(1)], [lr_step(1)], [compared_run("stpt")])]
     end = stream(sent(state_event(1, "queued")), sent(state_event(2, "succeeded")))
     script = Script(
         answer(job(), 202), *items, httpx.Response(200, text="it trains"), answer(job()), end, answer(succeeded())
     )
-    handle = Client(transport=script).submit(SPEC)
+    handle = connect(script).submit(SPEC)
     assert (handle.id, handle.answer.state) == ("job-1", "queued")
     assert documents(handle.epochs()) == [epoch(1)]
     assert handle.lr_history()[0].learning_rate == 0.085
@@ -200,9 +199,9 @@ def test_a_handle_asks_about_its_job() -> None:
     assert script.asked == ["POST /v1/jobs", *(f"GET /v1/jobs/job-1{path}" for path in paths)]
 
 
-def test_a_handle_of_a_known_job_can_be_followed_refreshed_and_cancelled() -> None:
+def test_a_handle_of_a_known_job_can_be_followed_refreshed_and_cancelled(connect: Connect) -> None:
     script = Script(answer(job()), answer(job()), stream(sent(DONE)), answer(job(state="running")))
-    handle = Client(transport=script).job("job-1")
+    handle = connect(script).job("job-1")
     assert documents(handle.follow(after=3)) == [DONE]
     assert last_event_ids(script) == ["3"]
     assert handle.refresh() == handle.answer == Job.model_validate(job(state="running"))
@@ -211,10 +210,10 @@ def test_a_handle_of_a_known_job_can_be_followed_refreshed_and_cancelled() -> No
     assert repr(handle) == "JobHandle('job-1', state='cancelling')"
 
 
-def test_rows_become_a_table_of_pandas() -> None:
+def test_rows_become_a_table_of_pandas(connect: Connect) -> None:
     pandas = pytest.importorskip("pandas")
     script = Script(*(answer({"items": items}) for items in ([lr_step(1), lr_step(2)], [compared_run("stpt")])))
-    client = Client(transport=script)
+    client = connect(script)
     frame = client.lr_history("job-1").to_pandas()
     assert isinstance(frame, pandas.DataFrame)
     assert frame[["epoch", "learning_rate"]].to_dict("list") == {"epoch": [1, 2], "learning_rate": [0.085, 0.085]}
@@ -224,26 +223,26 @@ def test_rows_become_a_table_of_pandas() -> None:
 
 
 @pytest.mark.parametrize("document", [[], {"items": 1}, {"items": [{"epoch": "first"}]}])
-def test_an_answer_of_another_shape_is_refused(document: object) -> None:
+def test_an_answer_of_another_shape_is_refused(connect: Connect, document: object) -> None:
     with pytest.raises(ApiError) as raised:
-        Client(transport=Script(answer(document))).epochs("job-1")
+        connect(Script(answer(document))).epochs("job-1")
     assert raised.value.code == "unexpected_answer"
 
 
 # --- errors ------------------------------------------------------------------------------------------
 
 
-def test_a_problem_document_becomes_an_api_error() -> None:
+def test_a_problem_document_becomes_an_api_error(connect: Connect) -> None:
     script = Script(problem(404, "not_found", "Not found", "there is no job job-1; GET /v1/jobs lists the jobs"))
     with pytest.raises(ApiError) as raised:
-        Client(transport=script).job("job-1")
+        connect(script).job("job-1")
     error = raised.value
     assert isinstance(error, ForerunError)
     assert (error.code, error.status, error.title, error.errors) == ("not_found", 404, "Not found", ())
     assert str(error) == error.detail == "there is no job job-1; GET /v1/jobs lists the jobs"
 
 
-def test_field_errors_are_one_line_each() -> None:
+def test_field_errors_are_one_line_each(connect: Connect) -> None:
     errors = [
         {"field": "lr_set.factors[1]", "value": -0.5, "message": "Input should be greater than 0"},
         {"field": "model", "value": "lenet", "message": "no model of this name; did you mean lenet5?"},
@@ -251,7 +250,7 @@ def test_field_errors_are_one_line_each() -> None:
     ]
     script = Script(problem(422, "invalid_input", "Invalid input", "three of them", errors=errors))
     with pytest.raises(ApiError) as raised:
-        Client(transport=script).submit(SPEC)
+        connect(script).submit(SPEC)
     assert str(raised.value) == (
         "Invalid input:\n"
         "  lr_set.factors[1] = -0.5: Input should be greater than 0\n"
@@ -262,25 +261,25 @@ def test_field_errors_are_one_line_each() -> None:
 
 
 @pytest.mark.parametrize(
-    ("response", "what"),
+    ("status", "content", "what"),
     [
-        (httpx.Response(502, html="<h1>Bad Gateway</h1>"), "502 Bad Gateway"),
-        (httpx.Response(404, json=["nothing"]), "404 Not Found"),
-        (httpx.Response(500, json={"detail": "oops"}), "500 Internal Server Error"),
-        (httpx.Response(307, headers={"Location": "/login"}), "307 Temporary Redirect"),
-        (httpx.Response(200, html="<h1>Welcome</h1>"), "with something other than JSON"),
+        (502, {"html": "<h1>Bad Gateway</h1>"}, "502 Bad Gateway"),
+        (404, {"json": ["nothing"]}, "404 Not Found"),
+        (500, {"json": {"detail": "oops"}}, "500 Internal Server Error"),
+        (307, {"headers": {"Location": "/login"}}, "307 Temporary Redirect"),
+        (200, {"html": "<h1>Welcome</h1>"}, "with something other than JSON"),
     ],
 )
-def test_an_answer_that_is_not_forerun_s(response: httpx.Response, what: str) -> None:
+def test_an_answer_that_is_not_forerun_s(connect: Connect, status: int, content: Document, what: str) -> None:
     with pytest.raises(ApiError) as raised:
-        Client(transport=Script(response)).job("job-1")
+        connect(Script(httpx.Response(status, **content))).job("job-1")
     assert raised.value.code == "unexpected_answer"
     assert str(raised.value).startswith(f"http://127.0.0.1:8000/v1/jobs/job-1 answered {what}, ")
 
 
-def test_when_nobody_listens_the_error_says_how_to_start_the_service(pauses: list[float]) -> None:
+def test_when_nobody_listens_the_error_says_how_to_start_the_service(connect: Connect, pauses: list[float]) -> None:
     with pytest.raises(ServiceUnreachable) as raised:
-        Client(transport=Script(REFUSED)).submit(SPEC)
+        connect(Script(REFUSED)).submit(SPEC)
     assert str(raised.value) == (
         "no answer from http://127.0.0.1:8000 ([Errno 111] Connection refused); start the service with "
         "`forerun serve`, or, if it runs elsewhere, give its URL with --url or FORERUN_URL"
@@ -314,17 +313,17 @@ def last_event_ids(script: Script) -> list[str | None]:
     return [r.headers["Last-Event-ID"] for r in script.requests if r.url.path.endswith("/events")]
 
 
-def test_events_until_the_terminal_one() -> None:
+def test_events_until_the_terminal_one(connect: Connect) -> None:
     never = AssertionError("read on behind the last event")
     parts = [sent(QUEUED) + sent(RUNNING)[:20], sent(RUNNING)[20:], ": ping\r\n\r\n", sent(EPOCH), sent(DONE), never]
     script = Script(answer(job()), stream(*parts))
-    assert documents(Client(transport=script).events("job-1")) == [QUEUED, RUNNING, EPOCH, DONE]
+    assert documents(connect(script).events("job-1")) == [QUEUED, RUNNING, EPOCH, DONE]
     assert script.asked == ["GET /v1/jobs/job-1", "GET /v1/jobs/job-1/events"]
     assert script.requests[1].headers["Accept"] == "text/event-stream"
     assert last_event_ids(script) == ["0"]
 
 
-def test_a_broken_stream_is_taken_up_behind_the_last_event(pauses: list[float]) -> None:
+def test_a_broken_stream_is_taken_up_behind_the_last_event(connect: Connect, pauses: list[float]) -> None:
     script = Script(
         answer(job()),
         stream(sent(QUEUED), sent(RUNNING), sent(EPOCH)[:30], httpx.ReadError("Connection reset by peer")),
@@ -334,14 +333,14 @@ def test_a_broken_stream_is_taken_up_behind_the_last_event(pauses: list[float]) 
         httpx.ReadTimeout("timed out"),
         stream(sent(DONE)),
     )
-    assert documents(Client(transport=script).events("job-1")) == [QUEUED, RUNNING, EPOCH, DONE]
+    assert documents(connect(script).events("job-1")) == [QUEUED, RUNNING, EPOCH, DONE]
     assert last_event_ids(script) == ["0", "2", "2", "2", "3", "3"]
     assert pauses == [0.5, 1.0, 2.0, 0.5, 1.0]  # an event begins the pauses anew
 
 
-def test_a_service_that_does_not_come_back_is_given_up(pauses: list[float]) -> None:
+def test_a_service_that_does_not_come_back_is_given_up(connect: Connect, pauses: list[float]) -> None:
     script = Script(answer(job()), stream(sent(QUEUED), CUT), *[REFUSED] * len(PAUSES))
-    events = Client(transport=script).events("job-1")
+    events = connect(script).events("job-1")
     assert documents([next(events)]) == [QUEUED]
     with pytest.raises(ServiceUnreachable, match="Connection refused"):
         next(events)
@@ -349,60 +348,60 @@ def test_a_service_that_does_not_come_back_is_given_up(pauses: list[float]) -> N
     assert all(shorter <= longer for shorter, longer in pairwise(PAUSES))
 
 
-def test_events_of_a_job_that_has_ended_and_was_seen() -> None:
+def test_events_of_a_job_that_has_ended_and_was_seen(connect: Connect) -> None:
     script = Script(answer(succeeded()), httpx.Response(204))
-    assert list(Client(transport=script).events("job-1", after=4)) == []
+    assert list(connect(script).events("job-1", after=4)) == []
     assert last_event_ids(script) == ["4"]
 
 
-def test_events_of_no_service_and_of_no_job_are_told_at_once(pauses: list[float]) -> None:
+def test_events_of_no_service_and_of_no_job_are_told_at_once(connect: Connect, pauses: list[float]) -> None:
     with pytest.raises(ServiceUnreachable):
-        next(Client(transport=Script(REFUSED)).events("job-1"))
+        next(connect(Script(REFUSED)).events("job-1"))
     with pytest.raises(ApiError) as raised:
-        next(Client(transport=Script(problem(404, "not_found", "Not found", "no job"))).events("job-1"))
+        next(connect(Script(problem(404, "not_found", "Not found", "no job"))).events("job-1"))
     assert raised.value.code == "not_found"
     assert pauses == []
 
 
-def test_an_event_of_a_kind_that_is_not_known_keeps_all_it_has() -> None:
+def test_an_event_of_a_kind_that_is_not_known_keeps_all_it_has(connect: Connect) -> None:
     newer = {"number": 2, "kind": "telemetry", "created_at": "", "layers": [1]}
     script = Script(answer(job()), stream(sent(QUEUED), sent(newer), sent(state_event(3, "succeeded"))))
-    _, other, _ = Client(transport=script).events("job-1")
+    _, other, _ = connect(script).events("job-1")
     assert isinstance(other, OtherEvent)
     assert documents([other]) == [newer]
 
 
 @pytest.mark.parametrize("data", ["no JSON", "[]", '{"number": 1, "kind": "state"}'])
-def test_an_event_that_is_none_is_refused(data: str) -> None:
+def test_an_event_that_is_none_is_refused(connect: Connect, data: str) -> None:
     script = Script(answer(job()), stream(f"data: {data}\r\n\r\n"))
     with pytest.raises(ApiError, match="with something other than events"):
-        list(Client(transport=script).events("job-1"))
+        list(connect(script).events("job-1"))
 
 
-def test_a_job_that_is_gone_after_a_restart_is_not_waited_for(pauses: list[float]) -> None:
+def test_a_job_that_is_gone_after_a_restart_is_not_waited_for(connect: Connect, pauses: list[float]) -> None:
     script = Script(answer(job()), stream(sent(QUEUED)), problem(404, "not_found", "Not found", "there is no job"))
     with pytest.raises(ApiError, match="there is no job"):
-        list(Client(transport=script).events("job-1"))
+        list(connect(script).events("job-1"))
     assert pauses == [0.5]
 
 
-def test_what_is_not_a_stream_of_events_is_refused() -> None:
+def test_what_is_not_a_stream_of_events_is_refused(connect: Connect) -> None:
     script = Script(answer(job()), httpx.Response(200, html="<h1>Welcome</h1>"))
     with pytest.raises(ApiError, match="with something other than events"):
-        list(Client(transport=script).events("job-1"))
+        list(connect(script).events("job-1"))
 
 
-def test_wait_gives_the_job_as_it_ended() -> None:
+def test_wait_gives_the_job_as_it_ended(connect: Connect) -> None:
     script = Script(
         answer(job()), stream(sent(QUEUED), sent(state_event(2, "cancelled"))), answer(job(state="cancelled"))
     )
-    assert Client(transport=script).wait("job-1").state == "cancelled"
+    assert connect(script).wait("job-1").state == "cancelled"
 
 
-def test_layers_are_fetched_page_by_page() -> None:
+def test_layers_are_fetched_page_by_page(connect: Connect) -> None:
     pages = [{"items": [layer_epoch(1)], "next_cursor": "more"}, {"items": [layer_epoch(2)], "next_cursor": None}]
     script = Script(*map(answer, pages), httpx.Response(200, content=b"<?xml"))
-    client = Client(transport=script)
+    client = connect(script)
     found = client.layers("job-1", method="stpt", trial=1, layer="a.b", first_epoch=2, last_epoch=3, page_size=1)
     assert script.asked == []
     assert documents(found) == [layer_epoch(1), layer_epoch(2)]
@@ -416,11 +415,11 @@ def test_layers_are_fetched_page_by_page() -> None:
 # --- methods side by side, and all jobs together -----------------------------------------------------
 
 
-def test_trials_and_comparison() -> None:
+def test_trials_and_comparison(connect: Connect) -> None:
     items, runs = [trial_result()], [compared_run("stpt")]
     figure = httpx.Response(200, content=b"<?xml")
     script = Script(answer({"items": items}), answer({"items": items}), answer({"items": runs}), figure)
-    client = Client(transport=script)
+    client = connect(script)
     assert documents(client.trials("job-1")) == items
     assert documents(client.trials("job-1", method="tpe", state=["stopped", "failed"])) == items
     assert documents(client.comparison("job-1")) == runs
@@ -433,11 +432,11 @@ def test_trials_and_comparison() -> None:
     ]
 
 
-def test_a_study_and_a_ramp() -> None:
+def test_a_study_and_a_ramp(connect: Connect) -> None:
     items, ramp = [study_row()], {"seed": 0, "by_learning_rate": None, "by_momentum": None}
     table = (answer({"items": items}), httpx.Response(200, content=b"variant"))
     script = Script(*table, *table, answer({"items": [ramp]}))
-    client = Client(transport=script)
+    client = connect(script)
     assert documents(client.study("job-1")) == items
     assert client.study_file("job-1", "csv") == b"variant"
     assert documents(client.study_of_experiment("a/b c")) == items
@@ -452,10 +451,10 @@ def test_a_study_and_a_ramp() -> None:
     ]
 
 
-def test_history_of_all_jobs_fetches_pages_as_they_are_needed() -> None:
+def test_history_of_all_jobs_fetches_pages_as_they_are_needed(connect: Connect) -> None:
     pages = [{"items": [history_step(1)], "next_cursor": "more"}, {"items": [history_step(2)], "next_cursor": None}]
     script = Script(*map(answer, pages))
-    found = Client(transport=script).history(optimizer="adam", page_size=1)
+    found = connect(script).history(optimizer="adam", page_size=1)
     assert script.asked == []
     assert next(found).epoch == 1
     assert script.asked == ["GET /v1/lr-history?optimizer=adam&limit=1&format=json"]
@@ -463,8 +462,8 @@ def test_history_of_all_jobs_fetches_pages_as_they_are_needed() -> None:
     assert script.asked[1].endswith("&cursor=more")
 
 
-def test_recommendation_leaves_out_what_is_not_said() -> None:
+def test_recommendation_leaves_out_what_is_not_said(connect: Connect) -> None:
     script = Script(answer(recommended(learning_rate=0.1)))
-    found = Client(transport=script).recommendation("resnet50", "image-folder", path="birds")
+    found = connect(script).recommendation("resnet50", "image-folder", path="birds")
     assert found.learning_rate == 0.1
     assert script.asked == ["GET /v1/recommendation?model=resnet50&dataset=image-folder&path=birds"]

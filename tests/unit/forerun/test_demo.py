@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 from typer.testing import CliRunner, Result
 
-from forerun import cli, client, demo
+from forerun import cli, demo, exchange
 
 FAKE = [sys.executable, "-m", "tests.unit.forerun.fake_service"]
 ROOT = cli.EXAMPLE.parents[1]
@@ -26,7 +26,7 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "POLL_S", 0.01)
-    monkeypatch.setattr(client, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(exchange, "PAUSES", (0.0, 0.0))
 
 
 def run(mode: str, home: Path, patch: pytest.MonkeyPatch, *words: str) -> Result:

@@ -101,7 +101,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 
 
 def test_the_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
-    accuracies = [0.1, 0.9, 0.3, 0.4, 0.5]
+    accuracies = [0.1, 0.9, 0.9, 0.4, 0.5]  # of equals the first is the best
     points = [
         point(epoch, accuracy, checkpoint.save(tmp_path, f"epoch-{epoch:06d}-a1", TENSORS, POSITION))
         for epoch, accuracy in enumerate(accuracies, start=1)

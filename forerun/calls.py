@@ -1,0 +1,264 @@
+"""Every call of the service's API, written once: `AsyncClient` is these, `Client` the same without an event loop."""
+
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+from forerun.download import save
+from forerun.exchange import Exchange
+from forerun.jobs import AsyncJobHandle
+from forerun.rows import Rows
+from service.spec.job import JobSpec
+from service.wire.answers import (
+    BatchRamp,
+    BranchOfEpoch,
+    ComparedRun,
+    Epoch,
+    Event,
+    ExperimentFacts,
+    ExperimentJobs,
+    HistoryStep,
+    Job,
+    JobSchedule,
+    LayerEpoch,
+    LrStep,
+    Plan,
+    Recommendation,
+    SelectorReplay,
+    StudyRow,
+    TrialResult,
+)
+from service.wire.checkpoint import Which
+
+
+class Calls:
+    """The calls, as coroutines over an `Exchange`, which says what each of them may raise."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self._exchange.connection.close()
+
+    # --- jobs ----------------------------------------------------------------------------------------
+
+    async def submit(self, spec: JobSpec | Mapping[str, Any], idempotency_key: str | None = None) -> AsyncJobHandle:
+        """Submit a job. The same key and spec again give the same job; without a key, each call has its own."""
+        document = spec.model_dump_json() if isinstance(spec, JobSpec) else json.dumps(dict(spec))
+        headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key or uuid4().hex}
+        return AsyncJobHandle(
+            self, await self._exchange.one(Job, "POST", "/v1/jobs", headers=headers, content=document)
+        )
+
+    async def job(self, job_id: str) -> AsyncJobHandle:
+        """A handle of the job, with what the service says of it now."""
+        return AsyncJobHandle(self, await self.read_job(job_id))
+
+    async def read_job(self, job_id: str) -> Job:
+        """What the service says of the job now."""
+        return await self._exchange.one(Job, "GET", _path(job_id))
+
+    def jobs(
+        self,
+        *,
+        state: str | Sequence[str] = (),
+        model: str | None = None,
+        dataset: str | None = None,
+        name: str | None = None,
+        experiment: str | None = None,
+        page_size: int = 50,
+    ) -> AsyncGenerator[Job, None]:
+        """Jobs that match, newest first; pages are fetched as they are needed."""
+        params: dict[str, Any] = {"state": state, "model": model, "dataset": dataset, "limit": page_size}
+        params |= {"name": name, "experiment": experiment}
+        return self._exchange.pages(Job, "/v1/jobs", {key: value for key, value in params.items() if value})
+
+    async def cancel(self, job_id: str) -> Job:
+        """Ask for the job's end; it is `cancelled` once Ray has confirmed it. Asking again changes nothing."""
+        return await self._exchange.one(Job, "POST", _path(job_id, "cancel"))
+
+    async def logs(self, job_id: str, attempt: int | None = None) -> str:
+        """The last 65,536 characters that an attempt of the job printed; of the newest one unless said otherwise."""
+        params = {} if attempt is None else {"attempt": attempt}
+        return (await self._exchange.answer("GET", _path(job_id, "logs"), params=params)).text
+
+    async def wait(self, job_id: str) -> Job:
+        """The job, once it has ended: succeeded, failed or cancelled."""
+        async for _ in self.events(job_id):
+            pass
+        return await self.read_job(job_id)
+
+    async def events(self, job_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
+        """What happens to the job, as it happens, from event number `after` + 1 to that of its terminal state.
+
+        A stream that breaks is taken up again behind the last event, so none is lost and none comes twice; raises
+        when the service has not come back after all of `forerun.exchange.PAUSES`.
+        """
+        await self.read_job(job_id)  # no service there, or no such job: that is told at once, below it is waited for
+        async with aclosing(self._exchange.events(_path(job_id, "events"), after)) as events:
+            async for event in events:
+                yield event
+
+    # --- what its training did -----------------------------------------------------------------------
+
+    async def epochs(self, job_id: str) -> Rows[Epoch]:
+        """Every recorded epoch of the job."""
+        return await self._exchange.rows(Epoch, _path(job_id, "epochs"))
+
+    async def branches(self, job_id: str, epoch: int | None = None) -> Rows[BranchOfEpoch]:
+        """Every branch of every Pre-train, or of one epoch's."""
+        params = {} if epoch is None else {"epoch": epoch}
+        return await self._exchange.rows(BranchOfEpoch, _path(job_id, "branches"), params=params)
+
+    async def lr_history(self, job_id: str) -> Rows[LrStep]:
+        """The learning rate of every epoch."""
+        return await self._exchange.rows(LrStep, _path(job_id, "lr-history"), params={"format": "json"})
+
+    async def lr_history_csv(self, job_id: str) -> str:
+        """The same as CSV, with a header line; the candidates share one cell, separated by spaces."""
+        return (await self._exchange.answer("GET", _path(job_id, "lr-history"), params={"format": "csv"})).text
+
+    async def schedule(self, job_id: str, *, method: str | None = None, trial: int = 1) -> JobSchedule:
+        """The learning rates of a trial that has ended, for `forerun.schedules.Replay`."""
+        params = {"trial": trial} | ({} if method is None else {"method": method})
+        return await self._exchange.one(JobSchedule, "GET", _path(job_id, "schedule"), params=params)
+
+    async def download_weights(
+        self, job_id: str, path: str | Path, *, which: Which = "best", method: str | None = None, trial: int = 1
+    ) -> Path:
+        """Save the weights of a training (by default the first of the job's first method) as a safetensors file.
+
+        `which`: those after the epoch with the best validation accuracy, or after the last one. The file appears under
+        `path`, which is returned, once it is whole and its SHA-256 is right; one that is there already is replaced.
+        """
+        params = {"which": which, "trial": trial} | ({} if method is None else {"method": method})
+        return await save(self._exchange, _path(job_id, "weights"), params, Path(path))
+
+    async def selector_replay(self, /, job_id: str, selector: str, **options: float) -> SelectorReplay:
+        """What another selector would have chosen at each epoch, from the stored branches."""
+        params = {"selector": selector, **options}
+        return await self._exchange.one(SelectorReplay, "GET", _path(job_id, "selector-replay"), params=params)
+
+    def layers(
+        self,
+        job_id: str,
+        *,
+        method: str | None = None,
+        trial: int | None = None,
+        layer: str | None = None,
+        first_epoch: int | None = None,
+        last_epoch: int | None = None,
+        page_size: int = 100,
+    ) -> AsyncGenerator[LayerEpoch, None]:
+        """Telemetry of a job's layers, by method, trial, epoch and layer; pages are fetched as they are needed."""
+        params: dict[str, Any] = {"method": method, "trial": trial, "layer": layer, "first_epoch": first_epoch}
+        params |= {"last_epoch": last_epoch, "limit": page_size, "format": "json"}
+        params = {key: value for key, value in params.items() if value is not None}
+        return self._exchange.pages(LayerEpoch, _path(job_id, "layers"), params)
+
+    async def layers_figure(self, /, job_id: str, kind: str, **filters: str | int | None) -> bytes:
+        """The layers of one training over its steps, as png or svg; `filters` as those of `layers`."""
+        params = {key: value for key, value in {**filters, "format": kind}.items() if value is not None}
+        return (await self._exchange.answer("GET", _path(job_id, "layers"), params=params)).content
+
+    # --- methods side by side, and all jobs together ----------------------------------------------------
+
+    async def trials(
+        self, job_id: str, *, method: str | None = None, state: str | Sequence[str] = ()
+    ) -> Rows[TrialResult]:
+        """Every training of every method of the job, or of one method, or in these states."""
+        params = {key: value for key, value in {"method": method, "state": state}.items() if value}
+        return await self._exchange.rows(TrialResult, _path(job_id, "trials"), params=params)
+
+    async def comparison(self, job_id: str) -> Rows[ComparedRun]:
+        """What each method of the job came to, and what it took."""
+        params = {"format": "json"}
+        return await self._exchange.rows(ComparedRun, _path(job_id, "comparison"), params=params)
+
+    async def comparison_file(self, job_id: str, kind: str) -> bytes:
+        """The same as a file: csv, a line a method; png or svg, a figure of accuracy over cost."""
+        return (await self._exchange.answer("GET", _path(job_id, "comparison"), params={"format": kind})).content
+
+    async def study(self, job_id: str) -> Rows[StudyRow]:
+        """What each variant of the job's study came to at each batch size."""
+        return await self._exchange.rows(StudyRow, _path(job_id, "study"), params={"format": "json"})
+
+    async def study_file(self, job_id: str, kind: str) -> bytes:
+        """The same as a file: csv; png or svg, a figure of accuracy over epochs and batch size."""
+        return (await self._exchange.answer("GET", _path(job_id, "study"), params={"format": kind})).content
+
+    async def study_of_experiment(self, experiment: str) -> Rows[StudyRow]:
+        """The studies of all jobs of the experiment as one."""
+        params = {"experiment": experiment, "format": "json"}
+        return await self._exchange.rows(StudyRow, "/v1/study", params=params)
+
+    async def study_of_experiment_file(self, experiment: str, kind: str) -> bytes:
+        """The same as a file: csv, png or svg."""
+        return (
+            await self._exchange.answer("GET", "/v1/study", params={"experiment": experiment, "format": kind})
+        ).content
+
+    async def ramp(self, job_id: str) -> Rows[BatchRamp]:
+        """The largest batches of the job's batch ramp, seed by seed."""
+        return await self._exchange.rows(BatchRamp, _path(job_id, "ramp"))
+
+    def history(
+        self,
+        *,
+        model: str | None = None,
+        dataset: str | None = None,
+        optimizer: str | None = None,
+        batch: int | None = None,
+        method: str | None = None,
+        state: str | Sequence[str] = (),
+        page_size: int = 500,
+    ) -> AsyncGenerator[HistoryStep, None]:
+        """Every epoch of all jobs that match, newest jobs first; pages are fetched as they are needed."""
+        params: dict[str, Any] = {"model": model, "dataset": dataset, "optimizer": optimizer, "batch": batch}
+        params |= {"method": method, "state": state, "limit": page_size, "format": "json"}
+        return self._exchange.pages(
+            HistoryStep, "/v1/lr-history", {key: value for key, value in params.items() if value}
+        )
+
+    async def recommendation(
+        self,
+        model: str,
+        dataset: str,
+        *,
+        batch: int | None = None,
+        optimizer: str | None = None,
+        path: str | None = None,
+    ) -> Recommendation:
+        """The learning rate to begin with, by what past jobs chose. `path`: the folder, of an image-folder."""
+        params = {"model": model, "dataset": dataset, "batch": batch, "optimizer": optimizer, "path": path}
+        params = {key: value for key, value in params.items() if value is not None}
+        return await self._exchange.one(Recommendation, "GET", "/v1/recommendation", params=params)
+
+    # --- before a job, and many of them ------------------------------------------------------------------
+
+    async def plan(self, spec: JobSpec | Mapping[str, Any]) -> Plan:
+        """What a spec amounts to in iterations and samples; nothing starts."""
+        document = spec.model_dump_json() if isinstance(spec, JobSpec) else json.dumps(dict(spec))
+        headers = {"Content-Type": "application/json"}
+        return await self._exchange.one(Plan, "POST", "/v1/plan", headers=headers, content=document)
+
+    async def experiments(self) -> Rows[ExperimentFacts]:
+        """The studies that can be run."""
+        return await self._exchange.rows(ExperimentFacts, "/v1/experiments")
+
+    async def run_experiment(self, name: str, scale: str = "fashion-mnist", /, **spec: Any) -> ExperimentJobs:
+        """Submit the jobs of a study; `spec`: keys of a JobSpec that hold for all of them."""
+        # chosen here: a request that is sent again finds its jobs
+        group = f"{name}-{uuid4().hex[:8]}"
+        document = json.dumps({"name": name, "scale": scale, "spec": spec, "experiment": group})
+        headers = {"Content-Type": "application/json"}
+        return await self._exchange.one(ExperimentJobs, "POST", "/v1/experiments", headers=headers, content=document)
+
+
+def _path(job_id: str, *more: str) -> str:
+    return "/".join(["/v1/jobs", quote(job_id, safe=""), *more])
