@@ -18,16 +18,16 @@ from service.wire import answers
 
 router = APIRouter(prefix="/v1/catalog", tags=["catalog"])
 
-_MIX = answers.NamedLrSet(
+_MIX = answers.LrSetFacts(
     name="mix",
     factors=None,
-    phases=[answers.LrSetPhase(lr_set=name, until=last / MIX_EPOCHS) for last, name in MIX],
+    phases=[answers.LrSetPhaseFacts(lr_set=name, until=last / MIX_EPOCHS) for last, name in MIX],
 )
 _CATALOG = answers.Catalog(
     models=list(MODELS),
     datasets=[answers.DatasetFacts(**asdict(facts)) for facts in DATASETS.values()],
     lr_sets=[
-        *(answers.NamedLrSet(name=name, factors=list(factors), phases=None) for name, factors in LR_SETS.items()),
+        *(answers.LrSetFacts(name=name, factors=list(factors), phases=None) for name, factors in LR_SETS.items()),
         _MIX,
     ],
     tasks=list(get_args(TaskName)),

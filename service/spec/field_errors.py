@@ -65,14 +65,15 @@ def unknown_key(key: str, known: Iterable[str], what: str = "key") -> str:
 
 def _models_at(loc: tuple[int | str, ...], model: type[Frozen]) -> list[type[Frozen]]:
     """The models that may stand at `loc` in a `model`: several for a union whose tag the location does not name."""
-    models, is_key = [model], False
+    models, is_key, is_tagged = [model], False, False
     for part in loc:
         if isinstance(part, int) or is_key:
             is_key = False
             continue
-        if tagged := [one for one in models if part in _names_of(one)]:
-            models = tagged
+        if not is_tagged and (tagged := [one for one in models if part in _names_of(one)]):
+            models, is_tagged = tagged, True  # what follows is a field, also where it is called like the tag
             continue
+        is_tagged = False
         annotations = [one.model_fields[part].annotation for one in models if part in one.model_fields]
         is_key = any(_holds_mapping(annotation) for annotation in annotations)  # the next part: the user's own
         models = [inner for annotation in annotations for inner in _models_in(annotation)]

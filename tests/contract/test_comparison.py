@@ -278,7 +278,12 @@ def test_recommendation(client: httpx.Client, sqlite_store: Store) -> None:
         "learning_rate": 0.4,
         "low": 0.4,
         "high": 0.4,
-        "schedule": {"learning_rates": [0.4, 0.4, 0.4], "lr_schedule": "constant", "warmup_epochs": 0},
+        "schedule": {
+            "learning_rates": [0.4, 0.4, 0.4],
+            "lr_schedule": "constant",
+            "warmup_epochs": 0,
+            "rescale_momentum": False,
+        },
         "rule": "linear",
         "note": "The evidence has batch 64; for batch 256 its learning rates of sgd were scaled in proportion to the "
         "batch (Goyal et al. 2017, arXiv 1706.02677).",
@@ -312,7 +317,11 @@ def test_a_job_that_begins_with_a_recommendation(client: httpx.Client, sqlite_st
     assert (response.status_code, error["field"], error["value"]) == (422, "lr_set.from_history", True)
     assert client.post("/v1/plan", json=document).status_code == 422
     run_to_success(client, sqlite_store)
-    assert client.post("/v1/plan", json=document).json()["search_area"][0] == {"epoch": 1, "low": 0.05, "high": 0.2}
+    assert client.post("/v1/plan", json=document).json()["runs"][0]["search_area"][0] == {
+        "epoch": 1,
+        "low": 0.05,
+        "high": 0.2,
+    }
     headers = {"Idempotency-Key": "once"}
     job = client.post("/v1/jobs", json=document, headers=headers).raise_for_status().json()
     assert (job["spec"]["lr_set"]["kind"], job["spec"]["initial_learning_rate"]) == ("stages", 0.1)

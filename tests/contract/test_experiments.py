@@ -38,32 +38,34 @@ def test_plan(client: httpx.Client, fleet: FakeFleet) -> None:
     response = client.post("/v1/plan", json=document)
     assert response.status_code == 200
     plan = response.json()
-    assert [round(area[bound], 12) for area in plan.pop("search_area") for bound in ("epoch", "low", "high")] == [
+    stpt, sweep = plan.pop("runs")
+    assert plan == {"train_samples": 1293, "iterations_per_epoch": 20}
+    assert [round(area[bound], 12) for area in stpt.pop("search_area") for bound in ("epoch", "low", "high")] == [
         *(1, 0.08, 0.125),
         *(2, 0.064, 0.15625),
         *(3, 0.0512, 0.1953125),
     ]
-    stpt, sweep = plan.pop("runs")
-    assert plan == {
-        "train_samples": 1293,
-        "iterations_per_epoch": 20,
-        "pretrain_iterations": 2,
-        "main_train_iterations": 18,
-    }
     # 3 epochs of 8 branches of 2 iterations, and of 18 more
     assert stpt == {
+        "label": "stpt",
         "method": "stpt",
         "trainings": 1,
         "samples": 3 * (8 * 2 + 18) * 64,
         "iterations": 102.0,
         "relative_to_sweep": 0.2125,
+        "pretrain_iterations": 2,
+        "main_train_iterations": 18,
     }
     assert sweep == {
+        "label": "sweep",
         "method": "sweep",
         "trainings": 8,
         "samples": 8 * 3 * 20 * 64,
         "iterations": 480.0,
         "relative_to_sweep": 1.0,
+        "pretrain_iterations": None,
+        "main_train_iterations": None,
+        "search_area": [],
     }
     assert client.get("/v1/jobs").json()["items"] == []  # nothing has started
     assert fleet.wakes == 0
@@ -111,7 +113,7 @@ def test_the_studies_there_are(client: httpx.Client) -> None:
         "name": "mix",
         "paper": "STPT",
         "figures": "10, 11",
-        "description": "The schedule of sets, beside the narrow set and the reference.",
+        "description": "Narrow, middle, wide in turn, beside narrow and the reference.",
         "jobs": ["mix", "narrow", "reference"],
         "scales": ["paper", "fashion-mnist", "cifar10"],
     }
@@ -147,8 +149,8 @@ def test_the_same_study_again_is_the_same_jobs(client: httpx.Client) -> None:
 def test_alphas_are_shares_of_the_epoch_at_hand(client: httpx.Client) -> None:
     study = {"name": "alpha-sweep", "spec": DIGITS | {"global_batch_size": 64}}
     jobs = client.post("/v1/experiments", json=study).json()["items"]
-    alphas = [job["spec"]["pretrain"]["iterations"] for job in jobs]
-    assert alphas == [1, 5, 10, 20, None]  # of 20 iterations; the reference has no Pre-train
+    alphas = [job["spec"]["methods"][0]["pretrain"]["iterations"] for job in jobs[:-1]]
+    assert alphas == [1, 5, 10, 20]  # of 20 iterations; the reference has no Pre-train
     assert [method["name"] for method in jobs[-1]["spec"]["methods"]] == ["reference"]
 
 
@@ -181,7 +183,11 @@ def test_a_study_that_replays_a_job_gets_its_schedule(client: httpx.Client, sqli
         ({"experiment": "a\0"}, "experiment", "match pattern"),
         ({"spec": []}, "spec", "should be an object"),
         ({"spec": DIGITS | {"epochs": 0}}, "epochs", "greater than or equal to 1"),
-        ({"spec": DIGITS | {"pretrain": 3}}, "pretrain", "should be an object"),
+        (
+            {"spec": DIGITS | {"methods": [{"name": "stpt", "pretrain": 3}]}},
+            "methods[0].pretrain",
+            "should be an object",
+        ),
         ({"spec": DIGITS | {"preset": "mine"}}, "preset", "'stpt-paper'"),
         ({"spec": {"dataset": "mnist"}}, "dataset", "put its files there"),
         ({"specs": {}}, "specs", ""),

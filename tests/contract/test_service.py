@@ -38,9 +38,9 @@ def test_catalog(client: httpx.Client) -> None:
     assert presets["narrow"]["phases"] is None
     assert presets["mix"]["factors"] is None
     assert presets["mix"]["phases"] == [  # S1, Table 4: epochs 19, 29 and 40 of 40
-        {"preset": "narrow", "until": 0.475},
-        {"preset": "middle", "until": 0.725},
-        {"preset": "wide", "until": 1.0},
+        {"lr_set": "narrow", "until": 0.475},
+        {"lr_set": "middle", "until": 0.725},
+        {"lr_set": "wide", "until": 1.0},
     ]
     assert catalog["optimizers"] == [
         "sgd", "adam", "adamw", "adagrad", "adadelta", "rmsprop", "lars", "lamb", "tvlars",
@@ -50,7 +50,7 @@ def test_catalog(client: httpx.Client) -> None:
     assert catalog["selectors"] == ["greedy", "tolerance"]
     assert catalog["methods"] == [
         "stpt", "sweep", "reference", "replay", "cosine", "one-cycle", "schedule-free", "prodigy",
-        "schedule", "random", "grid", "tpe", "smac", "hyperband", "asha", "bohb", "pbt", "study", "batch-ramp",
+        "fixed", "random", "grid", "tpe", "smac", "hyperband", "asha", "bohb", "pbt", "study", "batch-ramp",
     ]  # fmt: skip
     assert catalog["presets"] == ["stpt-paper", "stpt-paper-fashion-mnist", "stpt-paper-cifar10"]
     assert catalog["experiments"] == list(EXPERIMENTS)

@@ -72,7 +72,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, Any, str]] = {
     "unknown key": ({"learning_rate": 0.1}, "learning_rate", 0.1, "unknown key; did you mean"),
     "unknown inner key": (
         {"pretrain": {"iteration": 3}},
-        "pretrain.iteration",
+        "methods[0].pretrain.iteration",
         3,
         "unknown key; did you mean iterations? known: weights, iterations, placement, batch, max_retries",
     ),
@@ -84,13 +84,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str, Any, str]] = {
     ),
     "alpha over an epoch": (  # digits: 1437 - 144 = 1293 training samples, 20 batches of 64
         {"pretrain": {"iterations": 21}},
-        "pretrain.iterations",
+        "methods[0].pretrain.iterations",
         21,
         "one epoch at most, which is 20 iterations",
     ),
     "alpha + beta over an epoch": (
         {"pretrain": {"iterations": 5}, "main_train": {"iterations": 16}},
-        "main_train.iterations",
+        "methods[0].main_train.iterations",
         16,
         "one epoch at most, which is 20 iterations",
     ),
@@ -153,7 +153,7 @@ METHODS_REFUSED: dict[str, tuple[list[Any], str, Any, str]] = {
 
 @pytest.mark.parametrize(("methods", "field", "value", "message"), METHODS_REFUSED.values(), ids=METHODS_REFUSED)
 def test_methods_refused(client: httpx.Client, methods: list[Any], field: str, value: Any, message: str) -> None:
-    response = post(client, spec_document(methods=methods))
+    response = post(client, spec_document() | {"methods": methods})
     (error,) = response.json()["errors"]
     assert (response.status_code, error["field"], error["value"]) == (422, field, value)
     assert message in error["message"]
@@ -165,7 +165,8 @@ def test_a_job_that_replays_another(client: httpx.Client, services: Services) ->
     replay = {"name": "replay", "job": source}
     job = client.post("/v1/jobs", json=spec_document(methods=[replay], seed=1)).json()
     schedule = {"learning_rates": [0.1, 0.1, 0.1], "lr_schedule": "cosine", "warmup_epochs": 1}
-    assert job["spec"]["methods"] == [replay | {"schedule": schedule}]
+    schedule |= {"rescale_momentum": False}
+    assert job["spec"]["methods"] == [replay | {"label": "replay", "schedule": schedule}]
     refused = client.post("/v1/jobs", json=spec_document(methods=[replay], epochs=4)).json()["errors"]
     assert [(error["field"], error["message"]) for error in refused] == [
         ("methods[0].schedule.learning_rates", "has 3 epochs, the job 4; set epochs to 3")

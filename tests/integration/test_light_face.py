@@ -18,10 +18,19 @@ CPU_SECONDS = "import time; start = time.process_time(); import forerun; print(t
 PLAN = answers.Plan(
     train_samples=1293,
     iterations_per_epoch=20,
-    pretrain_iterations=2,
-    main_train_iterations=18,
-    runs=[answers.RunCost(method="stpt", trainings=1, samples=12800, iterations=200.0, relative_to_sweep=0.5)],
-    search_area=[],
+    runs=[
+        answers.RunCost(
+            label="stpt",
+            method="stpt",
+            trainings=1,
+            samples=12800,
+            iterations=200.0,
+            relative_to_sweep=0.5,
+            pretrain_iterations=2,
+            main_train_iterations=18,
+            search_area=[],
+        )
+    ],
 )
 
 

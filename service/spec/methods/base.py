@@ -61,6 +61,11 @@ class Probe:
     alone: bool  # whether the first error tells it all
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """A label's default is the method's name, which is another one in each schema."""
+    schema.pop("default")
+
+
 class MethodSpec(Frozen):
     """A method of a job; the rules below hold unless its module says otherwise."""
 
@@ -76,13 +81,14 @@ class MethodSpec(Frozen):
         "",
         description="What its run is called in tables and figures and asked for by; the method's name where it is left "
         "out. A method that stands there several times needs labels that differ.",
+        json_schema_extra=_without_default,
     )
 
     @model_validator(mode="before")
     @classmethod
     def _label(cls, value: Any) -> Any:
         """Without a label the method's name is one."""
-        unnamed = isinstance(value, dict) and value.get("label") in (None, "")
+        unnamed = isinstance(value, dict) and "label" not in value
         return value | {"label": cls.model_fields["name"].default} if unnamed else value
 
     def trainings(self, candidates: Sequence[float]) -> int:

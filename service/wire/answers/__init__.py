@@ -1,7 +1,7 @@
 """What the API answers with, for the API itself and for the client: plain pydantic models, a module for each noun."""
 
 from service.wire.answers.base import Answer
-from service.wire.answers.catalog import Catalog, DatasetFacts, LrSetPhase, NamedLrSet
+from service.wire.answers.catalog import Catalog, DatasetFacts, LrSetFacts, LrSetPhaseFacts
 from service.wire.answers.comparison import COMPARISON_COLUMNS, ComparedRun, Comparison, CurvePoint, SeedComparison
 from service.wire.answers.epoch import (
     Branch,
@@ -66,9 +66,9 @@ __all__ = [
     "LayerPage",
     "Links",
     "LrHistory",
-    "LrSetPhase",
+    "LrSetFacts",
+    "LrSetPhaseFacts",
     "LrStep",
-    "NamedLrSet",
     "OtherEvent",
     "Plan",
     "Problem",

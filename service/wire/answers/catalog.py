@@ -17,19 +17,19 @@ class DatasetFacts(Answer):
     can_download: bool = Field(description="Whether `download: true` in a spec fetches it.")
 
 
-class LrSetPhase(Answer):
+class LrSetPhaseFacts(Answer):
     """A phase of a learning-rate set."""
 
     lr_set: str = Field(description="Name of the set that it takes.")
     until: float = Field(description="Share of the training after which the phase ends.", examples=[0.475])
 
 
-class NamedLrSet(Answer):
+class LrSetFacts(Answer):
     """Factors on the current learning rate, or, for sets one after another, its phases."""
 
     name: str = Field(description="Its name in a spec.")
     factors: list[float] | None = Field(description="On the current learning rate; null: it has phases.")
-    phases: list[LrSetPhase] | None = Field(description="One after another; null: it has factors.")
+    phases: list[LrSetPhaseFacts] | None = Field(description="One after another; null: it has factors.")
 
 
 class Catalog(Answer):
@@ -37,7 +37,7 @@ class Catalog(Answer):
 
     models: list[str] = Field(description="Names of models.")
     datasets: list[DatasetFacts] = Field(description="Of known size; `image-folder` takes any tree of images beside.")
-    lr_sets: list[NamedLrSet] = Field(description="Sets of candidate learning rates by name.")
+    lr_sets: list[LrSetFacts] = Field(description="Sets of candidate learning rates by name.")
     tasks: list[str] = Field(description="Names of tasks.")
     optimizers: list[str] = Field(description="Names of optimizers.")
     metrics: list[str] = Field(description="What branches can be judged by.")

@@ -213,10 +213,7 @@ def planned(**changes: Any) -> Document:
     known: Document = {
         "train_samples": 1293,
         "iterations_per_epoch": 20,
-        "pretrain_iterations": 2,
-        "main_train_iterations": 18,
         "runs": [],
-        "search_area": [],
     }
     return known | changes
 

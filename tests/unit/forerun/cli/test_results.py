@@ -210,8 +210,8 @@ def test_recommendation(forerun: Forerun) -> None:
     assert result.stdout.splitlines() == [
         "learning rate 0.2 (0.1 to 0.4) for sgd, batch 128",
         "Scaled.",
-        "job    seed  batch  envelope  learning rate  scaled  val acc  test acc",
-        "job-1  0     64     linear    0.1            0.2     0.7500   0.7000",
+        "job    seed  batch  lr_schedule  learning rate  scaled  val acc  test acc",
+        "job-1  0     64     linear       0.1            0.2     0.7500   0.7000",
     ]
     asked = "GET /v1/recommendation?model=lenet5&dataset=digits&batch=128&optimizer=sgd"
     assert forerun.script.asked == [asked]

@@ -12,7 +12,7 @@ from tests.unit.forerun.service_double import answer, planned
 def test_plan(forerun: Forerun, spec_file: Path) -> None:
     plan = planned()
     result = forerun("plan", str(spec_file), answers=[answer(plan)])
-    assert result.stdout.splitlines()[0] == "an epoch: 20 iterations, 2 of them Pre-train, 18 Main-train"
+    assert result.stdout.splitlines()[0] == "an epoch: 20 iterations"
     assert json.loads(forerun.script.requests[0].content) == SPEC
     assert json.loads(forerun("plan", str(spec_file), "--json", answers=[answer(plan)]).stdout) == plan
 

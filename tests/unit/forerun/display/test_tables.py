@@ -26,23 +26,34 @@ def test_the_table_of_a_selector_s_replay() -> None:
     assert nothing == "epoch  recorded  greedy  regret\nno epoch yet"
 
 
+def run_cost(label: str, trainings: int, samples: int, iterations: float, relative_to_sweep: float) -> double.Document:
+    return {
+        "label": label,
+        "method": label,
+        "trainings": trainings,
+        "samples": samples,
+        "iterations": iterations,
+        "relative_to_sweep": relative_to_sweep,
+        "pretrain_iterations": None,
+        "main_train_iterations": None,
+        "search_area": [],
+    }
+
+
 def test_the_table_of_a_plan() -> None:
     plan = {
         "train_samples": 1293,
         "iterations_per_epoch": 20,
-        "pretrain_iterations": 2,
-        "main_train_iterations": 18,
         "runs": [
-            {"method": "stpt", "trainings": 1, "samples": 6528, "iterations": 102.0, "relative_to_sweep": 0.2125},
-            {"method": "sweep", "trainings": 8, "samples": 30720, "iterations": 480.0, "relative_to_sweep": 1.0},
+            run_cost("stpt", 1, 6528, 102.0, 0.2125) | {"pretrain_iterations": 2, "main_train_iterations": 18},
+            run_cost("sweep", 8, 30720, 480.0, 1.0),
         ],
-        "search_area": [],
     }
     assert tables.plan_table(Plan.model_validate(plan)) == (
-        "an epoch: 20 iterations, 2 of them Pre-train, 18 Main-train\n"
-        "method  trainings  samples  iterations  of the sweep\n"
-        "stpt    1          6528     102         21.2%\n"
-        "sweep   8          30720    480         100.0%"
+        "an epoch: 20 iterations\n"
+        "run    trainings  samples  iterations  of the sweep  Pre-train  Main-train\n"
+        "stpt   1          6528     102         21.2%         2          18\n"
+        "sweep  8          30720    480         100.0%        -          -"
     )
 
 

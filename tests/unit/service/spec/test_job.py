@@ -14,7 +14,7 @@ from service.spec.methods.sweep import SweepMethod
 from service.spec.stpt import GreedySelector
 from service.validation.door import parse_spec
 from tests.builders import SETTINGS
-from tests.unit.service.specs import small, valid_specs
+from tests.unit.service.specs import SMALL, small, valid_specs
 
 
 def parse(document) -> JobSpec:
@@ -307,6 +307,13 @@ FIELDS = [
         "lr_set.phase",
         "unknown key; did you mean phases? known: kind, phases",
     ),
+    (
+        "lr_set",
+        {"phases": [{"first_epoch": 1, "lr_set": {"name": "mix", "kinds": 1}}]},
+        "lr_set.phases[0].lr_set.kinds",
+        "did you mean kind?",
+    ),
+    ("lr_set", {"stages": [{"factors": [1], "share": 1}]}, "lr_set.stages[0].share", "known: factors, pretrain_share"),
     ("optimizer", {"name": "adam", "adam": 1}, "optimizer.adam", "known: name, betas, eps, weight_decay"),
     ("optimizer", {"name": "lamb", "momentum": 0.9}, "optimizer.momentum", "known: name, betas, eps, weight_decay"),
     ("dataset", {"name": "digits", "path": "x"}, "dataset.path", "known: name, download, validation_fraction"),
@@ -425,6 +432,62 @@ def test_a_wrong_field_is_named_with_its_value_and_a_remedy(key, value, field, r
     field = f"methods[0].{field}" if key in SETTINGS else field
     assert list(errors) == [field]
     assert remedy in errors[field][1]
+
+
+IN_STPT = "it is a setting of the method now: methods: [{name: stpt, %s: …}]"
+OLD = [
+    ({"envelope": "linear"}, "envelope", "it is called lr_schedule now"),
+    *(({key: value}, key, IN_STPT % key) for key, value in STPT.items() if key in SETTINGS),
+    ({"methods": ["schedule"]}, "methods[0]", "this method is called fixed now"),
+    ({"methods": [{"name": "sweep", "schedule": "linear"}]}, "methods[0].schedule", "it is called lr_schedule now"),
+    ({"methods": [{"name": "tpe", "schedule": "linear"}]}, "methods[0].schedule", "it is called lr_schedule now"),
+    ({"methods": [{"name": "fixed", "decay": "step"}]}, "methods[0].decay", "it is called lr_schedule now"),
+    ({"methods": [{"name": "fixed", "preset": "lars-warm"}]}, "methods[0].preset", "it is called defaults now"),
+    (
+        {"methods": [{"name": "replay", "schedule": {"learning_rates": [0.1] * 10, "envelope": "linear"}}]},
+        "methods[0].schedule.envelope",
+        "it is called lr_schedule now",
+    ),
+    ({"lr_set": {"kind": "preset", "name": "mix"}}, "lr_set", "a set by its name is of the kind named now"),
+    ({"lr_set": {"kind": "schedule", "phases": []}}, "lr_set", "sets one after another are of the kind phases now"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field", "message"), OLD, ids=[field for _, field, _ in OLD])
+def test_a_key_that_is_called_otherwise_now_is_refused_with_its_new_name(changes, field, message):
+    [(found, (_, told))] = wrong(SMALL | changes).items()
+    assert found == field
+    assert message in told
+
+
+@pytest.mark.parametrize(
+    ("label", "fits"),
+    [
+        ("paper", True),
+        ("a.b_c-9", True),
+        ("", False),
+        ("Paper", False),
+        ("-a", False),
+        ("x" * 51, False),
+        ("a/b", False),
+    ],
+)
+def test_labels(label, fits):
+    document = SMALL | {"methods": ["stpt", {"name": "stpt", "label": label, "lr_set": "mix"}, "cosine"]}
+    if not fits:
+        assert list(wrong(document)) == ["methods[1].label"]
+        return
+    assert [method.label for method in parse(document).methods] == ["stpt", label, "cosine"]
+
+
+def test_a_budget_relative_to_one_of_several_runs_of_stpt():
+    methods = ["cosine", {"name": "stpt", "label": "paper"}, {"name": "stpt", "label": "short"}]
+    document = SMALL | {"methods": methods}
+    assert parse(document | {"budget": {"relative_to": "short"}}).budget.relative_to == "short"
+    [(field, (value, message))] = wrong(document | {"budget": {"relative_to": "stpt"}}).items()
+    assert (field, value) == ("budget.relative_to", "stpt")
+    assert "the job has no run of stpt with this label; those of stpt are paper, short" in message
+    assert list(wrong(document | {"budget": {"relative_to": "cosine"}})) == ["budget.relative_to"]
 
 
 @pytest.mark.parametrize(
