@@ -140,7 +140,7 @@ class Search:
         source = result["source"] and self.numbers.get(result["source"])
         record = EpochRecord.model_validate_json(result["record"]).model_copy(
             update={
-                "method": self.method.name,
+                "method": self.method.label,
                 "trial": self._number(key),
                 "source_trial": source,
                 "source_epoch": result["source_epoch"] if source else None,
@@ -177,7 +177,7 @@ class Search:
 
     def _tell(self, key: str, state: str, message: str | None) -> None:
         record = TrialRecord(
-            method=self.method.name,
+            label=self.method.label,
             trial=self._number(key),
             key=key,
             seed=self.seed,
@@ -228,7 +228,7 @@ class Recording(tune.Callback):
             _current().epoch(trial.trial_id, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        _current().end(trial.trial_id, "stopped", f"stopped early by {_current().method.name}")
+        _current().end(trial.trial_id, "stopped", f"stopped early by {_current().method.label}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         _current().end(trial.trial_id, "failed", f"its process died {LOST_ACTORS + 1} times")
@@ -246,12 +246,13 @@ def run_searches(
     samples = samples_per_epoch(spec, train_samples)
     for method in spec.methods_of(SearchMethod):  # type: ignore[type-abstract]
         for seed in range(spec.seed, spec.seed + spec.seeds):
-            its_folder = folder / f"{method.name}-{seed}"
+            its_folder = folder / f"{method.label}-{seed}"
             if (its_folder / "ended").exists():
                 continue
             known = service.progress()
-            stpt_samples = sum(trial.samples for trial in known if (trial.method, trial.seed) == ("stpt", seed))
-            budget = budget_samples(spec, samples, stpt_samples) if method.has_budget else None
+            measured = (spec.budget and spec.budget.relative_to, seed)
+            taken = sum(trial.samples for trial in known if (trial.label, trial.seed) == measured)
+            budget = budget_samples(spec, samples, taken) if method.has_budget else None
             _run(spec, method, seed, samples, budget, known, service, its_folder, load)
             (its_folder / "ended").touch()
 
@@ -270,7 +271,7 @@ def _run(
     global _search
     folder.mkdir(parents=True, exist_ok=True)
     recorder = RecordsFile(folder)
-    known = [trial for trial in known if trial.method == method.name]
+    known = [trial for trial in known if trial.label == method.label]
     mine = {trial.key: trial for trial in known if trial.seed == seed and trial.key is not None}
     again = _hand_over_again(recorder, service, mine)
     numbers = {key: trial.trial for key, trial in mine.items()}
@@ -325,7 +326,7 @@ def _run(
     for trial in results._experiment_analysis.trials:  # an earlier attempt may have died before it told the end
         _search.knew(trial.trial_id, trial.config)
         whole = (trial.last_result or {}).get(TIME, 0) >= _search.epochs
-        _search.end(trial.trial_id, "completed" if whole else "stopped", "" if whole else f"stopped by {method.name}")
+        _search.end(trial.trial_id, "completed" if whole else "stopped", "" if whole else f"stopped by {method.label}")
     for key in numbers:
         _search.end(key, "failed", "lost with an earlier attempt")
     _search.tell_ends()

@@ -48,7 +48,7 @@ def make_search(folder: Path, told: list[TrialRecord], **study: Any) -> Search:
     spec = JobSpec.model_validate(document)
     return Search(
         spec=spec,
-        method=cast(StudyMethod, spec.methods[0]),
+        label=cast(StudyMethod, spec.methods[0]),
         seed=0,
         samples=1280,
         epochs=3,
