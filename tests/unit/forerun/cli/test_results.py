@@ -30,9 +30,9 @@ def test_lr_history_in_its_three_formats(forerun: Forerun) -> None:
     )
     several = answer({"job_id": "job-1", "items": [step, step | {"label": "study", "trial": 12}]})
     assert forerun("results", "lr-history", "job-1", answers=[several]).stdout == (
-        "run   trial  epoch  attempt  phase  learning rate  of  val acc  test acc  samples so far  seconds\n"
-        "stpt  1      1      2        stpt   0.085          2   0.7500   0.7000    1536            2.5\n"
-        "study   12     1      2        stpt   0.085          2   0.7500   0.7000    1536            2.5\n"
+        "run    trial  epoch  attempt  phase  learning rate  of  val acc  test acc  samples so far  seconds\n"
+        "stpt   1      1      2        stpt   0.085          2   0.7500   0.7000    1536            2.5\n"
+        "study  12     1      2        stpt   0.085          2   0.7500   0.7000    1536            2.5\n"
     )
     steps = answer({"job_id": "job-1", "items": [step]})
     assert json.loads(forerun("results", "lr-history", "job-1", "--format", "json", answers=[steps]).stdout) == [step]
@@ -159,11 +159,11 @@ def test_layers_as_table_csv_and_json(forerun: Forerun) -> None:
     assert forerun.script.asked == [f"GET {asked}", f"GET {asked}&cursor=more"]
     result = forerun("results", "layers", "job-1", "--format", "csv", answers=layer_pages())
     assert result.stdout_bytes.decode().split("\r\n") == [
-        "method,trial,epoch,attempt,layer,step,lwn,lgn,lnr,trust_ratio",
-        "stpt,1,1,1,0.weight,0,1.5,0.5,3.0,0.003",
-        "stpt,1,1,1,0.weight,10,1.25,,,0.0123456",
-        "stpt,1,2,1,3.weight,20,1.5,0.5,3.0,",
-        "stpt,1,2,1,3.weight,30,1.25,,,",
+        "label,method,trial,epoch,attempt,layer,step,lwn,lgn,lnr,trust_ratio",
+        "stpt,stpt,1,1,1,0.weight,0,1.5,0.5,3.0,0.003",
+        "stpt,stpt,1,1,1,0.weight,10,1.25,,,0.0123456",
+        "stpt,stpt,1,2,1,3.weight,20,1.5,0.5,3.0,",
+        "stpt,stpt,1,2,1,3.weight,30,1.25,,,",
         "",
     ]
     result = forerun("results", "layers", "job-1", "--format", "json", answers=layer_pages())
@@ -199,7 +199,7 @@ def test_history_of_all_jobs_as_csv_and_json(forerun: Forerun) -> None:
     pages = [answer({"items": [history_step(1, newer="than this client")], "next_cursor": None}) for _ in range(2)]
     lines = forerun("results", "history", "--format", "csv", answers=[pages[0]]).stdout.splitlines()
     assert lines[0].startswith("job_id,model,dataset,optimizer,global_batch_size,label,method,trial,seed,epoch,phase,")
-    assert lines[1:] == ["job-1,lenet5,digits,sgd,64,stpt,1,0,1,stpt,0.1,0.1,0.09,0.75,0.7,1536"]
+    assert lines[1:] == ["job-1,lenet5,digits,sgd,64,stpt,stpt,1,0,1,stpt,0.1,0.1,0.09,0.75,0.7,1536"]
     [step] = json.loads(forerun("results", "history", "--format", "json", answers=[pages[1]]).stdout)
     assert step["job_id"] == "job-1"
 
