@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from workers.optimizers.build import is_schedule_free
+from workers.engine.optimizer import is_schedule_free
 
 WEIGHTS = frozenset({"z", "p0"})  # state of Schedule-Free and Prodigy that begins as a copy of the weights
 ALIGNMENT = 16  # bytes; a tensor's view of a flat buffer must begin at a multiple of its item size

@@ -13,8 +13,9 @@ from service.algorithms.lr_schedules import epoch_lr_factors
 from service.errors import Diverged
 from service.wire.worker import AuditRecord, BranchRecord, EpochRecord
 from workers.checkpoint import Position
+from workers.engine.optimizer import options_of, set_options
 from workers.engine.trainer import Measurement, Trainer
-from workers.optimizers.build import options_of, scale_momentum, set_options
+from workers.optimizers.build import scale_momentum
 
 
 @dataclass(frozen=True)

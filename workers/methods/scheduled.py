@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from service.algorithms.lr_schedules import schedule_learning_rates
 from service.spec.job import JobSpec
 from service.spec.methods.base import LrSchedule, Schedule
+from workers.build import build_trainer
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
 from workers.engine.trainer import Trainer
@@ -64,7 +65,7 @@ def constant(
 
 def build_trial(method: str, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """A trial of a search, whose hyperparameters stand in `spec`: one learning rate under an lr_schedule."""
-    return constant(Trainer(spec, data, workers), method, 1, spec.initial_learning_rate, spec.lr_schedule)
+    return constant(build_trainer(spec, data, workers), method, 1, spec.initial_learning_rate, spec.lr_schedule)
 
 
 def follow(schedule: Schedule, trainer: Trainer) -> RatesOf:

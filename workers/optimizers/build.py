@@ -1,8 +1,6 @@
 """Optimizers by name: torch's, the layer-wise ones, and two that need no schedule."""
 
-import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import nn
@@ -51,33 +49,6 @@ def _tvlars(
     minimum = batch / spec.base_batch_size * 1e-3 if spec.minimum is None else spec.minimum
     delay = spec.delay_epochs * iterations
     return Tvlars(parameters, lr=learning_rate, delay=delay, minimum=minimum, **options)
-
-
-def is_schedule_free(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether it trains other weights than it is judged by, and must be told which are wanted."""
-    return "train_mode" in optimizer.param_groups[0]
-
-
-def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """What an optimizer keeps in its groups besides tensors; the two parameter-free ones count there."""
-    return [
-        {
-            key: value
-            for key, value in group.items()  # an infinite one is a setting, and no JSON
-            if isinstance(value, bool | int | float) and math.isfinite(value)
-        }
-        for group in optimizer.param_groups
-    ]
-
-
-def set_options(optimizer: torch.optim.Optimizer, options: Iterable[dict[str, Any]]) -> None:
-    for group, values in zip(optimizer.param_groups, options, strict=True):
-        group.update(values)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
 
 
 @torch.no_grad()
