@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from service.spec.optimizer import AdamOptimizer, LambOptimizer, Optimizer, SgdOptimizer, TvlarsOptimizer
-from workers.optimizers.layerwise import Lamb, Lars, Tvlars
+from workers.optimizers.lamb import Lamb
+from workers.optimizers.lars import Lars
+from workers.optimizers.tvlars import Tvlars
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,

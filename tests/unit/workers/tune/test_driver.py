@@ -22,8 +22,10 @@ from workers.methods.batch_ramp import BatchRamp
 from workers.methods.hyperband import HyperBand
 from workers.methods.smac import Smac
 from workers.records_file import RecordsFile
-from workers.tune.driver import Ledger, Search
-from workers.tune.searchers import hyperparameters, make_scheduler, make_searcher, tune_space
+from workers.tune.budget import Ledger
+from workers.tune.search import Search
+from workers.tune.searchers import hyperparameters, tune_space
+from workers.tune.tuner import make_scheduler, make_searcher
 
 
 def test_a_ledger_promises_no_more_than_there_is() -> None:
