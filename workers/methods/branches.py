@@ -196,6 +196,7 @@ class Branches:
         self.all[branch.number - 1] = branch
 
     def mark(self, branch: Branch, state: BranchState) -> None:
+        """The branch is in this state from now on."""
         self.put(replace(branch, state=state))
 
     @contextmanager

@@ -15,7 +15,9 @@ RatesOf = Callable[[int, Sequence[float]], tuple[float, list[float]]]
 
 
 class Scheduled(Training):
-    """`rates_of` (epoch, validation accuracies so far) gives the epoch's learning rate, and it at every iteration.
+    """A training whose learning rates are a function of what came before.
+
+    `rates_of` (epoch, validation accuracies so far) gives the epoch's learning rate, and that of every iteration.
 
     `counts_in_optimizer`: its optimizer keeps more than tensors. `rescales_momentum`: what momentum carries over does
     not grow where the learning rate rises from one epoch to the next.
@@ -69,7 +71,7 @@ def build_trial(method: str, spec: JobSpec, data: Data, workers: Workers) -> Tra
 
 
 def follow(schedule: Schedule, trainer: Trainer) -> RatesOf:
-    """By a schedule, epoch by epoch."""
+    """The learning rates of a schedule, epoch by epoch."""
     iterations = trainer.iterations
 
     def rates_of(epoch: int, _: Sequence[float]) -> tuple[float, list[float]]:

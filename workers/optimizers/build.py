@@ -30,7 +30,10 @@ def build_optimizer(
     iterations: int,
     global_batch_size: int,
 ) -> torch.optim.Optimizer:
-    """`iterations`: steps of an epoch. They and the batch, in samples, are what tvlars counts and scales by."""
+    """The optimizer of a spec for these parameters.
+
+    `iterations`: steps of an epoch; `global_batch_size`: in samples. TVLARS counts and scales by them.
+    """
     options = spec.model_dump(exclude={"name"})
     if isinstance(spec, TvlarsOptimizer):
         return _tvlars(spec, parameters, learning_rate, iterations, global_batch_size)
@@ -44,7 +47,10 @@ def build_optimizer(
 def _tvlars(
     spec: TvlarsOptimizer, parameters: Iterable[nn.Parameter], learning_rate: float, iterations: int, batch: int
 ) -> Tvlars:
-    """S3, section 4: a = 1 and gamma_min = B / B_base x 0.001; its code: a = 0.1, none of the latter, norms of 10."""
+    """TVLARS (Do et al., section 4): a = 1 and gamma_min = B / B_base x 0.001, `batch` being B in samples.
+
+    As in the paper's code where the variant is that: a = 0.1, no delay, no gamma_min, norms that count as at most 10.
+    """
     options = spec.model_dump(exclude={"name", "variant", "delay_epochs", "minimum", "base_batch_size"})
     if spec.variant == "reference_code":
         return Tvlars(parameters, lr=learning_rate, alpha=0.1, max_norm=10.0, **options)

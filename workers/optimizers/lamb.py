@@ -9,7 +9,7 @@ from torch import Tensor
 
 from workers.optimizers.layerwise import LayerWise, Numbers, at_most, fused_sgd, gradients_of, like, ones, way_of
 
-MAX_WEIGHT_NORM = 10.0  # LAMB's phi(||w||), as S3's code has it; the paper leaves it open
+MAX_WEIGHT_NORM = 10.0  # LAMB's phi(||w||), as the code of TVLARS, Do et al., has it; LAMB's paper leaves it open
 
 
 class Lamb(LayerWise):
@@ -82,7 +82,7 @@ class Lamb(LayerWise):
 
 
 def _adam_each(gradient: Tensor, first: Tensor, second: Tensor, step: Tensor, group: dict[str, Any]) -> Tensor:
-    """Moves the moments; m / (sqrt(v) + eps)."""
+    """Move the moments of one parameter; its m / (sqrt(v) + eps)."""
     beta1, beta2 = group["betas"]
     first.lerp_(gradient, 1 - beta1)
     second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
@@ -95,6 +95,7 @@ def _adam_each(gradient: Tensor, first: Tensor, second: Tensor, step: Tensor, gr
 def _adam_foreach(
     gradients: list[Tensor], firsts: list[Tensor], seconds: list[Tensor], steps: list[Tensor], group: dict[str, Any]
 ) -> list[Tensor]:
+    """Move the moments of all parameters at once; m / (sqrt(v) + eps) of each."""
     beta1, beta2 = group["betas"]
     torch._foreach_lerp_(firsts, gradients, 1 - beta1)
     torch._foreach_mul_(seconds, beta2)
@@ -102,15 +103,16 @@ def _adam_foreach(
     denominators = torch._foreach_sqrt(seconds)
     if group["bias_correction"]:
         t = torch.stack(steps).double()
-        torch._foreach_div_(denominators, scalars((1 - beta2**t).sqrt(), gradients))
+        torch._foreach_div_(denominators, _scalars((1 - beta2**t).sqrt(), gradients))
         torch._foreach_add_(denominators, group["eps"])
-        torch._foreach_mul_(denominators, scalars(1 - beta1**t, gradients))
+        torch._foreach_mul_(denominators, _scalars(1 - beta1**t, gradients))
     else:
         torch._foreach_add_(denominators, group["eps"])
     return list(torch._foreach_div(firsts, denominators))
 
 
-def scalars(values: Tensor, like: list[Tensor]) -> list[Tensor]:
+def _scalars(values: Tensor, like: list[Tensor]) -> list[Tensor]:
+    """[n] -> n 0-D tensors, as the foreach kernels want them: of the type of `like`."""
     return list(values.to(like[0].dtype).unbind())
 
 

@@ -10,7 +10,8 @@ from workers.optimizers.layerwise import LayerWise, Numbers, fused_sgd, gradient
 
 
 class Lars(LayerWise):
-    """Layer-wise adaptive rate scaling (You et al. 2017, arXiv 1708.03888), in the form of S3's code:
+    """Layer-wise adaptive rate scaling (You et al. 2017, arXiv 1708.03888), in the form of the code of
+    TVLARS (Do et al.):
 
         ratio = eta ||w|| / (||g + d w|| + eps)
         v <- mu v + ratio (g + d w)

@@ -1,4 +1,4 @@
-"""Layer-wise optimizers (S3): LARS, LAMB and TVLARS.
+"""What the layer-wise optimizers LARS, LAMB and TVLARS share: trust ratios, and three ways to take a step.
 
 Each step of a parameter is scaled by a trust ratio, a multiple of ||w|| over the norm of the step. A "layer" is one
 parameter; norms are Euclidean, over all its elements. Parameters of one dimension or less (biases, norms) have ratio 1
@@ -34,7 +34,7 @@ Numbers = TypeVar("Numbers", float, Tensor)  # of one layer, or of several
 
 
 class LayerWise(Optimizer, ABC):
-    """What the three share."""
+    """An optimizer whose steps are scaled, layer by layer, by trust ratios."""
 
     _ratios: Sequence[tuple[list[Tensor], Tensor]] = ()  # of the last step
 
@@ -108,7 +108,10 @@ class LayerWise(Optimizer, ABC):
 
 
 def check_options(group: dict[str, Any]) -> None:
-    """Raises a ValueError over options out of range. What a tensor on the device `meta` holds cannot be seen."""
+    """Raises ValueError where an option of a parameter group is out of range.
+
+    What a tensor on the device `meta` holds cannot be seen.
+    """
     lr = group["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError(f"Invalid lr: a tensor of {lr.numel()} elements; it must have one alone")
@@ -129,7 +132,9 @@ def check_options(group: dict[str, Any]) -> None:
 
 
 def way_of(foreach: bool | None, parameters: list[Tensor], *others: list[Tensor]) -> Way:
-    """The fused kernels walk through memory: what they take must be of one order and one type.
+    """How to take a step of these parameters, `others` being tensors of the same shapes that it reads or writes.
+
+    The fused kernels walk through memory: what they take must be of one order and one type.
 
     In mid-training `model.to` changes those of weights and gradients alone, and not of what the optimizer keeps.
     """
@@ -141,19 +146,22 @@ def way_of(foreach: bool | None, parameters: list[Tensor], *others: list[Tensor]
 
 
 def gradients_of(parameters: list[Tensor]) -> list[Tensor]:
+    """The gradients of those that have one."""
     return [p.grad for p in parameters if p.grad is not None]
 
 
 def like(tensors: list[Tensor], lr: Tensor) -> Tensor:
-    """As the foreach kernels want it: 0-D, of their device and type."""
+    """A learning rate as the foreach kernels want it: 0-D, of the tensors' device and type."""
     return lr.to(tensors[0]).view(())
 
 
 def ones(parameters: list[Tensor]) -> Tensor:
+    """A ratio of 1 for each parameter, [len(parameters)]."""
     return parameters[0].new_ones(len(parameters))
 
 
 def at_most(values: Numbers, limit: float | None) -> Numbers:
+    """The values, none above the limit; None: no limit."""
     if limit is None:
         return values
     return values.clamp(max=limit) if isinstance(values, Tensor) else min(values, limit)
@@ -186,6 +194,7 @@ def fused_sgd(
     momentum: float = 0.0,
     dampening: float = 0.0,
 ) -> None:
+    """A step of torch.optim.SGD by its kernel for CPUs, in place."""
     torch._fused_sgd_(
         weights, gradients, momenta,
         lr=lr, weight_decay=weight_decay, momentum=momentum, dampening=dampening,

@@ -1,4 +1,5 @@
-"""TVLARS: time-varying LARS, without a warm-up (TVLARS, eq. 4 and 5)."""
+"""TVLARS: time-varying LARS, which needs no warm-up (Do et al., "Revisiting LARS for Large Batch Training
+Generalization of Neural Networks")."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,13 +12,13 @@ from workers.optimizers.layerwise import Numbers, at_most, check_options
 
 
 class Tvlars(Lars):
-    """Time-varying LARS (S3, eq. 4 and 5): LARS whose gradients are scaled by `phi` as well, in place of a warm-up.
+    """Time-varying LARS (Do et al., eq. 4 and 5): LARS whose gradients are scaled by `phi` too, in place of a warm-up.
 
         v <- mu v + phi(t) ratio (g + d w)
 
     t counts the steps of the parameter, from 0, and is part of its state. phi scales parameters that are not adapted,
-    too: it stands for the schedule of the learning rate. alpha: S3's a. decay: its lambda, a step. delay: d_e, in
-    steps. minimum: gamma_min. max_norm: norms count as at most this (S3's code: 10); None: no limit.
+    too: it stands for the schedule of the learning rate. alpha: the paper's a. decay: its lambda, a step. delay: d_e,
+    in steps. minimum: gamma_min. max_norm: norms count as at most this (the paper's code: 10); None: no limit.
     """
 
     def __init__(
@@ -56,8 +57,8 @@ class Tvlars(Lars):
 
 
 def phi(t: Tensor, *, alpha: float, decay: float, delay: int, minimum: float) -> Tensor:
-    """S3, eq. 4: 1 / (a + exp(lambda (t - d_e))) + gamma_min, falling in t (steps).
+    """The factor of gradients (Do et al., eq. 4): 1 / (a + exp(lambda (t - d_e))) + gamma_min, falling in t (steps).
 
-    S3, eq. 5: gamma_min <= phi <= 1 / (a + exp(-lambda d_e)) + gamma_min.
+    It stays within bounds (eq. 5): gamma_min <= phi <= 1 / (a + exp(-lambda d_e)) + gamma_min.
     """
     return 1 / (alpha + torch.exp(decay * (t - delay))) + minimum

@@ -44,6 +44,8 @@ def build_task(spec: JobSpec, data: Data, device: torch.device) -> PreparedTask:
 
 
 class Classification:
+    """A label for each image; the loss is cross entropy."""
+
     joint, draws, probe_samples = False, False, 0
 
     def __init__(self, data: Data, device: torch.device) -> None:
@@ -169,7 +171,7 @@ def shares(samples: int, group: Group) -> Iterator[Tensor]:
 
 
 def judged(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Sums of logits [k, classes]."""
+    """Sums [loss, correct, samples] of logits [k, classes] with labels [k]."""
     loss = cross_entropy(outputs, labels, reduction="sum").double()
     correct = (outputs.argmax(1) == labels).sum()
     return torch.stack([loss, correct.double(), correct.new_tensor(len(labels)).double()])

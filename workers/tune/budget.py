@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Ledger:
-    """Training samples of a search: spent, and promised to trials for their next epoch."""
+    """The training samples of a search: how many are spent, and how many promised to trials for their next epoch.
+
+    `budget`: how many there are; None: no end of them.
+    """
 
     budget: int | None
     spent: int = 0
@@ -21,5 +24,6 @@ class Ledger:
         return True
 
     def took(self, key: str, samples: int) -> None:
+        """A trial has spent so many samples on the epoch that it was promised."""
         self.spent += samples
         self.promised.pop(key, None)

@@ -34,6 +34,8 @@ def admit(key: str) -> bool | None:
 
 
 class Budget(Stopper):
+    """Stops a trial that may not train another epoch."""
+
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return not current().may_go_on(trial_id, result)
 

@@ -23,7 +23,7 @@ class Service(Protocol):
 
 @dataclass
 class Search:
-    """One seed of a method in the driver."""
+    """One seed of a search: its trials, what they may spend, what has been told of them."""
 
     spec: JobSpec
     method: SearchMethod
@@ -52,7 +52,7 @@ class Search:
         return True
 
     def resumed(self, keys: set[str]) -> None:
-        """`keys` of the trials that Tune goes on with, before it asks for another one."""
+        """Tune goes on with the trials of these keys; it says so before it asks for another one."""
         if self.lost is None:
             self.lost = set(self.numbers) - keys
 
@@ -62,7 +62,7 @@ class Search:
         return self.numbers[key]
 
     def began(self, key: str, config: Mapping[str, Any]) -> None:
-        """Or goes on, perhaps with other hyperparameters."""
+        """A trial begins, or goes on, perhaps with other hyperparameters."""
         chosen = self._chosen(config)
         if self.configs.get(key) != chosen:
             self.configs[key] = chosen
@@ -74,10 +74,11 @@ class Search:
         return self.method.reported(chosen, self.spec)
 
     def knew(self, key: str, config: Mapping[str, Any]) -> None:
-        """Of a trial that has ended in an earlier attempt, which may not have told it."""
+        """The config of a trial that ended in an earlier attempt, which may not have told it."""
         self.configs.setdefault(key, self._chosen(config))
 
     def epoch(self, key: str, result: Mapping[str, Any]) -> None:
+        """A trial has reported an epoch (workers.tune.trainable)."""
         source = result["source"] and self.numbers.get(result["source"])
         record = EpochRecord.model_validate_json(result["record"]).model_copy(
             update={
@@ -110,6 +111,7 @@ class Search:
         self.untold.append((key, *self.ends.get(key, (state, message))))
 
     def tell_ends(self) -> None:
+        """Tell the ends of trials that have not been told yet."""
         for key, state, message in self.untold:
             if key in self.numbers and key not in self.ended:
                 self.ended.add(key)

@@ -23,7 +23,7 @@ Admit = Callable[[str], bool | None]
 
 
 def tune_space(space: Space) -> dict[str, Any]:
-    """As Ray Tune writes it. Choices travel as their places in the list: they may be of any kind."""
+    """A search space as Ray Tune writes it. Choices travel as their places in the list: they may be of any kind."""
     return {
         key: tune.choice(list(range(len(distribution.choice))))
         if distribution.choice is not None
@@ -33,7 +33,7 @@ def tune_space(space: Space) -> dict[str, Any]:
 
 
 def hyperparameters(space: Space, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a trial's config says, choices included."""
+    """The hyperparameters that a trial's config stands for, choices by their values."""
     return {
         key: config[key] if distribution.choice is None else distribution.choice[config[key]]
         for key, distribution in space.items()
