@@ -77,6 +77,7 @@ JobId = Annotated[
 ]
 EpochNumber = Annotated[int, Path(ge=1, le=MAX_INT, description="Number of an epoch, from 1.")]
 AnyMethod = Literal[MethodName, "replay"]
+RunLabel = Annotated[str, Field(max_length=50, pattern=NO_NUL)]
 Text = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 Accept = Annotated[str, Header(include_in_schema=False)]
 FORMAT = "Goes before the Accept header."  # the query's `format` does
@@ -90,12 +91,19 @@ async def known_parameters(request: Request) -> None:
     parameters = path[request.method.lower()].get("parameters", ())
     known = [parameter["name"] for parameter in parameters if parameter["in"] == "query"]
     errors = [
-        FieldError(name, value[:200], unknown_key(name, known, "parameter"))
+        FieldError(name, value[:200], _unknown(name, known))
         for name, value in request.query_params.items()
         if name not in known
     ]
     if errors:
         raise InvalidInput(errors)
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    """What is wrong with the parameter: a run was asked for by its method once, and is by its label now."""
+    if name == "method" and "label" in known:
+        return "a run is asked for by its label now, which is the method's name unless the spec says another: use label"
+    return unknown_key(name, known, "parameter")
 
 
 def split(values: Any) -> Any:

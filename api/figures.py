@@ -28,21 +28,21 @@ DASHES = ("-", "--", ":", "-.")
 
 
 def comparison_figure(title: str, runs: Sequence[RunResult], kind: Literal["png", "svg"]) -> bytes:
-    """Accuracy over cost, a line a method: the mean over its seeds, and the spread as a band."""
+    """Accuracy over cost, a line a run: the mean over its seeds, and the spread as a band."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, PercentFormatter
 
-    curves = {run.method: mean_curve([seed.curve for seed in run.by_seed]) for run in runs}
+    curves = {run.label: mean_curve([seed.curve for seed in run.by_seed]) for run in runs}
     with _LOCK, matplotlib.rc_context({"svg.hashsalt": "forerun", "font.size": 10}):
         figure = Figure(figsize=(11, 4.8), layout="constrained")
         panels = figure.subplots(1, len(PANELS), sharex=True, sharey=True)
         figure.suptitle(title, parse_math=False)
-        for axes, (value, label) in zip(panels, PANELS.items(), strict=True):
-            for number, (method, curve) in enumerate(curves.items()):
-                _draw(axes, method, curve, value, number)
+        for axes, (value, name) in zip(panels, PANELS.items(), strict=True):
+            for number, (label, curve) in enumerate(curves.items()):
+                _draw(axes, label, curve, value, number)
             axes.set_xlabel("training samples processed, search included")
-            axes.set_ylabel(label)
+            axes.set_ylabel(name)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
             axes.set_xlim(left=0)
@@ -51,7 +51,7 @@ def comparison_figure(title: str, runs: Sequence[RunResult], kind: Literal["png"
         if any(curves.values()):
             if (bounds := _ends(list(curves.values()))) is not None:
                 panels[0].set_ylim(*bounds)
-            figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", title="method")
+            figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", title="run")
         else:
             for axes in panels:
                 axes.set_xticks([])
@@ -186,7 +186,7 @@ def layers_figure(title: str, curves: Sequence[LayerCurve], kind: Literal["png",
                 name = curve.layer if number in named else None
                 axes.plot(curve.steps, values, color=shades(number), linewidth=1.2, label=name)
             axes.set_xlabel("steps taken")
-            axes.set_ylabel(label)
+            axes.set_ylabel(name)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.grid(alpha=0.3)
             if any(value for curve in curves for value in getattr(curve, quantity)):
@@ -217,14 +217,14 @@ def _ends(curves: Sequence[Sequence[MeanPoint]]) -> tuple[float, float] | None:
     return (bottom, highest + 0.2 * (highest - bottom)) if bottom > min(starts) else None
 
 
-def _draw(axes: "Axes", method: str, curve: Sequence[MeanPoint], value: str, number: int) -> None:
+def _draw(axes: "Axes", label: str, curve: Sequence[MeanPoint], value: str, number: int) -> None:
     if not curve:
         return
     costs = [point.samples for point in curve]
     statistics = [getattr(point, value) for point in curve]
     means = [statistic.mean for statistic in statistics]
     color, dash = _style(number)
-    axes.step(costs, means, dash, where="post", color=color, linewidth=1.6, label=method)
+    axes.step(costs, means, dash, where="post", color=color, linewidth=1.6, label=label)
     axes.plot(costs[-1], means[-1], "o", color=color, markersize=5)
     if any(statistic.spread for statistic in statistics):
         spreads = [statistic.spread or 0.0 for statistic in statistics]

@@ -66,15 +66,16 @@ def epoch_with_branches(row: tables.Epoch) -> answers.EpochWithBranches:
 
 
 def _epoch_values(row: tables.Epoch) -> dict[str, Any]:
-    columns = {name: getattr(row, name) for name in answers.Epoch.model_fields if name not in ("method", "trial")}
-    return {"method": row.trial.run.method, "trial": row.trial.number, **columns}
+    run = row.trial.run
+    where = {"label": run.label, "method": run.method, "trial": row.trial.number}
+    return where | {name: getattr(row, name) for name in answers.Epoch.model_fields if name not in where}
 
 
 def branch_of_epoch(row: tables.Branch) -> answers.BranchOfEpoch:
     """A branch and the epoch that it belongs to."""
-    its = row.epoch_row
+    its, run = row.epoch_row, row.epoch_row.trial.run
     columns = {name: getattr(row, name) for name in answers.Branch.model_fields}
-    return answers.BranchOfEpoch(method=its.trial.run.method, trial=its.trial.number, epoch=its.epoch, **columns)
+    return answers.BranchOfEpoch(label=run.label, method=run.method, trial=its.trial.number, epoch=its.epoch, **columns)
 
 
 def lr_history(job_id: str, rows: Sequence[tables.Epoch]) -> answers.LrHistory:
@@ -85,6 +86,7 @@ def lr_history(job_id: str, rows: Sequence[tables.Epoch]) -> answers.LrHistory:
         so_far[row.trial_id] = so_far.get(row.trial_id, 0) + row.samples
         items.append(
             answers.LrStep(
+                label=row.trial.run.label,
                 method=row.trial.run.method,
                 trial=row.trial.number,
                 epoch=row.epoch,
@@ -111,7 +113,7 @@ def history_step(row: Mapping[str, Any]) -> answers.HistoryStep:
 
 
 def trial_result(
-    method: str,
+    run: tables.Run,
     trial: tables.Trial,
     epochs: int,
     samples: int,
@@ -120,7 +122,8 @@ def trial_result(
 ) -> answers.TrialResult:
     """A trial, with its best and its last epoch."""
     return answers.TrialResult(
-        method=method,
+        label=run.label,
+        method=run.method,
         trial=trial.number,
         seed=trial.seed,
         config=trial.config or {},

@@ -123,40 +123,44 @@ class Calls:
         """The same as CSV, with a header line; the candidates share one cell, separated by spaces."""
         return (await self._exchange.answer("GET", _path(job_id, "lr-history"), params={"format": "csv"})).text
 
-    async def schedule(self, job_id: str, *, method: str | None = None, trial: int = 1) -> JobSchedule:
+    async def schedule(self, job_id: str, *, label: str | None = None, trial: int = 1) -> JobSchedule:
         """The learning rates of a trial that has ended, for `forerun.schedules.Replay`."""
-        params = {"trial": trial} | ({} if method is None else {"method": method})
+        params = {"trial": trial} | _labelled(label)
         return await self._exchange.one(JobSchedule, "GET", _path(job_id, "schedule"), params=params)
 
     async def download_weights(
-        self, job_id: str, path: str | Path, *, which: Which = "best", method: str | None = None, trial: int = 1
+        self, job_id: str, path: str | Path, *, which: Which = "best", label: str | None = None, trial: int = 1
     ) -> Path:
-        """Save the weights of a training (by default the first of the job's first method) as a safetensors file.
+        """Save the weights of a training (by default the first of the job's first run) as a safetensors file.
 
         `which`: those after the epoch with the best validation accuracy, or after the last one. The file appears under
         `path`, which is returned, once it is whole and its SHA-256 is right; one that is there already is replaced.
         """
-        params = {"which": which, "trial": trial} | ({} if method is None else {"method": method})
+        params = {"which": which, "trial": trial} | _labelled(label)
         return await save(self._exchange, _path(job_id, "weights"), params, Path(path))
 
-    async def selector_replay(self, /, job_id: str, selector: str, **options: float) -> SelectorReplay:
-        """What another selector would have chosen at each epoch, from the stored branches."""
-        params = {"selector": selector, **options}
+    async def selector_replay(
+        self, job_id: str, selector: str, *, tolerance: float | None = None, label: str | None = None
+    ) -> SelectorReplay:
+        """What another selector would have chosen at each epoch of a run of stpt (by default of the job's first), from
+        the stored branches."""
+        options = {} if tolerance is None else {"tolerance": tolerance}
+        params = {"selector": selector} | options | _labelled(label)
         return await self._exchange.one(SelectorReplay, "GET", _path(job_id, "selector-replay"), params=params)
 
     def layers(
         self,
         job_id: str,
         *,
-        method: str | None = None,
+        label: str | None = None,
         trial: int | None = None,
         layer: str | None = None,
         first_epoch: int | None = None,
         last_epoch: int | None = None,
         page_size: int = 100,
     ) -> AsyncGenerator[LayerEpoch, None]:
-        """Telemetry of a job's layers, by method, trial, epoch and layer; pages are fetched as they are needed."""
-        params: dict[str, Any] = {"method": method, "trial": trial, "layer": layer, "first_epoch": first_epoch}
+        """Telemetry of a job's layers, by run, trial, epoch and layer; pages are fetched as they are needed."""
+        params: dict[str, Any] = {"label": label, "trial": trial, "layer": layer, "first_epoch": first_epoch}
         params |= {"last_epoch": last_epoch, "limit": page_size, "format": "json"}
         params = {key: value for key, value in params.items() if value is not None}
         return self._exchange.pages(LayerEpoch, _path(job_id, "layers"), params)
@@ -169,24 +173,25 @@ class Calls:
     # --- methods side by side, and all jobs together ----------------------------------------------------
 
     async def trials(
-        self, job_id: str, *, method: str | None = None, state: str | Sequence[str] = ()
+        self, job_id: str, *, label: str | None = None, state: str | Sequence[str] = ()
     ) -> Rows[TrialResult]:
-        """Every training of every method of the job, or of one method, or in these states."""
-        params = {key: value for key, value in {"method": method, "state": state}.items() if value}
+        """Every training of every run of the job, or of one run, or in these states."""
+        params = {key: value for key, value in {"label": label, "state": state}.items() if value}
         return await self._exchange.rows(TrialResult, _path(job_id, "trials"), params=params)
 
     async def comparison(self, job_id: str) -> Rows[ComparedRun]:
-        """What each method of the job came to, and what it took."""
+        """What each run of the job came to, and what it took."""
         params = {"format": "json"}
         return await self._exchange.rows(ComparedRun, _path(job_id, "comparison"), params=params)
 
     async def comparison_file(self, job_id: str, kind: str) -> bytes:
-        """The same as a file: csv, a line a method; png or svg, a figure of accuracy over cost."""
+        """The same as a file: csv, a line a run; png or svg, a figure of accuracy over cost."""
         return (await self._exchange.answer("GET", _path(job_id, "comparison"), params={"format": kind})).content
 
-    async def study(self, job_id: str) -> Rows[StudyRow]:
-        """What each variant of the job's study came to at each batch size."""
-        return await self._exchange.rows(StudyRow, _path(job_id, "study"), params={"format": "json"})
+    async def study(self, job_id: str, *, label: str | None = None) -> Rows[StudyRow]:
+        """What each variant of the job's study (by default of its first) came to at each batch size."""
+        params = {"format": "json"} | _labelled(label)
+        return await self._exchange.rows(StudyRow, _path(job_id, "study"), params=params)
 
     async def study_file(self, job_id: str, kind: str) -> bytes:
         """The same as a file: csv; png or svg, a figure of accuracy over epochs and batch size."""
@@ -203,9 +208,9 @@ class Calls:
             await self._exchange.answer("GET", "/v1/study", params={"experiment": experiment, "format": kind})
         ).content
 
-    async def ramp(self, job_id: str) -> Rows[BatchRamp]:
-        """The largest batches of the job's batch ramp, seed by seed."""
-        return await self._exchange.rows(BatchRamp, _path(job_id, "ramp"))
+    async def ramp(self, job_id: str, *, label: str | None = None) -> Rows[BatchRamp]:
+        """The largest batches of the job's batch ramp (by default of its first), seed by seed."""
+        return await self._exchange.rows(BatchRamp, _path(job_id, "ramp"), params=_labelled(label))
 
     def history(
         self,
@@ -215,12 +220,13 @@ class Calls:
         optimizer: str | None = None,
         batch: int | None = None,
         method: str | None = None,
+        label: str | None = None,
         state: str | Sequence[str] = (),
         page_size: int = 500,
     ) -> AsyncGenerator[HistoryStep, None]:
         """Every epoch of all jobs that match, newest jobs first; pages are fetched as they are needed."""
         params: dict[str, Any] = {"model": model, "dataset": dataset, "optimizer": optimizer, "batch": batch}
-        params |= {"method": method, "state": state, "limit": page_size, "format": "json"}
+        params |= {"method": method, "label": label, "state": state, "limit": page_size, "format": "json"}
         return self._exchange.pages(
             HistoryStep, "/v1/lr-history", {key: value for key, value in params.items() if value}
         )
@@ -262,3 +268,8 @@ class Calls:
 
 def _path(job_id: str, *more: str) -> str:
     return "/".join(["/v1/jobs", quote(job_id, safe=""), *more])
+
+
+def _labelled(label: str | None) -> dict[str, str]:
+    """The parameter that asks for a run; without it the service takes the job's first."""
+    return {} if label is None else {"label": label}

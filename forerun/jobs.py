@@ -82,26 +82,26 @@ class AsyncJobHandle:
         return await self._calls.lr_history(self.id)
 
     async def download_weights(
-        self, path: str | Path, *, which: Which = "best", method: str | None = None, trial: int = 1
+        self, path: str | Path, *, which: Which = "best", label: str | None = None, trial: int = 1
     ) -> Path:
         """Save the weights of a training of the job as a safetensors file, as `Client.download_weights` does."""
-        return await self._calls.download_weights(self.id, path, which=which, method=method, trial=trial)
+        return await self._calls.download_weights(self.id, path, which=which, label=label, trial=trial)
 
-    async def trials(self, *, method: str | None = None, state: str | Sequence[str] = ()) -> Rows[TrialResult]:
-        """Every training of every method of the job, or of one method, or in these states."""
-        return await self._calls.trials(self.id, method=method, state=state)
+    async def trials(self, *, label: str | None = None, state: str | Sequence[str] = ()) -> Rows[TrialResult]:
+        """Every training of every run of the job, or of one run, or in these states."""
+        return await self._calls.trials(self.id, label=label, state=state)
 
     async def comparison(self) -> Rows[ComparedRun]:
-        """What each method of the job came to, and what it took."""
+        """What each run of the job came to, and what it took."""
         return await self._calls.comparison(self.id)
 
-    async def study(self) -> Rows[StudyRow]:
-        """What each variant of the job's study came to at each batch size."""
-        return await self._calls.study(self.id)
+    async def study(self, *, label: str | None = None) -> Rows[StudyRow]:
+        """What each variant of the job's study (by default of its first) came to at each batch size."""
+        return await self._calls.study(self.id, label=label)
 
-    async def ramp(self) -> Rows[BatchRamp]:
-        """The largest batches of the job's batch ramp, seed by seed."""
-        return await self._calls.ramp(self.id)
+    async def ramp(self, *, label: str | None = None) -> Rows[BatchRamp]:
+        """The largest batches of the job's batch ramp (by default of its first), seed by seed."""
+        return await self._calls.ramp(self.id, label=label)
 
     async def layers(self, /, **filters: Any) -> Rows[LayerEpoch]:
         """Telemetry of the job's layers, all of it at once; `filters` as those of `Client.layers`."""

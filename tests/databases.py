@@ -236,6 +236,7 @@ def _layers_record(rows: Sequence[Layer]) -> dict[str, Any] | None:
 def _check_epoch(epoch: Epoch, event: dict[str, Any], last_attempt: int) -> None:
     data = dict(event)
     assert data.pop("attempt") == epoch.attempt <= last_attempt
+    assert data.pop("method") == epoch.trial.run.method
     more = {"checkpoint": epoch.checkpoint, "layers": _layers_record(epoch.layers)}  # these are in no event
     record = EpochRecord.model_validate({**data, **more})
     assert record.fingerprint() == epoch.fingerprint

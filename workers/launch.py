@@ -15,7 +15,7 @@ from service.spec.job import JobSpec
 from service.wire.checkpoint import checkpoints_of
 from service.wire.worker import Assignment
 
-SHOWN_BY_RAY = {"method", "trial", "epoch", "learning_rate", "val_accuracy", "test_accuracy"}
+SHOWN_BY_RAY = {"label", "trial", "epoch", "learning_rate", "val_accuracy", "test_accuracy"}
 
 
 def train_on_ray(

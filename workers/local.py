@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
         if workers.rank == 0:
             val_loss = math.nan if last.val_loss is None else last.val_loss
             print(
-                f"{last.method} {last.trial}, epoch {last.epoch}: learning rate {last.learning_rate:.4g}, "
+                f"{last.label} {last.trial}, epoch {last.epoch}: learning rate {last.learning_rate:.4g}, "
                 f"val_loss {val_loss:.4f}, val_accuracy {last.val_accuracy:.4f}, "
                 f"test_accuracy {last.test_accuracy:.4f}, {last.seconds:.1f} s",
                 flush=True,

@@ -35,21 +35,21 @@ class RecordsFile:
 
     def trials(self, spec: JobSpec) -> list[TrialProgress]:
         """The trials that have begun, with the epochs and samples that they took."""
-        told = {(record.method, record.trial): record for record in self.trial_records()}
+        told = {(record.label, record.trial): record for record in self.trial_records()}
         samples: dict[tuple[str, int], dict[int, int]] = {}
         for record in self.records():  # a later record of an epoch replaces an earlier one
-            samples.setdefault((record.method, record.trial), {})[record.epoch] = record.samples
-        per_seed: dict[str, int] = {method.name: trials_of(spec, method) for method in spec.methods}
+            samples.setdefault((record.label, record.trial), {})[record.epoch] = record.samples
+        per_seed: dict[str, int] = {method.label: trials_of(spec, method) for method in spec.methods}
         progress = []
-        for (method, trial), epochs in samples.items():
-            known = told.get((method, trial))
+        for (label, trial), epochs in samples.items():
+            known = told.get((label, trial))
             length, state = (known.epochs, known.state) if known else (spec.epochs, "running")
             progress.append(
                 TrialProgress(
-                    method=method,
+                    label=label,
                     trial=trial,
                     key=None,
-                    seed=spec.seed + (trial - 1) // per_seed[method],
+                    seed=spec.seed + (trial - 1) // per_seed[label],
                     config={},
                     state="completed" if len(epochs) == length and state == "running" else state,
                     epochs=len(epochs),

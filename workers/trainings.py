@@ -48,39 +48,42 @@ def train_job(
     Every worker of the world runs this; the one with rank 0, and only it, has a recorder. A trial that diverges ends
     alone, unless it is all that the job has: then this raises Diverged.
     """
-    stpt_samples = {trial.seed: trial.samples for trial in trials if trial.method == "stpt"}
+    measured = spec.budget and spec.budget.relative_to
+    taken = {trial.seed: trial.samples for trial in trials if trial.label == measured}  # by that run
     samples = samples_per_epoch(spec, len(data.train))
     for method, trial, seed in trainings_left(spec, trials):
         its_spec = spec.model_copy(update={"seed": seed})
-        record = TrialRecord(method=method.name, trial=trial, seed=seed, epochs=spec.epochs, state="running")
+        record = TrialRecord(label=method.label, trial=trial, seed=seed, epochs=spec.epochs, state="running")
         if method.has_budget:
-            budget = budget_samples(spec, samples, stpt_samples.get(seed))
+            budget = budget_samples(spec, samples, taken.get(seed))
             its_spec = its_spec.model_copy(update={"epochs": method.training_epochs(spec.epochs, samples, budget)})
             record = record.model_copy(update={"epochs": its_spec.epochs})
             if recorder is not None:
                 recorder.trial(record)
         training = make_training(method, trial, its_spec, data, workers)
-        its_points = [point for point in points if (point.method, point.trial) == (method.name, trial)]
+        its_points = [point for point in points if (point.label, point.trial) == (method.label, trial)]
         try:
-            yield from run(training, its_points, attempt, folder_of(folder, method.name, trial), recorder)
+            yield from run(training, its_points, attempt, folder_of(folder, method.label, trial), recorder)
         except Diverged as error:
             if len(spec.methods) == spec.seeds == trials_of(spec, method) == 1:
                 raise
             if recorder is not None:
                 recorder.trial(record.model_copy(update={"state": "diverged", "message": error.detail}))
-        if method.sets_budget:
-            stpt_samples[seed] = training.position.samples
+        if method.label == measured:
+            taken[seed] = training.position.samples
 
 
 def trainings_left(spec: JobSpec, trials: Sequence[TrialProgress]) -> list[tuple[MethodSpec, int, int]]:
-    """(method, trial, seed) of every training that is no search and has not ended, in their order."""
-    ended = {(trial.method, trial.trial) for trial in trials if trial.state not in ("pending", "running")}
+    """(method, trial, seed) of every training that is no search and has not ended, in their order: first the run that
+    budgets are relative to, then as the spec has them."""
+    ended = {(trial.label, trial.trial) for trial in trials if trial.state not in ("pending", "running")}
+    measured = spec.budget and spec.budget.relative_to
     return [
         (method, trial, spec.seed + (trial - 1) // trials_of(spec, method))
-        for method in spec.methods
+        for method in sorted(spec.methods, key=lambda method: method.label != measured)
         if not method.is_search
         for trial in range(1, spec.seeds * trials_of(spec, method) + 1)
-        if (method.name, trial) not in ended
+        if (method.label, trial) not in ended
     ]
 
 
@@ -126,7 +129,7 @@ def resume(training: Training, folder: Path, points: Sequence[ResumePoint]) -> l
 def resume_point(record: EpochRecord, ref: CheckpointRef) -> ResumePoint:
     """Where a training may go on: behind the recorded epoch, from the checkpoint `ref`."""
     return ResumePoint(
-        method=record.method,
+        label=record.label,
         trial=record.trial,
         epoch=record.epoch,
         val_accuracy=record.val_accuracy,

@@ -20,7 +20,7 @@ def branches(
     job_id: JobId,
     epoch: Annotated[int | None, Query(ge=1, le=MAX_INT, description="Of this epoch alone.")] = None,
 ) -> answers.BranchList:
-    """Of all trainings of the job, or of one epoch of each, by method, trial, epoch and number."""
+    """Of all trainings of the job, or of one epoch of each, by run, trial, epoch and number."""
     with services.store.read() as session:
         get_job(session, job_id)
         items = [translate.branch_of_epoch(row) for row in branches_of(session, job_id, epoch)]

@@ -28,7 +28,7 @@ def comparison(
     format_: TableFormat = None,
     accept: Accept = "",
 ) -> Response:
-    """As JSON; as CSV, a line a method and without the curves; or as a figure, accuracy over cost."""
+    """As JSON; as CSV, a line a run and without the curves; or as a figure, accuracy over cost."""
     kind = chosen_format(format_, accept, TABLE_FORMATS)
     with services.store.read() as session:
         job = get_job(session, job_id)

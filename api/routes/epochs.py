@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 
 @router.get("/epochs", summary="Every recorded epoch", responses=documented(404, 422))
 def epochs(services: ServicesOf, job_id: JobId) -> answers.EpochList:
-    """Of all trainings of the job, by method, trial and epoch."""
+    """Of all trainings of the job, by run, trial and epoch."""
     with services.store.read() as session:
         get_job(session, job_id)
         items = [translate.epoch(row) for row in epochs_of(session, job_id)]

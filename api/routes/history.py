@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from starlette.responses import Response
 
 from api import translate
-from api.deps import FORMAT, MAX_INT, Accept, AnyMethod, ServicesOf, Text, split
+from api.deps import FORMAT, MAX_INT, Accept, AnyMethod, RunLabel, ServicesOf, Text, split
 from api.formats import NEXT_PAGE, chosen_format, csv_text, documented_formats, file_answer, next_page
 from api.problems import documented
 from service.spec.optimizer import OptimizerName
@@ -26,6 +26,7 @@ class HistoryFilter(BaseModel):
     optimizer: OptimizerName | None = Field(None, description="Of this optimizer alone.")
     batch: int | None = Field(None, ge=1, le=MAX_INT, description="Global batch size.")
     method: AnyMethod | None = Field(None, description="Of this method alone.")
+    label: RunLabel | None = Field(None, description="Of runs with this label alone.")
     state: Annotated[list[JobState], BeforeValidator(split)] = Field(
         [], description="Of the job; repeated or comma separated."
     )
@@ -43,7 +44,7 @@ class HistoryFilter(BaseModel):
 def lr_history(
     services: ServicesOf, request: Request, query: Annotated[HistoryFilter, Query()], accept: Accept = ""
 ) -> Response:
-    """Newest jobs first; inside a job by method, trial and epoch. Pages stay put while new jobs arrive. JSON or CSV; in
+    """Newest jobs first; inside a job by run, trial and epoch. Pages stay put while new jobs arrive. JSON or CSV; in
     both the header `Link` leads to the next page."""
     kind = chosen_format(query.format, accept, ("json", "csv"))
     with services.store.read() as session:

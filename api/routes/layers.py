@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from api.deps import FORMAT, MAX_INT, Accept, AnyMethod, JobId, Services, ServicesOf, Text
+from api.deps import FORMAT, MAX_INT, Accept, JobId, RunLabel, Services, ServicesOf, Text
 from api.figures import layers_figure
 from api.formats import NEXT_PAGE, chosen_format, csv_text, documented_formats, file_answer, next_page
 from api.problems import documented
@@ -25,8 +25,8 @@ FIGURE_POINTS = 1000  # of a line: about as many pixels
 class LayerFilter(BaseModel):
     """The query of a job's layers."""
 
-    method: AnyMethod | None = Field(None, description="Of this method alone.")
-    trial: int | None = Field(None, ge=1, le=MAX_INT, description="Of this trial of each method alone.")
+    label: RunLabel | None = Field(None, description="Of the run with this label alone.")
+    trial: int | None = Field(None, ge=1, le=MAX_INT, description="Of this trial of each run alone.")
     layer: Text | None = Field(None, description="The whole name, exactly.")
     first_epoch: int | None = Field(None, ge=1, le=MAX_INT, description="No earlier epoch.")
     last_epoch: int | None = Field(None, ge=1, le=MAX_INT, description="No later epoch.")
@@ -50,7 +50,7 @@ def layers(
 ) -> Response:
     """What a job with `telemetry` has recorded. JSON, or CSV with a line a sampled step, in pages; in both the header
     `Link` leads to the next one. Or a figure of one training, which knows no pages: of the first trial, of the job's
-    first method, unless the query says another; of more than 100 epochs it shows every second, third, …"""
+    first run, unless the query says another; of more than 100 epochs it shows every second, third, …"""
     kind = chosen_format(query.format, accept, ("json", "csv", "png", "svg"))
     match kind:
         case "png" | "svg":
@@ -72,13 +72,13 @@ def _figure(services: Services, job_id: str, query: LayerFilter, kind: Literal["
         rows = layers_of_training(
             session,
             job_id,
-            method=query.method,
+            label=query.label,
             trial=query.trial or 1,
             layer=query.layer,
             first_epoch=query.first_epoch,
             last_epoch=query.last_epoch,
             most_epochs=FIGURE_EPOCHS,
         )
-    training = f", {rows[0].method} {rows[0].trial}" if rows else ""
+    training = f", {rows[0].label} {rows[0].trial}" if rows else ""
     title = f"{job.model} on {job.dataset}, {job.optimizer}, batch {job.global_batch_size} ({job.id}{training})"
     return file_answer(layers_figure(title, curves(rows, FIGURE_POINTS), kind), kind, f"{job_id}-layers")

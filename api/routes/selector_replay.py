@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import TypeAdapter, ValidationError
 
-from api.deps import JobId, ServicesOf
+from api.deps import JobId, RunLabel, ServicesOf
 from api.problems import documented
 from service.algorithms.selectors import MAXIMIZE
 from service.errors import FieldError, InvalidInput
@@ -24,6 +24,7 @@ def selector_replay(
     services: ServicesOf,
     job_id: JobId,
     selector: Annotated[SelectorName, Query(description="The other selector.")],
+    label: Annotated[RunLabel | None, Query(description="Label of the run; default: the first.")] = None,
     tolerance: Annotated[float | None, Query(ge=0, le=1, description="Of the selector tolerance.")] = None,
 ) -> answers.SelectorReplay:
     """Offline, over the stored branches: each choice starts from the learning rate that the job really had."""
@@ -35,8 +36,8 @@ def selector_replay(
         raise InvalidInput([FieldError("tolerance", tolerance, message)]) from None
     with services.store.read() as session:
         spec = job_spec(get_job(session, job_id))
-        method = of_jobs.method_of(spec, job_id, StptMethod)
-        epochs = of_jobs.stored_epochs(session, job_id)
+        method = of_jobs.method_of(spec, job_id, StptMethod, label)
+        epochs = of_jobs.stored_epochs(session, job_id, method.label)
     replayed = replay(
         other, epochs, initial_learning_rate=method.first_learning_rate(spec), maximize=MAXIMIZE[method.metric]
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from api.deps import NO_NUL, Accept, JobId, ServicesOf
+from api.deps import NO_NUL, Accept, JobId, RunLabel, ServicesOf
 from api.figures import study_figure
 from api.formats import chosen_format
 from api.tables import TABLE_ANSWERS, TABLE_FORMATS, TableFormat, table_answer
@@ -26,6 +26,7 @@ router = APIRouter(prefix="/v1", tags=["comparison"])
 def study(
     services: ServicesOf,
     job_id: JobId,
+    label: Annotated[RunLabel | None, Query(description="Label of the study; default: the first.")] = None,
     format_: TableFormat = None,
     accept: Accept = "",
 ) -> Response:
@@ -35,7 +36,7 @@ def study(
     with services.store.read() as session:
         job = get_job(session, job_id)
         title = f"{job.model} on {job.dataset} ({job.id})"
-        rows = of_jobs.study(session, [job])
+        rows = of_jobs.study(session, [job], label)
     answer = answers.Study.model_validate({"job_id": job_id, "items": rows})
     draw = partial(study_figure, title, rows)
     return table_answer(answer, answers.STUDY_COLUMNS, kind, f"{job_id}-study", draw)

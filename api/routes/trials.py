@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import BeforeValidator
 
 from api import translate
-from api.deps import AnyMethod, JobId, ServicesOf, split
+from api.deps import JobId, RunLabel, ServicesOf, split
 from api.problems import documented
 from service.store.jobs import get_job
 from service.store.trials import trials_with_results
@@ -16,17 +16,17 @@ from service.wire.worker import TrialState
 router = APIRouter(prefix="/v1", tags=["comparison"])
 
 
-@router.get("/jobs/{job_id}/trials", summary="Every training of every method", responses=documented(404, 422))
+@router.get("/jobs/{job_id}/trials", summary="Every training of every run", responses=documented(404, 422))
 def trials(
     services: ServicesOf,
     job_id: JobId,
-    method: Annotated[AnyMethod | None, Query(description="Of this method alone.")] = None,
+    label: Annotated[RunLabel | None, Query(description="Of the run with this label alone.")] = None,
     state: Annotated[
         list[TrialState], BeforeValidator(split), Query(description="Only these; repeated or comma separated.")
     ] = [],  # noqa: B006 - FastAPI reads it
 ) -> answers.TrialList:
-    """By method, in the order of the job's runs, and number. A search adds its trials as they begin."""
+    """By run, in the order of the spec, and number. A search adds its trials as they begin."""
     with services.store.read() as session:
         get_job(session, job_id)
-        rows = trials_with_results(session, job_id, method=method, state=state)
+        rows = trials_with_results(session, job_id, label=label, state=state)
         return answers.TrialList(job_id=job_id, items=[translate.trial_result(*row) for row in rows])

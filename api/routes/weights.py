@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import StreamingResponse
 
-from api.deps import MAX_INT, NO_NUL, JobId, ServicesOf
+from api.deps import MAX_INT, JobId, RunLabel, ServicesOf
 from api.problems import documented
 from service.results.weights import open_weights
 from service.wire.checkpoint import Which
@@ -37,12 +37,12 @@ def weights(
         Which,
         Query(description="After the epoch with the best validation accuracy (of equals the first), or the last."),
     ] = "best",
-    method: Annotated[str | None, Query(max_length=50, pattern=NO_NUL, description="Default: the first run.")] = None,
-    trial: Annotated[int, Query(ge=1, le=MAX_INT, description="Number of the trial in its method, from 1.")] = 1,
+    label: Annotated[RunLabel | None, Query(description="Label of the run; default: the first.")] = None,
+    trial: Annotated[int, Query(ge=1, le=MAX_INT, description="Number of the trial in its run, from 1.")] = 1,
 ) -> StreamingResponse:
     """Parameters and buffers under the names of the model's `state_dict`; while the job runs, those so far. The trials
     of searches have none."""
-    found = open_weights(services.store, services.storage_dir, job_id, which=which, method=method, trial=trial)
+    found = open_weights(services.store, services.storage_dir, job_id, which=which, label=label, trial=trial)
     headers = {
         "Content-Disposition": f'attachment; filename="{found.file_name}"',
         "Content-Length": str(found.size),

@@ -49,11 +49,11 @@ def lr_history(
 def schedule(
     ctx: typer.Context,
     job_id: JobId,
-    method: Annotated[str | None, typer.Option(help="Default: the job's first.")] = None,
-    trial: Annotated[int, typer.Option(min=1, help="Of this trial of the method.")] = 1,
+    label: Annotated[str | None, typer.Option(help="Of the run with this label. Default: the job's first.")] = None,
+    trial: Annotated[int, typer.Option(min=1, help="Of this trial of the run.")] = 1,
 ) -> None:
     """The learning rates of a job as JSON, for forerun.schedules.Replay."""
-    print_json(client_of(ctx).schedule(job_id, method=method, trial=trial))
+    print_json(client_of(ctx).schedule(job_id, label=label, trial=trial))
 
 
 @app.command(rich_help_panel=JOB, epilog=example("results selector-replay JOB --selector tolerance --tolerance 0.01"))
@@ -62,24 +62,26 @@ def selector_replay(
     job_id: JobId,
     selector: Annotated[str, typer.Option(help="greedy or tolerance.")],
     tolerance: Annotated[float | None, typer.Option(help="Of the selector tolerance.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Of the run with this label. Default: the job's first of stpt.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """What another selector would have chosen at each epoch, from the stored branches."""
-    options = {} if tolerance is None else {"tolerance": tolerance}
-    replayed = client_of(ctx).selector_replay(job_id, selector, **options)
+    replayed = client_of(ctx).selector_replay(job_id, selector, tolerance=tolerance, label=label)
     print_json(replayed) if as_json else typer.echo(tables.replay_table(replayed))
 
 
-@app.command(rich_help_panel=JOB, epilog=example("results trials JOB --method tpe --state stopped"))
+@app.command(rich_help_panel=JOB, epilog=example("results trials JOB --label tpe --state stopped"))
 def trials(
     ctx: typer.Context,
     job_id: JobId,
-    method: Annotated[str | None, typer.Option(help="Of this method alone.")] = None,
+    label: Annotated[str | None, typer.Option(help="Of the run with this label alone.")] = None,
     state: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Every training of every method: its hyperparameters, its state, and how good it became."""
-    found = client_of(ctx).trials(job_id, method=method, state=state or ())
+    """Every training of every run: its hyperparameters, its state, and how good it became."""
+    found = client_of(ctx).trials(job_id, label=label, state=state or ())
     print_json(found) if as_json else typer.echo(tables.trial_table(found))
 
 
@@ -125,11 +127,11 @@ def ramp(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
     print_json(found) if as_json else typer.echo(tables.ramp_table(found))
 
 
-@app.command(rich_help_panel=JOB, epilog=example("results layers JOB --method stpt --format png --output layers.png"))
+@app.command(rich_help_panel=JOB, epilog=example("results layers JOB --label stpt --format png --output layers.png"))
 def layers(
     ctx: typer.Context,
     job_id: JobId,
-    method: Annotated[str | None, typer.Option(help="Of this method alone.")] = None,
+    label: Annotated[str | None, typer.Option(help="Of the run with this label alone.")] = None,
     trial: Annotated[int | None, typer.Option(min=1, help="Of this trial alone.")] = None,
     layer: Annotated[str | None, typer.Option(help="The whole name, exactly.")] = None,
     first_epoch: Annotated[int | None, typer.Option(min=1, help="From this epoch on.")] = None,
@@ -141,7 +143,7 @@ def layers(
 
     The table has the last sample of each epoch; a figure is of one training, the first unless another is named.
     """
-    filters: dict[str, Any] = {"method": method, "trial": trial, "layer": layer}
+    filters: dict[str, Any] = {"label": label, "trial": trial, "layer": layer}
     filters |= {"first_epoch": first_epoch, "last_epoch": last_epoch}
     client = client_of(ctx)
     rows = partial(client.layers, job_id, **filters)
@@ -160,6 +162,7 @@ def history(
     optimizer: Annotated[str | None, typer.Option(help="Of jobs with this optimizer.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Global batch size.")] = None,
     method: Annotated[str | None, typer.Option(help="Of this method alone.")] = None,
+    label: Annotated[str | None, typer.Option(help="Of runs with this label alone.")] = None,
     state: Annotated[list[str] | None, typer.Option(help="Of the job; may be repeated.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="So many epochs.")] = 500,
     format_: Annotated[HistoryFormat, typer.Option("--format")] = HistoryFormat.TABLE,
@@ -171,6 +174,7 @@ def history(
         optimizer=optimizer,
         batch=batch,
         method=method,
+        label=label,
         state=state or (),
         page_size=min(limit, 5000),
     )

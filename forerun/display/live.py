@@ -82,7 +82,13 @@ def heading(job: Job) -> Text:
 
 def column_names(job: Job) -> Text:
     names = _columns("epoch", "phase", "learning rate", "val acc", "test acc", "seconds", epochs=job.epochs)
-    return Text(f"{names}\n{INDENT}each branch: learning rate {job.spec['metric']} (* chosen)", "dim")
+    return Text(f"{names}\n{INDENT}each branch: learning rate {_judged_by(job)} (* chosen)", "dim")
+
+
+def _judged_by(job: Job) -> str:
+    """What the branches of the job are judged by; the runs of stpt may differ."""
+    metrics = {method["metric"]: None for method in job.spec["methods"] if "metric" in method}
+    return " or ".join(metrics)
 
 
 def state_row(event: StateEvent) -> Text:
@@ -95,7 +101,7 @@ def epoch_row(epoch: EpochValues, branches: Sequence[Branch], epochs: int, width
     row = Text(
         _columns(
             f"{epoch.epoch}/{epochs}",
-            epoch.phase if epoch.phase != "scheduled" else f"{epoch.method} {epoch.trial}",
+            epoch.phase if epoch.phase != "scheduled" else f"{epoch.label} {epoch.trial}",
             f"{epoch.learning_rate:.4g}",
             f"{epoch.val_accuracy:.4f}",
             f"{epoch.test_accuracy:.4f}",
@@ -134,7 +140,7 @@ def _print(console: Console, text: Text) -> None:
 
 
 def _key(item: EpochValues | BranchOfEpoch) -> tuple[str, int, int]:
-    return item.method, item.trial, item.epoch
+    return item.label, item.trial, item.epoch
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -43,8 +43,8 @@ def job_table(jobs: Iterable[Job]) -> str:
 
 def lr_table(steps: Sequence[LrStep]) -> str:
     """A line for each epoch; whose it is, where there are several trainings."""
-    several = len({(step.method, step.trial) for step in steps}) > 1
-    whose = ("method", "trial") if several else ()
+    several = len({(step.label, step.trial) for step in steps}) > 1
+    whose = ("run", "trial") if several else ()
     return table(
         (
             *whose,
@@ -60,7 +60,7 @@ def lr_table(steps: Sequence[LrStep]) -> str:
         ),
         [
             (
-                *((step.method, str(step.trial)) if several else ()),
+                *((step.label, str(step.trial)) if several else ()),
                 str(step.epoch),
                 str(step.attempt),
                 step.phase,
@@ -93,7 +93,7 @@ def replay_table(replayed: SelectorReplay) -> str:
 def plan_table(plan: Plan) -> str:
     rows = [
         (
-            run.method,
+            run.label,
             str(run.trainings),
             str(run.samples),
             f"{run.iterations:.0f}",
@@ -114,7 +114,7 @@ def experiment_table(experiments: Iterable[ExperimentFacts]) -> str:
 def trial_table(trials: Iterable[TrialResult]) -> str:
     rows = [
         (
-            trial.method,
+            trial.label,
             str(trial.trial),
             str(trial.seed),
             trial.state,
@@ -127,7 +127,7 @@ def trial_table(trials: Iterable[TrialResult]) -> str:
         )
         for trial in trials
     ]
-    header = ("method", "trial", "seed", "state", "epochs", "samples", "last rate", "val acc", "test acc", "config")
+    header = ("run", "trial", "seed", "state", "epochs", "samples", "last rate", "val acc", "test acc", "config")
     return table(header, rows)
 
 
@@ -135,7 +135,7 @@ def comparison_table(runs: Iterable[ComparedRun]) -> str:
     """Means over seeds, with the spread behind ± where there are several."""
     rows = [
         (
-            run.method,
+            run.label,
             str(run.trials),
             str(run.seeds),
             _statistic(run.val_accuracy, ".4f"),
@@ -148,7 +148,7 @@ def comparison_table(runs: Iterable[ComparedRun]) -> str:
         )
         for run in runs
     ]
-    header = ("method", "trials", "seeds", "val acc", "test acc", "samples", "evaluation", "seconds", "to stpt's best")
+    header = ("run", "trials", "seeds", "val acc", "test acc", "samples", "evaluation", "seconds", "to stpt's best")
     return table((*header, "over stpt's"), rows)
 
 
@@ -194,7 +194,7 @@ def history_table(steps: Iterable[HistoryStep]) -> str:
             step.dataset,
             clean(step.optimizer),
             str(step.global_batch_size),
-            step.method,
+            step.label,
             str(step.trial),
             str(step.seed),
             str(step.epoch),
@@ -206,7 +206,7 @@ def history_table(steps: Iterable[HistoryStep]) -> str:
         )
         for step in steps
     ]
-    header = ("job", "model", "dataset", "optimizer", "batch", "method", "trial", "seed", "epoch", "phase")
+    header = ("job", "model", "dataset", "optimizer", "batch", "run", "trial", "seed", "epoch", "phase")
     return table((*header, "learning rate", "val acc", "test acc", "samples"), rows)
 
 
@@ -214,7 +214,7 @@ def layer_table(epochs: Iterable[LayerEpoch]) -> str:
     """The last sample of each layer in each epoch."""
     rows = [
         (
-            one.method,
+            one.label,
             str(one.trial),
             str(one.epoch),
             clean(one.layer),
@@ -224,7 +224,7 @@ def layer_table(epochs: Iterable[LayerEpoch]) -> str:
         )
         for one in epochs
     ]
-    return table(("method", "trial", "epoch", "layer", "step", "lwn", "lgn", "lnr", "trust ratio"), rows)
+    return table(("run", "trial", "epoch", "layer", "step", "lwn", "lgn", "lnr", "trust ratio"), rows)
 
 
 def layer_csv(epochs: Iterable[LayerEpoch]) -> str:

@@ -66,20 +66,20 @@ def progress(db: Store, job_id: str, token: str) -> list[TrialProgress]:
 
 def record_trial(db: Store, job_id: str, token: str, record: TrialRecord) -> None:
     """A trial begins, changes its hyperparameters, or ends before its last epoch. Raises StaleAttempt, or
-    RecordConflict when the job has no such method, or the number is another trial's."""
+    RecordConflict when the job has no such run, or the number is another trial's."""
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         _require_live(job, token)
-        trial = get_trial(session, job_id, record.method, record.trial)
+        trial = get_trial(session, job_id, record.label, record.trial)
         if trial is None:
-            run = get_run(session, job_id, record.method)
+            run = get_run(session, job_id, record.label)
             if run is None:
-                raise RecordConflict(f"job {job_id} has no run of method {record.method}")
-            trial = Trial(run_id=run.id, number=record.trial, key=record.key)
+                raise RecordConflict(f"job {job_id} has no run {record.label}")
+            trial = Trial(run=run, number=record.trial, key=record.key)
             session.add(trial)
             job.trials += 1
         elif (trial.key or record.key) != record.key:
-            raise RecordConflict(f"trial {record.trial} of {record.method} of job {job_id} is {trial.key}")
+            raise RecordConflict(f"trial {record.trial} of {record.label} of job {job_id} is {trial.key}")
         message = record.message and jobs.storable(record.message)
         values = {"key": record.key, "seed": record.seed, "config": record.config, "length": record.epochs}
         if all(getattr(trial, name) == value for name, value in values.items()) and (trial.state, trial.message) == (
@@ -90,7 +90,8 @@ def record_trial(db: Store, job_id: str, token: str, record: TrialRecord) -> Non
         for name, value in values.items():
             setattr(trial, name, value)
         trial.state, trial.message = record.state, message
-        jobs.append_event(session, job, "trial", record.model_dump(mode="json", exclude={"key"}))
+        document = record.model_dump(mode="json", exclude={"key"}) | {"method": trial.run.method}
+        jobs.append_event(session, job, "trial", document)
 
 
 def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> None:
@@ -103,9 +104,9 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Non
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         _require_live(job, token)
-        trial = get_trial(session, job_id, record.method, record.trial)
+        trial = get_trial(session, job_id, record.label, record.trial)
         if trial is None:
-            raise RecordConflict(f"job {job_id} has no trial {record.trial} of method {record.method}")
+            raise RecordConflict(f"job {job_id} has no trial {record.trial} of {record.label}")
         if record.epoch > trial.length:
             raise RecordConflict(f"job {job_id} has {trial.length} epochs; {record.epoch} is not one of them")
         known = get_epoch(session, trial.id, record.epoch)
@@ -119,7 +120,7 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Non
             trial.lost_samples += known.samples
             session.delete(known)
             session.flush()
-        values = record.model_dump(exclude={"method", "trial", "branches", "layers"})
+        values = record.model_dump(exclude={"label", "trial", "branches", "layers"})
         session.add(
             Epoch(
                 **values,
@@ -133,7 +134,7 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Non
         )
         trial.state = "completed" if record.epoch == trial.length else "running"
         document = record.model_dump(mode="json", exclude={"checkpoint", "layers"})  # what is watched live stays small
-        jobs.append_event(session, job, "epoch", document | {"attempt": job.attempt})
+        jobs.append_event(session, job, "epoch", document | {"method": trial.run.method, "attempt": job.attempt})
 
 
 def _layers(record: LayersRecord) -> list[Layer]:
@@ -157,7 +158,7 @@ def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:
                 if trial.state in ("pending", "running"):
                     raise RecordConflict(
                         f"job {job_id} has {last_epoch(session, trial.id)} of {trial.length} epochs of "
-                        f"{run.method} {trial.number} recorded; report the others first"
+                        f"{run.label} {trial.number} recorded; report the others first"
                     )
         jobs.end_attempt(job, outcome.message)
         jobs.move(session, job, JobState(outcome.state), code=outcome.code, message=outcome.message)
@@ -177,7 +178,7 @@ def _progress(session: Session, job: Job) -> list[TrialProgress]:
     """Every trial that has begun, with what it took."""
     return [
         TrialProgress(
-            method=run.method,
+            label=run.label,
             trial=trial.number,
             key=trial.key,
             seed=trial.seed,
@@ -197,7 +198,7 @@ def _resume_points(session: Session, job: Job) -> list[ResumePoint]:
     for run, trial in list_trials(session, job.id):
         its_points = [
             ResumePoint(
-                method=run.method,
+                label=run.label,
                 trial=trial.number,
                 epoch=row.epoch,
                 val_accuracy=row.val_accuracy,

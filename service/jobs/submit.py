@@ -126,6 +126,7 @@ def _add_job(session: Session, spec: JobSpec) -> Job:
         last_event=0,
         runs=[
             Run(
+                label=method.label,
                 method=method.name,
                 trials=[
                     Trial(number=number + 1, seed=spec.seed + number // per_seed, length=spec.epochs)

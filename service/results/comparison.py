@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-TARGET = "stpt"  # whose best validation accuracy the others are to reach
+TARGET = "stpt"  # the method whose best validation accuracy the others are to reach; of several runs, the first's
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,15 @@ class SeedRun:
     trials: int
     lost_samples: int
     points: Sequence[Point]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a job: a method with its settings, with each seed."""
+
+    label: str
+    method: str
+    by_seed: Sequence[SeedRun]
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,7 @@ class SeedResult:
 class RunResult:
     """What a method came to: statistics over the seeds that have recorded an epoch."""
 
+    label: str
     method: str
     trials: int
     seeds: int
@@ -99,10 +109,11 @@ class MeanPoint:
     test_accuracy: Statistic
 
 
-def compare(runs: Mapping[str, Sequence[SeedRun]]) -> list[RunResult]:
-    """The results of each method, in the order given."""
-    targets = {seed.seed: anytime(seed.points) for seed in runs.get(TARGET, ())}
-    return [_run_result(method, seeds, targets) for method, seeds in runs.items()]
+def compare(runs: Sequence[Run]) -> list[RunResult]:
+    """The results of each run, in the order given."""
+    target = next((run.by_seed for run in runs if run.method == TARGET), ())
+    targets = {seed.seed: anytime(seed.points) for seed in target}
+    return [_run_result(run, targets) for run in runs]
 
 
 def anytime(points: Sequence[Point]) -> list[Best]:
@@ -155,10 +166,12 @@ def mean_curve(curves: Sequence[Sequence[Best]]) -> list[MeanPoint]:
     return points
 
 
-def _run_result(method: str, seeds: Sequence[SeedRun], targets: Mapping[int, Sequence[Best]]) -> RunResult:
+def _run_result(run: Run, targets: Mapping[int, Sequence[Best]]) -> RunResult:
+    seeds = run.by_seed
     results = [_seed_result(seed, targets.get(seed.seed, ())) for seed in seeds if seed.points]
     return RunResult(
-        method=method,
+        label=run.label,
+        method=run.method,
         trials=sum(seed.trials for seed in seeds),
         seeds=len(results),
         val_accuracy=statistic([result.val_accuracy for result in results]),

@@ -1,7 +1,7 @@
 """What the recorded epochs of jobs come to: comparison, study, batch ramp, and the branches to judge a selector by."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
@@ -10,7 +10,7 @@ from service.algorithms.batch_ramp import Ramp, ramp
 from service.algorithms.search_space import ramp_start
 from service.algorithms.selectors import BranchResult
 from service.errors import FieldError, InvalidInput, NotFound
-from service.results.comparison import Point, RunResult, SeedRun, compare
+from service.results.comparison import Point, Run, RunResult, SeedRun, compare
 from service.results.selector_replay import StoredEpoch
 from service.results.study import COUNTED, StudyRow, TrialOutcome, common_to_a_table, study_rows
 from service.spec.job import JobSpec
@@ -35,29 +35,33 @@ _Kind = TypeVar("_Kind", StudyMethod, RampMethod, StptMethod)
 def comparison(session: Session, job_id: str) -> list[RunResult]:
     """The results of every method of the job, in the order of its runs."""
     points: dict[tuple[str, int], list[Point]] = {}
-    for method, seed, *values in points_of(session, job_id):
-        points.setdefault((method, seed), []).append(Point(*values))
-    trials: dict[str, dict[int, list[Trial]]] = {run.method: {} for run in get_job(session, job_id).runs}
+    for label, seed, *values in points_of(session, job_id):
+        points.setdefault((label, seed), []).append(Point(*values))
+    runs = get_job(session, job_id).runs
+    trials: dict[str, dict[int, list[Trial]]] = {run.label: {} for run in runs}
     for run, trial in list_trials(session, job_id):
-        trials[run.method].setdefault(trial.seed, []).append(trial)
-    return compare(
-        {
-            method: [
-                SeedRun(seed, len(its), sum(trial.lost_samples for trial in its), points.get((method, seed), []))
-                for seed, its in sorted(by_seed.items())
-            ]
-            for method, by_seed in trials.items()
-        }
-    )
+        trials[run.label].setdefault(trial.seed, []).append(trial)
+    return compare([Run(run.label, run.method, _by_seed(run.label, trials[run.label], points)) for run in runs])
 
 
-def study(session: Session, jobs: Sequence[Job]) -> list[StudyRow]:
-    """The table of the jobs' studies. Raises NotFound where a job has none."""
-    methods = [method_of(job_spec(job), job.id, StudyMethod) for job in jobs]
+def _by_seed(
+    label: str, trials: Mapping[int, Sequence[Trial]], points: Mapping[tuple[str, int], Sequence[Point]]
+) -> list[SeedRun]:
+    """What the run with that label did with each seed."""
+    return [
+        SeedRun(seed, len(its), sum(trial.lost_samples for trial in its), points.get((label, seed), []))
+        for seed, its in sorted(trials.items())
+    ]
+
+
+def study(session: Session, jobs: Sequence[Job], label: str | None = None) -> list[StudyRow]:
+    """The table of the jobs' studies, of each the first, or the one with that label. Raises NotFound where a job has
+    none."""
+    methods = [method_of(job_spec(job), job.id, StudyMethod, label) for job in jobs]
     outcomes = [
         TrialOutcome(trial.config["variant"], trial.config["global_batch_size"], trial.seed, trial.state, accuracies)
-        for job in jobs
-        for trial, accuracies in study_trials(session, job.id)
+        for job, method in zip(jobs, methods, strict=True)
+        for trial, accuracies in study_trials(session, job.id, method.label)
         if trial.config  # one that was lost before it began has none
     ]
     return study_rows(methods, outcomes)
@@ -84,12 +88,13 @@ def study_jobs(session: Session, experiment: str) -> list[Job]:
     return [job for job, _ in told or studies[-1:]]
 
 
-def ramps(session: Session, job_id: str) -> dict[int, Ramp]:
-    """Where the batch ramp of each seed of the job stands. Raises NotFound where it has none."""
+def ramps(session: Session, job_id: str, label: str | None = None) -> dict[int, Ramp]:
+    """Where the batch ramp of each seed of the job stands, of its first one or the one with that label. Raises NotFound
+    where it has none."""
     spec = job_spec(get_job(session, job_id))
-    method = method_of(spec, job_id, RampMethod)
+    method = method_of(spec, job_id, RampMethod, label)
     accuracies: dict[int, list[float | None]] = {}
-    for _, trial, _, _, _, last in trials_with_results(session, job_id, method=method.name):
+    for _, trial, _, _, _, last in trials_with_results(session, job_id, label=method.label):
         known = accuracies.setdefault(trial.seed, [])
         if trial.config and trial.state in ("completed", "diverged", "failed"):  # one that was lost has no config
             known.append(last.val_accuracy if last is not None and trial.state == "completed" else None)
@@ -100,17 +105,22 @@ def ramps(session: Session, job_id: str) -> dict[int, Ramp]:
     }
 
 
-def method_of(spec: JobSpec, job_id: str, kind: type[_Kind]) -> _Kind:
-    """The job's method of that kind. Raises NotFound where it has none."""
+def method_of(spec: JobSpec, job_id: str, kind: type[_Kind], label: str | None = None) -> _Kind:
+    """The job's first method of that kind, or the one with that label. Raises NotFound where it has none."""
     for method in spec.methods_of(kind):
-        return method
-    names = ", ".join(method.name for method in spec.methods)
-    raise NotFound(f"job {job_id} has no {kind.model_fields['name'].default}; its methods are {names}")
+        if label in (None, method.label):
+            return method
+    name = kind.model_fields["name"].default
+    wanted = name if label is None else f"{name} with the label {label}"
+    runs = ", ".join(
+        method.label if method.label == method.name else f"{method.label} ({method.name})" for method in spec.methods
+    )
+    raise NotFound(f"job {job_id} has no {wanted}; its runs are {runs}")
 
 
-def stored_epochs(session: Session, job_id: str) -> list[StoredEpoch]:
-    """Epochs of the job's STPT run that had a Pre-train, with the branches that competed in the end: those of the last
-    retry, and after a rollback the tamer ones alone."""
+def stored_epochs(session: Session, job_id: str, label: str) -> list[StoredEpoch]:
+    """Epochs of that STPT run of the job that had a Pre-train, with the branches that competed in the end: those of the
+    last retry, and after a rollback the tamer ones alone."""
     return [
         StoredEpoch(
             epoch=row.epoch,
@@ -122,7 +132,7 @@ def stored_epochs(session: Session, job_id: str) -> list[StoredEpoch]:
             ],
             end_metrics={b.number: b.end_metric for b in row.branches if b.end_metric is not None},
         )
-        for row in epochs_of(session, job_id, method="stpt")
+        for row in epochs_of(session, job_id, label=label)
         if row.branches
     ]
 

@@ -3,6 +3,7 @@
 from sqlalchemy.orm import Session
 
 from service.errors import FieldError, InvalidInput, NotFound
+from service.results.of_jobs import method_of
 from service.results.recommendation import PastEpoch, PastRun, Recommendation, recommend
 from service.results.schedule_replay import with_schedules
 from service.spec.data import FolderDataset
@@ -68,7 +69,7 @@ def recommendation(
         PastRun(
             job_id=job.id,
             spec=(spec := job_spec(job)),
-            method=spec.methods_of(StptMethod)[0],
+            method=method_of(spec, job.id, StptMethod, trial.run.label),
             seed=trial.seed,
             epochs=[
                 PastEpoch(row.epoch, row.learning_rate, row.val_accuracy, row.test_accuracy) for row in trial.epochs

@@ -14,18 +14,18 @@ from service.store.trials import (
 )
 
 
-def schedule(session: Session, job_id: str, *, method: str | None = None, trial: int = 1) -> tuple[Schedule, int]:
+def schedule(session: Session, job_id: str, *, label: str | None = None, trial: int = 1) -> tuple[Schedule, int]:
     """The learning rates of a trial (by default of the job's first run), and the iterations of an epoch.
 
     Raises NotFound, or StateConflict when not all epochs are recorded.
     """
     spec = job_spec(get_job(session, job_id))
-    wanted = method or spec.methods[0].name
-    run = next((known for known in spec.methods if known.name == wanted), None)
-    row = get_trial(session, job_id, run.name, trial) if run else None
+    wanted = label or spec.methods[0].label
+    run = next((known for known in spec.methods if known.label == wanted), None)
+    row = get_trial(session, job_id, run.label, trial) if run else None
     if run is None or row is None:
-        methods = " and ".join(f"{known.name} ({trials_of(spec, known)} trials)" for known in spec.methods)
-        raise NotFound(f"job {job_id} has no trial {trial} of {wanted}; it has {methods}")
+        runs = " and ".join(f"{known.label} ({trials_of(spec, known)} trials)" for known in spec.methods)
+        raise NotFound(f"job {job_id} has no trial {trial} of {wanted}; it has {runs}")
     epochs = epochs_of_trial(session, row.id)
     if not run.is_replayable:
         raise StateConflict(
@@ -34,7 +34,7 @@ def schedule(session: Session, job_id: str, *, method: str | None = None, trial:
         )
     if len(epochs) < row.length:
         raise StateConflict(
-            f"job {job_id} has {len(epochs)} of {row.length} epochs of {run.name} {trial} recorded; "
+            f"job {job_id} has {len(epochs)} of {row.length} epochs of {run.label} {trial} recorded; "
             f"the schedule is there when it has all"
         )
     rates = [epoch.learning_rate for epoch in epochs]

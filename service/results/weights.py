@@ -45,7 +45,7 @@ class Weights:
 
 
 def open_weights(
-    db: Store, storage: Path, job_id: str, *, which: Which, method: str | None = None, trial: int = 1
+    db: Store, storage: Path, job_id: str, *, which: Which, label: str | None = None, trial: int = 1
 ) -> Weights:
     """The model of a trial (by default of the job's first run) as it was after an epoch.
 
@@ -55,7 +55,7 @@ def open_weights(
     """
     with db.read() as session:
         spec = job_spec(get_job(session, job_id))
-        name = method or spec.methods[0].name
+        name = label or spec.methods[0].label
         epoch = _epoch(session, job_id, spec, name, trial, which)
     ref = CheckpointRef.model_validate(epoch.checkpoint)
     try:
@@ -68,31 +68,31 @@ def open_weights(
             f"submit the job again"
         )
         raise NoWeights([FieldError("which", which, message)]) from None
-    facts = {"job": job_id, "method": name, "trial": trial, "epoch": epoch.epoch, "model": spec.model}
+    facts = {"job": job_id, "label": name, "trial": trial, "epoch": epoch.epoch, "model": spec.model}
     facts |= {"dataset": spec.dataset.name, "val_accuracy": epoch.val_accuracy, "test_accuracy": epoch.test_accuracy}
     return _model_of(file, f"{job_id}-{name}-{trial}-epoch-{epoch.epoch}.safetensors", facts)
 
 
-def _epoch(session: Session, job_id: str, spec: JobSpec, method: str, trial: int, which: Which) -> Epoch:
+def _epoch(session: Session, job_id: str, spec: JobSpec, label: str, trial: int, which: Which) -> Epoch:
     """The epoch that is asked for, which has a checkpoint. Raises NoWeights."""
-    run = next((known for known in spec.methods if known.name == method), None)
+    run = next((known for known in spec.methods if known.label == label), None)
     if run is None:
-        names = ", ".join(known.name for known in spec.methods)
-        raise NoWeights([FieldError("method", method, f"job {job_id} has no such method; it has {names}")])
+        names = ", ".join(known.label for known in spec.methods)
+        raise NoWeights([FieldError("label", label, f"job {job_id} has no such run; it has {names}")])
     if run.is_search:
         message = (
             f"the trials of a search leave no checkpoints; train what it found by a job of its own, with the "
             f"hyperparameters that GET /v1/jobs/{job_id}/trials has"
         )
-        raise NoWeights([FieldError("method", method, message)])
-    row = get_trial(session, job_id, method, trial)
+        raise NoWeights([FieldError("label", label, message)])
+    row = get_trial(session, job_id, label, trial)
     if row is None:
         trials = spec.seeds * trials_of(spec, run)
-        raise NoWeights([FieldError("trial", trial, f"job {job_id} has the trials 1 to {trials} of {method}")])
+        raise NoWeights([FieldError("trial", trial, f"job {job_id} has the trials 1 to {trials} of {label}")])
     left = [epoch for epoch in newest_trajectory(epochs_of_trial(session, row.id)) if epoch.checkpoint is not None]
     if not left:
         message = (
-            f"job {job_id} has recorded no epoch of {method} {trial} that left a checkpoint; wait for the first: "
+            f"job {job_id} has recorded no epoch of {label} {trial} that left a checkpoint; wait for the first: "
             f"GET /v1/jobs/{job_id}/events tells of it, and of the job's end"
         )
         raise NoWeights([FieldError("which", which, message)])

@@ -22,7 +22,7 @@ def last_epoch(session: Session, trial_id: int) -> int:
     )
 
 
-def epochs_of(session: Session, job_id: str, *, method: str | None = None, trial: int | None = None) -> Sequence[Epoch]:
+def epochs_of(session: Session, job_id: str, *, label: str | None = None, trial: int | None = None) -> Sequence[Epoch]:
     """Epochs of a job with their branches, by run, trial and epoch."""
     query = (
         select(Epoch)
@@ -32,7 +32,7 @@ def epochs_of(session: Session, job_id: str, *, method: str | None = None, trial
         .options(selectinload(Epoch.branches), selectinload(Epoch.trial).selectinload(Trial.run))
         .order_by(Run.id, Trial.number, Epoch.epoch)
     )
-    wanted = [(Run.method, method), (Trial.number, trial)]
+    wanted = [(Run.label, label), (Trial.number, trial)]
     query = query.where(*(column == value for column, value in wanted if value is not None))
     return session.scalars(query).all()
 
@@ -70,11 +70,11 @@ def latest_epochs(session: Session, job_ids: Sequence[str]) -> dict[str, Epoch]:
 
 
 def points_of(session: Session, job_id: str) -> Sequence[tuple[Any, ...]]:
-    """Every epoch of a job in the order recorded: method, seed, samples, val_accuracy, test_accuracy,
+    """Every epoch of a job in the order recorded: label, seed, samples, val_accuracy, test_accuracy,
     evaluation_samples, seconds, recorded_at."""
     query = (
         select(
-            Run.method,
+            Run.label,
             Trial.seed,
             Epoch.samples,
             Epoch.val_accuracy,
@@ -99,6 +99,7 @@ def epochs_of_all_jobs(
     optimizer: str | None = None,
     batch: int | None = None,
     method: str | None = None,
+    label: str | None = None,
     state: Sequence[JobState] = (),
     limit: int,
     cursor: str | None = None,
@@ -120,6 +121,7 @@ def epochs_of_all_jobs(
             Job.dataset,
             its_optimizer.label("optimizer"),
             its_batch.label("global_batch_size"),
+            Run.label.label("label"),
             Run.method,
             Trial.number.label("trial"),
             Trial.seed,
@@ -138,7 +140,7 @@ def epochs_of_all_jobs(
         .order_by(Job.number.desc(), Run.id, Trial.number, Epoch.epoch)
         .limit(limit + 1)
     )
-    its_own = [(its_optimizer, optimizer), (its_batch, batch), (Run.method, method)]
+    its_own = [(its_optimizer, optimizer), (its_batch, batch), (Run.method, method), (Run.label, label)]
     wanted = [(Job.model, model), (Job.dataset, dataset), *its_own]
     query = query.where(*(column == value for column, value in wanted if value is not None))
     if state:

@@ -18,6 +18,7 @@ Values = Sequence[float | None]  # one a sampled step; None: not finite
 class LayerEpoch:
     """One layer in one epoch of a training: a value of each quantity for each of `steps`."""
 
+    label: str
     method: str
     trial: int
     epoch: int
@@ -44,7 +45,7 @@ def layers_of(
     session: Session,
     job_id: str,
     *,
-    method: str | None = None,
+    label: str | None = None,
     trial: int | None = None,
     layer: str | None = None,
     first_epoch: int | None = None,
@@ -53,7 +54,7 @@ def layers_of(
     cursor: str | None = None,
 ) -> Page[LayerEpoch]:
     """Telemetry of a job by run, trial, epoch and layer, the latter from the input on."""
-    query = _layers(job_id, method, trial, layer, first_epoch, last_epoch).limit(limit + 1)
+    query = _layers(job_id, label, trial, layer, first_epoch, last_epoch).limit(limit + 1)
     if cursor is not None:
         query = query.where(tuple_(Run.id, Trial.number, Epoch.epoch, Layer.number) > tuple_(*decode_cursor(cursor, 4)))
     page = page_of(session.execute(query).all(), limit, itemgetter(0, 3, 4, 1))  # run, trial, epoch, layer
@@ -64,18 +65,18 @@ def layers_of_training(
     session: Session,
     job_id: str,
     *,
-    method: str | None,
+    label: str | None,
     trial: int,
     layer: str | None,
     first_epoch: int | None,
     last_epoch: int | None,
     most_epochs: int,
 ) -> Sequence[LayerEpoch]:
-    """The same of one trial, of the job's first run unless a method is named, and of every second, third, … epoch
+    """The same of one trial, of the job's first run unless a label is given, and of every second, third, … epoch
     alone where there are more than `most_epochs`."""
-    if method is None:
-        method = session.scalar(select(Run.method).where(Run.job_id == job_id).order_by(Run.id).limit(1))
-    query = _layers(job_id, method, trial, layer, first_epoch, last_epoch)
+    if label is None:
+        label = session.scalar(select(Run.label).where(Run.job_id == job_id).order_by(Run.id).limit(1))
+    query = _layers(job_id, label, trial, layer, first_epoch, last_epoch)
     numbers = query.with_only_columns(Epoch.epoch, maintain_column_froms=True).order_by(None).distinct()
     epochs = sorted(session.scalars(numbers))
     kept = epochs[:: max(1, -(-len(epochs) // most_epochs))]
@@ -84,7 +85,7 @@ def layers_of_training(
 
 def _layers(
     job_id: str,
-    method: str | None,
+    label: str | None,
     trial: int | None,
     layer: str | None,
     first_epoch: int | None,
@@ -95,6 +96,7 @@ def _layers(
         select(
             Run.id,
             Layer.number,
+            Run.label,
             Run.method,
             Trial.number,
             Epoch.epoch,
@@ -112,7 +114,7 @@ def _layers(
         .where(Run.job_id == job_id)
         .order_by(Run.id, Trial.number, Epoch.epoch, Layer.number)
     )
-    wanted = [(Run.method, method), (Trial.number, trial), (Layer.name, layer)]
+    wanted = [(Run.label, label), (Trial.number, trial), (Layer.name, layer)]
     query = query.where(*(column == value for column, value in wanted if value is not None))
     if first_epoch is not None:
         query = query.where(Epoch.epoch >= first_epoch)

@@ -108,14 +108,16 @@ class Attempt(Base):
 
 
 class Run(Base):
-    """One method executed for a job."""
+    """One method executed for a job. Its label tells it from the job's others."""
 
     __tablename__ = "runs"
-    __table_args__ = (UniqueConstraint("job_id", "method"),)
+    # the name that it was made with: SQLite renames no constraint
+    __table_args__ = (UniqueConstraint("job_id", "label", name="uq_runs_job_id_method"),)
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
-    method: Mapped[str] = mapped_column(String(50))
+    label: Mapped[str] = mapped_column(String(50))
+    method: Mapped[str] = mapped_column(String(50), server_default=text("''"))
 
     job: Mapped[Job] = relationship(back_populates="runs")
     trials: Mapped[list["Trial"]] = relationship(back_populates="run", order_by="Trial.number")

@@ -4,20 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, select, update
-from sqlalchemy.orm import Session, aliased, selectinload
+from sqlalchemy.orm import Session, aliased, contains_eager, selectinload
 
 from service.spec.task import TaskName
 from service.store.tables import Epoch, Job, Run, Trial
 from service.wire.states import JobState
 
 
-def get_trial(session: Session, job_id: str, method: str, number: int) -> Trial | None:
-    query = select(Trial).join(Run).where(Run.job_id == job_id, Run.method == method, Trial.number == number)
-    return session.scalar(query)
+def get_trial(session: Session, job_id: str, label: str, number: int) -> Trial | None:
+    query = select(Trial).join(Run).options(contains_eager(Trial.run))
+    return session.scalar(query.where(Run.job_id == job_id, Run.label == label, Trial.number == number))
 
 
-def get_run(session: Session, job_id: str, method: str) -> Run | None:
-    return session.scalar(select(Run).where(Run.job_id == job_id, Run.method == method))
+def get_run(session: Session, job_id: str, label: str) -> Run | None:
+    return session.scalar(select(Run).where(Run.job_id == job_id, Run.label == label))
 
 
 def stop_trials(session: Session, job_id: str) -> None:
@@ -51,9 +51,9 @@ def list_trials(session: Session, job_id: str) -> Sequence[tuple[Run, Trial]]:
 
 
 def trials_with_results(
-    session: Session, job_id: str, *, method: str | None = None, state: Sequence[str] = ()
-) -> Sequence[tuple[str, Trial, int, int, Epoch | None, Epoch | None]]:
-    """Every trial of a job: (method, trial, recorded epochs, their training samples, the epoch with the best validation
+    session: Session, job_id: str, *, label: str | None = None, state: Sequence[str] = ()
+) -> Sequence[tuple[Run, Trial, int, int, Epoch | None, Epoch | None]]:
+    """Every trial of a job: (run, trial, recorded epochs, their training samples, the epoch with the best validation
     accuracy, the last epoch). Of equal validation accuracies the first epoch counts."""
     ranked = (
         select(
@@ -72,9 +72,7 @@ def trials_with_results(
     best_rank, last_rank = aliased(ranked), aliased(ranked)
     best, last = aliased(Epoch), aliased(Epoch)
     query = (
-        select(
-            Run.method, Trial, func.coalesce(last_rank.c.epochs, 0), func.coalesce(last_rank.c.samples, 0), best, last
-        )
+        select(Run, Trial, func.coalesce(last_rank.c.epochs, 0), func.coalesce(last_rank.c.samples, 0), best, last)
         .join(Trial, Trial.run_id == Run.id)
         .outerjoin(best_rank, and_(best_rank.c.trial_id == Trial.id, best_rank.c.by_accuracy == 1))
         .outerjoin(last_rank, and_(last_rank.c.trial_id == Trial.id, last_rank.c.by_number == 1))
@@ -83,13 +81,13 @@ def trials_with_results(
         .where(Run.job_id == job_id)
         .order_by(Run.id, Trial.number)
     )
-    if method is not None:
-        query = query.where(Run.method == method)
+    if label is not None:
+        query = query.where(Run.label == label)
     if state:
         query = query.where(Trial.state.in_(state))
     return [
-        (method, trial, int(epochs), int(samples), best, last)
-        for method, trial, epochs, samples, best, last in session.execute(query)
+        (run, trial, int(epochs), int(samples), best, last)
+        for run, trial, epochs, samples, best, last in session.execute(query)
     ]
 
 
@@ -97,12 +95,12 @@ def _rank(*order: Any) -> ColumnElement[int]:
     return func.row_number().over(partition_by=Epoch.trial_id, order_by=order)
 
 
-def study_trials(session: Session, job_id: str) -> Sequence[tuple[Trial, Sequence[float]]]:
-    """The trials of a job's study that have begun, each with the test accuracies of its epochs in order."""
+def study_trials(session: Session, job_id: str, label: str) -> Sequence[tuple[Trial, Sequence[float]]]:
+    """The trials of a study of a job that have begun, each with the test accuracies of its epochs in order."""
     query = (
         select(Trial)
         .join(Run, Run.id == Trial.run_id)
-        .where(Run.job_id == job_id, Run.method == "study")
+        .where(Run.job_id == job_id, Run.label == label)
         .options(selectinload(Trial.epochs))
         .order_by(Trial.number)
     )
@@ -139,7 +137,7 @@ def succeeded_stpt_epochs(
         .join(Run, Run.job_id == Job.id)
         .join(Trial, Trial.run_id == Run.id)
         .where(Job.number.in_(jobs.scalar_subquery()), Run.method == "stpt")
-        .options(selectinload(Trial.epochs))
+        .options(selectinload(Trial.epochs), contains_eager(Trial.run))
         .order_by(Job.number.desc(), Trial.number)
     )
     return [(job, trial) for job, trial in session.execute(query) if trial.epochs]

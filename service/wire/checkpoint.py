@@ -1,6 +1,6 @@
 """The files of a checkpoint, as a training writes them and the API reads them. Nothing of them is unpickled.
 
-    <storage>/<job>/checkpoints/<method>-<trial>/epoch-000012-a1/
+    <storage>/<job>/checkpoints/<label>-<trial>/epoch-000012-a1/
         state.safetensors    parameters, buffers and the optimizer's state
         training.json        where the training stands
         manifest.json        size and SHA-256 of the other two
@@ -31,9 +31,9 @@ def checkpoints_of(storage: Path, job_id: str) -> Path:
     return storage / job_id / "checkpoints"
 
 
-def folder_of(checkpoints: Path, method: str, trial: int) -> Path:
+def folder_of(checkpoints: Path, label: str, trial: int) -> Path:
     """The folder of one training's checkpoints."""
-    return checkpoints / f"{method}-{trial}"
+    return checkpoints / f"{label}-{trial}"
 
 
 def facts_of(file: BufferedReader) -> dict[str, int | str]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from service.spec.types import MAX_LEARNING_RATE, Frozen, LearningRate
+from service.spec.types import MAX_LEARNING_RATE, Frozen, Label, LearningRate
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Retry = Annotated[int, Field(ge=0, le=10)]  # as Pretrain.max_retries
@@ -93,7 +93,7 @@ class CheckpointRef(Frozen):
 class EpochRecord(Frozen):
     """One epoch of one trial. `samples` counts every training sample processed, all branches included."""
 
-    method: str = Field("stpt", max_length=50, pattern=r"^[a-z0-9-]+$")
+    label: Label = Field("stpt", description="Of the run that the trial belongs to.")
     trial: int = Field(1, ge=1, lt=2**31)
     epoch: int = Field(ge=1, lt=2**31)
     phase: Literal["warmup", "stpt", "scheduled"]
@@ -144,7 +144,7 @@ TrialState = Literal["pending", "running", "completed", "stopped", "diverged", "
 class TrialRecord(Frozen):
     """A trial begins, changes its hyperparameters, or ends before its last epoch."""
 
-    method: str = Field(max_length=50, pattern=r"^[a-z0-9-]+$")
+    label: Label = Field(description="Of the run that the trial belongs to.")
     trial: int = Field(ge=1, lt=2**31)
     key: str | None = Field(None, max_length=40, description="What the search itself calls it.")
     seed: int = Field(ge=0, lt=2**63)
@@ -157,7 +157,7 @@ class TrialRecord(Frozen):
 class TrialProgress(Frozen):
     """What an earlier attempt, or this one, has recorded of a trial."""
 
-    method: str
+    label: str
     trial: int
     key: str | None
     seed: int
@@ -184,7 +184,7 @@ class Outcome(Frozen):
 class ResumePoint(Frozen):
     """A recorded epoch that has a checkpoint."""
 
-    method: str = "stpt"
+    label: str = "stpt"
     trial: int = 1
     epoch: int = Field(ge=1)
     val_accuracy: Accuracy

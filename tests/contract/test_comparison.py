@@ -19,7 +19,7 @@ SCHEDULED = {"phase": "scheduled", "branches": []}
 
 
 def begin_trial(store: Store, worker: Worker, job_id: str, trial: int, **changes: Any) -> None:
-    values = {"method": "tpe", "trial": trial, "seed": 0, "epochs": 3, "state": "running"} | changes
+    values = {"label": "tpe", "trial": trial, "seed": 0, "epochs": 3, "state": "running"} | changes
     reports.record_trial(store, job_id, worker.token, TrialRecord.model_validate(values))
 
 
@@ -36,10 +36,10 @@ def job_id(client: httpx.Client, sqlite_store: Store) -> str:
     begin_trial(sqlite_store, worker, job_id, 1, config={"learning_rate": 0.3})
     begin_trial(sqlite_store, worker, job_id, 2, config={"learning_rate": 0.02})
     for trial, accuracy in ((1, 0.6), (2, 0.3)):
-        more = {"method": "tpe", "trial": trial, "samples": 1000, "val_accuracy": accuracy, "test_accuracy": 0.5}
+        more = {"label": "tpe", "trial": trial, "samples": 1000, "val_accuracy": accuracy, "test_accuracy": 0.5}
         records.append(epoch_record(1, **SCHEDULED, **more))
     records.append(
-        epoch_record(2, **SCHEDULED, method="tpe", samples=1000, val_accuracy=0.9, test_accuracy=0.85, trial=1)
+        epoch_record(2, **SCHEDULED, label="tpe", samples=1000, val_accuracy=0.9, test_accuracy=0.85, trial=1)
     )
     for record in records:
         worker.report(record).raise_for_status()
@@ -90,11 +90,11 @@ def test_trials(client: httpx.Client, job_id: str) -> None:
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        ("method=tpe", [("tpe", 1), ("tpe", 2)]),
+        ("label=tpe", [("tpe", 1), ("tpe", 2)]),
         ("state=stopped", [("tpe", 2)]),
         ("state=stopped,pending", [("cosine", 1), ("tpe", 2)]),
-        ("state=stopped&state=pending&method=cosine", [("cosine", 1)]),
-        ("method=replay", []),
+        ("state=stopped&state=pending&label=cosine", [("cosine", 1)]),
+        ("label=replay", []),
     ],
 )
 def test_filters_of_trials(client: httpx.Client, job_id: str, query: str, found: list[tuple[str, int]]) -> None:
@@ -371,12 +371,12 @@ def test_from_history_is_true_or_left_out(client: httpx.Client) -> None:
 # --- wrong requests --------------------------------------------------------------------------------
 
 WRONG = {
-    "jobs/JOB/trials?method=best": "method",
+    "jobs/JOB/trials?label=best": "method",
     "jobs/JOB/trials?state=done": "state.0",
     "jobs/JOB/trials?seed=1": "seed",
     "jobs/JOB/comparison?format=pdf": "format",
-    "jobs/JOB/comparison?method=stpt": "method",
-    "lr-history?method=best": "method",
+    "jobs/JOB/comparison?label=stpt": "method",
+    "lr-history?label=best": "method",
     "lr-history?limit=0": "limit",
     "lr-history?limit=5001": "limit",
     "lr-history?cursor=x": "cursor",

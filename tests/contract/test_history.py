@@ -43,7 +43,7 @@ def test_epochs_are_what_was_reported(client: httpx.Client, job_id: str) -> None
     for item, record in zip(answer["items"], (FIRST, SECOND, THIRD), strict=True):
         assert item.pop("recorded_at").endswith("Z")
         of_itself = {"retries": 0, "rollbacks": 0, "audit": None, "source_trial": None, "source_epoch": None}
-        reported = of_itself | record | {"method": "stpt", "trial": 1, "attempt": 1}
+        reported = of_itself | record | {"label": "stpt", "trial": 1, "attempt": 1}
         del reported["branches"]
         assert item == reported
 
@@ -212,16 +212,16 @@ def test_schedule(client: httpx.Client, job_id: str) -> None:
         "warmup_epochs": 0,
         "rescale_momentum": False,
     }
-    assert client.get(f"/v1/jobs/{job_id}/schedule?method=stpt&trial=1").json() == schedule
+    assert client.get(f"/v1/jobs/{job_id}/schedule?label=stpt&trial=1").json() == schedule
 
 
 def test_schedule_of_a_trial(client: httpx.Client, sqlite_store: Store) -> None:
     job_id = submit(client, epochs=1, methods=["stpt", {"name": "sweep", "learning_rates": [0.2, 0.1]}])
     worker = Worker.started(client, claim(sqlite_store))
     for trial, rate in ((1, 0.2), (2, 0.1)):
-        record = epoch_record(1, method="sweep", trial=trial, phase="scheduled", learning_rate=rate, branches=[])
+        record = epoch_record(1, label="sweep", trial=trial, phase="scheduled", learning_rate=rate, branches=[])
         worker.report(record).raise_for_status()
-    schedule = client.get(f"/v1/jobs/{job_id}/schedule?method=sweep&trial=2").json()
+    schedule = client.get(f"/v1/jobs/{job_id}/schedule?label=sweep&trial=2").json()
     assert (schedule["method"], schedule["trial"], schedule["learning_rates"]) == ("sweep", 2, [0.1])
     first = client.get(f"/v1/jobs/{job_id}/schedule")
     assert (first.status_code, first.json()["code"]) == (409, "state_conflict")
@@ -231,7 +231,7 @@ def test_schedule_of_a_trial(client: httpx.Client, sqlite_store: Store) -> None:
 @pytest.mark.parametrize(
     ("query", "status", "remedy"),
     [
-        ("method=reference", 404, "it has stpt (1 trials)"),
+        ("label=reference", 404, "it has stpt (1 trials)"),
         ("trial=2", 404, "it has stpt (1 trials)"),
         ("trial=0", 422, "trial"),
         ("trial=2147483648", 422, "trial"),

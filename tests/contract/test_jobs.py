@@ -66,8 +66,8 @@ def test_job_of_several_methods(client: httpx.Client, sqlite_store: Store) -> No
     worker = Worker.started(client, claim(sqlite_store))
     scheduled = {"phase": "scheduled", "branches": []}
     for number in (1, 2):
-        worker.report(epoch_record(number, **scheduled, method="sweep", trial=2)).raise_for_status()
-    worker.report(epoch_record(1, **scheduled, method="reference", learning_rate=0.3)).raise_for_status()
+        worker.report(epoch_record(number, **scheduled, label="sweep", trial=2)).raise_for_status()
+    worker.report(epoch_record(1, **scheduled, label="reference", learning_rate=0.3)).raise_for_status()
     job = client.get(f"/v1/jobs/{job_id}").json()
     assert (job["experiment"], job["epochs"], job["trials"]) == ("a study", 3, 3)
     assert (job["epochs_done"], job["learning_rate"], job["val_accuracy"]) == (1, 0.3, 0.5)  # of the first training

@@ -41,7 +41,7 @@ def job_id(client: httpx.Client, sqlite_store: Store) -> str:
     for epoch in (1, 2, 3):
         worker.report(epoch_record(epoch, layers=layers(epoch))).raise_for_status()
     for trial in (1, 2):
-        one = epoch_record(1, **SCHEDULED, method="sweep", trial=trial, layers=layers(1, trust_ratio=None))
+        one = epoch_record(1, **SCHEDULED, label="sweep", trial=trial, layers=layers(1, trust_ratio=None))
         worker.report(one).raise_for_status()
     return job_id
 
@@ -108,7 +108,7 @@ def test_pages(client: httpx.Client, job_id: str, limit: int) -> None:
         ({"method": "sweep"}, SWEEP),
         ({"method": "tpe"}, []),
         ({"trial": 2}, SWEEP[2:]),
-        ({"method": "stpt", "trial": 1, "layer": "3.weight"}, STPT[1::2]),
+        ({"label": "stpt", "trial": 1, "layer": "3.weight"}, STPT[1::2]),
         ({"layer": "3.WEIGHT"}, []),
         ({"first_epoch": 2}, STPT[2:]),
         ({"first_epoch": 2, "last_epoch": 2}, STPT[2:4]),
@@ -142,8 +142,8 @@ def test_layers_as_csv(client: httpx.Client, job_id: str) -> None:
     ("query", "accept", "kind", "shown"),
     [
         ("", "image/svg+xml", "image/svg+xml", ["trust ratio", "0.weight", "3.weight"]),
-        ("?format=svg&method=sweep&trial=2&layer=0.weight", "*/*", "image/svg+xml", ["LNR:", "sweep 2"]),
-        ("?format=svg&method=tpe", "*/*", "image/svg+xml", ["no layer is recorded"]),
+        ("?format=svg&label=sweep&trial=2&layer=0.weight", "*/*", "image/svg+xml", ["LNR:", "sweep 2"]),
+        ("?format=svg&label=tpe", "*/*", "image/svg+xml", ["no layer is recorded"]),
         ("?format=png", "application/json", "image/png", []),
     ],
 )
@@ -190,7 +190,7 @@ def test_a_job_without_telemetry(client: httpx.Client, sqlite_store: Store) -> N
         ("trial=0", "trial"),
         ("limit=1001", "limit"),
         ("cursor=nonsense", "cursor"),
-        ("method=adam", "method"),
+        ("label=adam", "method"),
         ("format=pdf", "format"),
         ("layers=0.weight", "layers"),
     ],

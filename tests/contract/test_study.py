@@ -33,10 +33,10 @@ def job_id(client: httpx.Client, sqlite_store: Store) -> str:
     ]
     for number, (variant, batch, seed, state, accuracies) in enumerate(trials, start=1):
         config = {"variant": variant, "global_batch_size": batch, "optimizer": "lars"}
-        record = TrialRecord(method="study", trial=number, seed=seed, config=config, epochs=2, state="running")
+        record = TrialRecord(label="study", trial=number, seed=seed, config=config, epochs=2, state="running")
         reports.record_trial(sqlite_store, job_id, worker.token, record)
         for epoch, accuracy in enumerate(accuracies, start=1):
-            more = {"method": "study", "trial": number, "phase": "scheduled", "branches": []}
+            more = {"label": "study", "trial": number, "phase": "scheduled", "branches": []}
             worker.report(epoch_record(epoch, **more, test_accuracy=accuracy)).raise_for_status()
         if state == "diverged":
             ended = record.model_copy(update={"state": state})
@@ -107,9 +107,9 @@ def study_job(client: httpx.Client, store: Store, batch: int, accuracies: dict[s
     for number, (variant, accuracy) in enumerate(accuracies.items(), start=1):
         config = {"variant": variant, "global_batch_size": batch, "optimizer": "sgd"}
         seed = changes.get("seed", 0)
-        record = TrialRecord(method="study", trial=number, seed=seed, config=config, epochs=1, state="running")
+        record = TrialRecord(label="study", trial=number, seed=seed, config=config, epochs=1, state="running")
         reports.record_trial(store, job_id, worker.token, record)
-        more = {"method": "study", "trial": number, "phase": "scheduled", "branches": []}
+        more = {"label": "study", "trial": number, "phase": "scheduled", "branches": []}
         worker.report(epoch_record(1, **more, test_accuracy=accuracy)).raise_for_status()
     return job_id
 
@@ -198,11 +198,11 @@ def test_a_ramp_has_the_largest_batch_of_each_phase(client: httpx.Client, sqlite
     job_id = submit(client, methods=["batch-ramp"], seeds=2, epochs=1)
     worker = Worker.started(client, claim(sqlite_store))
     for number, accuracy in enumerate([0.9, 0.95, 0.5, 0.95, None], start=1):
-        values = {"method": "batch-ramp", "trial": number, "seed": number // 5, "epochs": 1, "state": "running"}
+        values = {"label": "batch-ramp", "trial": number, "seed": number // 5, "epochs": 1, "state": "running"}
         values["config"] = {"global_batch_size": 64}
         reports.record_trial(sqlite_store, job_id, worker.token, TrialRecord.model_validate(values))
         if accuracy is not None:
-            more = {"method": "batch-ramp", "trial": number, "phase": "scheduled", "branches": []}
+            more = {"label": "batch-ramp", "trial": number, "phase": "scheduled", "branches": []}
             worker.report(epoch_record(1, **more, val_accuracy=accuracy)).raise_for_status()
     answer = client.get(f"/v1/jobs/{job_id}/ramp").raise_for_status().json()
     assert answer["job_id"] == job_id
@@ -230,10 +230,10 @@ def test_what_diverged_has_fallen_and_what_was_lost_is_no_step_of_a_ramp(
     trials += [(256, 0.1, "diverged"), (256, None, "failed")]
     for number, (batch, accuracy, state) in enumerate(trials, start=1):
         config = {} if batch is None else {"global_batch_size": batch}
-        record = TrialRecord(method="batch-ramp", trial=number, seed=0, config=config, epochs=1, state="running")
+        record = TrialRecord(label="batch-ramp", trial=number, seed=0, config=config, epochs=1, state="running")
         reports.record_trial(sqlite_store, job_id, worker.token, record)
         if accuracy is not None:
-            more = {"method": "batch-ramp", "trial": number, "phase": "scheduled", "branches": []}
+            more = {"label": "batch-ramp", "trial": number, "phase": "scheduled", "branches": []}
             worker.report(epoch_record(1, **more, val_accuracy=accuracy)).raise_for_status()
         if state != "completed":
             ended = record.model_copy(update={"state": state})

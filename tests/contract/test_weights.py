@@ -135,10 +135,10 @@ def test_no_such_training(client: httpx.Client, services: Services) -> None:
     job_id, _ = start(client, services, [0.75], seeds=2, methods=["stpt", "tpe"])
     has = f"job {job_id} has no such method; it has stpt, tpe"
     for method in ("sweep", "../stpt", "..", "/etc"):
-        assert refusal(client, job_id, method=method) == (404, "no_weights", "method", method, has)
+        assert refusal(client, job_id, label=method) == (404, "no_weights", "method", method, has)
     has = f"job {job_id} has the trials 1 to 2 of stpt"
     assert refusal(client, job_id, trial=3) == (404, "no_weights", "trial", 3, has)
-    assert refusal(client, job_id, method="tpe")[4].startswith("the trials of a search leave no checkpoints; train")
+    assert refusal(client, job_id, label="tpe")[4].startswith("the trials of a search leave no checkpoints; train")
     assert client.get("/v1/jobs/..%2f..%2fetc/weights").json()["code"] == "not_found"
     assert client.get("/v1/jobs/job-1/weights").json()["code"] == "not_found"
     assert client.get(f"/v1/jobs/{job_id}/weights?which=newest").json()["code"] == "invalid_input"

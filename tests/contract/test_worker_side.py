@@ -99,7 +99,7 @@ def test_gap_is_a_conflict(client: httpx.Client, job_id: str, worker: Worker) ->
 
 def test_unknown_trial_is_a_conflict(worker: Worker) -> None:
     refused(worker.report(epoch_record(1, trial=2)), 409, "record_conflict")
-    refused(worker.report(epoch_record(1, method="sweep")), 409, "record_conflict")
+    refused(worker.report(epoch_record(1, label="sweep")), 409, "record_conflict")
 
 
 def test_next_attempt_replaces_what_it_does_again(client: httpx.Client, sqlite_store: Store, job_id: str) -> None:

@@ -43,7 +43,7 @@ def test_every_run_trial_and_epoch_is_in_sql_and_costs_add_up(
     keys = [(event.method, event.trial, event.epoch) for event in reported]
     assert sorted(keys) == sorted((epoch.method, epoch.trial, epoch.epoch) for epoch in epochs)
     assert len(set(keys)) == len(keys)
-    cost = {method: sum(e.samples for e in epochs if e.method == method) for method in METHODS}
+    cost = {method: sum(e.samples for e in epochs if e.label == method) for method in METHODS}
     assert cost == {method: sum(t.samples for t in trials if t.method == method) for method in METHODS}
     # two stages of 5 and 3 candidates over whole epochs, and those beyond an end: (4 + 2 more epochs or so) + 4
     assert cost["stpt"] % 48 == 0
@@ -51,12 +51,12 @@ def test_every_run_trial_and_epoch_is_in_sql_and_costs_add_up(
     budget = cost["stpt"] // EPOCH * EPOCH  # baselines train whole epochs
     assert cost == {"stpt": cost["stpt"], "hyperband": budget, "tpe": budget, "cosine": budget}
     for trial in trials:
-        its = [e for e in epochs if (e.method, e.trial) == (trial.method, trial.trial)]
+        its = [e for e in epochs if (e.label, e.trial) == (trial.label, trial.trial)]
         assert [e.epoch for e in its] == list(range(1, trial.epochs + 1))
         whole = trial.epochs == trial.length
         assert trial.state in (("completed", "diverged") if whole else ("stopped", "diverged")), trial
         assert (trial.state == "diverged") == any(epoch.val_loss is None for epoch in its)
-        if trial.method != "stpt":
+        if trial.label != "stpt":
             assert {e.samples for e in its} == {EPOCH}
     assert len([t for t in trials if t.method == "hyperband" and t.state == "stopped"]) >= 2
 
@@ -67,7 +67,7 @@ def test_the_comparison_has_every_method(service: Service, finished: tuple[Job, 
         trials = client.trials(finished[0].id)
     assert [run.method for run in comparison] == METHODS
     for run in comparison:
-        cost = sum(trial.samples for trial in trials if trial.method == run.method)
+        cost = sum(trial.samples for trial in trials if trial.label == run.method)
         assert (run.samples.mean, run.samples.spread) == (cost, None)
         assert run.by_seed[0].curve[-1].samples == cost
         assert run.val_accuracy.mean == max(t.val_accuracy for t in trials if t.method == run.method)

@@ -48,7 +48,7 @@ class Remembering:
     def progress(self) -> list[TrialProgress]:
         return [
             TrialProgress(
-                method=record.method,
+                label=record.label,
                 trial=number,
                 key=record.key,
                 seed=record.seed,
@@ -203,7 +203,7 @@ def test_a_trial_that_was_lost_with_its_attempt_is_trained_again(tmp_path: Path)
     variants = [{"name": "plain", "method": "fixed"}]
     study = {"name": "study", "batch_sizes": [96, 192], "variants": variants}
     config = {"global_batch_size": 96, "variant": "plain"}
-    lost = TrialRecord(method="study", trial=1, key="lost", seed=0, config=config, epochs=1, state="running")
+    lost = TrialRecord(label="study", trial=1, key="lost", seed=0, config=config, epochs=1, state="running")
     service = Remembering()
     service.trial(lost)
     found = search(tmp_path, study, service=service, epochs=1)
@@ -240,7 +240,7 @@ def test_a_study_trains_every_variant_at_every_batch(tmp_path: Path) -> None:
     assert list(configs.values()) == told
     for number, (batch, name) in enumerate(points, start=1):
         trial, records = found.trials[number], found.by_trial[number]
-        assert (trial.method, trial.epochs) == ("study", 2)
+        assert (trial.label, trial.epochs) == ("study", 2)
         assert trial.state == ("diverged" if name == "wild" else "completed")
         iterations = 1293 // batch
         if name == "linear":

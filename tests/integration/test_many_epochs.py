@@ -31,7 +31,7 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 
 def tpe_trial(store: Store, job_id: str, token: str, number: int, **changes: Any) -> None:
-    values = {"method": "tpe", "trial": number, "seed": 0, "epochs": 3, "state": "running"} | changes
+    values = {"label": "tpe", "trial": number, "seed": 0, "epochs": 3, "state": "running"} | changes
     reports.record_trial(store, job_id, token, TrialRecord.model_validate(values))
 
 
@@ -54,7 +54,7 @@ def a_search(store: Store) -> tuple[str, str]:
     tpe_trial(store, job_id, token, 2, seed=6, config=own)
     tpe_trial(store, job_id, token, 3, seed=6, config={"optimizer": "adamw"})
     for number in (2, 1, 3):
-        record(store, job_id, token, scheduled_epoch(1, method="tpe", trial=number, val_accuracy=0.8, samples=150))
+        record(store, job_id, token, scheduled_epoch(1, label="tpe", trial=number, val_accuracy=0.8, samples=150))
     return job_id, token
 
 
@@ -64,7 +64,7 @@ def test_results_of_trials(store):
     with store.read() as session:
         rows = trials_with_results(session, job_id)
         stopped = trials_with_results(session, job_id, state=["completed", "stopped"])
-        tpe = trials_with_results(session, job_id, method="tpe")
+        tpe = trials_with_results(session, job_id, label="tpe")
     assert [(method, trial.number, trial.seed, epochs, samples) for method, trial, epochs, samples, *_ in rows] == [
         ("stpt", 1, 5, 3, 300),
         ("stpt", 2, 6, 1, 100),
@@ -178,12 +178,12 @@ def test_filters_of_all_epochs(store):
     # a trial's own optimizer and batch go before those of its job
     assert page(store, optimizer="adam") == (one + tpe[1:2], None)
     assert page(store, optimizer="adamw") == (tpe[2:], None)
-    assert page(store, optimizer="sgd", method="tpe") == (tpe[:1], None)
+    assert page(store, optimizer="sgd", label="tpe") == (tpe[:1], None)
     assert page(store, batch=32) == (tpe[1:2], None)
     assert page(store, state=[JobState.SUCCEEDED]) == ([], None)
     assert len(page(store, state=[JobState.RUNNING, JobState.FAILED])[0]) == 8
-    rows, cursor = page(store, method="tpe", limit=2)
-    assert rows + page(store, method="tpe", cursor=cursor)[0] == tpe
+    rows, cursor = page(store, label="tpe", limit=2)
+    assert rows + page(store, label="tpe", cursor=cursor)[0] == tpe
 
 
 @pytest.mark.parametrize("cursor", ["", "MQ", "MS4x", "MS4xLjEuMA", "LTEuMS4xLjE", "🚂"])
@@ -198,7 +198,7 @@ def test_what_is_no_cursor_of_all_epochs(store, cursor):
 def finished(store: Store, **changes: Any) -> str:
     job_id, token = start(store, epochs=1, **changes)
     method = changes.get("methods", ["stpt"])[0]
-    record(store, job_id, token, epoch(1) if method == "stpt" else scheduled_epoch(1, method=method))
+    record(store, job_id, token, epoch(1) if method == "stpt" else scheduled_epoch(1, label=method))
     reports.finish(store, job_id, token, SUCCESS)
     return job_id
 

@@ -143,8 +143,8 @@ def test_epochs_and_branches_of_a_job(store):
         branches = branches_of(session, job_id)
         assert branches_of(session, job_id, epoch=1) == []
         assert [b.number for b in branches_of(session, job_id, epoch=3)] == [1, 2]
-        assert [e.epoch for e in epochs_of(session, job_id, method="stpt", trial=1)] == [1, 2, 3]
-        assert epochs_of(session, job_id, method="sweep") == []
+        assert [e.epoch for e in epochs_of(session, job_id, label="stpt", trial=1)] == [1, 2, 3]
+        assert epochs_of(session, job_id, label="sweep") == []
         assert epochs_of(session, job_id, trial=2) == []
     # readable after the session
     assert [(e.epoch, len(e.branches), e.trial.run.method) for e in epochs] == [
@@ -220,7 +220,7 @@ def job_with_layers(store):
         for method, trial in (("stpt", 1), ("sweep", 1), ("sweep", 2))[: 2 * len(methods) - 1]:
             for number in range(1, 5):
                 more = {} if method == "stpt" else {"phase": "scheduled", "branches": []}
-                record = epoch(number, method=method, trial=trial, layers=layers(first_step=100 * number), **more)
+                record = epoch(number, label=method, trial=trial, layers=layers(first_step=100 * number), **more)
                 reports.record_epoch(store, job_id, token, record)
     return job_id
 
@@ -238,7 +238,7 @@ def test_pages_of_layers(store, job_with_layers, limit):
     trainings = [("stpt", 1), ("sweep", 1), ("sweep", 2)]
     names = ["0.weight", "3.weight"]
     expected = [(*training, number, name) for training in trainings for number in range(1, 5) for name in names]
-    assert [(one.method, one.trial, one.epoch, one.layer) for one in found] == expected
+    assert [(one.label, one.trial, one.epoch, one.layer) for one in found] == expected
     last = found[-1]
     assert (list(last.steps), last.lwn, last.lgn) == ([400, 410, 420], [3.0, 2.0, 1.0], [2.0, 4.0, None])
     assert (last.attempt, last.trust_ratio) == (1, [0.0015, 0.0005, None])
@@ -250,7 +250,7 @@ def test_pages_of_layers(store, job_with_layers, limit):
         ({}, 4, [("stpt", 1, number) for number in (1, 2, 3, 4)]),
         ({}, 3, [("stpt", 1, 1), ("stpt", 1, 3)]),
         ({"first_epoch": 2}, 2, [("stpt", 1, 2), ("stpt", 1, 4)]),
-        ({"method": "sweep", "trial": 2, "last_epoch": 2}, 4, [("sweep", 2, 1), ("sweep", 2, 2)]),
+        ({"label": "sweep", "trial": 2, "last_epoch": 2}, 4, [("sweep", 2, 1), ("sweep", 2, 2)]),
         ({"trial": 2}, 4, []),
         ({"method": "tpe"}, 4, []),
     ],
@@ -259,5 +259,5 @@ def test_layers_of_one_training(store, job_with_layers, filters, most_epochs, ex
     everything = {"method": None, "trial": 1, "layer": "3.weight", "first_epoch": None, "last_epoch": None}
     with store.read() as session:
         rows = layers_of_training(session, job_with_layers, **everything | filters, most_epochs=most_epochs)
-    assert [(row.method, row.trial, row.epoch) for row in rows] == expected
+    assert [(row.label, row.trial, row.epoch) for row in rows] == expected
     assert {row.layer for row in rows} <= {"3.weight"}

@@ -34,11 +34,11 @@ def start(store: Store, *records, **changes: Any) -> tuple[str, str]:
 
 
 def reference(number: int = 1, **changes: Any):
-    return scheduled_epoch(number, method="reference", **changes)
+    return scheduled_epoch(number, label="reference", **changes)
 
 
 def sweep(trial: int, number: int = 1, **changes: Any):
-    return scheduled_epoch(number, method="sweep", trial=trial, **changes)
+    return scheduled_epoch(number, label="sweep", trial=trial, **changes)
 
 
 def test_a_run_for_each_method_and_a_trial_for_each_training(store):
@@ -62,7 +62,7 @@ def test_a_trial_that_the_job_does_not_have(store):
     job_id, token = start(store)
     for record, what in (
         (sweep(3), "trial 3 of method sweep"),
-        (epoch(1, method="replay"), "trial 1 of method replay"),
+        (epoch(1, label="replay"), "trial 1 of method replay"),
     ):
         with pytest.raises(RecordConflict, match=f"has no {what}"):
             reports.record_epoch(store, job_id, token, record)
@@ -72,7 +72,7 @@ def test_epochs_of_a_job_are_told_apart_by_method_and_trial(store):
     job_id, _ = start(store, epoch(1), sweep(2), sweep(1), reference())
     with store.read() as session:
         rows = [(row.trial.run.method, row.trial.number, row.epoch) for row in epochs_of(session, job_id)]
-        [second] = epochs_of(session, job_id, method="sweep", trial=2)
+        [second] = epochs_of(session, job_id, label="sweep", trial=2)
         assert {row.epoch_row.trial.run.method for row in branches_of(session, job_id)} == {"stpt"}
     assert rows == [("reference", 1, 1), ("sweep", 1, 1), ("sweep", 2, 1), ("stpt", 1, 1)]
     assert second.trial.number == 2
@@ -109,7 +109,7 @@ def test_every_trial_resumes_where_it_stands(store):
     jobs.attempt_lost(store, job_id, 1, "node died", max_attempts=3)
     again = claim(store)
     points = reports.exchange_ticket(store, job_id, again.ticket).resume
-    assert [(point.method, point.trial, point.epoch, point.checkpoint.name) for point in points] == [
+    assert [(point.label, point.trial, point.epoch, point.checkpoint.name) for point in points] == [
         ("reference", 1, 2, "epoch-2-a1"),
         ("reference", 1, 1, "epoch-1-a1"),
         ("sweep", 1, 1, "epoch-3-a1"),
@@ -181,7 +181,7 @@ def start_search(store):
 
 
 def trial_record(number: int, **changes: Any) -> TrialRecord:
-    values = {"method": "tpe", "trial": number, "key": f"k{number}", "seed": 7, "epochs": 1, "state": "running"}
+    values = {"label": "tpe", "trial": number, "key": f"k{number}", "seed": 7, "epochs": 1, "state": "running"}
     return TrialRecord(**{**values, "config": {"learning_rate": 0.1 * number}, **changes})
 
 
@@ -190,7 +190,7 @@ def test_a_search_adds_its_trials_as_they_begin(store):
     for number in (1, 2):
         reports.record_trial(store, job_id, token, trial_record(number))
         reports.record_trial(store, job_id, token, trial_record(number))  # a repeat
-    reports.record_epoch(store, job_id, token, scheduled_epoch(1, method="tpe", trial=1, samples=1000))
+    reports.record_epoch(store, job_id, token, scheduled_epoch(1, label="tpe", trial=1, samples=1000))
     with pytest.raises(RecordConflict, match="has 0 of 1 epochs of tpe 2 recorded"):
         reports.finish(store, job_id, token, SUCCESS)
     reports.record_trial(store, job_id, token, trial_record(2, state="stopped", message="the budget is used up"))
@@ -217,11 +217,11 @@ def test_wrong_trials_are_refused(store):
     with pytest.raises(RecordConflict, match=f"trial 1 of tpe of job {job_id} is k1"):
         reports.record_trial(store, job_id, token, trial_record(1, key="k9"))
     with pytest.raises(RecordConflict, match="has no run of method pbt"):
-        reports.record_trial(store, job_id, token, trial_record(1, method="pbt"))
+        reports.record_trial(store, job_id, token, trial_record(1, label="pbt"))
     with pytest.raises(RecordConflict, match="has no trial 2 of method tpe"):
-        reports.record_epoch(store, job_id, token, scheduled_epoch(1, method="tpe", trial=2))
+        reports.record_epoch(store, job_id, token, scheduled_epoch(1, label="tpe", trial=2))
     with pytest.raises(RecordConflict, match="has 1 epochs; 2 is not one of them"):
-        reports.record_epoch(store, job_id, token, scheduled_epoch(2, method="tpe", trial=1))
+        reports.record_epoch(store, job_id, token, scheduled_epoch(2, label="tpe", trial=1))
     with pytest.raises(StaleAttempt):
         reports.record_trial(store, job_id, "guess", trial_record(1))
     with pytest.raises(StaleAttempt):
@@ -231,11 +231,11 @@ def test_wrong_trials_are_refused(store):
 def test_what_an_epoch_that_is_trained_again_had_cost_is_kept(store):
     job_id, token = start_search(store)
     reports.record_trial(store, job_id, token, trial_record(1))
-    reports.record_epoch(store, job_id, token, scheduled_epoch(1, method="tpe", trial=1, samples=1000))
+    reports.record_epoch(store, job_id, token, scheduled_epoch(1, label="tpe", trial=1, samples=1000))
     jobs.attempt_lost(store, job_id, 1, "node died", max_attempts=3)
     again = reports.exchange_ticket(store, job_id, claim(store).ticket)
     assert [(trial.key, trial.epochs, trial.samples) for trial in again.trials] == [("k1", 1, 1000)]
-    record = scheduled_epoch(1, method="tpe", trial=1, samples=1000, seconds=9.0)
+    record = scheduled_epoch(1, label="tpe", trial=1, samples=1000, seconds=9.0)
     reports.record_epoch(store, job_id, again.report_token, record)
     with store.read() as session:
         assert get_trial(session, job_id, "tpe", 1).lost_samples == 1000

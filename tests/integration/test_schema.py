@@ -67,7 +67,7 @@ def test_nothing_hangs_in_the_air(store):
     now = datetime.now(UTC)
     rows = [
         Attempt(job_id="job-0", number=1, submission_id="x", created_at=now),
-        Run(job_id="job-0", method="stpt"),
+        Run(job_id="job-0", label="stpt", method="stpt"),
         Trial(run_id=1, number=1),
         Branch(**branch(1).model_dump(), epoch_id=1),
         Layer(epoch_id=1, number=1, name="0.weight", first_step=0, every=10, lwn=[1.0], lgn=[1.0]),

@@ -25,4 +25,4 @@ def make_scheduler(method: AshaMethod, space: Space, epochs: int) -> TrialSchedu
 
 def build_trial(method: AshaMethod, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """A trial, whose hyperparameters stand in `spec`."""
-    return build_constant(method.name, spec, data, workers)
+    return build_constant(method.label, spec, data, workers)

@@ -43,7 +43,7 @@ class TrainedEpoch:
 class Training(ABC):
     """One training of one model. Every worker of the world runs one of these and they stay in step."""
 
-    method: str
+    label: str
 
     def __init__(self, trainer: Trainer, trial: int = 1) -> None:
         self.trainer, self.spec, self.world, self.trial = trainer, trainer.spec, trainer.workers.world, trial
@@ -117,7 +117,7 @@ class Training(ABC):
         diverged = None
         if not (training.is_finite and validation.is_finite):  # the latter: after the last step
             advice = "a smaller warmup.learning_rate" if phase == "warmup" else "a smaller learning rate"
-            where = "in the warm-up" if phase == "warmup" else f"of method {self.method}, trial {self.trial}"
+            where = "in the warm-up" if phase == "warmup" else f"of {self.label}, trial {self.trial}"
             diverged = (
                 f"epoch {epoch}: the loss became non-finite at learning rate {learning_rate:g} {where}; choose {advice}"
             )
@@ -158,7 +158,7 @@ class Training(ABC):
             self.trainer.evaluation_samples(s) for s in (self.trainer.data.validation, self.trainer.data.test)
         )
         return EpochRecord(
-            method=self.method,
+            label=self.label,
             trial=self.trial,
             epoch=epoch,
             phase=trained.phase,

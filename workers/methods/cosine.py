@@ -12,4 +12,4 @@ from workers.methods.scheduled import constant
 def build(method: CosineMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
     learning_rate = method.learning_rate or spec.initial_learning_rate
-    return constant(build_trainer(spec, data, workers), method.name, trial, learning_rate, "cosine")
+    return constant(build_trainer(spec, data, workers), method.label, trial, learning_rate, "cosine")

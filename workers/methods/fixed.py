@@ -25,4 +25,4 @@ def build(method: FixedMethod, trial: int, spec: JobSpec, data: Data, workers: W
         applied = fixed_learning_rates(method, spec, epoch=epoch, iterations=trainer.iterations)
         return scaled_learning_rate(method, spec), applied
 
-    return Scheduled(trainer, method.name, trial, rates_of)
+    return Scheduled(trainer, method.label, trial, rates_of)

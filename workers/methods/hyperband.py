@@ -60,4 +60,4 @@ def make_scheduler(method: HyperbandMethod, space: Space, epochs: int) -> TrialS
 
 def build_trial(method: HyperbandMethod, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """A trial, whose hyperparameters stand in `spec`."""
-    return build_constant(method.name, spec, data, workers)
+    return build_constant(method.label, spec, data, workers)

@@ -25,4 +25,4 @@ def build(method: OneCycleMethod, trial: int, spec: JobSpec, data: Data, workers
         first = (epoch - 1) * iterations
         return highest, [highest * one_cycle(first + iteration, whole) for iteration in range(iterations)]
 
-    return Scheduled(trainer, method.name, trial, rates_of)
+    return Scheduled(trainer, method.label, trial, rates_of)

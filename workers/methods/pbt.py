@@ -42,4 +42,4 @@ def make_scheduler(method: PbtMethod, space: Space, epochs: int) -> TrialSchedul
 
 def build_trial(method: PbtMethod, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """A trial, whose hyperparameters stand in `spec`."""
-    return build_constant(method.name, spec, data, workers)
+    return build_constant(method.label, spec, data, workers)

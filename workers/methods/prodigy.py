@@ -19,7 +19,7 @@ from workers.methods.scheduled import constant
 def build(method: ProdigyMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
     trainer = build_trainer(spec, data, workers, partial(make_optimizer, method, spec.optimizer))
-    return constant(trainer, method.name, trial, method.learning_rate, "cosine", counts_in_optimizer=True)
+    return constant(trainer, method.label, trial, method.learning_rate, "cosine", counts_in_optimizer=True)
 
 
 def make_optimizer(method: ProdigyMethod, spec: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

@@ -22,4 +22,4 @@ def build(method: ReferenceMethod, trial: int, spec: JobSpec, data: Data, worker
         learning_rate = reference_learning_rate(method, val_accuracies)
         return learning_rate, [learning_rate] * trainer.iterations
 
-    return Scheduled(trainer, method.name, trial, rates_of)
+    return Scheduled(trainer, method.label, trial, rates_of)

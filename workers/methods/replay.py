@@ -14,4 +14,4 @@ def build(method: ReplayMethod, trial: int, spec: JobSpec, data: Data, workers: 
     assert method.schedule is not None  # the door has put it in
     trainer = build_trainer(spec, data, workers)
     rates_of = follow(method.schedule, trainer)
-    return Scheduled(trainer, method.name, trial, rates_of, rescales_momentum=method.schedule.rescale_momentum)
+    return Scheduled(trainer, method.label, trial, rates_of, rescales_momentum=method.schedule.rescale_momentum)

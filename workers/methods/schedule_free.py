@@ -24,7 +24,7 @@ def build(method: ScheduleFreeMethod, trial: int, spec: JobSpec, data: Data, wor
     optimizer = partial(make_optimizer, method, spec.optimizer)
     trainer = build_trainer(spec, data, workers, optimizer)
     learning_rate = learning_rate_of(method, spec.optimizer)
-    return constant(trainer, method.name, trial, learning_rate, "constant", counts_in_optimizer=True)
+    return constant(trainer, method.label, trial, learning_rate, "constant", counts_in_optimizer=True)
 
 
 def make_optimizer(

@@ -26,7 +26,7 @@ class Scheduled(Training):
     def __init__(
         self,
         trainer: Trainer,
-        method: str,
+        label: str,
         trial: int,
         rates_of: RatesOf,
         *,
@@ -34,7 +34,7 @@ class Scheduled(Training):
         rescales_momentum: bool = False,
     ) -> None:
         super().__init__(trainer, trial)
-        self.method, self._rates_of = method, rates_of
+        self.label, self._rates_of = label, rates_of
         self._counts_in_optimizer, self._rescales_momentum = counts_in_optimizer, rescales_momentum
 
     @property
@@ -53,7 +53,7 @@ class Scheduled(Training):
 
 def constant(
     trainer: Trainer,
-    method: str,
+    label: str,
     trial: int,
     learning_rate: float,
     lr_schedule: LrSchedule,
@@ -62,12 +62,12 @@ def constant(
 ) -> Scheduled:
     """One learning rate for the whole training, under an lr_schedule."""
     schedule = Schedule(learning_rates=[learning_rate] * trainer.spec.epochs, lr_schedule=lr_schedule)
-    return Scheduled(trainer, method, trial, follow(schedule, trainer), counts_in_optimizer=counts_in_optimizer)
+    return Scheduled(trainer, label, trial, follow(schedule, trainer), counts_in_optimizer=counts_in_optimizer)
 
 
-def build_trial(method: str, spec: JobSpec, data: Data, workers: Workers) -> Training:
+def build_trial(label: str, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """A trial of a search, whose hyperparameters stand in `spec`: one learning rate under an lr_schedule."""
-    return constant(build_trainer(spec, data, workers), method, 1, spec.initial_learning_rate, spec.lr_schedule)
+    return constant(build_trainer(spec, data, workers), label, 1, spec.initial_learning_rate, spec.lr_schedule)
 
 
 def follow(schedule: Schedule, trainer: Trainer) -> RatesOf:

@@ -76,11 +76,9 @@ class Epoch:
 class Stpt(Training):
     """One training by short-term pre-training."""
 
-    method = "stpt"
-
     def __init__(self, settings: StptMethod, trainer: Trainer, trial: int = 1) -> None:
         super().__init__(trainer, trial)
-        self.settings = settings
+        self.settings, self.label = settings, settings.label
         self.warmup_epochs = settings.warmup_epochs(self.spec.epochs)
         self.plan = settings.epoch_plan(iterations_per_epoch(self.spec, len(trainer.data.train)))
         assert self.plan.iterations == trainer.iterations

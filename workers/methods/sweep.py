@@ -14,4 +14,4 @@ def build(method: SweepMethod, trial: int, spec: JobSpec, data: Data, workers: W
     """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
     rates = method.rates(first_candidates(spec))
     learning_rate = rates[(trial - 1) % len(rates)]
-    return constant(build_trainer(spec, data, workers), method.name, trial, learning_rate, method.lr_schedule)
+    return constant(build_trainer(spec, data, workers), method.label, trial, learning_rate, method.lr_schedule)

@@ -61,7 +61,7 @@ class Recording(tune.Callback):
             current().epoch(trial.trial_id, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        current().end(trial.trial_id, "stopped", f"stopped early by {current().method.name}")
+        current().end(trial.trial_id, "stopped", f"stopped early by {current().method.label}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         current().end(trial.trial_id, "failed", f"its process died {LOST_ACTORS + 1} times")

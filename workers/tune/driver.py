@@ -49,7 +49,7 @@ def run_searches(spec: JobSpec, service: Service, *, train_samples: int, load: L
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the logs that nobody wants
     samples = samples_per_epoch(spec, train_samples)
     for method, seed in _searches(spec):
-        its_folder = folder / f"{method.name}-{seed}"
+        its_folder = folder / f"{method.label}-{seed}"
         if (its_folder / "ended").exists():
             continue
         its_folder.mkdir(parents=True, exist_ok=True)
@@ -68,15 +68,16 @@ def _searches(spec: JobSpec) -> Iterator[tuple[SearchMethod, int]]:
 def _begin(spec: JobSpec, method: SearchMethod, seed: int, samples: int, service: Service, folder: Path) -> Search:
     """The search as SQL, and what earlier attempts left in `folder`, have it. `samples`: of an epoch."""
     known = service.progress()
-    stpt_samples = sum(trial.samples for trial in known if (trial.method, trial.seed) == ("stpt", seed))
-    budget = budget_samples(spec, samples, stpt_samples) if method.has_budget else None
+    measured = (spec.budget and spec.budget.relative_to, seed)  # the run that the budget is relative to
+    taken = sum(trial.samples for trial in known if (trial.label, trial.seed) == measured)
+    budget = budget_samples(spec, samples, taken) if method.has_budget else None
     recorder = RecordsFile(folder)
-    known = [trial for trial in known if trial.method == method.name]
+    known = [trial for trial in known if trial.label == method.label]
     mine = {trial.key: trial for trial in known if trial.seed == seed and trial.key is not None}
     again = _hand_over_again(recorder, service, mine)
     numbers = {key: trial.trial for key, trial in mine.items()}
     numbers |= {record.key: record.trial for record in recorder.trial_records() if record.key is not None}
-    taken = [*numbers.values(), *(trial.trial for trial in known)]
+    in_use = [*numbers.values(), *(trial.trial for trial in known)]
     return Search(
         spec=spec,
         method=method,
@@ -88,7 +89,7 @@ def _begin(spec: JobSpec, method: SearchMethod, seed: int, samples: int, service
         recorder=recorder,
         service=service,
         numbers=numbers,
-        next_number=max(taken, default=0) + 1,
+        next_number=max(in_use, default=0) + 1,
         ended={key for key, trial in mine.items() if trial.state not in ("pending", "running")},
     )
 
@@ -123,7 +124,7 @@ def _run(search: Search, load: Load, folder: Path) -> None:
 
 def _end_all(search: Search, results: tune.ResultGrid) -> None:
     """Tell the end of every trial, where an earlier attempt may have died before it told."""
-    name = search.method.name
+    name = search.method.label
     for trial in results._experiment_analysis.trials:
         search.knew(trial.trial_id, trial.config)
         whole = (trial.last_result or {}).get(TIME, 0) >= search.epochs

@@ -82,7 +82,7 @@ class Search:
         source = result["source"] and self.numbers.get(result["source"])
         record = EpochRecord.model_validate_json(result["record"]).model_copy(
             update={
-                "method": self.method.name,
+                "label": self.method.label,
                 "trial": self._number(key),
                 "source_trial": source,
                 "source_epoch": result["source_epoch"] if source else None,
@@ -120,7 +120,7 @@ class Search:
 
     def _tell(self, key: str, state: str, message: str | None) -> None:
         record = TrialRecord(
-            method=self.method.name,
+            label=self.method.label,
             trial=self._number(key),
             key=key,
             seed=self.seed,

@@ -24,7 +24,7 @@ _SEED = {
     "relative_to_stpt": 1.0,
     "curve": _CURVE,
 }
-_RUN = {"method": "stpt", "trials": 1, "seeds": 1, "by_seed": [_SEED]} | {
+_RUN = {"label": "stpt", "method": "stpt", "trials": 1, "seeds": 1, "by_seed": [_SEED]} | {
     name: {"mean": _SEED[name], "spread": None}
     for name in (
         *("val_accuracy", "test_accuracy", "samples", "lost_samples", "evaluation_samples", "seconds", "span_seconds"),
@@ -69,6 +69,7 @@ class ComparedRun(Statistics):
 
     model_config = example(_RUN)
 
+    label: str = Field(description="Label of the run.")
     method: str = Field(description="Name of the method.")
     trials: int = Field(description="Of all seeds.")
     seeds: int = Field(description="That have recorded an epoch.")

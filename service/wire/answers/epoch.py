@@ -8,7 +8,7 @@ from service.wire.answers.base import JOB_ID, Answer, example
 from service.wire.worker import AuditRecord
 
 # Examples: the third epoch of a job, and a branch of it.
-_OF_THE_EPOCH = {"method": "stpt", "trial": 1, "epoch": 3}
+_OF_THE_EPOCH = {"label": "stpt", "method": "stpt", "trial": 1, "epoch": 3}
 _EPOCH = {
     **_OF_THE_EPOCH,
     "attempt": 1,
@@ -49,8 +49,9 @@ _BRANCH = {
 class EpochValues(Answer):
     """One epoch of one trial. `samples` and `iterations` count all branches and retries."""
 
+    label: str = Field(description="Label of its run.")
     method: str = Field(description="Name of its method.")
-    trial: int = Field(description="Number of its trial in the method, from 1.")
+    trial: int = Field(description="Number of its trial in the run, from 1.")
     epoch: int = Field(description="Number of the epoch, from 1.")
     attempt: int = Field(description="Number of the attempt that recorded it.")
     phase: str = Field(description="warmup, stpt or scheduled")
@@ -111,8 +112,9 @@ class BranchOfEpoch(Branch):
 
     model_config = example({**_BRANCH, **_OF_THE_EPOCH})
 
+    label: str = Field(description="Label of its run.")
     method: str = Field(description="Name of its method.")
-    trial: int = Field(description="Number of its trial in the method, from 1.")
+    trial: int = Field(description="Number of its trial in the run, from 1.")
     epoch: int = Field(description="Number of the epoch, from 1.")
 
 
@@ -122,7 +124,7 @@ class EpochList(Answer):
     model_config = example({"job_id": JOB_ID, "items": [_EPOCH]})
 
     job_id: str = Field(description="Id of the job.")
-    items: list[Epoch] = Field(description="By method, trial and epoch.")
+    items: list[Epoch] = Field(description="By run, trial and epoch.")
 
 
 class BranchList(Answer):
@@ -131,4 +133,4 @@ class BranchList(Answer):
     model_config = example({"job_id": JOB_ID, "items": [{**_BRANCH, **_OF_THE_EPOCH}]})
 
     job_id: str = Field(description="Id of the job.")
-    items: list[BranchOfEpoch] = Field(description="By method, trial, epoch and number.")
+    items: list[BranchOfEpoch] = Field(description="By run, trial, epoch and number.")

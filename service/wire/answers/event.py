@@ -31,8 +31,9 @@ class TrialEvent(_Numbered):
     """A trial of a search began, changed its hyperparameters, or a trial ended before its last epoch."""
 
     kind: Literal["trial"] = Field(description="This kind.")
+    label: str = Field(description="Label of its run.")
     method: str = Field(description="Name of its method.")
-    trial: int = Field(description="Its number in the method, from 1.")
+    trial: int = Field(description="Its number in the run, from 1.")
     seed: int = Field(description="Of its random numbers.")
     config: dict[str, Any] = Field(description="Hyperparameters that a search has chosen.")
     epochs: int = Field(description="That it trains at most.")

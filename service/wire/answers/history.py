@@ -6,6 +6,7 @@ from service.wire.answers.base import JOB_ID, Answer, example
 
 # Examples: the third epoch of a job.
 _LR_STEP = {
+    "label": "stpt",
     "method": "stpt",
     "trial": 1,
     "epoch": 3,
@@ -28,6 +29,7 @@ _STEP = {
     "dataset": "digits",
     "optimizer": "sgd",
     "global_batch_size": 64,
+    "label": "stpt",
     "method": "stpt",
     "trial": 1,
     "seed": 0,
@@ -47,8 +49,9 @@ class LrStep(Answer):
 
     model_config = example(_LR_STEP)
 
+    label: str = Field(description="Label of its run.")
     method: str = Field(description="Name of its method.")
-    trial: int = Field(description="Number of its trial in the method, from 1.")
+    trial: int = Field(description="Number of its trial in the run, from 1.")
     epoch: int = Field(description="Number of the epoch, from 1.")
     attempt: int = Field(description="That recorded it. One of an older attempt stands until a newer one replaces it.")
     phase: str = Field(description="warmup, stpt or scheduled")
@@ -70,7 +73,7 @@ class LrHistory(Answer):
     model_config = example({"job_id": JOB_ID, "items": [_LR_STEP]})
 
     job_id: str = Field(description="Id of the job.")
-    items: list[LrStep] = Field(description="By method, trial and epoch.")
+    items: list[LrStep] = Field(description="By run, trial and epoch.")
 
 
 class HistoryStep(Answer):
@@ -84,8 +87,9 @@ class HistoryStep(Answer):
     dataset: str = Field(description="Name of the dataset.")
     optimizer: str = Field(description="Name of the optimizer.")
     global_batch_size: int = Field(description="Samples of an iteration, over all workers.")
+    label: str = Field(description="Label of its run.")
     method: str = Field(description="Name of its method.")
-    trial: int = Field(description="Number of its trial in the method, from 1.")
+    trial: int = Field(description="Number of its trial in the run, from 1.")
     seed: int = Field(description="Of its random numbers.")
     epoch: int = Field(description="Number of the epoch, from 1.")
     phase: str = Field(description="warmup, stpt or scheduled")
@@ -98,7 +102,7 @@ class HistoryStep(Answer):
 
 
 class HistoryPage(Answer):
-    """Epochs of many jobs: newest jobs first, inside a job by method, trial and epoch."""
+    """Epochs of many jobs: newest jobs first, inside a job by run, trial and epoch."""
 
     model_config = example({"items": [_STEP], "next_cursor": None})
 

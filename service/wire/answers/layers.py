@@ -9,6 +9,7 @@ from service.wire.answers.base import JOB_ID, Answer, example
 
 # An example: two samples of LARS's second epoch.
 _LAYER = {
+    "label": "stpt",
     "method": "stpt",
     "trial": 1,
     "epoch": 2,
@@ -27,8 +28,9 @@ class LayerEpoch(Answer):
 
     model_config = example(_LAYER)
 
+    label: str = Field(description="Label of its run.")
     method: str = Field(description="Name of its method.")
-    trial: int = Field(description="Number of its trial in the method, from 1.")
+    trial: int = Field(description="Number of its trial in the run, from 1.")
     epoch: int = Field(description="Number of the epoch, from 1.")
     attempt: int = Field(description="That recorded the epoch.")
     layer: str = Field(description="Name of the parameter tensor.")
@@ -42,7 +44,7 @@ class LayerEpoch(Answer):
 
     def table_rows(self) -> Iterator[dict[str, Any]]:
         """A row for each sampled step."""
-        same = {name: getattr(self, name) for name in ("method", "trial", "epoch", "attempt", "layer")}
+        same = {name: getattr(self, name) for name in ("label", "method", "trial", "epoch", "attempt", "layer")}
         ratios: Sequence[float | None] = self.trust_ratio or [None] * len(self.steps)
         for step, lwn, lgn, lnr, ratio in zip(self.steps, self.lwn, self.lgn, self.lnr, ratios, strict=True):
             yield {**same, "step": step, "lwn": lwn, "lgn": lgn, "lnr": lnr, "trust_ratio": ratio}
@@ -52,7 +54,7 @@ LAYER_COLUMNS = tuple(next(LayerEpoch.model_validate(_LAYER).table_rows()))
 
 
 class LayerPage(Answer):
-    """Telemetry by method, trial, epoch and layer, the layers from the input on."""
+    """Telemetry by run, trial, epoch and layer, the layers from the input on."""
 
     model_config = example({"job_id": JOB_ID, "items": [_LAYER], "next_cursor": None})
 

@@ -12,8 +12,9 @@ class JobSchedule(Schedule):
     """What `forerun.schedules.Replay` and the method `replay` train by."""
 
     job_id: str = Field(description="Id of the job.")
-    method: str = Field(description="Name of the method whose schedule it is.")
-    trial: int = Field(description="Number of the trial in its method, from 1.")
+    label: str = Field(description="Label of the run whose schedule it is.")
+    method: str = Field(description="Name of its method.")
+    trial: int = Field(description="Number of the trial in its run, from 1.")
     iterations_per_epoch: int = Field(description="Iterations of an epoch of that training.")
 
 

@@ -8,6 +8,7 @@ from service.wire.answers.base import JOB_ID, Answer, example
 
 # An example: a trial of a search on the digits.
 _TRIAL = {
+    "label": "asha",
     "method": "asha",
     "trial": 2,
     "seed": 0,
@@ -31,8 +32,9 @@ class TrialResult(Answer):
 
     model_config = example(_TRIAL)
 
+    label: str = Field(description="Label of its run.")
     method: str = Field(description="Name of its method.")
-    trial: int = Field(description="Its number in the method, from 1.")
+    trial: int = Field(description="Its number in the run, from 1.")
     seed: int = Field(description="Of its random numbers.")
     config: dict[str, Any] = Field(description="Hyperparameters that a search has chosen.")
     state: str = Field(description="pending, running, completed, stopped, diverged or failed")
@@ -54,4 +56,4 @@ class TrialList(Answer):
     model_config = example({"job_id": JOB_ID, "items": [_TRIAL]})
 
     job_id: str = Field(description="Id of the job.")
-    items: list[TrialResult] = Field(description="By method, in the order of the job's runs, and number.")
+    items: list[TrialResult] = Field(description="By run, in the order of the spec, and number.")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from api.figures import comparison_figure, layers_figure, study_figure
-from service.results.comparison import Point, RunResult, SeedRun, Statistic, compare
+from service.results.comparison import Point, Run, RunResult, SeedRun, Statistic, compare
 from service.results.layer_norms import LayerCurve
 from service.results.study import StudyRow
 
@@ -21,7 +21,7 @@ def runs(*methods: str, seeds: int = 1, start: float = 0.7) -> list[RunResult]:
         accuracies = (start, 0.85, 0.9 + number / 1000)
         return [Point(1000, a, a - 0.01, 100, 1.0, datetime(2026, 1, 1, tzinfo=UTC)) for a in accuracies]
 
-    return compare({method: [SeedRun(n, 1, 0, points(n)) for n in range(seeds)] for method in methods})
+    return compare([Run(name, name, [SeedRun(n, 1, 0, points(n)) for n in range(seeds)]) for name in methods])
 
 
 def words(svg: bytes) -> list[str]:
@@ -35,7 +35,7 @@ def test_every_method_and_both_axes_are_named() -> None:
     shown = words(svg)
     assert set(METHODS) <= set(shown)
     assert shown.count("training samples processed, search included") == 2
-    labels = {"lenet5 on digits", "method", "best validation accuracy so far", "test accuracy of that epoch"}
+    labels = {"lenet5 on digits", "run", "best validation accuracy so far", "test accuracy of that epoch"}
     assert labels <= set(shown)
     assert "3k" in shown
 
@@ -47,7 +47,7 @@ def test_accuracies_far_below_the_ends_are_cut_off() -> None:
 
 
 def test_without_an_epoch_it_says_so() -> None:
-    nothing = compare({"stpt": [SeedRun(0, 1, 0, [])]})
+    nothing = compare([Run("stpt", "stpt", [SeedRun(0, 1, 0, [])])])
     assert words(comparison_figure("", nothing, "svg")).count("no epoch is recorded yet") == 2
 
 

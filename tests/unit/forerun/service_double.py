@@ -168,7 +168,7 @@ def epoch(number: int, **changes: Any) -> Document:
 
 
 def branch_of_epoch(number: int, epoch: int = 1, **changes: Any) -> Document:
-    return branch(number, 0.1, 0.5) | {"method": "stpt", "trial": 1, "epoch": epoch} | changes
+    return branch(number, 0.1, 0.5) | {"label": "stpt", "trial": 1, "epoch": epoch} | changes
 
 
 def lr_step(epoch: int, **changes: Any) -> Document:

@@ -125,7 +125,7 @@ def test_the_other_calls(connect: Connect) -> None:
     assert documents(client.lr_history("job-1")) == [lr_step(1)]
     assert client.lr_history_csv("job-1") == "epoch\r\n1\r\n"
     assert client.schedule("job-1").learning_rates == [0.1]
-    assert client.schedule("job-1", method="sweep", trial=2).learning_rates == [0.2]
+    assert client.schedule("job-1", label="sweep", trial=2).learning_rates == [0.2]
     assert client.selector_replay("job-1", "tolerance", tolerance=0.1).agreement == 1.0
     assert documents([client.plan(SPEC)]) == [planned()]
     assert documents(client.experiments()) == [experiment_facts()]
@@ -138,7 +138,7 @@ def test_the_other_calls(connect: Connect) -> None:
         "GET /v1/jobs/job-1/lr-history?format=json",
         "GET /v1/jobs/job-1/lr-history?format=csv",
         "GET /v1/jobs/job-1/schedule?trial=1",
-        "GET /v1/jobs/job-1/schedule?trial=2&method=sweep",
+        "GET /v1/jobs/job-1/schedule?trial=2&label=sweep",
         "GET /v1/jobs/job-1/selector-replay?selector=tolerance&tolerance=0.1",
         "POST /v1/plan",
         "GET /v1/experiments",
@@ -402,10 +402,10 @@ def test_layers_are_fetched_page_by_page(connect: Connect) -> None:
     pages = [{"items": [layer_epoch(1)], "next_cursor": "more"}, {"items": [layer_epoch(2)], "next_cursor": None}]
     script = Script(*map(answer, pages), httpx.Response(200, content=b"<?xml"))
     client = connect(script)
-    found = client.layers("job-1", method="stpt", trial=1, layer="a.b", first_epoch=2, last_epoch=3, page_size=1)
+    found = client.layers("job-1", label="stpt", trial=1, layer="a.b", first_epoch=2, last_epoch=3, page_size=1)
     assert script.asked == []
     assert documents(found) == [layer_epoch(1), layer_epoch(2)]
-    filters = "method=stpt&trial=1&layer=a.b&first_epoch=2&last_epoch=3"
+    filters = "label=stpt&trial=1&layer=a.b&first_epoch=2&last_epoch=3"
     assert script.asked[0] == f"GET /v1/jobs/job-1/layers?{filters}&limit=1&format=json"
     assert script.asked[1].endswith("&cursor=more")
     assert client.layers_figure("job-1", "svg", layer="a.b", trial=None) == b"<?xml"
@@ -421,12 +421,12 @@ def test_trials_and_comparison(connect: Connect) -> None:
     script = Script(answer({"items": items}), answer({"items": items}), answer({"items": runs}), figure)
     client = connect(script)
     assert documents(client.trials("job-1")) == items
-    assert documents(client.trials("job-1", method="tpe", state=["stopped", "failed"])) == items
+    assert documents(client.trials("job-1", label="tpe", state=["stopped", "failed"])) == items
     assert documents(client.comparison("job-1")) == runs
     assert client.comparison_file("job-1", "svg") == b"<?xml"
     assert script.asked == [
         "GET /v1/jobs/job-1/trials",
-        "GET /v1/jobs/job-1/trials?method=tpe&state=stopped&state=failed",
+        "GET /v1/jobs/job-1/trials?label=tpe&state=stopped&state=failed",
         "GET /v1/jobs/job-1/comparison?format=json",
         "GET /v1/jobs/job-1/comparison?format=svg",
     ]

@@ -23,11 +23,11 @@ def test_weights_are_saved_under_the_path(connect: Connect, tmp_path: Path) -> N
     client = connect(script)
     assert client.download_weights("job-1", tmp_path / "net") == tmp_path / "net"
     (tmp_path / "net").write_bytes(b"an older one")
-    client.job("job-1").download_weights(str(tmp_path / "net"), which="last", method="sweep", trial=2)
+    client.job("job-1").download_weights(str(tmp_path / "net"), which="last", label="sweep", trial=2)
     assert (tmp_path / "net").read_bytes() == WEIGHTS
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
     assert script.asked[0] == "GET /v1/jobs/job-1/weights?which=best&trial=1"
-    assert script.asked[2] == "GET /v1/jobs/job-1/weights?which=last&trial=2&method=sweep"
+    assert script.asked[2] == "GET /v1/jobs/job-1/weights?which=last&trial=2&label=sweep"
 
 
 def test_a_download_that_breaks_begins_anew(connect: Connect, tmp_path: Path, pauses: list[float]) -> None:

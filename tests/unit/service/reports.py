@@ -105,7 +105,7 @@ def valid_records(draw: st.DrawFn) -> EpochRecord:
     ordered = draw(st.permutations(losers + chosen))
     return epoch(
         draw(st.integers(1, 2**31 - 1)),
-        method=draw(st.sampled_from(["stpt", "sweep"])),
+        label=draw(st.sampled_from(["stpt", "sweep"])),
         trial=draw(st.integers(1, 2**31 - 1)),
         phase=phase,
         learning_rate=rate,

@@ -10,6 +10,7 @@ PUBLISHED = {
     "InvalidInput": ("invalid_input", 422),
     "UnsupportedMediaType": ("unsupported_media_type", 415),
     "NotFound": ("not_found", 404),
+    "NoWeights": ("no_weights", 404),
     "Conflict": ("conflict", 409),
     "StateConflict": ("state_conflict", 409),
     "IdempotencyConflict": ("idempotency_conflict", 409),

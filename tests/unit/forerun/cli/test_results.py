@@ -28,7 +28,7 @@ def test_lr_history_in_its_three_formats(forerun: Forerun) -> None:
         "epoch  attempt  phase  learning rate  of  val acc  test acc  samples so far  seconds\n"
         "1      2        stpt   0.085          2   0.7500   0.7000    1536            2.5\n"
     )
-    several = answer({"job_id": "job-1", "items": [step, step | {"method": "study", "trial": 12}]})
+    several = answer({"job_id": "job-1", "items": [step, step | {"label": "study", "trial": 12}]})
     assert forerun("results", "lr-history", "job-1", answers=[several]).stdout == (
         "method  trial  epoch  attempt  phase  learning rate  of  val acc  test acc  samples so far  seconds\n"
         "stpt    1      1      2        stpt   0.085          2   0.7500   0.7000    1536            2.5\n"
@@ -46,7 +46,7 @@ def test_schedule_is_json_for_a_file(forerun: Forerun) -> None:
     result = forerun("results", "schedule", "job-1", answers=[answer(known)])
     assert json.loads(result.stdout) == known
     forerun("results", "schedule", "job-1", "--method", "sweep", "--trial", "2", answers=[answer(known)])
-    assert forerun.script.asked == ["GET /v1/jobs/job-1/schedule?trial=2&method=sweep"]
+    assert forerun.script.asked == ["GET /v1/jobs/job-1/schedule?trial=2&label=sweep"]
 
 
 def test_selector_replay(forerun: Forerun) -> None:
@@ -59,7 +59,7 @@ def test_selector_replay(forerun: Forerun) -> None:
 
 def test_trials(forerun: Forerun) -> None:
     pending = {"val_accuracy": None, "test_accuracy": None, "learning_rate": None, "config": {}, "state": "pending"}
-    items = answer({"job_id": "job-1", "items": [trial_result(), trial_result(method="cosine", **pending)]})
+    items = answer({"job_id": "job-1", "items": [trial_result(), trial_result(label="cosine", **pending)]})
     result = forerun("results", "trials", "job-1", answers=[items])
     assert result.stdout.splitlines() == [
         "method  trial  seed  state    epochs  samples  last rate  val acc  test acc  config",
@@ -70,7 +70,7 @@ def test_trials(forerun: Forerun) -> None:
     items = answer({"job_id": "job-1", "items": [trial_result()]})
     words = "results trials job-1 --method tpe --state stopped --state failed --json".split()
     assert json.loads(forerun(*words, answers=[items]).stdout) == [trial_result()]
-    assert forerun.script.asked == ["GET /v1/jobs/job-1/trials?method=tpe&state=stopped&state=failed"]
+    assert forerun.script.asked == ["GET /v1/jobs/job-1/trials?label=tpe&state=stopped&state=failed"]
 
 
 def test_comparison_as_a_table_and_as_json(forerun: Forerun) -> None:
@@ -176,7 +176,7 @@ def test_layers_as_a_figure_of_some_of_them(forerun: Forerun, tmp_path: Path) ->
     words = f"results layers job-1 {filters} --format png --output {path}"
     assert forerun(*words.split(), answers=[figure]).stderr == f"Written to {path}\n"
     assert path.read_bytes() == b"\x89PNG"
-    query = "method=sweep&trial=2&layer=0.weight&first_epoch=3&last_epoch=9&format=png"
+    query = "label=sweep&trial=2&layer=0.weight&first_epoch=3&last_epoch=9&format=png"
     assert forerun.script.asked == [f"GET /v1/jobs/job-1/layers?{query}"]
 
 

@@ -156,9 +156,9 @@ def test_events_of_a_kind_that_is_not_known_are_passed_over() -> None:
 
 def test_rows_of_trainings_without_search_say_which_they_are() -> None:
     plain = console(80)
-    changes = {"method": "sweep", "trial": 12, "phase": "scheduled"}
+    changes = {"label": "sweep", "trial": 12, "phase": "scheduled"}
     events = [
-        epoch_event(1, 1, method="reference", phase="scheduled", learning_rate=0.01),
+        epoch_event(1, 1, label="reference", phase="scheduled", learning_rate=0.01),
         epoch_event(2, 1, **changes),
         epoch_event(3, 2, **changes, learning_rate=0.2),
     ]
@@ -172,7 +172,7 @@ def test_rows_of_trainings_without_search_say_which_they_are() -> None:
 
 def test_the_bar_counts_the_epochs_of_every_training() -> None:
     terminal = console(80, terminal=True)
-    events = [epoch_event(1, 1), epoch_event(2, 1, method="sweep"), epoch_event(3, 1, method="sweep", trial=2)]
+    events = [epoch_event(1, 1), epoch_event(2, 1, label="sweep"), epoch_event(3, 1, label="sweep", trial=2)]
     live.follow(job(trials=3), [*events, events[-1]], terminal)  # the last one twice: an attempt was lost
     assert "3 of 9 epochs" in printed(terminal)
 
@@ -187,7 +187,7 @@ def test_a_branch_that_was_undone_is_marked() -> None:
 def test_show_has_the_facts_and_the_rows() -> None:
     plain = console(80)
     known = succeeded(started_at="2025-01-01T00:00:10.5Z", submission_id="job-1-a1")
-    others = {"method": "stpt", "trial": 1}
+    others = {"label": "stpt", "trial": 1}
     branches = [
         BranchOfEpoch.model_validate({**b.model_dump(), **others, "epoch": epoch}) for epoch in (1, 2) for b in EIGHT
     ]

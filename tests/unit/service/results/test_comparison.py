@@ -9,6 +9,8 @@ from service.results.comparison import (
     Best,
     MeanPoint,
     Point,
+    Run,
+    RunResult,
     SeedRun,
     Statistic,
     anytime,
@@ -30,11 +32,16 @@ def seed(number: int, *points: Point, trials: int = 1, lost_samples: int = 0) ->
     return SeedRun(number, trials, lost_samples, points)
 
 
+def compared(by_seed: dict[str, list[SeedRun]]) -> list[RunResult]:
+    """Runs without labels of their own."""
+    return compare([Run(method, method, seeds) for method, seeds in by_seed.items()])
+
+
 STPT = seed(0, point(300, 0.5, 0.45), point(100, 0.8, 0.7, after=10), point(100, 0.75, 0.9, after=16))
 
 
 def test_the_test_accuracy_is_that_of_the_epoch_with_the_best_validation_accuracy() -> None:
-    [run] = compare({"stpt": [STPT]})
+    [run] = compared({"stpt": [STPT]})
     assert (run.val_accuracy, run.test_accuracy) == (Statistic(0.8, None), Statistic(0.7, None))  # not 0.9
     [result] = run.by_seed
     assert result.curve == [Best(300, 0.5, 0.45), Best(400, 0.8, 0.7), Best(500, 0.8, 0.7)]
@@ -50,7 +57,7 @@ def test_cost_to_reach_the_best_of_stpt() -> None:
     faster = seed(0, point(100, 0.4), point(100, 0.85), trials=2, lost_samples=70)
     slower = seed(0, *[point(200, accuracy) for accuracy in (0.6, 0.7, 0.8, 0.9)])
     never = seed(0, point(1000, 0.79))
-    runs = {run.method: run for run in compare({"tpe": [faster], "stpt": [STPT], "cosine": [slower], "asha": [never]})}
+    runs = {run.method: run for run in compared({"tpe": [faster], "stpt": [STPT], "cosine": [slower], "asha": [never]})}
     assert list(runs) == ["tpe", "stpt", "cosine", "asha"]
     assert [run.samples_to_stpt.mean for run in runs.values()] == [200, 400, 600, None]
     assert [run.relative_to_stpt.mean for run in runs.values()] == [0.5, 1.0, 1.5, None]
@@ -60,7 +67,7 @@ def test_cost_to_reach_the_best_of_stpt() -> None:
 
 def test_spread_over_seeds() -> None:
     seeds = [seed(0, point(100, 0.8, 0.7)), seed(1, point(300, 0.9, 0.8)), seed(2)]
-    [run] = compare({"stpt": seeds})
+    [run] = compared({"stpt": seeds})
     assert (run.seeds, run.trials) == (2, 3)  # the third has not begun
     assert run.val_accuracy.mean == pytest.approx(0.85)
     assert run.val_accuracy.spread == pytest.approx(0.0707107)  # 0.1 / sqrt(2)
@@ -71,13 +78,13 @@ def test_spread_over_seeds() -> None:
 def test_each_seed_has_the_target_of_its_own_and_one_that_never_comes_there_leaves_no_mean() -> None:
     stpt = [seed(0, point(100, 0.5)), seed(1, point(100, 0.9))]
     other = [seed(0, point(50, 0.6)), seed(1, point(50, 0.8))]
-    _, run = compare({"stpt": stpt, "cosine": other})
+    _, run = compared({"stpt": stpt, "cosine": other})
     assert [result.samples_to_stpt for result in run.by_seed] == [50, None]
     assert run.samples_to_stpt == run.relative_to_stpt == NONE
 
 
 def test_without_stpt_and_without_an_epoch() -> None:
-    reference, nothing = compare({"reference": [seed(0, point(100, 0.5))], "tpe": []})
+    reference, nothing = compared({"reference": [seed(0, point(100, 0.5))], "tpe": []})
     assert reference.samples_to_stpt == NONE
     assert (nothing.trials, nothing.seeds, nothing.val_accuracy, nothing.by_seed) == (0, 0, NONE, [])
 
@@ -106,7 +113,7 @@ def test_the_anytime_curve_never_falls_and_ends_at_the_cost_of_the_run(points: l
         before.samples <= after.samples and before.val_accuracy <= after.val_accuracy
         for before, after in pairwise(curve)
     )
-    [run] = compare({"stpt": [seed(0, *points)]})
+    [run] = compared({"stpt": [seed(0, *points)]})
     assert curve[-1].samples == sum(p.samples for p in points) == run.by_seed[0].samples
     assert curve[-1].val_accuracy == max(p.val_accuracy for p in points)
     assert {(best.val_accuracy, best.test_accuracy) for best in curve} <= {

@@ -8,7 +8,7 @@ from service.store.layers import LayerEpoch
 
 def layer(name, epoch, lwn, lgn=None, trust_ratio=None, every=10):
     first_step = (epoch - 1) * 100
-    return LayerEpoch("stpt", 1, epoch, 1, name, first_step, every, lwn, lgn or [1.0] * len(lwn), trust_ratio)
+    return LayerEpoch("stpt", "stpt", 1, epoch, 1, name, first_step, every, lwn, lgn or [1.0] * len(lwn), trust_ratio)
 
 
 def test_the_norm_ratio():

@@ -37,7 +37,7 @@ def schedule(store: Store, job_id: str, **which) -> tuple[Schedule, int]:
 
 
 def trial_of_search(method: str, config: dict, state: str = "running") -> TrialRecord:
-    return TrialRecord(method=method, trial=1, key="a1", seed=0, config=config, epochs=2, state=state)
+    return TrialRecord(label=method, trial=1, key="a1", seed=0, config=config, epochs=2, state=state)
 
 
 def test_the_schedules_of_baselines(sqlite_store):
@@ -56,9 +56,9 @@ def test_the_schedules_of_baselines(sqlite_store):
         reports.record_trial(sqlite_store, job_id, token, trial_of_search(method, config))
     for method, rates in (("cosine", (0.2, 0.2)), ("one-cycle", (0.2, 0.2)), ("tpe", (0.3, 0.3)), ("pbt", (0.1, 0.4))):
         for number, rate in enumerate(rates, start=1):
-            record = scheduled_epoch(number, method=method, learning_rate=rate)
+            record = scheduled_epoch(number, label=method, learning_rate=rate)
             reports.record_epoch(sqlite_store, job_id, token, record)
-    made = {method: schedule(sqlite_store, job_id, method=method)[0] for method in ("cosine", "tpe", "pbt")}
+    made = {method: schedule(sqlite_store, job_id, label=method)[0] for method in ("cosine", "tpe", "pbt")}
     assert made == {
         "cosine": Schedule(learning_rates=[0.2, 0.2], lr_schedule="cosine"),
         "tpe": Schedule(learning_rates=[0.3, 0.3], lr_schedule="cosine"),
@@ -66,11 +66,11 @@ def test_the_schedules_of_baselines(sqlite_store):
     }
     for method in ("one-cycle", "schedule-free", "prodigy", "fixed"):
         with pytest.raises(StateConflict, match="cannot be told by one learning rate an epoch"):
-            schedule(sqlite_store, job_id, method=method)
+            schedule(sqlite_store, job_id, label=method)
     with pytest.raises(StateConflict, match="has 0 of 2 epochs of asha 1 recorded"):
-        schedule(sqlite_store, job_id, method="asha")
+        schedule(sqlite_store, job_id, label="asha")
     with pytest.raises(NotFound):
-        schedule(sqlite_store, job_id, method="tpe", trial=2)
+        schedule(sqlite_store, job_id, label="tpe", trial=2)
 
 
 def test_the_schedule_of_each_method(sqlite_store):
@@ -84,27 +84,27 @@ def test_the_schedule_of_each_method(sqlite_store):
     records = [
         *STPT,
         *(
-            scheduled_epoch(number, method="sweep", trial=trial, learning_rate=rate)
+            scheduled_epoch(number, label="sweep", trial=trial, learning_rate=rate)
             for trial, rate in ((1, 0.4), (2, 0.1))
             for number in (1, 2, 3)
         ),
         *(
-            scheduled_epoch(number, method="reference", learning_rate=rate)
+            scheduled_epoch(number, label="reference", learning_rate=rate)
             for number, rate in ((1, 0.1), (2, 0.1), (3, 0.01))
         ),
         *(
-            scheduled_epoch(number, method="replay", learning_rate=rate)
+            scheduled_epoch(number, label="replay", learning_rate=rate)
             for number, rate in ((1, 0.1), (2, 0.3), (3, 0.2))
         ),
     ]
     job_id, _ = train(sqlite_store, records, methods=methods, lr_schedule="linear", warmup={"epochs": 1})
     own = Schedule(learning_rates=[0.005, 0.2, 0.05], lr_schedule="linear", warmup_epochs=1, rescale_momentum=False)
-    assert schedule(sqlite_store, job_id) == schedule(sqlite_store, job_id, method="stpt") == (own, 22)
+    assert schedule(sqlite_store, job_id) == schedule(sqlite_store, job_id, label="stpt") == (own, 22)
     second = Schedule(learning_rates=[0.1, 0.1, 0.1], lr_schedule="cosine")
-    assert schedule(sqlite_store, job_id, method="sweep", trial=2) == (second, 22)
+    assert schedule(sqlite_store, job_id, label="sweep", trial=2) == (second, 22)
     reference = Schedule(learning_rates=[0.1, 0.1, 0.01])
-    assert schedule(sqlite_store, job_id, method="reference") == (reference, 22)
-    assert schedule(sqlite_store, job_id, method="replay")[0] == Schedule(**replayed)
+    assert schedule(sqlite_store, job_id, label="reference") == (reference, 22)
+    assert schedule(sqlite_store, job_id, label="replay")[0] == Schedule(**replayed)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_a_schedule_is_there_when_all_epochs_are(sqlite_store):
 @pytest.mark.parametrize(
     ("which", "wanted"),
     [
-        ({"method": "reference"}, "1 of reference"),
-        ({"method": "sweep", "trial": 3}, "3 of sweep"),
+        ({"label": "reference"}, "1 of reference"),
+        ({"label": "sweep", "trial": 3}, "3 of sweep"),
         ({"trial": 2}, "2 of"),
     ],
 )
@@ -282,8 +282,8 @@ def test_the_comparison_of_a_job(sqlite_store):
     records = [
         epoch(1, val_accuracy=0.5, test_accuracy=0.4, samples=1000),
         epoch(2, val_accuracy=0.8, test_accuracy=0.7, samples=500),
-        scheduled_epoch(1, method="sweep", trial=2, val_accuracy=0.9, test_accuracy=0.6, samples=500),
-        scheduled_epoch(1, method="sweep", trial=1, val_accuracy=0.7, test_accuracy=0.8, samples=500),
+        scheduled_epoch(1, label="sweep", trial=2, val_accuracy=0.9, test_accuracy=0.6, samples=500),
+        scheduled_epoch(1, label="sweep", trial=1, val_accuracy=0.7, test_accuracy=0.8, samples=500),
     ]
     job_id, _ = train(sqlite_store, records, methods=methods)
     with sqlite_store.read() as session:
@@ -320,7 +320,7 @@ def test_the_branches_that_competed_in_the_end(sqlite_store):
     )
     job_id, _ = train(sqlite_store, [STPT[0], second], warmup={"epochs": 1})
     with sqlite_store.read() as session:
-        [stored] = of_jobs.stored_epochs(session, job_id)  # none of the warm-up
+        [stored] = of_jobs.stored_epochs(session, job_id, "stpt")  # none of the warm-up
     assert (stored.epoch, stored.learning_rate, stored.end_metrics) == (2, 0.1, {4: 0.85, 5: 0.75})
     diverged, *others = stored.branches
     assert (diverged.number, diverged.learning_rate, math.isnan(diverged.metric)) == (3, 0.2, True)

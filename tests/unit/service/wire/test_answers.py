@@ -33,6 +33,7 @@ def test_every_field_has_a_description(model: type[BaseModel]) -> None:
 def test_an_epoch_event_is_the_record_with_its_attempt() -> None:
     about_the_event = {"number", "kind", "created_at"}
     of_the_record = EpochRecord.model_fields.keys() - {"checkpoint", "layers"}
+    about_the_event |= {"method"}  # of the run, which the record knows by its label
     assert set(EpochEvent.model_fields) == {*of_the_record, "attempt", *about_the_event}
     assert set(TrialEvent.model_fields) == {*TrialRecord.model_fields.keys() - {"key"}, *about_the_event}
 

@@ -21,7 +21,7 @@ def test_a_record_survives_json_and_keeps_its_fingerprint(record):
 @pytest.mark.parametrize("field", sorted(EpochRecord.model_fields))
 def test_the_fingerprint_changes_with_every_field(field):
     other = {
-        "method": "sweep",
+        "label": "sweep",
         "trial": 2,
         "epoch": 2,
         "phase": "warmup",
@@ -76,9 +76,9 @@ def test_a_non_finite_number_is_refused(field, bad):
         ("epoch", 2**31),
         ("trial", 0),
         ("trial", 2**31),
-        ("method", ""),
-        ("method", "x" * 51),
-        ("method", "a\0"),
+        ("label", ""),
+        ("label", "x" * 51),
+        ("label", "a\0"),
         ("phase", "main"),
         ("learning_rate", 0),
         ("first_learning_rate", -0.1),

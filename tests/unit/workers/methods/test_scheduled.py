@@ -58,7 +58,7 @@ def test_the_trials_of_a_sweep_are_plain_trainings(lr_schedule: str) -> None:
         }[lr_schedule]
         rates = [0.02 * factor for factor in factors]
         plain.train(epoch, range(6), rates, plain.workers.world, 1)
-        assert (record.method, record.trial, record.phase, record.branches) == ("sweep", 2, "scheduled", [])
+        assert (record.label, record.trial, record.phase, record.branches) == ("sweep", 2, "scheduled", [])
         assert record.learning_rate == 0.02
         assert (record.first_learning_rate, record.last_learning_rate) == pytest.approx(
             (rates[0], rates[-1]), rel=1e-12
@@ -166,7 +166,7 @@ class Records:
     def points(self) -> list[ResumePoint]:
         return [
             ResumePoint(
-                method=r.method, trial=r.trial, epoch=r.epoch, val_accuracy=r.val_accuracy, checkpoint=r.checkpoint
+                label=r.label, trial=r.trial, epoch=r.epoch, val_accuracy=r.val_accuracy, checkpoint=r.checkpoint
             )
             for r in reversed(self.all)
             if r.checkpoint is not None
@@ -176,10 +176,10 @@ class Records:
         """As the API tells it: the epochs of a trial here are 2."""
         trials: dict[tuple[str, int], list[EpochRecord]] = {}
         for r in self.all:
-            trials.setdefault((r.method, r.trial), []).append(r)
+            trials.setdefault((r.label, r.trial), []).append(r)
         return [
             TrialProgress(
-                method=method,
+                label=method,
                 trial=trial,
                 key=None,
                 seed=0,
@@ -214,10 +214,10 @@ def test_a_job_trains_its_methods_in_order_and_goes_on_where_it_was(tmp_path: Pa
     whole, broken = Records(), Records()
     list(job(whole, tmp_path / "whole", 1))
     keys = [("stpt", 1), ("sweep", 1), ("sweep", 2), ("reference", 1)]
-    assert [(r.method, r.trial, r.epoch) for r in whole.all] == [(*key, epoch) for key in keys for epoch in (1, 2)]
+    assert [(r.label, r.trial, r.epoch) for r in whole.all] == [(*key, epoch) for key in keys for epoch in (1, 2)]
     # the attempt ends after the first epoch of the second trial of the sweep
     for record in job(broken, tmp_path / "broken", 1):
-        if (record.method, record.trial) == ("sweep", 2):
+        if (record.label, record.trial) == ("sweep", 2):
             break
     assert len(broken.all) == 5
     list(job(broken, tmp_path / "broken", 2))
@@ -263,7 +263,7 @@ def test_a_schedule_written_out_is_plain_sgd_at_those_learning_rates() -> None:
     plain = make_trainer("plain", **{**SHORT, "epochs": 3})
     for epoch in (1, 2, 3):
         plain.train(epoch, range(6), rates[6 * epoch - 6 : 6 * epoch], plain.workers.world, 1)
-    assert [(r.method, r.phase, r.learning_rate) for r in records] == [("fixed", "scheduled", 0.04)] * 3
+    assert [(r.label, r.phase, r.learning_rate) for r in records] == [("fixed", "scheduled", 0.04)] * 3
     assert np.allclose(rates_of(records), [(rates[i], rates[i + 5]) for i in (0, 6, 12)], rtol=1e-12)
     assert plain.state.digest() == end
 
@@ -358,20 +358,20 @@ def test_seeds_and_a_budget(tmp_path: Path) -> None:
     )  # fmt: skip
     taken: dict[tuple[str, int], int] = {}
     for record in records.all:
-        taken[record.method, record.trial] = taken.get((record.method, record.trial), 0) + record.samples
+        taken[record.label, record.trial] = taken.get((record.label, record.trial), 0) + record.samples
     epoch = 6 * 48
     # 8 candidates of 2 iterations, 4 of Main-train: 20 iterations an epoch
     assert [taken["stpt", trial] for trial in (1, 2)] == [2 * 20 * 48] * 2
     assert [taken["cosine", trial] for trial in (1, 2)] == [6 * epoch] * 2  # 6.67 epochs
     assert [taken["sweep", trial] for trial in (1, 2, 3, 4)] == [2 * epoch, epoch, 2 * epoch, epoch]
-    told = [(r.method, r.trial, r.seed, r.epochs, r.state) for r in records.ended]
+    told = [(r.label, r.trial, r.seed, r.epochs, r.state) for r in records.ended]
     assert told == [
         ("cosine", 1, 5, 6, "running"),
         ("cosine", 2, 6, 6, "running"),
         ("sweep", 2, 5, 2, "diverged"),
         ("sweep", 4, 6, 2, "diverged"),
     ]
-    first = {(r.method, r.trial): r.val_loss for r in records.all if r.epoch == 1}
+    first = {(r.label, r.trial): r.val_loss for r in records.all if r.epoch == 1}
     assert first["stpt", 1] != first["stpt", 2]
 
 
@@ -386,7 +386,7 @@ def test_what_is_left_to_train() -> None:
 
     def left(*trials: tuple[str, int, Any]) -> list[tuple[str, int, int]]:
         progress = [
-            TrialProgress(method=name, trial=trial, key=None, seed=5, config={}, state=state, epochs=1, samples=1)
+            TrialProgress(label=name, trial=trial, key=None, seed=5, config={}, state=state, epochs=1, samples=1)
             for name, trial, state in trials
         ]
         return [(method.name, trial, seed) for method, trial, seed in trainings_left(spec, progress)]

@@ -246,7 +246,7 @@ class Counts:
 )
 def test_the_epoch_record(ranks, workers, changes, expected):
     [record] = train(ranks, workers, epochs=1, **changes).records
-    assert (record.epoch, record.method, record.trial, record.retries) == (1, "stpt", 1, 0)
+    assert (record.epoch, record.label, record.trial, record.retries) == (1, "stpt", 1, 0)
     assert (record.iterations, record.samples) == (expected.iterations, expected.samples)
     assert record.evaluation_samples == expected.evaluation_samples
     branches = record.branches
