@@ -136,6 +136,37 @@ def test_comparison_as_json(client: httpx.Client, job_id: str) -> None:
     }
 
 
+def test_two_settings_of_one_method_side_by_side(client: httpx.Client, sqlite_store: Store) -> None:
+    """By their labels: in the comparison, its figure and CSV, and in every result of the job."""
+    job_id = submit(client, methods=["stpt", {"name": "stpt", "label": "short", "lr_set": "narrow"}])
+    worker = Worker.started(client, claim(sqlite_store))
+    for label, accuracies in (("stpt", (0.5, 0.8)), ("short", (0.6, 0.7))):
+        for epoch, accuracy in enumerate(accuracies, start=1):
+            worker.report(epoch_record(epoch, label=label, val_accuracy=accuracy)).raise_for_status()
+    path = f"/v1/jobs/{job_id}"
+    stpt, short = client.get(f"{path}/comparison").json()["items"]
+    assert [(run["label"], run["method"]) for run in (stpt, short)] == [("stpt", "stpt"), ("short", "stpt")]
+    assert [run["val_accuracy"]["mean"] for run in (stpt, short)] == [0.8, 0.7]
+    assert short["samples_to_stpt"]["mean"] is None  # of several runs of stpt the first is the measure
+    assert "short" in client.get(f"{path}/comparison?format=svg").text
+    assert client.get(f"{path}/comparison?format=csv").text.splitlines()[2].startswith("short,stpt,1,1,0.7,")
+    [trial] = client.get(f"{path}/trials?label=short").json()["items"]
+    assert (trial["label"], trial["method"], trial["val_accuracy"]) == ("short", "stpt", 0.7)
+    assert {epoch["label"] for epoch in client.get(f"{path}/epochs").json()["items"]} == {"stpt", "short"}
+    steps = client.get("/v1/lr-history?label=short").json()["items"]
+    assert [(step["label"], step["method"], step["epoch"]) for step in steps] == [
+        ("short", "stpt", 1),
+        ("short", "stpt", 2),
+    ]
+    for label in ("short", "stpt"):
+        replayed = client.get(f"{path}/selector-replay?selector=greedy&label={label}").json()
+        assert [epoch["epoch"] for epoch in replayed["items"]] == [1, 2]
+    response = client.get(f"{path}/trials?method=stpt")
+    [error] = response.json()["errors"]
+    assert (response.status_code, error["field"]) == (422, "method")
+    assert error["message"].endswith("use label")
+
+
 @pytest.mark.parametrize(("query", "accept"), [("", "text/csv"), ("?format=csv", "image/png")])
 def test_comparison_as_csv(client: httpx.Client, job_id: str, query: str, accept: str) -> None:
     response = client.get(f"/v1/jobs/{job_id}/comparison{query}", headers={"Accept": accept})

@@ -22,6 +22,7 @@ import migrations
 from migrations import is_current, migrate
 from service.jobs import reports
 from service.store.engine import Store
+from service.store.jobs import get_job, job_spec
 from service.store.tables import Attempt, Base, Branch, Epoch, Event, IdempotencyKey, Job, Layer, Run, Trial
 from tests.integration.jobs_in_sql import S, begin, everything, start, state_of, submit, until_somebody_waits_for_a_lock
 from tests.unit.service.reports import branch, epoch, layers
@@ -190,3 +191,31 @@ def test_postgresql_two_services_that_start_at_once_migrate_once(postgres):
         first.result(30)
         second.result(30)
         assert is_current(db)
+
+
+def test_jobs_from_before_labels_are_read_in_todays_words(empty_store):
+    """Rows as the service of revision 0006 wrote them."""
+    alembic(empty_store, command.upgrade, "0006")
+    guards = {"extend": True, "skip_dead": True, "rollback": True, "max_accuracy_drop": 0.2, "rescale_momentum": True}
+    spec = {"model": "lenet5", "dataset": {"name": "digits"}, "epochs": 2, "envelope": "cosine", "guards": guards}
+    spec |= {"metric": "val_accuracy", "methods": [{"name": "stpt", "scaling": None}, {"name": "schedule"}]}
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    jobs, runs, events = (Base.metadata.tables[name] for name in ("jobs", "runs", "events"))
+    with empty_store.write() as session:
+        row = {"id": "job-1", "name": "", "model": "lenet5", "dataset": "digits", "workers": 1, "spec": spec}
+        session.execute(sa.insert(jobs).values(**row, state="queued", attempt=0, last_event=1, created_at=now))
+        for method in ("stpt", "schedule"):
+            old_run = sa.text("INSERT INTO runs (job_id, method) VALUES ('job-1', :method)")
+            session.execute(old_run, {"method": method})
+        data = {"method": "schedule", "trial": 1, "config": {}}
+        session.execute(sa.insert(events).values(job_id="job-1", number=1, kind="trial", data=data, created_at=now))
+    migrate(empty_store)
+    with empty_store.read() as session:
+        known = job_spec(get_job(session, "job-1"))
+        assert session.execute(sa.select(runs.c.label, runs.c.method).order_by(runs.c.id)).all() == [
+            ("stpt", "stpt"),
+            ("schedule", "fixed"),
+        ]
+        assert session.scalar(sa.select(events.c.data)) == {**data, "label": "schedule", "method": "fixed"}
+    stpt, fixed = known.methods
+    assert (known.lr_schedule, stpt.metric, fixed.name, fixed.label) == ("cosine", "val_accuracy", "fixed", "schedule")

@@ -375,6 +375,36 @@ def test_seeds_and_a_budget(tmp_path: Path) -> None:
     assert first["stpt", 1] != first["stpt", 2]
 
 
+def test_one_method_twice_with_settings_of_its_own(tmp_path: Path) -> None:
+    """Each run of stpt ends as it would alone; the budget follows the one that it names, wherever that stands."""
+    short = {"name": "stpt", "label": "short", "lr_set": {"factors": [1.0]}, "pretrain": {"iterations": 1}}
+    document = spec_document(**{**SHORT, "epochs": 2, "methods": ["cosine", "stpt", short]})
+    document |= {"budget": {"relative_to": "short"}}
+    trained: dict[str, list[float | None]] = {}
+    for number, methods in enumerate((document["methods"], document["methods"][1:2], document["methods"][2:])):
+        spec = JobSpec.model_validate(
+            document | {"methods": methods, "budget": document["budget"] if not number else None}
+        )
+        records = Records()
+        folder = tmp_path / str(number)
+        list(
+            train_job(
+                spec, digits(TRAIN_SAMPLES), Workers(CPU), points=(), trials=(), attempt=1, folder=folder,
+                recorder=records,
+            )
+        )  # fmt: skip
+        by_label = {r.label: [one.val_loss for one in records.all if one.label == r.label] for r in records.all}
+        if not number:
+            assert list(by_label) == ["short", "cosine", "stpt"]  # what the budget needs to know comes first
+            assert len(by_label.pop("cosine")) == 2  # as long as short: it has a single candidate
+            assert sorted(path.name for path in folder.iterdir()) == ["cosine-1", "short-1", "stpt-1"]
+            trained = by_label
+            assert trained["stpt"] != trained["short"]
+        else:
+            [(label, losses)] = by_label.items()
+            assert losses == trained[label]
+
+
 def test_what_is_left_to_train() -> None:
     methods = ["stpt", "random", {"name": "sweep", "learning_rates": [0.1, 0.2]}]
     spec = JobSpec.model_validate(spec_document(seed=5, seeds=2, methods=methods))
