@@ -9,6 +9,7 @@ from service.results import recommendation
 from service.store import tables
 from service.store.epochs import latest_epochs
 from service.store.jobs import get_job
+from service.store.trials import TrialWithResults
 from service.wire import answers
 
 
@@ -112,15 +113,9 @@ def history_step(row: Mapping[str, Any]) -> answers.HistoryStep:
     return answers.HistoryStep(**{name: row[name] for name in answers.HistoryStep.model_fields})
 
 
-def trial_result(
-    run: tables.Run,
-    trial: tables.Trial,
-    epochs: int,
-    samples: int,
-    best: tables.Epoch | None,
-    last: tables.Epoch | None,
-) -> answers.TrialResult:
+def trial_result(found: TrialWithResults) -> answers.TrialResult:
     """A trial, with its best and its last epoch."""
+    run, trial, best, last = found.run, found.trial, found.best, found.last
     return answers.TrialResult(
         label=run.label,
         method=run.method,
@@ -129,9 +124,9 @@ def trial_result(
         config=trial.config or {},
         state=trial.state,
         message=trial.message,
-        epochs=epochs,
+        epochs=found.epochs,
         length=trial.length,
-        samples=samples,
+        samples=found.samples,
         lost_samples=trial.lost_samples,
         val_accuracy=best.val_accuracy if best else None,
         test_accuracy=best.test_accuracy if best else None,

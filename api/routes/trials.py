@@ -31,4 +31,4 @@ def trials(
         get_job(session, job_id)
         of_jobs.check_label(session, job_id, label)
         rows = trials_with_results(session, job_id, label=label, state=state)
-        return answers.TrialList(job_id=job_id, items=[translate.trial_result(*row) for row in rows])
+        return answers.TrialList(job_id=job_id, items=[translate.trial_result(row) for row in rows])

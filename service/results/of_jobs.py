@@ -95,7 +95,8 @@ def ramps(session: Session, job_id: str, label: str | None = None) -> dict[int, 
     spec = job_spec(get_job(session, job_id))
     method = method_of(spec, job_id, RampMethod, label)
     accuracies: dict[int, list[float | None]] = {}
-    for _, trial, _, _, _, last in trials_with_results(session, job_id, label=method.label):
+    for found in trials_with_results(session, job_id, label=method.label):
+        trial, last = found.trial, found.last
         known = accuracies.setdefault(trial.seed, [])
         if trial.config and trial.state in ("completed", "diverged", "failed"):  # one that was lost has no config
             known.append(last.val_accuracy if last is not None and trial.state == "completed" else None)

@@ -1,6 +1,7 @@
 """Queries about runs and trials, with what came of them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, select, update
@@ -9,6 +10,18 @@ from sqlalchemy.orm import Session, aliased, contains_eager, selectinload
 from service.spec.task import TaskName
 from service.store.tables import Epoch, Job, Run, Trial
 from service.wire.states import JobState
+
+
+@dataclass(frozen=True)
+class TrialWithResults:
+    """A trial and what is recorded of it."""
+
+    run: Run
+    trial: Trial
+    epochs: int  # recorded
+    samples: int  # training samples of those epochs
+    best: Epoch | None  # the epoch with the best validation accuracy, of equals the first
+    last: Epoch | None
 
 
 def get_trial(session: Session, job_id: str, label: str, number: int) -> Trial | None:
@@ -52,9 +65,8 @@ def list_trials(session: Session, job_id: str) -> Sequence[tuple[Run, Trial]]:
 
 def trials_with_results(
     session: Session, job_id: str, *, label: str | None = None, state: Sequence[str] = ()
-) -> Sequence[tuple[Run, Trial, int, int, Epoch | None, Epoch | None]]:
-    """Every trial of a job: (run, trial, recorded epochs, their training samples, the epoch with the best validation
-    accuracy, the last epoch). Of equal validation accuracies the first epoch counts."""
+) -> Sequence[TrialWithResults]:
+    """Every trial of a job with its results, by run and number; of one run alone, or in those states."""
     ranked = (
         select(
             Epoch.id,
@@ -86,7 +98,7 @@ def trials_with_results(
     if state:
         query = query.where(Trial.state.in_(state))
     return [
-        (run, trial, int(epochs), int(samples), best, last)
+        TrialWithResults(run, trial, int(epochs), int(samples), best, last)
         for run, trial, epochs, samples, best, last in session.execute(query)
     ]
 

@@ -65,25 +65,26 @@ def test_results_of_trials(store):
         rows = trials_with_results(session, job_id)
         stopped = trials_with_results(session, job_id, state=["completed", "stopped"])
         tpe = trials_with_results(session, job_id, label="tpe")
-    assert [(method, trial.number, trial.seed, epochs, samples) for method, trial, epochs, samples, *_ in rows] == [
+    assert [(r.run.label, r.trial.number, r.trial.seed, r.epochs, r.samples) for r in rows] == [
         ("stpt", 1, 5, 3, 300),
         ("stpt", 2, 6, 1, 100),
         ("tpe", 1, 5, 1, 150),
         ("tpe", 2, 6, 1, 150),
         ("tpe", 3, 6, 1, 150),
     ]
-    _, _, _, _, best, last = rows[0]
+    best, last = rows[0].best, rows[0].last
     assert (best.epoch, best.val_accuracy, best.test_accuracy) == (2, 0.75, 0.6)  # of equals the first
     assert (last.epoch, last.last_learning_rate) == (3, 0.0)
-    assert [trial.number for _, trial, *_ in stopped] == [1]
+    assert [r.trial.number for r in stopped] == [1]
     assert tpe == rows[2:]
 
 
 def test_a_trial_without_an_epoch(store):
     job_id, _ = start(store)
     with store.read() as session:
-        [(method, trial, *rest)] = trials_with_results(session, job_id)
-    assert (method, trial.state, rest) == ("stpt", "pending", [0, 0, None, None])
+        [row] = trials_with_results(session, job_id)
+    assert (row.run.label, row.trial.state) == ("stpt", "pending")
+    assert (row.epochs, row.samples, row.best, row.last) == (0, 0, None, None)
 
 
 def test_points_come_in_the_order_recorded(store):
@@ -126,9 +127,9 @@ def test_samples_that_a_lost_attempt_took_stand_apart(store):
     record(store, job_id, token, epoch(1, samples=90))
     with store.read() as session:
         [run] = of_jobs.comparison(session, job_id)
-        [(_, trial, epochs, samples, *_)] = trials_with_results(session, job_id)
+        [row] = trials_with_results(session, job_id)
     assert (run.samples.mean, run.lost_samples.mean) == (190, 100)
-    assert (trial.lost_samples, epochs, samples) == (100, 2, 190)
+    assert (row.trial.lost_samples, row.epochs, row.samples) == (100, 2, 190)
 
 
 # --- the history of all jobs -------------------------------------------------------------------------

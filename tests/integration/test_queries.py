@@ -252,11 +252,11 @@ def test_pages_of_layers(store, job_with_layers, limit):
         ({"first_epoch": 2}, 2, [("stpt", 1, 2), ("stpt", 1, 4)]),
         ({"label": "sweep", "trial": 2, "last_epoch": 2}, 4, [("sweep", 2, 1), ("sweep", 2, 2)]),
         ({"trial": 2}, 4, []),
-        ({"method": "tpe"}, 4, []),
+        ({"label": "tpe"}, 4, []),
     ],
 )
 def test_layers_of_one_training(store, job_with_layers, filters, most_epochs, expected):
-    everything = {"method": None, "trial": 1, "layer": "3.weight", "first_epoch": None, "last_epoch": None}
+    everything = {"label": None, "trial": 1, "layer": "3.weight", "first_epoch": None, "last_epoch": None}
     with store.read() as session:
         rows = layers_of_training(session, job_with_layers, **everything | filters, most_epochs=most_epochs)
     assert [(row.label, row.trial, row.epoch) for row in rows] == expected

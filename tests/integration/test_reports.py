@@ -59,7 +59,7 @@ def test_an_epoch_is_written_with_its_branches_and_event(store):
     reports.record_epoch(store, job_id, token, record)
     with store.read() as session:
         [row] = stored_epochs.epochs_of(session, job_id)
-        values = record.model_dump(exclude={"method", "trial", "branches", "layers"})
+        values = record.model_dump(exclude={"label", "trial", "branches", "layers"})
         assert {name: getattr(row, name) for name in values} == values
         assert (row.attempt, row.fingerprint) == (1, record.fingerprint())
         assert (row.trial.number, row.trial.run.method) == (1, "stpt")
@@ -150,9 +150,9 @@ def test_no_epoch_beyond_the_last_is_recorded(store, number):
 @pytest.mark.parametrize(
     ("changes", "trial"),
     [
-        ({"trial": 2}, "trial 2 of method stpt"),
-        ({"trial": 2**31 - 1}, "trial 2147483647 of method stpt"),
-        ({"method": "sweep"}, "trial 1 of method sweep"),
+        ({"trial": 2}, "trial 2 of stpt"),
+        ({"trial": 2**31 - 1}, "trial 2147483647 of stpt"),
+        ({"label": "sweep"}, "trial 1 of sweep"),
     ],
 )
 def test_a_trial_that_the_job_does_not_have(store, changes, trial):

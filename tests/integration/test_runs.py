@@ -61,8 +61,8 @@ def test_success_needs_the_epochs_of_every_trial(store):
 def test_a_trial_that_the_job_does_not_have(store):
     job_id, token = start(store)
     for record, what in (
-        (sweep(3), "trial 3 of method sweep"),
-        (epoch(1, label="replay"), "trial 1 of method replay"),
+        (sweep(3), "trial 3 of sweep"),
+        (epoch(1, label="replay"), "trial 1 of replay"),
     ):
         with pytest.raises(RecordConflict, match=f"has no {what}"):
             reports.record_epoch(store, job_id, token, record)
@@ -216,9 +216,9 @@ def test_wrong_trials_are_refused(store):
     reports.record_trial(store, job_id, token, trial_record(1))
     with pytest.raises(RecordConflict, match=f"trial 1 of tpe of job {job_id} is k1"):
         reports.record_trial(store, job_id, token, trial_record(1, key="k9"))
-    with pytest.raises(RecordConflict, match="has no run of method pbt"):
+    with pytest.raises(RecordConflict, match="has no run pbt"):
         reports.record_trial(store, job_id, token, trial_record(1, label="pbt"))
-    with pytest.raises(RecordConflict, match="has no trial 2 of method tpe"):
+    with pytest.raises(RecordConflict, match="has no trial 2 of tpe"):
         reports.record_epoch(store, job_id, token, scheduled_epoch(1, label="tpe", trial=2))
     with pytest.raises(RecordConflict, match="has 1 epochs; 2 is not one of them"):
         reports.record_epoch(store, job_id, token, scheduled_epoch(2, label="tpe", trial=1))
