@@ -1,4 +1,4 @@
-"""TPE's proposals under Hyperband."""
+"""Multivariate TPE under Hyperband (after Falkner et al. 2018, arXiv 1807.01774)."""
 
 from optuna.samplers import TPESampler
 from ray.tune.schedulers import TrialScheduler
@@ -16,7 +16,7 @@ from workers.tune.searchers import TIME, Ask, Space, proposed_by_optuna
 
 def make_searcher(method: BohbMethod, ask: Ask) -> Searcher | SearchAlgorithm:
     """Who proposes the trials."""
-    return proposed_by_optuna(TPESampler(seed=ask.seed), ask)
+    return proposed_by_optuna(TPESampler(seed=ask.seed, multivariate=True), ask)
 
 
 def make_scheduler(method: BohbMethod, space: Space, epochs: int) -> TrialScheduler | None:

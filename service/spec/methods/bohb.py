@@ -1,17 +1,14 @@
-"""Multivariate proposals under Hyperband."""
+"""BOHB: multivariate TPE under Hyperband (after Falkner et al. 2018, arXiv 1807.01774)."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
-
-if TYPE_CHECKING:
-    pass
-
 
 from service.spec.methods.halving import HalvingMethod
 
 
 class BohbMethod(HalvingMethod):
-    """Hyperband whose trials TPE proposes (after Falkner et al. 2018, arXiv 1807.01774)."""
+    """Hyperband whose trials multivariate TPE proposes, by one density over all hyperparameters (after Falkner et al.
+    2018, arXiv 1807.01774)."""
 
     name: Literal["bohb"] = Field("bohb", description="This method.")
