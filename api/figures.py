@@ -186,7 +186,7 @@ def layers_figure(title: str, curves: Sequence[LayerCurve], kind: Literal["png",
                 name = curve.layer if number in named else None
                 axes.plot(curve.steps, values, color=shades(number), linewidth=1.2, label=name)
             axes.set_xlabel("steps taken")
-            axes.set_ylabel(name)
+            axes.set_ylabel(label)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.grid(alpha=0.3)
             if any(value for curve in curves for value in getattr(curve, quantity)):

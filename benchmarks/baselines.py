@@ -51,7 +51,7 @@ class Remembering:
         self.trials: dict[tuple[str, int], TrialRecord] = {}
 
     def trial(self, record: TrialRecord) -> None:
-        self.trials[record.method, record.trial] = record
+        self.trials[record.label, record.trial] = record
 
     def epoch(self, record: EpochRecord) -> None:
         self.records.append(record)
@@ -59,7 +59,7 @@ class Remembering:
     def progress(self) -> list[TrialProgress]:
         mine = [
             TrialProgress(
-                method=trial.method,
+                label=trial.label,
                 trial=trial.trial,
                 key=trial.key,
                 seed=trial.seed,
@@ -125,9 +125,9 @@ def main() -> None:
         known = []
         for seed, path in enumerate(folders):
             for record in RecordsFile(path).records():
-                records[record.method].setdefault(seed, []).append(record)
+                records[record.label].setdefault(seed, []).append(record)
             one = spec.model_copy(update={"seed": seed, "seeds": 1})
-            known += [trial for trial in RecordsFile(path).trials(one) if trial.method == "stpt"]
+            known += [trial for trial in RecordsFile(path).trials(one) if trial.label == "stpt"]
         searches = spec.model_copy(update={"methods": [m for m in spec.methods if m.is_search]})
         ray.init(include_dashboard=False, log_to_driver=False)
         service = Remembering(known)
@@ -136,8 +136,8 @@ def main() -> None:
         run_searches(searches, service, train_samples=train_samples, load=read, folder=Path(folder, "tune"))
         ray.shutdown()
     for record in service.wire.worker:
-        seed = service.trials[record.method, record.trial].seed
-        records[record.method].setdefault(seed, []).append(record)
+        seed = service.trials[record.label, record.trial].seed
+        records[record.label].setdefault(seed, []).append(record)
     print(
         json.dumps(
             {

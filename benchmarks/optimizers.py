@@ -22,7 +22,9 @@ from torch import nn
 
 from benchmarks.telemetry import telemetry_overhead
 from workers.models.build import build_model
-from workers.optimizers.layerwise import Lamb, Lars, Tvlars
+from workers.optimizers.lamb import Lamb
+from workers.optimizers.lars import Lars
+from workers.optimizers.tvlars import Tvlars
 
 WARM_UP = 5  # rounds
 WAYS: dict[str, dict[str, bool]] = {"": {"foreach": False}, " foreach": {"foreach": True}, " fused": {"fused": True}}

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from service.spec.job import JobSpec
+from workers.build import build_trainer
 from workers.datasets.load import Data, Split
 from workers.engine.groups import Workers
-from workers.engine.trainer import Trainer
 
 EVERY = 10  # steps of a job from one sample to the next
 BATCH = 16
@@ -38,7 +38,7 @@ SPEC: dict[str, Any] = {
 def telemetry_overhead(*, quick: bool = False) -> float:
     """Share by which telemetry every 10 steps makes a training longer: 0.01 is 1 %."""
     overheads = []
-    trainer = Trainer(JobSpec.model_validate(SPEC), _random_data(), Workers(CPU))
+    trainer = build_trainer(JobSpec.model_validate(SPEC), _random_data(), Workers(CPU))
     trainer.train(1, range(2), [0.01] * 2, trainer.workers.world, 1)  # memory is allocated, kernels are chosen
     for number in range(2 if quick else 8):
         seconds: dict[bool, list[float]] = {True: [], False: []}

@@ -86,7 +86,7 @@ def run(task: Task, data_dir: Path) -> Result:
     seconds = time.perf_counter() - began
     accuracy = trainer.evaluate(whole.test, training.world).accuracy
     # a training that ended early is not cheaper for it: it would have been paid for
-    planned = trainer.plan.iterations * spec.global_batch_size * (spec.epochs - len(records))
+    planned = trainer.iterations * spec.global_batch_size * (spec.epochs - len(records))
     return Result(task.key, accuracy, sum(r.samples for r in records) + planned, seconds, records, diverged)
 
 

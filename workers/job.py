@@ -8,6 +8,7 @@ Everything else comes through the environment (service.settings.WorkerSettings) 
 import logging
 import sys
 from functools import partial
+from pathlib import Path
 
 import ray
 
@@ -16,7 +17,7 @@ from service.errors import ForerunError, StaleAttempt, WorkerFailed
 from service.settings import WorkerSettings
 from service.spec.data import NamedDataset
 from service.spec.job import JobSpec
-from service.wire.worker import Outcome
+from service.wire.worker import Assignment, Outcome
 from workers.launch import train_on_ray
 from workers.report import Reporter, exchange_ticket
 from workers.trainings import trainings_left
@@ -37,33 +38,11 @@ def main(job_id: str) -> int:
         try:
             spec = JobSpec.model_validate_json(assignment.spec)
             log.info("%s: %s on %s, %d workers", name, spec.model, spec.dataset.name, spec.workers)
-            if not (isinstance(spec.dataset, NamedDataset) and spec.dataset.download):
-                iterations_per_epoch(
-                    spec, count_train_samples(spec.dataset, settings.data_dir)
-                )  # before any worker starts
+            if not (isinstance(spec.dataset, NamedDataset) and spec.dataset.download):  # before any worker starts
+                iterations_per_epoch(spec, count_train_samples(spec.dataset, settings.data_dir))
             ray.init(log_to_driver=True)
-            if trainings_left(spec, assignment.trials):
-                train_on_ray(
-                    spec,
-                    assignment,
-                    name=name,
-                    api_url=settings.api_url,
-                    data_dir=settings.data_dir,
-                    storage_dir=settings.storage_dir,
-                )
-            if any(method.is_search for method in spec.methods):
-                # Ray Tune, its searchers and torchvision: only where they are wanted
-                from workers.datasets.load import load_data
-                from workers.tune.driver import run_searches
-
-                folder = settings.storage_dir / job_id / "tune"
-                run_searches(
-                    spec,
-                    reporter,
-                    train_samples=count_train_samples(spec.dataset, settings.data_dir),
-                    load=partial(load_data, spec.dataset, settings.data_dir),
-                    folder=folder,
-                )
+            _run_trainings(spec, assignment, name, settings)
+            _run_searches(spec, reporter, settings.storage_dir / job_id / "tune", settings.data_dir)
             outcome = Outcome(state="succeeded")
         except Exception as error:
             log.exception("%s ended", name)
@@ -77,6 +56,35 @@ def main(job_id: str) -> int:
             log.warning("%s", error)
             return 1
     return 0 if outcome.state == "succeeded" else 1
+
+
+def _run_trainings(spec: JobSpec, assignment: Assignment, name: str, settings: WorkerSettings) -> None:
+    """Whatever of the job's trainings has not ended, by Ray Train."""
+    if trainings_left(spec, assignment.trials):
+        train_on_ray(
+            spec,
+            assignment,
+            name=name,
+            api_url=settings.api_url,
+            data_dir=settings.data_dir,
+            storage_dir=settings.storage_dir,
+        )
+
+
+def _run_searches(spec: JobSpec, reporter: Reporter, folder: Path, data_dir: Path) -> None:
+    """Whatever of the job's searches has not ended in `folder`, by Ray Tune."""
+    if any(method.is_search for method in spec.methods):
+        # Ray Tune, its searchers and torchvision: only where they are wanted
+        from workers.datasets.load import load_data
+        from workers.tune.driver import run_searches
+
+        run_searches(
+            spec,
+            reporter,
+            train_samples=count_train_samples(spec.dataset, data_dir),
+            load=partial(load_data, spec.dataset, data_dir),
+            folder=folder,
+        )
 
 
 if __name__ == "__main__":

@@ -30,11 +30,11 @@ class RecordsFile:
         pass
 
     def points(self) -> list[ResumePoint]:
-        """Newest first."""
+        """Where trainings may go on, newest first."""
         return [resume_point(record, record.checkpoint) for record in reversed(self.records()) if record.checkpoint]
 
     def trials(self, spec: JobSpec) -> list[TrialProgress]:
-        """What has begun, with what it took."""
+        """The trials that have begun, with the epochs and samples that they took."""
         told = {(record.label, record.trial): record for record in self.trial_records()}
         samples: dict[tuple[str, int], dict[int, int]] = {}
         for record in self.records():  # a later record of an epoch replaces an earlier one
@@ -59,7 +59,7 @@ class RecordsFile:
         return progress
 
     def records(self) -> list[EpochRecord]:
-        """In the order in which they came."""
+        """The records of epochs, in the order in which they came."""
         return list(map(EpochRecord.model_validate_json, _lines(self._epochs)))
 
     def trial_records(self) -> list[TrialRecord]:

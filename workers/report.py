@@ -59,7 +59,7 @@ class Reporter:
         self._hand_over("epochs", record)
 
     def trial(self, record: TrialRecord) -> None:
-        """Hand over the beginning, or the end, of a trial, likewise."""
+        """Hand over the beginning, or the end, of a trial. An API that is away holds nothing up; a refusal raises."""
         self._hand_over("trials", record)
 
     def _hand_over(self, kind: str, record: EpochRecord | TrialRecord) -> None:

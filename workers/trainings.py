@@ -23,7 +23,7 @@ from workers.methods.base import Training
 
 
 class Recorder(Protocol):
-    """Where records go: workers.report.Reporter."""
+    """Where records go: a workers.report.Reporter, or a workers.records_file.RecordsFile."""
 
     def trial(self, record: TrialRecord) -> None: ...
     def epoch(self, record: EpochRecord) -> None: ...

@@ -11,6 +11,7 @@ from api.deps import FORMAT, MAX_INT, Accept, JobId, RunLabel, Services, Service
 from api.figures import layers_figure
 from api.formats import NEXT_PAGE, chosen_format, csv_text, documented_formats, file_answer, next_page
 from api.problems import documented
+from service.results import of_jobs
 from service.results.layer_norms import curves
 from service.store.jobs import get_job
 from service.store.layers import layers_of, layers_of_training
@@ -57,6 +58,7 @@ def layers(
             return _figure(services, job_id, query, kind)
     with services.store.read() as session:
         get_job(session, job_id)
+        of_jobs.check_label(session, job_id, query.label)
         page = layers_of(session, job_id, **query.model_dump(exclude={"format"}))
     items = [answers.LayerEpoch.model_validate(row) for row in page.items]
     if kind == "csv":
@@ -69,6 +71,7 @@ def layers(
 def _figure(services: Services, job_id: str, query: LayerFilter, kind: Literal["png", "svg"]) -> Response:
     with services.store.read() as session:
         job = get_job(session, job_id)
+        of_jobs.check_label(session, job_id, query.label)
         rows = layers_of_training(
             session,
             job_id,

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator
 from api import translate
 from api.deps import JobId, RunLabel, ServicesOf, split
 from api.problems import documented
+from service.results import of_jobs
 from service.store.jobs import get_job
 from service.store.trials import trials_with_results
 from service.wire import answers
@@ -28,5 +29,6 @@ def trials(
     """By run, in the order of the spec, and number. A search adds its trials as they begin."""
     with services.store.read() as session:
         get_job(session, job_id)
+        of_jobs.check_label(session, job_id, label)
         rows = trials_with_results(session, job_id, label=label, state=state)
         return answers.TrialList(job_id=job_id, items=[translate.trial_result(*row) for row in rows])

@@ -22,6 +22,7 @@ from service.store.epochs import epochs_of, points_of
 from service.store.jobs import get_job, job_spec, jobs_of_experiment
 from service.store.tables import Epoch, Job, Trial
 from service.store.trials import (
+    get_run,
     has_study_trials,
     list_trials,
     study_trials,
@@ -103,6 +104,13 @@ def ramps(session: Session, job_id: str, label: str | None = None) -> dict[int, 
         seed: ramp(start, known, tolerance=method.tolerance, largest_batch=MAX_BATCH)
         for seed, known in sorted(accuracies.items())
     }
+
+
+def check_label(session: Session, job_id: str, label: str | None) -> None:
+    """Raise InvalidInput where the job has no run with that label; None: it need not."""
+    if label is not None and get_run(session, job_id, label) is None:
+        labels = ", ".join(run.label for run in get_job(session, job_id).runs)
+        raise InvalidInput([FieldError("label", label, f"the job has no run with this label; it has {labels}")])
 
 
 def method_of(spec: JobSpec, job_id: str, kind: type[_Kind], label: str | None = None) -> _Kind:

@@ -1,11 +1,10 @@
 """Telemetry of layers as it is read: one frozen record a layer and epoch, and the queries for it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from operator import itemgetter
+from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import Row, Select, select, tuple_
 from sqlalchemy.orm import Session
 
 from service.store.pages import Page, decode_cursor, page_of
@@ -57,8 +56,12 @@ def layers_of(
     query = _layers(job_id, label, trial, layer, first_epoch, last_epoch).limit(limit + 1)
     if cursor is not None:
         query = query.where(tuple_(Run.id, Trial.number, Epoch.epoch, Layer.number) > tuple_(*decode_cursor(cursor, 4)))
-    page = page_of(session.execute(query).all(), limit, itemgetter(0, 3, 4, 1))  # run, trial, epoch, layer
-    return Page([LayerEpoch(*row[2:]) for row in page.items], page.next_cursor)
+    page = page_of(session.execute(query).all(), limit, lambda row: (row.run_id, row.trial, row.epoch, row.number))
+    return Page([_record(row) for row in page.items], page.next_cursor)
+
+
+def _record(row: Row[*tuple[Any, ...]]) -> LayerEpoch:
+    return LayerEpoch(**{field.name: getattr(row, field.name) for field in fields(LayerEpoch)})
 
 
 def layers_of_training(
@@ -80,7 +83,7 @@ def layers_of_training(
     numbers = query.with_only_columns(Epoch.epoch, maintain_column_froms=True).order_by(None).distinct()
     epochs = sorted(session.scalars(numbers))
     kept = epochs[:: max(1, -(-len(epochs) // most_epochs))]
-    return [LayerEpoch(*row[2:]) for row in session.execute(query.where(Epoch.epoch.in_(kept)))]
+    return [_record(row) for row in session.execute(query.where(Epoch.epoch.in_(kept)))]
 
 
 def _layers(
@@ -91,17 +94,17 @@ def _layers(
     first_epoch: int | None,
     last_epoch: int | None,
 ) -> Select[*tuple[Any, ...]]:
-    """Run, number of the layer, and the fields of LayerEpoch."""
+    """The fields of LayerEpoch, and `run_id` and `number`, by which the rows go."""
     query: Select[*tuple[Any, ...]] = (
         select(
-            Run.id,
+            Run.id.label("run_id"),
             Layer.number,
-            Run.label,
+            Run.label.label("label"),
             Run.method,
-            Trial.number,
+            Trial.number.label("trial"),
             Epoch.epoch,
             Epoch.attempt,
-            Layer.name,
+            Layer.name.label("layer"),
             Layer.first_step,
             Layer.every,
             Layer.lwn,

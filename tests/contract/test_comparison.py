@@ -63,6 +63,7 @@ def test_trials(client: httpx.Client, job_id: str) -> None:
     assert answer["job_id"] == job_id
     stpt, cosine, first, second = answer["items"]
     assert stpt == {
+        "label": "stpt",
         "method": "stpt",
         "trial": 1,
         "seed": 0,
@@ -94,7 +95,6 @@ def test_trials(client: httpx.Client, job_id: str) -> None:
         ("state=stopped", [("tpe", 2)]),
         ("state=stopped,pending", [("cosine", 1), ("tpe", 2)]),
         ("state=stopped&state=pending&label=cosine", [("cosine", 1)]),
-        ("label=replay", []),
     ],
 )
 def test_filters_of_trials(client: httpx.Client, job_id: str, query: str, found: list[tuple[str, int]]) -> None:
@@ -145,7 +145,7 @@ def test_comparison_as_csv(client: httpx.Client, job_id: str, query: str, accept
     assert [row["method"] for row in rows] == ["stpt", "cosine", "tpe"]
     assert (rows[2]["trials"], rows[2]["val_accuracy"], rows[2]["val_accuracy_spread"]) == ("2", "0.9", "")
     assert (rows[1]["seeds"], rows[1]["samples"]) == ("0", "")
-    assert list(rows[0])[:5] == ["method", "trials", "seeds", "val_accuracy", "val_accuracy_spread"]
+    assert list(rows[0])[:6] == ["label", "method", "trials", "seeds", "val_accuracy", "val_accuracy_spread"]
 
 
 @pytest.mark.parametrize(
@@ -224,6 +224,8 @@ def test_filters_and_columns_of_the_history(client: httpx.Client, sqlite_store: 
         ({"batch": 33}, []),
         ({"method": "stpt"}, both),
         ({"method": "tpe"}, []),
+        ({"label": "stpt"}, both),
+        ({"label": "short"}, []),
         ({"state": "running"}, []),
     ]
     for params, jobs in expected:
@@ -235,6 +237,7 @@ def test_filters_and_columns_of_the_history(client: httpx.Client, sqlite_store: 
             "dataset": "digits",
             "optimizer": "adam",
             "global_batch_size": 32,
+            "label": "stpt",
             "method": "stpt",
             "trial": 1,
             "seed": 0,
@@ -371,12 +374,13 @@ def test_from_history_is_true_or_left_out(client: httpx.Client) -> None:
 # --- wrong requests --------------------------------------------------------------------------------
 
 WRONG = {
-    "jobs/JOB/trials?label=best": "method",
+    "jobs/JOB/trials?label=replay": "label",
+    "jobs/JOB/trials?method=stpt": "method",
     "jobs/JOB/trials?state=done": "state.0",
     "jobs/JOB/trials?seed=1": "seed",
     "jobs/JOB/comparison?format=pdf": "format",
-    "jobs/JOB/comparison?label=stpt": "method",
-    "lr-history?label=best": "method",
+    "jobs/JOB/comparison?method=stpt": "method",
+    "lr-history?method=best": "method",
     "lr-history?limit=0": "limit",
     "lr-history?limit=5001": "limit",
     "lr-history?cursor=x": "cursor",

@@ -43,7 +43,7 @@ def test_epochs_are_what_was_reported(client: httpx.Client, job_id: str) -> None
     for item, record in zip(answer["items"], (FIRST, SECOND, THIRD), strict=True):
         assert item.pop("recorded_at").endswith("Z")
         of_itself = {"retries": 0, "rollbacks": 0, "audit": None, "source_trial": None, "source_epoch": None}
-        reported = of_itself | record | {"label": "stpt", "trial": 1, "attempt": 1}
+        reported = of_itself | record | {"label": "stpt", "method": "stpt", "trial": 1, "attempt": 1}
         del reported["branches"]
         assert item == reported
 
@@ -84,13 +84,14 @@ def test_branches(client: httpx.Client, job_id: str) -> None:
     assert client.get(f"/v1/jobs/{job_id}/branches?epoch=1").json()["items"] == []
 
 
-HISTORY = [  # method, trial, epoch, attempt, phase, LRs, candidates, val. accuracy and loss, test accuracy, samples, …
-    ("stpt", 1, 1, 1, "warmup", 0.005, 0.1, 0.09, [], 0.5, None, 0.4, 1536, 1536, 2.5),
-    ("stpt", 1, 2, 1, "stpt", 0.2, 0.1, 0.09, [0.1, 0.2, 0.05], 0.75, 0.75, 0.7, 1536, 3072, 2.5),
-    ("stpt", 1, 3, 1, "stpt", 0.01, 0.1, 0.09, [0.1, 0.01], 1 - 0.5 / 3, 0.5, 0.8, 3000, 6072, 2.5),
+HISTORY = [
+    # label, method, trial, epoch, attempt, phase, LRs, candidates, val. accuracy and loss, test accuracy, samples, …
+    ("stpt", "stpt", 1, 1, 1, "warmup", 0.005, 0.1, 0.09, [], 0.5, None, 0.4, 1536, 1536, 2.5),
+    ("stpt", "stpt", 1, 2, 1, "stpt", 0.2, 0.1, 0.09, [0.1, 0.2, 0.05], 0.75, 0.75, 0.7, 1536, 3072, 2.5),
+    ("stpt", "stpt", 1, 3, 1, "stpt", 0.01, 0.1, 0.09, [0.1, 0.01], 1 - 0.5 / 3, 0.5, 0.8, 3000, 6072, 2.5),
 ]
 COLUMNS = (
-    *("method", "trial", "epoch", "attempt", "phase"),
+    *("label", "method", "trial", "epoch", "attempt", "phase"),
     *("learning_rate", "first_learning_rate", "last_learning_rate", "candidates"),
     *("val_accuracy", "val_loss", "test_accuracy", "samples", "samples_so_far", "seconds"),
 )
@@ -120,9 +121,9 @@ def test_lr_history_as_csv(client: httpx.Client, job_id: str, query: str, accept
     assert response.headers["Content-Disposition"] == f'attachment; filename="{job_id}-lr-history.csv"'
     header, *rows = csv.reader(io.StringIO(response.text))
     assert tuple(header) == COLUMNS
-    assert rows[0] == ["stpt", "1", "1", "1", "warmup", *"0.005 0.1 0.09  0.5  0.4 1536 1536 2.5".split(" ")]
-    assert rows[1][5:11] == ["0.2", "0.1", "0.09", "0.1 0.2 0.05", "0.75", "0.75"]
-    assert [float(row[9]) for row in rows] == [line[9] for line in HISTORY]  # not a digit lost
+    assert rows[0] == ["stpt", "stpt", "1", "1", "1", "warmup", *"0.005 0.1 0.09  0.5  0.4 1536 1536 2.5".split(" ")]
+    assert rows[1][6:12] == ["0.2", "0.1", "0.09", "0.1 0.2 0.05", "0.75", "0.75"]
+    assert [float(row[10]) for row in rows] == [line[10] for line in HISTORY]  # not a digit lost
 
 
 def test_lr_history_tells_an_attempt_that_goes_on_from_the_lost_one(client: httpx.Client, sqlite_store: Store) -> None:
@@ -203,6 +204,7 @@ def test_schedule(client: httpx.Client, job_id: str) -> None:
     schedule = client.get(f"/v1/jobs/{job_id}/schedule").json()
     assert schedule == {
         "job_id": job_id,
+        "label": "stpt",
         "method": "stpt",
         "trial": 1,
         # two branches of two iterations, and 20 in Main-train
@@ -235,7 +237,7 @@ def test_schedule_of_a_trial(client: httpx.Client, sqlite_store: Store) -> None:
         ("trial=2", 404, "it has stpt (1 trials)"),
         ("trial=0", 422, "trial"),
         ("trial=2147483648", 422, "trial"),
-        ("method=%00", 422, "method"),
+        ("label=%00", 422, "label"),
     ],
 )
 def test_schedule_that_is_not_there(client: httpx.Client, job_id: str, query: str, status: int, remedy: str) -> None:

@@ -54,6 +54,7 @@ def test_layers_as_json(client: httpx.Client, job_id: str) -> None:
     assert len(answer["items"]) == 10
     assert answer["items"][2:4] == [
         {
+            "label": "stpt",
             "method": "stpt",
             "trial": 1,
             "epoch": 2,
@@ -66,6 +67,7 @@ def test_layers_as_json(client: httpx.Client, job_id: str) -> None:
             "trust_ratio": [0.003, 0.005],
         },
         {
+            "label": "stpt",
             "method": "stpt",
             "trial": 1,
             "epoch": 2,
@@ -105,8 +107,7 @@ def test_pages(client: httpx.Client, job_id: str, limit: int) -> None:
 @pytest.mark.parametrize(
     ("params", "expected"),
     [
-        ({"method": "sweep"}, SWEEP),
-        ({"method": "tpe"}, []),
+        ({"label": "sweep"}, SWEEP),
         ({"trial": 2}, SWEEP[2:]),
         ({"label": "stpt", "trial": 1, "layer": "3.weight"}, STPT[1::2]),
         ({"layer": "3.WEIGHT"}, []),
@@ -128,13 +129,13 @@ def test_layers_as_csv(client: httpx.Client, job_id: str) -> None:
     assert "cursor=" in response.headers["Link"]
     rows = list(csv.reader(io.StringIO(response.text)))
     assert rows == [
-        ["method", "trial", "epoch", "attempt", "layer", "step", "lwn", "lgn", "lnr", "trust_ratio"],
-        ["stpt", "1", "1", "1", "0.weight", "0", "1.5", "0.5", "3.0", "0.003"],
-        ["stpt", "1", "1", "1", "0.weight", "10", "1.25", "0.5", "2.5", "0.0025"],
-        ["stpt", "1", "1", "1", "3.weight", "0", "2.0", "0.0", "", "1.0"],
-        ["stpt", "1", "1", "1", "3.weight", "10", "", "", "", ""],
-        ["stpt", "1", "2", "1", "0.weight", "20", "1.5", "0.5", "3.0", "0.003"],
-        ["stpt", "1", "2", "1", "0.weight", "30", "1.25", "0.25", "5.0", "0.005"],
+        ["label", "method", "trial", "epoch", "attempt", "layer", "step", "lwn", "lgn", "lnr", "trust_ratio"],
+        ["stpt", "stpt", "1", "1", "1", "0.weight", "0", "1.5", "0.5", "3.0", "0.003"],
+        ["stpt", "stpt", "1", "1", "1", "0.weight", "10", "1.25", "0.5", "2.5", "0.0025"],
+        ["stpt", "stpt", "1", "1", "1", "3.weight", "0", "2.0", "0.0", "", "1.0"],
+        ["stpt", "stpt", "1", "1", "1", "3.weight", "10", "", "", "", ""],
+        ["stpt", "stpt", "1", "2", "1", "0.weight", "20", "1.5", "0.5", "3.0", "0.003"],
+        ["stpt", "stpt", "1", "2", "1", "0.weight", "30", "1.25", "0.25", "5.0", "0.005"],
     ]
 
 
@@ -143,7 +144,7 @@ def test_layers_as_csv(client: httpx.Client, job_id: str) -> None:
     [
         ("", "image/svg+xml", "image/svg+xml", ["trust ratio", "0.weight", "3.weight"]),
         ("?format=svg&label=sweep&trial=2&layer=0.weight", "*/*", "image/svg+xml", ["LNR:", "sweep 2"]),
-        ("?format=svg&label=tpe", "*/*", "image/svg+xml", ["no layer is recorded"]),
+        ("?format=svg&trial=9", "*/*", "image/svg+xml", ["no layer is recorded"]),
         ("?format=png", "application/json", "image/png", []),
     ],
 )
@@ -190,7 +191,8 @@ def test_a_job_without_telemetry(client: httpx.Client, sqlite_store: Store) -> N
         ("trial=0", "trial"),
         ("limit=1001", "limit"),
         ("cursor=nonsense", "cursor"),
-        ("label=adam", "method"),
+        ("label=adam", "label"),
+        ("method=stpt", "method"),
         ("format=pdf", "format"),
         ("layers=0.weight", "layers"),
     ],

@@ -81,7 +81,7 @@ def test_a_job_without_a_study(client: httpx.Client) -> None:
     job_id = submit(client, methods=["stpt", "cosine"])
     response = client.get(f"/v1/jobs/{job_id}/study")
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
-    assert response.json()["detail"] == f"job {job_id} has no study; its methods are stpt, cosine"
+    assert response.json()["detail"] == f"job {job_id} has no study; its runs are stpt, cosine"
     assert client.get("/v1/jobs/job-0/study").status_code == 404
 
 
@@ -247,4 +247,4 @@ def test_a_job_without_a_ramp(client: httpx.Client) -> None:
     job_id = submit(client, methods=["cosine"])
     response = client.get(f"/v1/jobs/{job_id}/ramp")
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
-    assert response.json()["detail"] == f"job {job_id} has no batch-ramp; its methods are cosine"
+    assert response.json()["detail"] == f"job {job_id} has no batch-ramp; its runs are cosine"

@@ -17,9 +17,9 @@ from tests.databases import Postgres
 from tests.e2e.service import Service, running_service
 from tests.processes import of_each
 from tests.unit.workers.ranks import stpt_of
+from workers.build import build_trainer
 from workers.datasets.load import load_data
 from workers.engine.groups import Workers
-from workers.engine.trainer import Trainer
 
 pytest_plugins = ["tests.databases"]
 
@@ -51,7 +51,7 @@ def test_a_killed_service_takes_its_jobs_up_again_on_postgresql(
             assert set(attempts) == {1, 2, 3}
             spec = JobSpec.model_validate(SPEC)
             data = load_data(spec.dataset, tmp_path, torch.device("cpu"))
-            undisturbed = list(stpt_of(Trainer(spec, data, Workers(torch.device("cpu")))).epochs())
+            undisturbed = list(stpt_of(build_trainer(spec, data, Workers(torch.device("cpu")))).epochs())
             assert [(e.learning_rate, e.train_loss, e.val_loss, e.test_accuracy) for e in epochs] == [
                 (e.learning_rate, e.train_loss, e.val_loss, e.test_accuracy) for e in undisturbed
             ]

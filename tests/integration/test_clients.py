@@ -104,12 +104,12 @@ def test_downloaded_weights_reproduce_the_recorded_accuracies(services: Services
         epochs = job.epochs()
         data = load_data(JobSpec.model_validate(SPEC).dataset, services.data_dir, CPU)
         for trial in job.trials():
-            known = {epoch.epoch: epoch.test_accuracy for epoch in epochs if epoch.method == trial.label}
+            known = {epoch.epoch: epoch.test_accuracy for epoch in epochs if epoch.label == trial.label}
             for which, number in (("best", trial.best_epoch), ("last", 4)):
                 path = job.download_weights(tmp_path / "weights", which=which, label=trial.label)
                 with safe_open(path, "pt") as file:
                     metadata = file.metadata()
-                assert (metadata["method"], metadata["epoch"]) == (trial.label, str(number))
+                assert (metadata["label"], metadata["epoch"]) == (trial.label, str(number))
                 assert float(metadata["test_accuracy"]) == known[number]
                 assert accuracy_of(data, path) == known[number]
         assert known[4] > 0.5  # it has learned something

@@ -81,6 +81,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether nothing has to be decoded."""
+        return isinstance(self.images, Tensor)
+
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """int64 [k], each below len(self) -> images uint8 [k, C, H, W], labels int64 [k], where they lie."""
         rows = self.rows[indices.to(self.rows.device)]

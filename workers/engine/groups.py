@@ -1,7 +1,8 @@
 """Groups of workers, the only user of torch.distributed.
 
 The world is every worker of the training. For a Pre-train the world may be split into groups that train different
-branches side by side (S1, Fig. 1). Everything works unchanged for one worker without torch.distributed.
+branches side by side (STPT, Yamada et al., Fig. 1). Everything works unchanged for one worker, which needs no
+torch.distributed.
 """
 
 import warnings
@@ -35,7 +36,7 @@ class Group:
         return tensor
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The same as a new tensor, through which gradients flow: those of every worker's loss to every worker."""
+        """The sum over the group as a new tensor; through it gradients of every worker's loss reach every worker."""
         return cast(Tensor, _Sum.apply(tensor, self)) if self.size > 1 else tensor
 
     def broadcast_(self, tensor: Tensor, source: int) -> Tensor:

@@ -1,4 +1,5 @@
-"""Telemetry of layers (S3, Fig. 2): norms of each layer's weights and gradient at sampled steps, and its trust ratio.
+"""Telemetry of layers: norms of each layer's weights and gradient at sampled steps, and its trust ratio (TVLARS, Do et
+al., Fig. 2).
 
 What a step costs is two fused passes over weights and gradients; nothing is brought to the host before the epoch ends.
 """
@@ -16,11 +17,11 @@ DIGITS = 6  # significant ones of a norm in a record: float32 has seven
 
 
 class Collector:
-    """Samples of the epoch at hand, on the device.
+    """Collects the samples of the epoch at hand, on the device.
 
     A layer is a parameter of two dimensions or more: what a layer-wise optimizer adapts, biases and the parameters of
-    norms left out (S3). Its trust ratio is what the optimizer's method `trust_ratios()`, where it has one, tells after
-    the step: a 0-D tensor for each parameter in the order of `model.parameters()`.
+    norms left out, as TVLARS has it. Its trust ratio is what the optimizer's method `trust_ratios()`, where it has one,
+    tells after the step: a 0-D tensor for each parameter in the order of `model.parameters()`.
 
     `values`, float32 [quantities, layers, samples], is to be saved, restored and broadcast with the training state:
     then what was sampled in a branch, a Main-train that is undone or an audit lives and dies with its weights, and in

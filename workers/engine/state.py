@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from workers.optimizers.build import is_schedule_free
+from workers.engine.optimizer import is_schedule_free
 
 WEIGHTS = frozenset({"z", "p0"})  # state of Schedule-Free and Prodigy that begins as a copy of the weights
 ALIGNMENT = 16  # bytes; a tensor's view of a flat buffer must begin at a multiple of its item size
@@ -33,12 +33,14 @@ class Flat:
 
     @torch.no_grad()
     def save(self, buffer: Tensor) -> Tensor:
+        """Copy the tensors into a buffer, and return it."""
         for tensor, view in zip(self.tensors, self._views(buffer), strict=True):
             view.copy_(tensor)
         return buffer
 
     @torch.no_grad()
     def load(self, buffer: Tensor) -> None:
+        """Copy a buffer back into the tensors."""
         for tensor, view in zip(self.tensors, self._views(buffer), strict=True):
             tensor.copy_(view)
 
@@ -62,11 +64,13 @@ class Average:
         self._count = 0
 
     def clear(self) -> None:
+        """Begin a new mean."""
         torch._foreach_zero_(self._sums)
         self._count = 0
 
     @torch.no_grad()
     def add(self) -> None:
+        """Take in the model as it is."""
         torch._foreach_add_(self._sums, self._tensors)
         self._count += 1
 

@@ -13,28 +13,23 @@ Barlow Twins one for all that the group's workers hold together.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from service.algorithms.epoch_plan import iterations_per_epoch
 from service.spec.job import JobSpec
-from workers.datasets.load import Data, ImageFiles, Split
 from workers.engine.groups import Group, Workers
 from workers.engine.layer_norms import Collector
+from workers.engine.optimizer import is_schedule_free, set_learning_rate
+from workers.engine.protocols import Dataset, Microbatch, Samples, Task
 from workers.engine.seeds import derived_seed
 from workers.engine.state import Average, Flat, training_state
-from workers.models.build import build_model
-from workers.optimizers.build import build_optimizer, is_schedule_free, set_learning_rate
-from workers.tasks.build import Microbatch, build_task
 
 STATISTICS_BATCHES = 50  # an exponential average with momentum 0.1 has forgotten what was before
 MAX_DECODED_BYTES = 4 * 2**30  # of images of one Pre-train that a worker keeps for its next branch
@@ -70,46 +65,29 @@ class Trainer:
     def __init__(
         self,
         spec: JobSpec,
-        data: Data,
+        data: Dataset,
         workers: Workers,
-        optimizer: Callable[[Iterable[nn.Parameter]], Any] | None = None,
         *,
-        iterations: int | None = None,
+        model: nn.Module,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        iterations: int,
     ) -> None:
-        """`optimizer` makes another one than the spec's. `iterations`: of an epoch; None: all that the data have."""
+        """`model` lies on the workers' device, before its first step; `optimizer` has its parameters, in their order.
+        `iterations`: of an epoch. Of `spec` the batch, the seed, the precision and the telemetry are read."""
         self.spec, self.data, self.workers = spec, data, workers
-        self.iterations = iterations_per_epoch(spec, len(data.train)) if iterations is None else iterations
-        self.task = build_task(spec, data, workers.device)
-        on_gpu = workers.device.type == "cuda"
-        classifier = build_model(
-            spec.model, classes=data.classes, channels=data.channels, image_size=data.image_size, seed=spec.seed
-        )
-        self.model = self.task.prepared(classifier).to(workers.device)
-        if on_gpu:
-            self.model.to(memory_format=torch.channels_last)
-        self.replica = workers.replicate(self.model)
-        build = optimizer or partial(
-            build_optimizer,
-            spec.optimizer,
-            learning_rate=spec.initial_learning_rate,
-            iterations=self.iterations,
-            global_batch_size=spec.global_batch_size,
-        )
-        self.optimizer: torch.optim.Optimizer = build(self.model.parameters())
-        self.tensors = training_state(self.model, self.optimizer)
+        self.model, self.task, self.optimizer, self.iterations = model, task, optimizer, iterations
+        self.replica = workers.replicate(model)
+        self.tensors = training_state(model, optimizer)
         self.telemetry: Collector | None = None
         samples: list[Tensor] = []
         if spec.telemetry is not None:
-            self.telemetry = Collector(
-                self.model,
-                self.optimizer,
-                iterations=self.iterations,
-                every=spec.telemetry.every,
-                device=workers.device,
-            )
+            every = spec.telemetry.every
+            self.telemetry = Collector(model, optimizer, iterations=iterations, every=every, device=workers.device)
             samples = [self.telemetry.values]
         self.state = Flat([*self.tensors.values(), *samples], workers.device)  # of a checkpoint only the former
-        self._buffers = Flat(list(self.model.buffers()), workers.device)
+        self._buffers = Flat(list(model.buffers()), workers.device)
+        on_gpu = workers.device.type == "cuda"
         self._bfloat16 = spec.precision == "bfloat16" or (spec.precision == "auto" and on_gpu)
         # samples of each forward pass over a microbatch
         self._passes = [range(end - size, end) for size, end in zip(spec.passes, accumulate(spec.passes), strict=True)]
@@ -194,7 +172,7 @@ class Trainer:
         if (decoded := self._decoded.get(key)) is None:
             samples = split.read(order[first + part.start : first + part.stop])
             decoded = self.task.drawn(epoch, iteration, number, samples)
-            takes_time = isinstance(split.images, ImageFiles) or self.task.draws
+            takes_time = self.task.draws or not split.in_memory
             if takes_time and iteration < self.kept:
                 if self._decoded and next(iter(self._decoded))[0] != epoch:
                     self._decoded.clear()
@@ -230,7 +208,7 @@ class Trainer:
         return torch.autocast(self.workers.device.type, torch.bfloat16, enabled=self._bfloat16)
 
     @torch.no_grad()
-    def evaluate(self, split: Split, group: Group, *, accuracy: bool = True) -> Measurement:
+    def evaluate(self, split: Samples, group: Group, *, accuracy: bool = True) -> Measurement:
         """Loss on a split, and accuracy if asked for, the samples shared out over the group."""
         self._eval_mode()
         with self._autocast():
@@ -243,8 +221,8 @@ class Trainer:
         with self._autocast():
             return _measurement(group.sum_(self.task.test(self.model, self.data.test, group)))
 
-    def evaluation_samples(self, split: Split, *, accuracy: bool = True) -> int:
-        """That an evaluation takes."""
+    def evaluation_samples(self, split: Samples, *, accuracy: bool = True) -> int:
+        """How many samples an evaluation of `split` takes: training samples of a probe are counted with them."""
         return len(split) + (self.task.probe_samples if accuracy else 0)
 
     def _order(self, epoch: int) -> Tensor:

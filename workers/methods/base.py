@@ -13,8 +13,9 @@ from service.algorithms.lr_schedules import epoch_lr_factors
 from service.errors import Diverged
 from service.wire.worker import AuditRecord, BranchRecord, EpochRecord
 from workers.checkpoint import Position
+from workers.engine.optimizer import options_of, set_options
 from workers.engine.trainer import Measurement, Trainer
-from workers.optimizers.build import options_of, scale_momentum, set_options
+from workers.optimizers.build import scale_momentum
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,13 @@ class Training(ABC):
 
     @abstractmethod
     def train_epoch(self, epoch: int) -> TrainedEpoch:
-        """Train `epoch` from the position. Raises Diverged."""
+        """Train epoch number `epoch` from the position. Raises Diverged."""
 
     def epochs(self) -> Iterator[EpochRecord]:
-        """Train from the position to the end; each epoch's record, the same on every worker. Raises Diverged, after
-        the record of the epoch that did where it is known what it amounts to."""
+        """Train from the position to the end; yields each epoch's record, the same on every worker.
+
+        Raises Diverged, after the record of the epoch that did where it is known what it amounts to.
+        """
         for epoch in range(self.position.epochs + 1, self.spec.epochs + 1):
             trained = self.train_epoch(epoch)
             record = self._record(epoch, trained)
@@ -89,7 +92,7 @@ class Training(ABC):
         return False
 
     def go_on_from(self, position: Position) -> None:
-        """The next epoch is the one after it; the trainer's tensors are the caller's to load."""
+        """Go on behind `position`; the trainer's tensors are the caller's to load."""
         self.position = position
         if position.optimizer:
             set_options(self.trainer.optimizer, position.optimizer)
@@ -97,7 +100,7 @@ class Training(ABC):
     # --- for the methods -----------------------------------------------------------------------------
 
     def lr_factors(self, epoch: int) -> list[float]:
-        """What a learning rate is multiplied by at each iteration of the epoch, by the job's lr_schedule."""
+        """What the job's lr_schedule multiplies a learning rate by, at each iteration of the epoch."""
         return epoch_lr_factors(
             self.spec.lr_schedule, epoch=epoch, epochs=self.spec.epochs, iterations=self.trainer.iterations
         )
@@ -105,6 +108,7 @@ class Training(ABC):
     def plain_epoch(
         self, epoch: int, phase: Literal["warmup", "scheduled"], learning_rate: float, applied: Sequence[float]
     ) -> TrainedEpoch:
+        """An epoch without search: an iteration by all workers at each of the learning rates `applied`."""
         began = time.perf_counter()
         training = self.main_train(epoch, range(len(applied)), applied)
         trained = time.perf_counter()
@@ -132,7 +136,7 @@ class Training(ABC):
         )
 
     def ease_momentum(self, learning_rate: float) -> None:
-        """Before an iteration at a learning rate above the last one: what momentum carries over is not to grow."""
+        """Scale momentum before an iteration at `learning_rate`: where that has risen, what is carried over has not."""
         last = self.position.last_learning_rate
         if self.rescales_momentum and last is not None and learning_rate > last:
             scale_momentum(self.trainer.optimizer, last / learning_rate)

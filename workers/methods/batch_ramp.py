@@ -20,7 +20,7 @@ from workers.tune.searchers import METRIC, MODE, Admit, Ask, Space
 
 
 class BatchRamp(Searcher):
-    """service.algorithms.batch_ramp, one trial after another."""
+    """Proposes the steps of service.algorithms.batch_ramp, one trial after another."""
 
     def __init__(self, start: Step, *, tolerance: float, largest_batch: int, admit: Admit) -> None:
         super().__init__(metric=METRIC, mode=MODE)

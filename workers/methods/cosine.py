@@ -2,9 +2,9 @@
 
 from service.spec.job import JobSpec
 from service.spec.methods.cosine import CosineMethod
+from workers.build import build_trainer
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
-from workers.engine.trainer import Trainer
 from workers.methods.base import Training
 from workers.methods.scheduled import constant
 
@@ -12,4 +12,4 @@ from workers.methods.scheduled import constant
 def build(method: CosineMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
     learning_rate = method.learning_rate or spec.initial_learning_rate
-    return constant(Trainer(spec, data, workers), method.label, trial, learning_rate, "cosine")
+    return constant(build_trainer(spec, data, workers), method.label, trial, learning_rate, "cosine")

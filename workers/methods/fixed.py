@@ -9,9 +9,9 @@ from service.algorithms.lr_schedules import (
 )
 from service.spec.job import JobSpec
 from service.spec.methods.fixed import FixedMethod
+from workers.build import build_trainer
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
-from workers.engine.trainer import Trainer
 from workers.methods.base import Training
 from workers.methods.scheduled import Scheduled
 
@@ -19,7 +19,7 @@ from workers.methods.scheduled import Scheduled
 def build(method: FixedMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
     spec = spec.model_copy(update={"optimizer": scaled_optimizer(method.scaling, spec)})
-    trainer = Trainer(spec, data, workers)
+    trainer = build_trainer(spec, data, workers)
 
     def rates_of(epoch: int, _: Sequence[float]) -> tuple[float, list[float]]:
         applied = fixed_learning_rates(method, spec, epoch=epoch, iterations=trainer.iterations)

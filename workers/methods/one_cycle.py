@@ -7,16 +7,16 @@ from service.algorithms.lr_schedules import (
 )
 from service.spec.job import JobSpec
 from service.spec.methods.one_cycle import OneCycleMethod
+from workers.build import build_trainer
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
-from workers.engine.trainer import Trainer
 from workers.methods.base import Training
 from workers.methods.scheduled import Scheduled
 
 
 def build(method: OneCycleMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
-    trainer = Trainer(spec, data, workers)
+    trainer = build_trainer(spec, data, workers)
     highest = method.learning_rate or spec.initial_learning_rate
     iterations = trainer.iterations
     whole = iterations * spec.epochs

@@ -9,16 +9,16 @@ from torch import nn
 from service.spec.job import JobSpec
 from service.spec.methods.prodigy import ProdigyMethod
 from service.spec.optimizer import Optimizer
+from workers.build import build_trainer
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
-from workers.engine.trainer import Trainer
 from workers.methods.base import Training
 from workers.methods.scheduled import constant
 
 
 def build(method: ProdigyMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
-    trainer = Trainer(spec, data, workers, partial(make_optimizer, method, spec.optimizer))
+    trainer = build_trainer(spec, data, workers, partial(make_optimizer, method, spec.optimizer))
     return constant(trainer, method.label, trial, method.learning_rate, "cosine", counts_in_optimizer=True)
 
 

@@ -7,16 +7,16 @@ from service.algorithms.lr_schedules import (
 )
 from service.spec.job import JobSpec
 from service.spec.methods.reference import ReferenceMethod
+from workers.build import build_trainer
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
-from workers.engine.trainer import Trainer
 from workers.methods.base import Training
 from workers.methods.scheduled import Scheduled
 
 
 def build(method: ReferenceMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
-    trainer = Trainer(spec, data, workers)
+    trainer = build_trainer(spec, data, workers)
 
     def rates_of(_: int, val_accuracies: Sequence[float]) -> tuple[float, list[float]]:
         learning_rate = reference_learning_rate(method, val_accuracies)

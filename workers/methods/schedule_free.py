@@ -10,9 +10,9 @@ from torch import nn
 from service.spec.job import JobSpec
 from service.spec.methods.schedule_free import ScheduleFreeMethod
 from service.spec.optimizer import AdamOptimizer, Optimizer
+from workers.build import build_trainer
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
-from workers.engine.trainer import Trainer
 from workers.methods.base import Training
 from workers.methods.scheduled import constant
 
@@ -22,7 +22,7 @@ SCHEDULE_FREE_SGD, SCHEDULE_FREE_ADAMW = 1.0, 0.0025  # the package's default le
 def build(method: ScheduleFreeMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
     optimizer = partial(make_optimizer, method, spec.optimizer)
-    trainer = Trainer(spec, data, workers, optimizer)
+    trainer = build_trainer(spec, data, workers, optimizer)
     learning_rate = learning_rate_of(method, spec.optimizer)
     return constant(trainer, method.label, trial, learning_rate, "constant", counts_in_optimizer=True)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from service.algorithms.lr_schedules import schedule_learning_rates
 from service.spec.job import JobSpec
 from service.spec.methods.base import LrSchedule, Schedule
+from workers.build import build_trainer
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
 from workers.engine.trainer import Trainer
@@ -14,7 +15,9 @@ RatesOf = Callable[[int, Sequence[float]], tuple[float, list[float]]]
 
 
 class Scheduled(Training):
-    """`rates_of` (epoch, validation accuracies so far) gives the epoch's learning rate, and it at every iteration.
+    """A training whose learning rates are a function of what came before.
+
+    `rates_of` (epoch, validation accuracies so far) gives the epoch's learning rate, and that of every iteration.
 
     `counts_in_optimizer`: its optimizer keeps more than tensors. `rescales_momentum`: what momentum carries over does
     not grow where the learning rate rises from one epoch to the next.
@@ -64,11 +67,11 @@ def constant(
 
 def build_trial(label: str, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """A trial of a search, whose hyperparameters stand in `spec`: one learning rate under an lr_schedule."""
-    return constant(Trainer(spec, data, workers), label, 1, spec.initial_learning_rate, spec.lr_schedule)
+    return constant(build_trainer(spec, data, workers), label, 1, spec.initial_learning_rate, spec.lr_schedule)
 
 
 def follow(schedule: Schedule, trainer: Trainer) -> RatesOf:
-    """By a schedule, epoch by epoch."""
+    """The learning rates of a schedule, epoch by epoch."""
     iterations = trainer.iterations
 
     def rates_of(epoch: int, _: Sequence[float]) -> tuple[float, list[float]]:

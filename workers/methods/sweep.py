@@ -3,9 +3,9 @@
 from service.algorithms.candidates import first_candidates
 from service.spec.job import JobSpec
 from service.spec.methods.sweep import SweepMethod
+from workers.build import build_trainer
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
-from workers.engine.trainer import Trainer
 from workers.methods.base import Training
 from workers.methods.scheduled import constant
 
@@ -14,4 +14,4 @@ def build(method: SweepMethod, trial: int, spec: JobSpec, data: Data, workers: W
     """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
     rates = method.rates(first_candidates(spec))
     learning_rate = rates[(trial - 1) % len(rates)]
-    return constant(Trainer(spec, data, workers), method.label, trial, learning_rate, method.lr_schedule)
+    return constant(build_trainer(spec, data, workers), method.label, trial, learning_rate, method.lr_schedule)

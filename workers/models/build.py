@@ -1,8 +1,9 @@
 """Models by name: LeNet-5, the CIFAR form of ResNet, and every classification model of torchvision.
 
-The ResNets start as He et al. do (arXiv 1502.01852, as S1 asks): torchvision draws the convolutions of `resnet*`,
-`resnext*` and `wide_resnet*` from N(0, 2 / fan_out) and sets BatchNorm to weight 1, bias 0; the CIFAR form draws them
-uniformly, as S3 asks. The fc layer keeps torch's default. Every model is built on the CPU; the caller moves it.
+The ResNets start as He et al. do (arXiv 1502.01852). torchvision draws the convolutions of `resnet*`, `resnext*` and
+`wide_resnet*` from N(0, 2 / fan_out) and sets BatchNorm to weight 1, bias 0, as STPT (Yamada et al.) asks; the CIFAR
+form draws them uniformly, as TVLARS (Do et al.) asks. The fc layer keeps torch's default. Every model is built on the
+CPU; the caller moves it.
 """
 
 from collections.abc import Callable
@@ -85,7 +86,7 @@ def _lenet5_bn(classes: int, channels: int, image_size: int) -> nn.Module:
 
 def _cifar_resnet(name: str, classes: int, channels: int, image_size: int) -> nn.Module:
     """torchvision's ResNet `name` for small images: a 3x3 stem of stride 1, no max pool, and convolutions that begin
-    uniformly distributed within sqrt(6 / fan_in) (He et al. 2015; S3, appendix A)."""
+    uniformly distributed within sqrt(6 / fan_in) (He et al. 2015; TVLARS, appendix A)."""
     model = _get_model(name, num_classes=classes)
     model.conv1 = nn.Conv2d(channels, 64, kernel_size=3, stride=1, padding=1, bias=False)
     model.maxpool = nn.Identity()

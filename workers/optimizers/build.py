@@ -1,14 +1,14 @@
 """Optimizers by name: torch's, the layer-wise ones, and two that need no schedule."""
 
-import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import nn
 
 from service.spec.optimizer import AdamOptimizer, LambOptimizer, Optimizer, SgdOptimizer, TvlarsOptimizer
-from workers.optimizers.layerwise import Lamb, Lars, Tvlars
+from workers.optimizers.lamb import Lamb
+from workers.optimizers.lars import Lars
+from workers.optimizers.tvlars import Tvlars
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -30,7 +30,10 @@ def build_optimizer(
     iterations: int,
     global_batch_size: int,
 ) -> torch.optim.Optimizer:
-    """`iterations`: steps of an epoch. They and the batch, in samples, are what tvlars counts and scales by."""
+    """The optimizer of a spec for these parameters.
+
+    `iterations`: steps of an epoch; `global_batch_size`: in samples. TVLARS counts and scales by them.
+    """
     options = spec.model_dump(exclude={"name"})
     if isinstance(spec, TvlarsOptimizer):
         return _tvlars(spec, parameters, learning_rate, iterations, global_batch_size)
@@ -44,40 +47,16 @@ def build_optimizer(
 def _tvlars(
     spec: TvlarsOptimizer, parameters: Iterable[nn.Parameter], learning_rate: float, iterations: int, batch: int
 ) -> Tvlars:
-    """S3, section 4: a = 1 and gamma_min = B / B_base x 0.001; its code: a = 0.1, none of the latter, norms of 10."""
+    """TVLARS (Do et al., section 4): a = 1 and gamma_min = B / B_base x 0.001, `batch` being B in samples.
+
+    As in the paper's code where the variant is that: a = 0.1, no delay, no gamma_min, norms that count as at most 10.
+    """
     options = spec.model_dump(exclude={"name", "variant", "delay_epochs", "minimum", "base_batch_size"})
     if spec.variant == "reference_code":
         return Tvlars(parameters, lr=learning_rate, alpha=0.1, max_norm=10.0, **options)
     minimum = batch / spec.base_batch_size * 1e-3 if spec.minimum is None else spec.minimum
     delay = spec.delay_epochs * iterations
     return Tvlars(parameters, lr=learning_rate, delay=delay, minimum=minimum, **options)
-
-
-def is_schedule_free(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether it trains other weights than it is judged by, and must be told which are wanted."""
-    return "train_mode" in optimizer.param_groups[0]
-
-
-def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """What an optimizer keeps in its groups besides tensors; the two parameter-free ones count there."""
-    return [
-        {
-            key: value
-            for key, value in group.items()  # an infinite one is a setting, and no JSON
-            if isinstance(value, bool | int | float) and math.isfinite(value)
-        }
-        for group in optimizer.param_groups
-    ]
-
-
-def set_options(optimizer: torch.optim.Optimizer, options: Iterable[dict[str, Any]]) -> None:
-    for group, values in zip(optimizer.param_groups, options, strict=True):
-        group.update(values)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Layer-wise optimizers (S3): LARS, LAMB and TVLARS.
+"""What the layer-wise optimizers LARS, LAMB and TVLARS share: trust ratios, and three ways to take a step.
 
 Each step of a parameter is scaled by a trust ratio, a multiple of ||w|| over the norm of the step. A "layer" is one
 parameter; norms are Euclidean, over all its elements. Parameters of one dimension or less (biases, norms) have ratio 1
@@ -16,7 +16,7 @@ the cache.
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Literal, TypeVar
 
@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-MAX_WEIGHT_NORM = 10.0  # LAMB's phi(||w||), as S3's code has it; the paper leaves it open
 CHUNK = 2**17  # elements: chunks of w and g stay in a core's cache while three products are taken of them
 
 NOT_NEGATIVE = ("lr", "momentum", "weight_decay", "eps", "alpha", "decay", "delay", "minimum")  # NaN is neither
@@ -35,7 +34,7 @@ Numbers = TypeVar("Numbers", float, Tensor)  # of one layer, or of several
 
 
 class LayerWise(Optimizer, ABC):
-    """What the three share."""
+    """An optimizer whose steps are scaled, layer by layer, by trust ratios."""
 
     _ratios: Sequence[tuple[list[Tensor], Tensor]] = ()  # of the last step
 
@@ -56,7 +55,7 @@ class LayerWise(Optimizer, ABC):
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        _check(self.defaults | param_group)
+        check_options(self.defaults | param_group)
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -108,225 +107,11 @@ class LayerWise(Optimizer, ABC):
         return [[state[name] for state in states] for name in names]
 
 
-class Lars(LayerWise):
-    """Layer-wise adaptive rate scaling (You et al. 2017, arXiv 1708.03888), in the form of S3's code:
+def check_options(group: dict[str, Any]) -> None:
+    """Raises ValueError where an option of a parameter group is out of range.
 
-        ratio = eta ||w|| / (||g + d w|| + eps)
-        v <- mu v + ratio (g + d w)
-        w <- w - lr v
-
-    lr: learning rate, a number or a tensor of one. momentum: mu. weight_decay: d. trust_coefficient: eta. Without
-    adaptation it is torch.optim.SGD.
+    What a tensor on the device `meta` holds cannot be seen.
     """
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float | Tensor,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        trust_coefficient: float = 1e-3,
-        eps: float = 1e-8,
-        adapt_1d: bool = False,
-        foreach: bool | None = None,
-    ) -> None:
-        options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eps": eps}
-        super().__init__(
-            params, {**options, "trust_coefficient": trust_coefficient, "adapt_1d": adapt_1d, "foreach": foreach}
-        )
-
-    def _update(self, parameters: list[Tensor], group: dict[str, Any], adapted: bool) -> Tensor:
-        gradients, [momenta] = _gradients(parameters), self._states(parameters, "momentum_buffer")
-        way = _way(group["foreach"], parameters, gradients, momenta)
-        momentum, decay = group["momentum"], group["weight_decay"] if adapted else 0.0
-        factors = self._factors(parameters, group)
-        if way == "foreach":
-            if decay:
-                gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))
-            ratios = self._ratios_foreach(parameters, gradients, group) if adapted else _ones(parameters)
-            torch._foreach_mul_(momenta, momentum)
-            torch._foreach_addcmul_(momenta, gradients, list((ratios * factors).unbind()))
-            if isinstance(lr := group["lr"], Tensor):
-                torch._foreach_sub_(parameters, torch._foreach_mul(momenta, _like(momenta, lr)))
-            else:
-                torch._foreach_add_(parameters, momenta, alpha=-lr)
-            return ratios
-        lr, used = float(group["lr"]), []
-        for w, g, v, factor in zip(parameters, gradients, momenta, factors.tolist(), strict=True):
-            ratio = self._ratio(w, g, decay, way, group) if adapted else 1.0
-            used.append(ratio)
-            scale = ratio * factor
-            if way == "each":
-                v.mul_(momentum).add_(g + decay * w, alpha=scale)
-                w.add_(v, alpha=-lr)
-            elif momentum:  # torch's SGD with a dampening
-                _fused_sgd([w], [g], [v], lr=lr, momentum=momentum, weight_decay=decay, dampening=1 - scale)
-            else:  # it has none without momentum
-                _fused_sgd([w], [g], [], lr=lr * scale, weight_decay=decay)
-        return parameters[0].new_tensor(used)
-
-    def _trust(self, weight_norms: Numbers, step_norms: Numbers, group: dict[str, Any]) -> Numbers:
-        ratios: Numbers = group["trust_coefficient"] * weight_norms / (step_norms + group["eps"])
-        return ratios
-
-    def _factors(self, parameters: list[Tensor], group: dict[str, Any]) -> Tensor:
-        """What steps are scaled by besides their trust ratios."""
-        return _ones(parameters)
-
-
-class Tvlars(Lars):
-    """Time-varying LARS (S3, eq. 4 and 5): LARS whose gradients are scaled by `phi` as well, in place of a warm-up.
-
-        v <- mu v + phi(t) ratio (g + d w)
-
-    t counts the steps of the parameter, from 0, and is part of its state. phi scales parameters that are not adapted,
-    too: it stands for the schedule of the learning rate. alpha: S3's a. decay: its lambda, a step. delay: d_e, in
-    steps. minimum: gamma_min. max_norm: norms count as at most this (S3's code: 10); None: no limit.
-    """
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float | Tensor,
-        alpha: float = 1.0,
-        decay: float = 1e-4,
-        delay: int = 0,
-        minimum: float = 0.0,
-        max_norm: float | None = None,
-        **lars: Any,
-    ) -> None:
-        super().__init__(params, lr, **lars)
-        own = {"alpha": alpha, "decay": decay, "delay": delay, "minimum": minimum, "max_norm": max_norm}
-        self.defaults |= own
-        for group in self.param_groups:
-            group.update(own | group)  # a group's own options go first
-            _check(group)
-
-    def _trust(self, weight_norms: Numbers, step_norms: Numbers, group: dict[str, Any]) -> Numbers:
-        limit = group["max_norm"]
-        return super()._trust(_at_most(weight_norms, limit), _at_most(step_norms, limit), group)
-
-    def _factors(self, parameters: list[Tensor], group: dict[str, Any]) -> Tensor:
-        [steps] = self._states(parameters, "step")
-        factors = phi(
-            torch.stack(steps).double(),
-            alpha=group["alpha"],
-            decay=group["decay"],
-            delay=group["delay"],
-            minimum=group["minimum"],
-        )
-        torch._foreach_add_(steps, 1)
-        return factors.to(parameters[0].dtype)
-
-
-def phi(t: Tensor, *, alpha: float, decay: float, delay: int, minimum: float) -> Tensor:
-    """S3, eq. 4: 1 / (a + exp(lambda (t - d_e))) + gamma_min, falling in t (steps).
-
-    S3, eq. 5: gamma_min <= phi <= 1 / (a + exp(-lambda d_e)) + gamma_min.
-    """
-    return 1 / (alpha + torch.exp(decay * (t - delay))) + minimum
-
-
-class Lamb(LayerWise):
-    """Layer-wise Adam (You et al. 2020, arXiv 1904.00962, v3: without bias correction unless asked):
-
-        m <- beta1 m + (1 - beta1) g
-        v <- beta2 v + (1 - beta2) g^2
-        r = m / (sqrt(v) + eps) + d w
-        ratio = min(||w||, 10) / ||r||
-        w <- w - lr ratio r
-
-    weight_decay: d. With bias_correction m and v in r are divided by 1 - beta^t, t steps from 1. max_trust_ratio: no
-    ratio is larger (LAMBC: Fong et al. 2020, arXiv 2011.13584); None: no limit. Without adaptation it is Adam.
-    """
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float | Tensor,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        bias_correction: bool = False,
-        max_trust_ratio: float | None = None,
-        adapt_1d: bool = False,
-        foreach: bool | None = None,
-    ) -> None:
-        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt_1d": adapt_1d}
-        limits = {"bias_correction": bias_correction, "max_trust_ratio": max_trust_ratio}
-        super().__init__(params, {**options, **limits, "foreach": foreach})
-
-    def _update(self, parameters: list[Tensor], group: dict[str, Any], adapted: bool) -> Tensor:
-        gradients = _gradients(parameters)
-        firsts, seconds, steps = self._states(parameters, "exp_avg", "exp_avg_sq", "step")
-        way = _way(group["foreach"], parameters, gradients, firsts, seconds)
-        torch._foreach_add_(steps, 1)
-        decay = group["weight_decay"] if adapted else 0.0
-        if way == "foreach":
-            updates = _adam_foreach(gradients, firsts, seconds, steps, group)
-            if decay:
-                torch._foreach_add_(updates, parameters, alpha=decay)
-            ratios = self._ratios_foreach(parameters, updates, group) if adapted else _ones(parameters)
-            if isinstance(lr := group["lr"], Tensor):
-                torch._foreach_addcmul_(parameters, updates, list((ratios * _like(updates, lr)).unbind()), -1.0)
-            else:
-                torch._foreach_addcmul_(parameters, updates, list(ratios.unbind()), -lr)
-            return ratios
-        lr = float(group["lr"])
-        if way == "fused" and not adapted:
-            _fused_adam(parameters, gradients, firsts, seconds, steps, group, lr=lr)
-            return _ones(parameters)
-        scratch = torch.empty_like(max(parameters, key=Tensor.numel)).view(-1) if way == "fused" else None
-        used = []
-        for w, g, m, v, step in zip(parameters, gradients, firsts, seconds, steps, strict=True):
-            if scratch is None:
-                update = _adam_each(g, m, v, step, group)
-            else:  # what a learning rate of -1 makes of zeros
-                update = scratch[: w.numel()].view(w.shape).zero_()
-                _fused_adam([update], [g], [m], [v], [step], group, lr=-1.0)
-            ratio = self._ratio(w, update, decay, way, group) if adapted else 1.0
-            used.append(ratio)
-            if scratch is None:
-                w.add_(update + decay * w, alpha=-lr * ratio)
-            else:
-                _fused_sgd([w], [update], [], lr=lr * ratio, weight_decay=decay)
-        return parameters[0].new_tensor(used)
-
-    def _trust(self, weight_norms: Numbers, step_norms: Numbers, group: dict[str, Any]) -> Numbers:
-        return _at_most(_at_most(weight_norms, MAX_WEIGHT_NORM) / step_norms, group["max_trust_ratio"])
-
-
-def _adam_each(gradient: Tensor, first: Tensor, second: Tensor, step: Tensor, group: dict[str, Any]) -> Tensor:
-    """Moves the moments; m / (sqrt(v) + eps)."""
-    beta1, beta2 = group["betas"]
-    first.lerp_(gradient, 1 - beta1)
-    second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-    correction1 = 1 - beta1 ** step.double() if group["bias_correction"] else 1.0
-    correction2 = 1 - beta2 ** step.double() if group["bias_correction"] else 1.0
-    update: Tensor = (first / correction1) / ((second / correction2).sqrt() + group["eps"])
-    return update
-
-
-def _adam_foreach(
-    gradients: list[Tensor], firsts: list[Tensor], seconds: list[Tensor], steps: list[Tensor], group: dict[str, Any]
-) -> list[Tensor]:
-    beta1, beta2 = group["betas"]
-    torch._foreach_lerp_(firsts, gradients, 1 - beta1)
-    torch._foreach_mul_(seconds, beta2)
-    torch._foreach_addcmul_(seconds, gradients, gradients, 1 - beta2)
-    denominators = torch._foreach_sqrt(seconds)
-    if group["bias_correction"]:
-        t = torch.stack(steps).double()
-        torch._foreach_div_(denominators, _scalars((1 - beta2**t).sqrt(), gradients))
-        torch._foreach_add_(denominators, group["eps"])
-        torch._foreach_mul_(denominators, _scalars(1 - beta1**t, gradients))
-    else:
-        torch._foreach_add_(denominators, group["eps"])
-    return list(torch._foreach_div(firsts, denominators))
-
-
-def _check(group: dict[str, Any]) -> None:
-    """Raises a ValueError over options out of range. What a tensor on the device `meta` holds cannot be seen."""
     lr = group["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError(f"Invalid lr: a tensor of {lr.numel()} elements; it must have one alone")
@@ -346,8 +131,10 @@ def _check(group: dict[str, Any]) -> None:
 # --- the ways ----------------------------------------------------------------------------------------
 
 
-def _way(foreach: bool | None, parameters: list[Tensor], *others: list[Tensor]) -> Way:
-    """The fused kernels walk through memory: what they take must be of one order and one type.
+def way_of(foreach: bool | None, parameters: list[Tensor], *others: list[Tensor]) -> Way:
+    """How to take a step of these parameters, `others` being tensors of the same shapes that it reads or writes.
+
+    The fused kernels walk through memory: what they take must be of one order and one type.
 
     In mid-training `model.to` changes those of weights and gradients alone, and not of what the optimizer keeps.
     """
@@ -358,24 +145,23 @@ def _way(foreach: bool | None, parameters: list[Tensor], *others: list[Tensor]) 
     return "each" if foreach is False else "foreach"
 
 
-def _gradients(parameters: list[Tensor]) -> list[Tensor]:
+def gradients_of(parameters: list[Tensor]) -> list[Tensor]:
+    """The gradients of those that have one."""
     return [p.grad for p in parameters if p.grad is not None]
 
 
-def _scalars(values: Tensor, like: list[Tensor]) -> list[Tensor]:
-    return list(values.to(like[0].dtype).unbind())
-
-
-def _like(tensors: list[Tensor], lr: Tensor) -> Tensor:
-    """As the foreach kernels want it: 0-D, of their device and type."""
+def like(tensors: list[Tensor], lr: Tensor) -> Tensor:
+    """A learning rate as the foreach kernels want it: 0-D, of the tensors' device and type."""
     return lr.to(tensors[0]).view(())
 
 
-def _ones(parameters: list[Tensor]) -> Tensor:
+def ones(parameters: list[Tensor]) -> Tensor:
+    """A ratio of 1 for each parameter, [len(parameters)]."""
     return parameters[0].new_ones(len(parameters))
 
 
-def _at_most(values: Numbers, limit: float | None) -> Numbers:
+def at_most(values: Numbers, limit: float | None) -> Numbers:
+    """The values, none above the limit; None: no limit."""
     if limit is None:
         return values
     return values.clamp(max=limit) if isinstance(values, Tensor) else min(values, limit)
@@ -398,7 +184,7 @@ def _norms_fused(weight: Tensor, step: Tensor, decay: float) -> tuple[float, flo
     return math.sqrt(ww), math.sqrt(max(uu + 2 * decay * uw + decay**2 * ww, 0.0))
 
 
-def _fused_sgd(
+def fused_sgd(
     weights: list[Tensor],
     gradients: list[Tensor],
     momenta: list[Tensor],
@@ -408,27 +194,9 @@ def _fused_sgd(
     momentum: float = 0.0,
     dampening: float = 0.0,
 ) -> None:
+    """A step of torch.optim.SGD by its kernel for CPUs, in place."""
     torch._fused_sgd_(
         weights, gradients, momenta,
         lr=lr, weight_decay=weight_decay, momentum=momentum, dampening=dampening,
         nesterov=False, maximize=False, is_first_step=False,
-    )  # fmt: skip
-
-
-def _fused_adam(
-    weights: list[Tensor],
-    gradients: list[Tensor],
-    firsts: list[Tensor],
-    seconds: list[Tensor],
-    steps: list[Tensor],
-    group: dict[str, Any],
-    *,
-    lr: float,
-) -> None:
-    if not group["bias_correction"]:  # after infinitely many steps there is none
-        steps = [torch.tensor(math.inf)] * len(steps)
-    beta1, beta2 = group["betas"]
-    torch._fused_adam_(
-        weights, gradients, firsts, seconds, [], steps,
-        lr=lr, beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=0.0, amsgrad=False, maximize=False,
     )  # fmt: skip

@@ -26,7 +26,7 @@ PROBE_BATCH = 256
 
 
 class Twins(nn.Module):
-    """[2 k, C, H, W], the first views before the second ones, -> embeddings [2 k, D]."""
+    """Backbone and projector: images [2 k, C, H, W], the first views before the second ones, -> embeddings [2 k, D]."""
 
     def __init__(self, backbone: nn.Module, projector: nn.Sequential) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def two_views(images: Tensor, seeds: Sequence[int], augment: Callable[[Tensor], 
 
 
 def view_seeds(seed: int, samples: int) -> Tensor:
-    """int64 [samples]."""
+    """A seed for the views of each of so many samples, int64 [samples]."""
     return torch.randint(2**63 - 1, (samples,), generator=torch.Generator().manual_seed(seed))
 
 

@@ -1,4 +1,4 @@
-"""What differs between tasks, for the loop of workers.engine: how microbatches become a loss, what is evaluated."""
+"""Tasks by name: how microbatches become a loss, and what is evaluated, for the loop of workers.engine."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -9,8 +9,9 @@ from torch.nn.functional import cross_entropy
 
 from service.spec.job import JobSpec
 from service.spec.task import BarlowTwinsTask
-from workers.datasets.load import Data, Split
+from workers.datasets.load import Data
 from workers.engine.groups import Group
+from workers.engine.protocols import Microbatch, Samples, Task
 from workers.engine.seeds import derived_seed
 from workers.models.build import cut_head
 from workers.tasks.barlow_twins import (
@@ -27,42 +28,24 @@ from workers.tasks.barlow_twins import (
 EVALUATION_BATCH = 500  # samples a forward pass
 VIEWS_SEED = 20_103  # any constant: the views that a validation loss is of are the same for every job
 
-Microbatch = tuple[Tensor, Tensor]  # images uint8 [b, C, H, W], labels int64 [b], where they lie
 
-
-class Task(Protocol):
-    """Sums are float64 [loss, correct, samples], of this worker's share of the samples."""
-
-    joint: bool  # whether a loss is of all the samples that a group trains an iteration on, or of each microbatch
-    draws: bool  # whether `drawn` takes time
-    probe_samples: int  # training samples that an evaluation takes to measure accuracy
+class PreparedTask(Task, Protocol):
+    """A task that also builds its net."""
 
     def prepared(self, model: nn.Module) -> nn.Module:
         """A classifier, as this task trains it."""
 
-    def drawn(self, epoch: int, iteration: int, number: int, microbatch: Microbatch) -> Microbatch:
-        """What is made of a microbatch at random, where it lies: the same for every branch of an epoch."""
 
-    def inputs(self, microbatches: Sequence[Microbatch]) -> tuple[Tensor, Tensor]:
-        """What goes into the model for these, once drawn, and labels, on the device."""
-
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, group: Group) -> tuple[Tensor, Tensor]:
-        """(mean loss, how many are correct) of one forward pass in training."""
-
-    def evaluate(self, model: nn.Module, split: Split, group: Group, *, accuracy: bool) -> Tensor:
-        """Sums over a split; where accuracy is not asked for, the count of correct may be NaN."""
-
-    def test(self, model: nn.Module, split: Split, group: Group) -> Tensor:
-        """Sums over a split of which accuracy alone is reported."""
-
-
-def build_task(spec: JobSpec, data: Data, device: torch.device) -> Task:
+def build_task(spec: JobSpec, data: Data, device: torch.device) -> PreparedTask:
+    """The task of a job, on `device`."""
     if isinstance(spec.task, BarlowTwinsTask):
         return BarlowTwins(spec, spec.task, data, device)
     return Classification(data, device)
 
 
 class Classification:
+    """A label for each image; the loss is cross entropy."""
+
     joint, draws, probe_samples = False, False, 0
 
     def __init__(self, data: Data, device: torch.device) -> None:
@@ -82,10 +65,10 @@ class Classification:
         outputs = model(images)
         return cross_entropy(outputs, labels), (outputs.argmax(1) == labels).sum()
 
-    def evaluate(self, model: nn.Module, split: Split, group: Group, *, accuracy: bool) -> Tensor:
+    def evaluate(self, model: nn.Module, split: Samples, group: Group, *, accuracy: bool) -> Tensor:
         return self.test(model, split, group)
 
-    def test(self, model: nn.Module, split: Split, group: Group) -> Tensor:
+    def test(self, model: nn.Module, split: Samples, group: Group) -> Tensor:
         sums = torch.zeros(3, dtype=torch.float64, device=self._device)
         for indices in shares(len(split), group):
             images, labels = split.batch(indices, self._device)
@@ -137,7 +120,7 @@ class BarlowTwins:
         loss = barlow_twins_loss(first, second, self._spec.off_diagonal_weight, group)
         return loss, labels.new_zeros(())
 
-    def evaluate(self, model: nn.Module, split: Split, group: Group, *, accuracy: bool) -> Tensor:
+    def evaluate(self, model: nn.Module, split: Samples, group: Group, *, accuracy: bool) -> Tensor:
         """The loss of the whole split, of two views that are always the same, and the probe's accuracy."""
         first, second = ([torch.empty(0, self._spec.projector[-1], device=self._device)] for _ in range(2))
         for indices in shares(len(split), group):
@@ -151,7 +134,7 @@ class BarlowTwins:
         correct = self.test(model, split, group)[1] if accuracy else loss.new_tensor(float("nan"))
         return torch.stack([loss * samples, correct, samples])
 
-    def test(self, model: nn.Module, split: Split, group: Group) -> Tensor:
+    def test(self, model: nn.Module, split: Samples, group: Group) -> Tensor:
         """Of the probe, fitted anew: its cross entropy, and its accuracy."""
         assert isinstance(model, Twins)
         first = model.projector[0]
@@ -169,13 +152,13 @@ class BarlowTwins:
             sums += judged(classify(model.backbone(images).float()), labels)
         return sums
 
-    def _views(self, split: Split, indices: Tensor, group: Group) -> Tensor:
+    def _views(self, split: Samples, indices: Tensor, group: Group) -> Tensor:
         """The views of some validation samples, uint8 [2 k, C, H, W]; they are kept where the images are."""
         key = (group.size, int(indices[0]))
         if (views := self._validation_views.get(key)) is None:
             images, _ = split.read(indices)
             views = two_views(images, self._validation_seeds[indices].tolist(), self._augment)
-            if isinstance(split.images, Tensor):
+            if split.in_memory:
                 self._validation_views[key] = views
         return views
 
@@ -188,7 +171,7 @@ def shares(samples: int, group: Group) -> Iterator[Tensor]:
 
 
 def judged(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Sums of logits [k, classes]."""
+    """Sums [loss, correct, samples] of logits [k, classes] with labels [k]."""
     loss = cross_entropy(outputs, labels, reduction="sum").double()
     correct = (outputs.argmax(1) == labels).sum()
     return torch.stack([loss, correct.double(), correct.new_tensor(len(labels)).double()])

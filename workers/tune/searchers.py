@@ -1,4 +1,5 @@
-"""Ray Tune's searchers and schedulers by a method's name: what proposes the trials, and what stops them early."""
+"""What searches by Ray Tune are made of: their spaces as Tune writes them, what a searcher is made for, and a gate
+before it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,14 +7,11 @@ from typing import Any
 
 from optuna.samplers import BaseSampler
 from ray import tune
-from ray.tune.schedulers import TrialScheduler
-from ray.tune.search import SearchAlgorithm, Searcher
+from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from service.algorithms.search_space import known_points, most_trials, search_space
 from service.spec.job import JobSpec
-from service.spec.methods.search import Distribution, SearchMethod
-from workers.methods import builder_of
+from service.spec.methods.search import Distribution
 
 METRIC, MODE, TIME = "val_accuracy", "max", "epoch"  # of what a trial reports
 
@@ -25,7 +23,7 @@ Admit = Callable[[str], bool | None]
 
 
 def tune_space(space: Space) -> dict[str, Any]:
-    """As Ray Tune writes it. Choices travel as their places in the list: they may be of any kind."""
+    """A search space as Ray Tune writes it. Choices travel as their places in the list: they may be of any kind."""
     return {
         key: tune.choice(list(range(len(distribution.choice))))
         if distribution.choice is not None
@@ -35,7 +33,7 @@ def tune_space(space: Space) -> dict[str, Any]:
 
 
 def hyperparameters(space: Space, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a trial's config says, choices included."""
+    """The hyperparameters that a trial's config stands for, choices by their values."""
     return {
         key: config[key] if distribution.choice is None else distribution.choice[config[key]]
         for key, distribution in space.items()
@@ -63,29 +61,6 @@ class Ask:
     trials: int  # that may begin
     points: Sequence[Mapping[str, Any]] | None  # of the trials, where they are known beforehand
     admit: Admit
-
-
-def make_searcher(
-    spec: JobSpec, method: SearchMethod, *, seed: int, samples: int, budget: int | None, admit: Admit
-) -> SearchAlgorithm | Searcher:
-    """What proposes the trials of one seed of a method."""
-    ask = Ask(
-        spec=spec,
-        space=search_space(spec, method),
-        seed=seed,
-        samples=samples,
-        trials=most_trials(spec, method, samples, budget),
-        points=known_points(spec, method, samples, budget),
-        admit=admit,
-    )
-    searcher: SearchAlgorithm | Searcher = builder_of(method).make_searcher(method, ask)
-    return searcher
-
-
-def make_scheduler(method: SearchMethod, space: Space, epochs: int) -> TrialScheduler | None:
-    """What stops trials of `epochs` epochs early; None: every trial trains to its end."""
-    scheduler: TrialScheduler | None = builder_of(method).make_scheduler(method, space, epochs)
-    return scheduler
 
 
 def proposed_by_optuna(sampler: BaseSampler, ask: Ask) -> Searcher:

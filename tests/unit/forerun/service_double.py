@@ -83,7 +83,12 @@ def job(**changes: Any) -> Document:
         "error": None,
         "model": "lenet5",
         "dataset": "digits",
-        "spec": {"workers": 2, "global_batch_size": 64, "seed": 0, "metric": "val_accuracy"},
+        "spec": {
+            "workers": 2,
+            "global_batch_size": 64,
+            "seed": 0,
+            "methods": [{"name": "stpt", "metric": "val_accuracy"}],
+        },
         "attempt": 0,
         "submission_id": None,
         "created_at": "2025-01-01T00:00:00Z",
@@ -134,6 +139,7 @@ def epoch_event(number: int, epoch: int, *branches: Document, **changes: Any) ->
         "number": number,
         "kind": "epoch",
         "created_at": "2025-01-01T00:00:00Z",
+        "label": "stpt",
         "method": "stpt",
         "trial": 1,
         "epoch": epoch,
@@ -168,11 +174,12 @@ def epoch(number: int, **changes: Any) -> Document:
 
 
 def branch_of_epoch(number: int, epoch: int = 1, **changes: Any) -> Document:
-    return branch(number, 0.1, 0.5) | {"label": "stpt", "trial": 1, "epoch": epoch} | changes
+    return branch(number, 0.1, 0.5) | {"label": "stpt", "method": "stpt", "trial": 1, "epoch": epoch} | changes
 
 
 def lr_step(epoch: int, **changes: Any) -> Document:
     known: Document = {
+        "label": "stpt",
         "method": "stpt",
         "trial": 1,
         "epoch": epoch,
@@ -195,6 +202,7 @@ def lr_step(epoch: int, **changes: Any) -> Document:
 def schedule(**changes: Any) -> Document:
     known: Document = {
         "job_id": "job-1",
+        "label": "stpt",
         "method": "stpt",
         "trial": 1,
         "iterations_per_epoch": 20,
@@ -244,6 +252,7 @@ def experiment_facts(**changes: Any) -> Document:
 
 def trial_result(**changes: Any) -> Document:
     known: Document = {
+        "label": "tpe",
         "method": "tpe",
         "trial": 2,
         "seed": 0,
@@ -265,6 +274,7 @@ def trial_result(**changes: Any) -> Document:
 
 def compared_run(method: str, **changes: Any) -> Document:
     known: Document = {
+        "label": method,
         "method": method,
         "trials": 2,
         "seeds": 2,
@@ -289,6 +299,7 @@ def history_step(epoch: int, **changes: Any) -> Document:
         "dataset": "digits",
         "optimizer": "sgd",
         "global_batch_size": 64,
+        "label": "stpt",
         "method": "stpt",
         "trial": 1,
         "seed": 0,
@@ -306,6 +317,7 @@ def history_step(epoch: int, **changes: Any) -> Document:
 
 def layer_epoch(epoch: int, **changes: Any) -> Document:
     known: Document = {
+        "label": "stpt",
         "method": "stpt",
         "trial": 1,
         "epoch": epoch,

@@ -12,6 +12,7 @@ from service.wire.answers import JobSchedule
 
 SCHEDULE = {
     "job_id": "job-1",
+    "label": "stpt",
     "method": "stpt",
     "trial": 1,
     "iterations_per_epoch": 2,
@@ -19,7 +20,7 @@ SCHEDULE = {
     "lr_schedule": "linear",
     "warmup_epochs": 1,
 }
-# by hand: no envelope in the warm-up; then 4/6 and 3/6 of 0.4, 2/6 and 1/6 of 0.1
+# by hand: no lr_schedule in the warm-up; then 4/6 and 3/6 of 0.4, 2/6 and 1/6 of 0.1
 RATES = [0.005, 0.005, 0.4 * 4 / 6, 0.4 * 3 / 6, 0.1 * 2 / 6, 0.1 * 1 / 6]
 
 

@@ -34,6 +34,7 @@ from service.spec.data import NamedDataset
 from service.spec.job import JobSpec
 from service.spec.methods.stpt import StptMethod
 from tests.builders import spec_document
+from workers.build import build_trainer
 from workers.datasets.load import Data, load_data
 from workers.engine.groups import Workers
 from workers.engine.trainer import Trainer
@@ -175,7 +176,7 @@ def trainer_of(spec: JobSpec, data: Data, workers: Workers) -> Trainer:
     iterations = iterations_per_epoch(spec, len(data.train))
     for method in spec.methods_of(StptMethod):
         iterations = method.epoch_plan(iterations).iterations
-    return Trainer(spec, data, workers, iterations=iterations)
+    return build_trainer(spec, data, workers, iterations=iterations)
 
 
 def make_stpt(net: str, **changes: Any) -> Stpt:

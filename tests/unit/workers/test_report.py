@@ -107,7 +107,7 @@ def test_an_epoch_is_posted_at_once_with_the_token(api, spool):
         reporter.epoch(record(1))
         assert waiting(spool) == []
         reporter.epoch(record(2))
-    assert [(r.label, str(r.url)) for r in api.requests] == [("POST", f"{URL}/internal/jobs/job-1/epochs")] * 2
+    assert [(r.method, str(r.url)) for r in api.requests] == [("POST", f"{URL}/internal/jobs/job-1/epochs")] * 2
     assert {(r.headers["Authorization"], r.headers["Content-Type"]) for r in api.requests} == {
         ("Bearer secret-token", "application/json")
     }

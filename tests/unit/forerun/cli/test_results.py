@@ -30,9 +30,9 @@ def test_lr_history_in_its_three_formats(forerun: Forerun) -> None:
     )
     several = answer({"job_id": "job-1", "items": [step, step | {"label": "study", "trial": 12}]})
     assert forerun("results", "lr-history", "job-1", answers=[several]).stdout == (
-        "method  trial  epoch  attempt  phase  learning rate  of  val acc  test acc  samples so far  seconds\n"
-        "stpt    1      1      2        stpt   0.085          2   0.7500   0.7000    1536            2.5\n"
-        "study   12     1      2        stpt   0.085          2   0.7500   0.7000    1536            2.5\n"
+        "run    trial  epoch  attempt  phase  learning rate  of  val acc  test acc  samples so far  seconds\n"
+        "stpt   1      1      2        stpt   0.085          2   0.7500   0.7000    1536            2.5\n"
+        "study  12     1      2        stpt   0.085          2   0.7500   0.7000    1536            2.5\n"
     )
     steps = answer({"job_id": "job-1", "items": [step]})
     assert json.loads(forerun("results", "lr-history", "job-1", "--format", "json", answers=[steps]).stdout) == [step]
@@ -45,7 +45,7 @@ def test_schedule_is_json_for_a_file(forerun: Forerun) -> None:
     known = schedule()
     result = forerun("results", "schedule", "job-1", answers=[answer(known)])
     assert json.loads(result.stdout) == known
-    forerun("results", "schedule", "job-1", "--method", "sweep", "--trial", "2", answers=[answer(known)])
+    forerun("results", "schedule", "job-1", "--label", "sweep", "--trial", "2", answers=[answer(known)])
     assert forerun.script.asked == ["GET /v1/jobs/job-1/schedule?trial=2&label=sweep"]
 
 
@@ -62,13 +62,13 @@ def test_trials(forerun: Forerun) -> None:
     items = answer({"job_id": "job-1", "items": [trial_result(), trial_result(label="cosine", **pending)]})
     result = forerun("results", "trials", "job-1", answers=[items])
     assert result.stdout.splitlines() == [
-        "method  trial  seed  state    epochs  samples  last rate  val acc  test acc  config",
+        "run     trial  seed  state    epochs  samples  last rate  val acc  test acc  config",
         "tpe     2      0     stopped  1/3     1536     0.2123     0.7500   0.7000    "
         "learning_rate=0.2123 optimizer=adam",
         "cosine  2      0     pending  1/3     1536",
     ]
     items = answer({"job_id": "job-1", "items": [trial_result()]})
-    words = "results trials job-1 --method tpe --state stopped --state failed --json".split()
+    words = "results trials job-1 --label tpe --state stopped --state failed --json".split()
     assert json.loads(forerun(*words, answers=[items]).stdout) == [trial_result()]
     assert forerun.script.asked == ["GET /v1/jobs/job-1/trials?label=tpe&state=stopped&state=failed"]
 
@@ -77,7 +77,7 @@ def test_comparison_as_a_table_and_as_json(forerun: Forerun) -> None:
     runs = [compared_run("stpt", samples_to_stpt={"mean": 1024.0, "spread": 0.0}), compared_run("tpe")]
     result = forerun("results", "comparison", "job-1", answers=[answer({"job_id": "job-1", "items": runs})])
     header, stpt, tpe = result.stdout.splitlines()
-    assert header.split("  ")[0] == "method"
+    assert header.split("  ")[0] == "run"
     assert stpt.split() == ("stpt 2 2 0.7500 ± 0.0100 0.7000 ± 0.0200 1536 ± 0 504 2.5 ± 0.2 1024 ± 0 1.00".split())
     assert tpe.split()[-4:] == ["2.5", "±", "0.2", "1.00"]
     answers: list[Step] = [answer({"job_id": "job-1", "items": runs})]
@@ -151,19 +151,19 @@ def layer_pages() -> list[Step]:
 
 def test_layers_as_table_csv_and_json(forerun: Forerun) -> None:
     assert forerun("results", "layers", "job-1", answers=layer_pages()).stdout.splitlines() == [
-        "method  trial  epoch  layer     step  lwn   lgn  lnr  trust ratio",
-        "stpt    1      1      0.weight  10    1.25            0.01235",
-        "stpt    1      2      3.weight  30    1.25",
+        "run   trial  epoch  layer     step  lwn   lgn  lnr  trust ratio",
+        "stpt  1      1      0.weight  10    1.25            0.01235",
+        "stpt  1      2      3.weight  30    1.25",
     ]
     asked = "/v1/jobs/job-1/layers?limit=100&format=json"
     assert forerun.script.asked == [f"GET {asked}", f"GET {asked}&cursor=more"]
     result = forerun("results", "layers", "job-1", "--format", "csv", answers=layer_pages())
     assert result.stdout_bytes.decode().split("\r\n") == [
-        "method,trial,epoch,attempt,layer,step,lwn,lgn,lnr,trust_ratio",
-        "stpt,1,1,1,0.weight,0,1.5,0.5,3.0,0.003",
-        "stpt,1,1,1,0.weight,10,1.25,,,0.0123456",
-        "stpt,1,2,1,3.weight,20,1.5,0.5,3.0,",
-        "stpt,1,2,1,3.weight,30,1.25,,,",
+        "label,method,trial,epoch,attempt,layer,step,lwn,lgn,lnr,trust_ratio",
+        "stpt,stpt,1,1,1,0.weight,0,1.5,0.5,3.0,0.003",
+        "stpt,stpt,1,1,1,0.weight,10,1.25,,,0.0123456",
+        "stpt,stpt,1,2,1,3.weight,20,1.5,0.5,3.0,",
+        "stpt,stpt,1,2,1,3.weight,30,1.25,,,",
         "",
     ]
     result = forerun("results", "layers", "job-1", "--format", "json", answers=layer_pages())
@@ -172,7 +172,7 @@ def test_layers_as_table_csv_and_json(forerun: Forerun) -> None:
 
 def test_layers_as_a_figure_of_some_of_them(forerun: Forerun, tmp_path: Path) -> None:
     path, figure = tmp_path / "layers.png", httpx.Response(200, content=b"\x89PNG")
-    filters = "--method sweep --trial 2 --layer 0.weight --first-epoch 3 --last-epoch 9"
+    filters = "--label sweep --trial 2 --layer 0.weight --first-epoch 3 --last-epoch 9"
     words = f"results layers job-1 {filters} --format png --output {path}"
     assert forerun(*words.split(), answers=[figure]).stderr == f"Written to {path}\n"
     assert path.read_bytes() == b"\x89PNG"
@@ -188,7 +188,7 @@ def test_history_of_all_jobs(forerun: Forerun) -> None:
     words = "results history --model lenet5 --dataset digits --batch 64 --state succeeded --limit 3".split()
     result = forerun(*words, answers=[*pages])
     header, first, *_, last = result.stdout.splitlines()
-    assert header.split()[:6] == ["job", "model", "dataset", "optimizer", "batch", "method"]
+    assert header.split()[:6] == ["job", "model", "dataset", "optimizer", "batch", "run"]
     assert first.split() == "job-1 lenet5 digits sgd 64 stpt 1 0 1 stpt 0.1 0.7500 0.7000 1536".split()
     assert last.split()[8] == "3"
     query = "model=lenet5&dataset=digits&batch=64&state=succeeded&limit=3&format=json"
@@ -198,8 +198,8 @@ def test_history_of_all_jobs(forerun: Forerun) -> None:
 def test_history_of_all_jobs_as_csv_and_json(forerun: Forerun) -> None:
     pages = [answer({"items": [history_step(1, newer="than this client")], "next_cursor": None}) for _ in range(2)]
     lines = forerun("results", "history", "--format", "csv", answers=[pages[0]]).stdout.splitlines()
-    assert lines[0].startswith("job_id,model,dataset,optimizer,global_batch_size,method,trial,seed,epoch,phase,")
-    assert lines[1:] == ["job-1,lenet5,digits,sgd,64,stpt,1,0,1,stpt,0.1,0.1,0.09,0.75,0.7,1536"]
+    assert lines[0].startswith("job_id,model,dataset,optimizer,global_batch_size,label,method,trial,seed,epoch,phase,")
+    assert lines[1:] == ["job-1,lenet5,digits,sgd,64,stpt,stpt,1,0,1,stpt,0.1,0.1,0.09,0.75,0.7,1536"]
     [step] = json.loads(forerun("results", "history", "--format", "json", answers=[pages[1]]).stdout)
     assert step["job_id"] == "job-1"
 

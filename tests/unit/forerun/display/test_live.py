@@ -187,7 +187,7 @@ def test_a_branch_that_was_undone_is_marked() -> None:
 def test_show_has_the_facts_and_the_rows() -> None:
     plain = console(80)
     known = succeeded(started_at="2025-01-01T00:00:10.5Z", submission_id="job-1-a1")
-    others = {"label": "stpt", "trial": 1}
+    others = {"label": "stpt", "method": "stpt", "trial": 1}
     branches = [
         BranchOfEpoch.model_validate({**b.model_dump(), **others, "epoch": epoch}) for epoch in (1, 2) for b in EIGHT
     ]

@@ -16,9 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 from service.spec.job import JobSpec
 from tests.builders import spec_document
 from tests.unit.workers.ranks import CPU, digits, make_trainer, stpt_of
+from workers.build import build_trainer
 from workers.datasets.load import ImageFiles, load_data
 from workers.engine.groups import Workers
-from workers.engine.trainer import Measurement, Trainer, frozen_statistics
+from workers.engine.trainer import Measurement, frozen_statistics
 from workers.methods.scheduled import constant
 from workers.models import build as models
 from workers.tasks import build as tasks
@@ -207,7 +208,7 @@ def test_a_batch_of_16384_on_one_worker():
     spec = JobSpec.model_validate(spec_document(global_batch_size=samples, microbatch_size=512))
     tiny = {"lenet5": lambda classes, channels, size: nn.Sequential(nn.Flatten(), nn.Linear(size**2, classes))}
     with patch.dict(models.BUILDERS, tiny):
-        trainer = Trainer(spec, replace(data, train=train), Workers(CPU))
+        trainer = build_trainer(spec, replace(data, train=train), Workers(CPU))
     losses, expected = reference_steps(trainer, 1, range(1), 0.05)
     measured = trainer.train(1, range(1), [0.05], trainer.workers.world, 1)
     assert (measured.samples, trainer.samples_seen) == (samples, samples)
@@ -409,7 +410,7 @@ def image_files(folder, **changes):
             **changes,
         )
     )
-    return Trainer(spec, load_data(spec.dataset, folder, CPU), Workers(CPU))
+    return build_trainer(spec, load_data(spec.dataset, folder, CPU), Workers(CPU))
 
 
 def test_images_of_a_pretrain_are_decoded_once_for_all_branches(tmp_path):

@@ -17,9 +17,9 @@ from service.spec.job import JobSpec
 from service.wire.worker import EpochRecord, ResumePoint, TrialProgress, TrialRecord
 from tests.builders import nested, spec_document
 from tests.unit.workers.ranks import CPU, NETS, Ranks, digits, make_stpt, make_trainer, stpt_of
+from workers.build import build_trainer
 from workers.datasets.load import load_data
 from workers.engine.groups import Workers
-from workers.engine.trainer import Trainer
 from workers.methods import make_training
 from workers.models import build as models
 from workers.trainings import train_job, trainings_left
@@ -412,7 +412,7 @@ def resnet50_epoch(data_dir: str) -> tuple[list[tuple[int, int, int]], float, in
     }
     spec, workers = JobSpec.model_validate(nested(**document)), Workers(CPU)
     assert isinstance(spec.dataset, FolderDataset)
-    trainer = Trainer(spec, load_data(spec.dataset, Path(data_dir), CPU), workers)
+    trainer = build_trainer(spec, load_data(spec.dataset, Path(data_dir), CPU), workers)
     [record] = stpt_of(trainer).epochs()
     assert record.val_loss is not None
     counts = [(branch.number, branch.iterations, branch.samples) for branch in record.branches]

@@ -67,7 +67,7 @@ def told(net, changes):
     starts, train_branch = [set() for _ in range(stpt.spec.epochs)], Stpt.train_branch
 
     def recorded(self, epoch, *arguments):
-        starts[epoch - 1].add(self.trainer.state.digest())
+        starts[epoch.number - 1].add(self.trainer.state.digest())
         return train_branch(self, epoch, *arguments)
 
     records, ends = [], []

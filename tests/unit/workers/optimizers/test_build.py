@@ -7,9 +7,12 @@ from torch import nn
 
 from service.spec.methods.schedule_free import ScheduleFreeMethod
 from service.spec.optimizer import Optimizer
+from workers.engine.optimizer import set_learning_rate
 from workers.methods.schedule_free import make_optimizer
-from workers.optimizers.build import build_optimizer, scale_momentum, set_learning_rate
-from workers.optimizers.layerwise import Lamb, Lars, Tvlars
+from workers.optimizers.build import build_optimizer, scale_momentum
+from workers.optimizers.lamb import Lamb
+from workers.optimizers.lars import Lars
+from workers.optimizers.tvlars import Tvlars
 
 PARSE = TypeAdapter(Optimizer).validate_python
 

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from workers.optimizers.layerwise import Lamb, Lars, LayerWise, Tvlars, phi
+from workers.optimizers.lamb import Lamb
+from workers.optimizers.lars import Lars
+from workers.optimizers.layerwise import LayerWise
+from workers.optimizers.tvlars import Tvlars, phi
 
 CONTIGUOUS, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
 

@@ -7,8 +7,11 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from service.algorithms.selectors import BranchResult
+from service.spec.stpt import Guards
 from tests.unit.workers.ranks import make_stpt
-from workers.engine.trainer import Trainer
+from workers.engine.trainer import Measurement, Trainer
+from workers.methods import guards
 from workers.methods.stpt import Stpt
 
 pytest_plugins = ["tests.unit.workers.ranks"]
@@ -135,11 +138,11 @@ def test_a_branch_whose_last_weights_have_learned_nothing_is_not_chosen():
 
     changes = {"epochs": 1, "lr_set": {"learning_rates": [30.0, 0.05]}, "pretrain": {"iterations": 12}}
     chosen = {}
-    for guards in (only(), only(skip_dead=True)):
-        stpt = make_stpt("plain", **{**SHORT, **changes, **guards})
+    for switches in (only(), only(skip_dead=True)):
+        stpt = make_stpt("plain", **{**SHORT, **changes, **switches})
         with patch.object(Stpt, "train_branch", dying):
             [record] = stpt.epochs()
-        chosen[guards["guards"]["skip_dead"]] = record.learning_rate
+        chosen[switches["guards"]["skip_dead"]] = record.learning_rate
     assert chosen == {False: 30.0, True: 0.05}
 
 
@@ -254,3 +257,52 @@ def test_an_audited_loser_ends_as_if_it_had_been_chosen():
         spec = {**SHORT, "epochs": 1, "lr_set": {"learning_rates": [learning_rate]}, **only()}
         [alone] = make_stpt("batch-norm", **spec).epochs()
         assert alone.val_loss == end
+
+
+# --- what the guards decide by -----------------------------------------------------------------------------------
+
+
+def results(*metrics):
+    return [BranchResult(number, 0.1, metric) for number, metric in enumerate(metrics, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "start", "maximize", "improves"),
+    [
+        ([2.0, 1.0], 1.5, False, True),
+        ([2.0, 1.5], 1.5, False, False),  # as good is not better
+        ([0.5, 0.7], 0.6, True, True),
+        ([0.5, math.nan], 0.6, True, False),
+        ([math.nan, math.nan], 0.6, True, True),  # a retry's business
+        ([2.0], None, False, True),
+        ([2.0], math.nan, False, True),
+    ],
+)
+def test_whether_any_branch_improves(metrics, start, maximize, improves):
+    assert guards.improves(results(*metrics), start, maximize=maximize) is improves
+
+
+@pytest.mark.parametrize(
+    ("best", "largest", "beyond"),
+    [(4.0, 10.0, 8.0), (1.0, 10.0, 0.5), (2.0, 10.0, None), (4.0, 8.0, 8.0), (4.0, 7.9, None)],
+)
+def test_one_beyond_the_largest_or_the_smallest(best, largest, beyond):
+    assert guards.one_beyond(best, [2.0, 4.0, 1.0], largest) == beyond
+
+
+def test_far_smaller_candidates():
+    assert guards.extended([2.0, 0.5]) == [0.05, 0.005]
+
+
+@pytest.mark.parametrize(("loss", "dead"), [(2.27, False), (2.28, True), (2.4, True), (math.nan, True)])
+def test_a_branch_must_get_below_the_untrained_nets_loss(loss, dead):
+    assert guards.is_dead(loss, 2.3) is dead  # 0.99 of it is 2.277
+
+
+@pytest.mark.parametrize(
+    ("correct", "accuracies", "rollback", "falls"),
+    [(69, [0.9, 0.8], True, True), (71, [0.9, 0.8], True, False), (69, [0.9, 0.8], False, False), (0, [], True, False)],
+)
+def test_a_fall_is_against_the_epoch_before(correct, accuracies, rollback, falls):
+    settings = Guards(rollback=rollback, max_accuracy_drop=0.1)
+    assert guards.falls_too_far(settings, Measurement(100.0, correct, 100), accuracies) is falls

@@ -1,0 +1,36 @@
+"""What the loop asks of an optimizer beyond its steps, whichever one it is given."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+
+def is_schedule_free(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it trains other weights than it is judged by, and must be told which are wanted."""
+    return "train_mode" in optimizer.param_groups[0]
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Every parameter takes its next step at this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """The numbers in an optimizer's parameter groups, where Schedule-Free and Prodigy count their steps."""
+    return [
+        {
+            key: value
+            for key, value in group.items()  # an infinite one is a setting, and no JSON
+            if isinstance(value, bool | int | float) and math.isfinite(value)
+        }
+        for group in optimizer.param_groups
+    ]
+
+
+def set_options(optimizer: torch.optim.Optimizer, options: Iterable[dict[str, Any]]) -> None:
+    """Put back what `options_of` gave, a mapping for each parameter group."""
+    for group, values in zip(optimizer.param_groups, options, strict=True):
+        group.update(values)

@@ -1,0 +1,235 @@
+"""The branches of one Pre-train on the workers of a training: where each one runs, and where its end state is.
+
+Two placements (STPT, Yamada et al.). `sequential` (Algorithm 1): one branch after another, each on all workers.
+`split` (Fig. 1): the workers fall into groups that train different branches side by side. Both train the same
+branches on the same samples, and gather the results so that every worker knows them all; they differ in time, and in
+which workers have a branch's end state afterwards.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from service.algorithms.selectors import BranchResult
+from service.spec.stpt import Pretrain
+from service.wire.worker import BranchRecord, BranchState
+from workers.engine.groups import Group, Workers
+from workers.engine.trainer import Measurement, Trainer
+from workers.methods.base import finite
+
+# --- where they run --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Branch i of a Pre-train, counted from 0, runs in group i mod `groups`; `group` is this worker's."""
+
+    groups: int
+    group: Group
+    microbatches: int  # that an iteration of a branch takes, of the n in a global batch
+
+    def mine(self, branches: int) -> range:
+        """Those of so many branches that this worker trains."""
+        return range(self.group.number, branches, self.groups)
+
+
+def sequential(workers: Workers) -> Placement:
+    """Every branch on all workers, with the global batch."""
+    return Placement(1, workers.world, workers.size)
+
+
+def split(workers: Workers, branches: int, *, per_worker: bool) -> Placement:
+    """As many groups as there are branches, or workers where they are fewer.
+
+    A branch takes the global batch; with `per_worker` one worker's share of it for each of its workers, of as many as
+    the smallest group has, so that all branches see the same samples.
+    """
+    groups = min(branches, workers.size)
+    return Placement(groups, workers.split(groups), workers.size // groups if per_worker else workers.size)
+
+
+def placed(workers: Workers, branches: int, settings: Pretrain) -> Placement:
+    """So many branches on these workers, as the settings of Pre-train have it."""
+    if settings.placement == "sequential":
+        return sequential(workers)
+    return split(workers, branches, per_worker=settings.batch == "per_worker")
+
+
+# --- what becomes of them --------------------------------------------------------------------------------
+
+
+class End(NamedTuple):
+    """What one branch has come to after its alpha iterations."""
+
+    training: Measurement
+    metric: float  # NaN when it diverged
+    dead: bool  # its last weights have learned nothing
+
+
+TrainBranch = Callable[[float, Placement, Tensor], End]  # at a learning rate, in a placement, its end state to a buffer
+
+
+class Row(NamedTuple):
+    """The result of one branch as the numbers that workers send each other."""
+
+    metric: float
+    dead: float
+    seconds: float
+    loss_sum: float
+    correct: float
+    samples: float
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One candidate after its alpha iterations, as every worker knows it once results are gathered."""
+
+    result: BranchResult
+    retry: int
+    training: Measurement
+    seconds: float
+    place: int  # among the candidates of its Pre-train, from 0
+    groups: int  # of its placement; 1: every worker has its end state
+    slot: int  # which of the end states of a worker that has it
+    dead: bool = False
+    state: BranchState = "lost"
+    end_metric: float | None = None  # at the end of the epoch, where it was trained that far
+
+    @property
+    def number(self) -> int:
+        return self.result.number
+
+    @property
+    def learning_rate(self) -> float:
+        return self.result.learning_rate
+
+    @property
+    def source(self) -> int:
+        """World rank of a worker that has its end state: the first of its group."""
+        return self.place % self.groups
+
+    def record(self, iterations: int) -> BranchRecord:
+        """Its record, of `iterations` of Pre-train."""
+        return BranchRecord(
+            number=self.number,
+            retry=self.retry,
+            learning_rate=self.learning_rate,
+            metric=finite(self.result.metric),
+            end_metric=finite(self.end_metric),
+            state=self.state,
+            iterations=iterations,
+            samples=self.training.samples,
+            seconds=self.seconds,
+        )
+
+
+# --- running them ----------------------------------------------------------------------------------------
+
+
+class Branches:
+    """All branches of an epoch, retries and extensions included. Every worker calls the same methods in the same order.
+
+    `all` has them in the order of their numbers, which count from 1. The buffers of end states are used again in every
+    epoch.
+    """
+
+    def __init__(self, trainer: Trainer, settings: Pretrain) -> None:
+        self.all: list[Branch] = []
+        self._trainer, self._workers, self._world = trainer, trainer.workers, trainer.workers.world
+        self._settings = settings
+        self._start, self._received = trainer.state.empty(), trainer.state.empty()
+        self._ends: list[Tensor] = []  # of this worker's branches, by their slots
+        self._slots = 0  # in use on the worker that has most
+        self._retry = 0
+
+    def begin(self) -> None:
+        """A new epoch: its branches start from the training's state at hand."""
+        self._trainer.state.save(self._start)
+        self.all, self._slots, self._retry = [], 0, 0
+
+    def begin_again(self) -> None:
+        """A retry from the epoch's start, which is everybody's state again; end states so far are given up."""
+        self._trainer.state.load(self._start)
+        self._slots, self._retry = 0, self._retry + 1
+
+    def train(self, learning_rates: Sequence[float], train_branch: TrainBranch) -> list[Branch]:
+        """Train a branch at each of the learning rates from the epoch's start; the new ones, once all are there."""
+        placement = placed(self._workers, len(learning_rates), self._settings)
+        first_slot = self._slots
+        self._make_room(first_slot, len(placement.mine(len(learning_rates))))
+        rows = self._gather(self._train_mine(learning_rates, placement, train_branch), len(learning_rates))
+        earlier = len(self.all)
+        new = [
+            Branch(
+                result=BranchResult(earlier + place + 1, learning_rate, row.metric),
+                retry=self._retry,
+                training=Measurement(row.loss_sum, row.correct, int(row.samples)),
+                seconds=row.seconds,
+                place=place,
+                groups=placement.groups,
+                slot=first_slot + place // placement.groups,
+                dead=bool(row.dead),
+                state="lost" if math.isfinite(row.metric) else "diverged",
+            )
+            for place, (learning_rate, row) in enumerate(zip(learning_rates, rows, strict=True))
+        ]
+        self.all += new
+        self._slots = new[-1].slot + 1
+        return new
+
+    def adopt(self, branch: Branch) -> None:
+        """Its end state becomes everybody's, in one broadcast from the first worker of its group."""
+        has_it = branch.groups == 1 or self._workers.rank == branch.source
+        buffer = self._ends[branch.slot] if has_it else self._received
+        if branch.groups > 1:
+            self._world.broadcast_(buffer, branch.source)
+        self._trainer.state.load(buffer)
+
+    def put(self, branch: Branch) -> None:
+        """`branch` in the place of the one with its number."""
+        self.all[branch.number - 1] = branch
+
+    def mark(self, branch: Branch, state: BranchState) -> None:
+        """The branch is in this state from now on."""
+        self.put(replace(branch, state=state))
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is done inside leaves the training's state as it is. The epoch's start is given up for it."""
+        self._trainer.state.save(self._start)
+        yield
+        self._trainer.state.load(self._start)
+
+    def _make_room(self, first_slot: int, branches: int) -> None:
+        """A buffer for the end state of each of so many branches of this worker, behind those that stay."""
+        needed = first_slot + branches
+        while len(self._ends) < needed:
+            self._ends.append(self._trainer.state.empty())
+        del self._ends[needed:]
+
+    def _train_mine(
+        self, learning_rates: Sequence[float], placement: Placement, train_branch: TrainBranch
+    ) -> dict[int, Row]:
+        """This worker's branches, one after another; by their places, on the first worker of each group alone."""
+        rows = {}
+        for slot, place in enumerate(placement.mine(len(learning_rates)), start=self._slots):
+            began = time.perf_counter()
+            self._trainer.state.load(self._start)
+            training, metric, dead = train_branch(learning_rates[place], placement, self._ends[slot])
+            if placement.group.position == 0:
+                seconds = time.perf_counter() - began
+                rows[place] = Row(metric, dead, seconds, training.loss_sum, training.correct, training.samples)
+        return rows
+
+    def _gather(self, mine: dict[int, Row], branches: int) -> list[Row]:
+        """The rows of all branches, by their places, from those that each worker has."""
+        table = torch.zeros(branches, len(Row._fields), dtype=torch.float64)
+        for place, row in mine.items():
+            table[place] = torch.tensor(row, dtype=torch.float64)
+        return [Row(*values) for values in self._world.sum_(table.to(self._workers.device)).tolist()]
