@@ -79,6 +79,12 @@ def branch_of_epoch(row: tables.Branch) -> answers.BranchOfEpoch:
     return answers.BranchOfEpoch(label=run.label, method=run.method, trial=its.trial.number, epoch=its.epoch, **columns)
 
 
+def event(row: tables.Event) -> answers.KnownEvent:
+    """What happened to a job, as the stream of its events tells it."""
+    when = {"number": row.number, "kind": row.kind, "created_at": row.created_at}
+    return answers.KNOWN_EVENT.validate_python(row.data | when)
+
+
 def lr_history(job_id: str, rows: Sequence[tables.Epoch]) -> answers.LrHistory:
     """The learning rates of a job's epochs, which come in the order of their trainings."""
     so_far: dict[int, int] = {}

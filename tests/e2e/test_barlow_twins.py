@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.service import Service
 
 SPEC: dict[str, Any] = {
@@ -23,6 +25,7 @@ SPEC: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 def test_features_are_learned_and_probed(service: Service, real_data: Path) -> None:
     with service.client as client:
         job = client.wait(client.submit(SPEC).id)

@@ -172,6 +172,7 @@ def test_everything_listens_on_loopback_alone(service: Service) -> None:
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
+@pytest.mark.long
 def test_lenet5_on_fashion_mnist(service: Service, real_data: Path) -> None:
     spec = {
         "model": "lenet5",

@@ -69,11 +69,13 @@ class OtherEvent(Answer):
     kind: str = Field(description="None of the kinds that are known here.")
 
 
-KnownEvent = Annotated[StateEvent | TrialEvent | EpochEvent, Field(discriminator="kind")]
-Event = StateEvent | TrialEvent | EpochEvent | OtherEvent
+KnownEvent = StateEvent | TrialEvent | EpochEvent
+Event = KnownEvent | OtherEvent
 
+KNOWN_EVENT: TypeAdapter[KnownEvent] = TypeAdapter(
+    Annotated[KnownEvent, Field(discriminator="kind", description="What happened to a job.")]
+)
 _KINDS = frozenset({"state", "trial", "epoch"})
-_KNOWN: TypeAdapter[StateEvent | TrialEvent | EpochEvent] = TypeAdapter(KnownEvent)
 
 
 def parse_event(data: str | bytes) -> Event:
@@ -81,4 +83,4 @@ def parse_event(data: str | bytes) -> Event:
     document = json.loads(data)
     if isinstance(document, dict) and document.get("kind") not in _KINDS:
         return OtherEvent.model_validate(document)
-    return _KNOWN.validate_python(document, extra="ignore")
+    return KNOWN_EVENT.validate_python(document, extra="ignore")
