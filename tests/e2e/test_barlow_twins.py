@@ -21,7 +21,7 @@ SPEC: dict[str, Any] = {
     "epochs": 2,
     "workers": 1,  # two are in tests/unit/workers/test_tasks.py; each would decode all images of the test split
     "lr_set": {"learning_rates": [0.01, 0.001]},
-    "pretrain": {"iterations": 2},
+    "methods": [{"name": "stpt", "pretrain": {"iterations": 2}}],
 }
 
 
