@@ -2,8 +2,8 @@
 
     python -m benchmarks.branches docs/figures/branches.svg [--data DIR]
 
-LeNet-5 on 4,000 images of Fashion-MNIST for 6 epochs by the paper's rule, with its wide set of candidates and a third of
-an epoch for each, so that there is something to see: half a minute on two cores.
+LeNet-5 on 4,000 images of Fashion-MNIST for 6 epochs by the paper's rule, with its wide set of candidates and a third
+of an epoch for each, so that there is something to see: half a minute on two cores.
 """
 
 import argparse
