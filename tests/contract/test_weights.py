@@ -58,7 +58,7 @@ def refusal(client: httpx.Client, job_id: str, **query: Any) -> tuple[int, str, 
 
 def test_the_best_and_the_last(client: httpx.Client, services: Services) -> None:
     job_id, _ = start(client, services, [0.25, 0.75, 0.75, 0.5])
-    for query, epoch in (({}, 2), ({"which": "best"}, 2), ({"which": "last", "method": "stpt", "trial": 1}, 4)):
+    for query, epoch in (({}, 2), ({"which": "best"}, 2), ({"which": "last", "label": "stpt", "trial": 1}, 4)):
         answer = client.get(f"/v1/jobs/{job_id}/weights", params=query).raise_for_status()
         loaded = safetensors.torch.load(answer.content)
         expected = {name.removeprefix("model."): t for name, t in tensors(epoch).items() if name.startswith("model.")}
@@ -80,7 +80,7 @@ def test_the_file_says_what_it_is(client: httpx.Client, services: Services) -> N
     assert json.loads(content[8 : 8 + length])["__metadata__"] == {
         "format": "pt",
         "job": job_id,
-        "method": "stpt",
+        "label": "stpt",
         "trial": "1",
         "epoch": "1",
         "model": "lenet5",
@@ -133,9 +133,9 @@ def test_files_that_are_gone_or_altered(client: httpx.Client, services: Services
 
 def test_no_such_training(client: httpx.Client, services: Services) -> None:
     job_id, _ = start(client, services, [0.75], seeds=2, methods=["stpt", "tpe"])
-    has = f"job {job_id} has no such method; it has stpt, tpe"
+    has = f"job {job_id} has no such run; it has stpt, tpe"
     for method in ("sweep", "../stpt", "..", "/etc"):
-        assert refusal(client, job_id, label=method) == (404, "no_weights", "method", method, has)
+        assert refusal(client, job_id, label=method) == (404, "no_weights", "label", method, has)
     has = f"job {job_id} has the trials 1 to 2 of stpt"
     assert refusal(client, job_id, trial=3) == (404, "no_weights", "trial", 3, has)
     assert refusal(client, job_id, label="tpe")[4].startswith("the trials of a search leave no checkpoints; train")
