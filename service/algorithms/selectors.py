@@ -1,6 +1,7 @@
 """Selectors: the results of an epoch's branches in, the chosen branch and the selector's own state out. Pure.
 
-To add one: a function here, a type with its options in service/spec/job.py, and a line in SELECTORS.
+To add one: a function here and a line in SELECTORS; in service/spec/stpt.py a type with its options, in the union of
+selectors and their names. What `GET …/selector-replay` and its command take of options is theirs to say.
 """
 
 import math

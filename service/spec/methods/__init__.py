@@ -1,7 +1,7 @@
 """The registry of methods: the one place that names them all.
 
 To add one: a module here with its fields and rules, a module in `workers.methods` that builds it, and a line in each of
-the two lists below.
+the two lists below; one that a study may vary stands in the two lists of `study` as well.
 """
 
 from typing import Annotated, Literal, get_args

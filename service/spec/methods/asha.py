@@ -1,12 +1,8 @@
 """Asynchronous successive halving."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
-
-if TYPE_CHECKING:
-    pass
-
 
 from service.spec.methods.halving import HalvingMethod
 

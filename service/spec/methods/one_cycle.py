@@ -1,14 +1,11 @@
 """The 1cycle policy (Smith & Topin 2018, arXiv 1708.07120)."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from service.spec.methods.base import WholeBudgetMethod
 from service.spec.types import LearningRate
-
-if TYPE_CHECKING:
-    pass
 
 
 class OneCycleMethod(WholeBudgetMethod):

@@ -1,14 +1,11 @@
 """Prodigy (Mishchenko & Defazio 2023, arXiv 2306.06101)."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from service.spec.methods.base import WholeBudgetMethod
 from service.spec.types import LearningRate
-
-if TYPE_CHECKING:
-    pass
 
 
 class ProdigyMethod(WholeBudgetMethod):

@@ -1,13 +1,10 @@
 """Random search."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from service.spec.methods.search import TunedMethod
-
-if TYPE_CHECKING:
-    pass
 
 
 class RandomMethod(TunedMethod):

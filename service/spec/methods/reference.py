@@ -1,14 +1,11 @@
 """The reference of STPT (Yamada et al., section III): a constant learning rate, divided when accuracy saturates."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from service.spec.methods.base import MethodSpec
 from service.spec.types import LearningRate
-
-if TYPE_CHECKING:
-    pass
 
 
 class ReferenceMethod(MethodSpec):

@@ -1,14 +1,11 @@
 """Schedule-Free (Defazio et al. 2024, arXiv 2405.15682)."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from service.spec.methods.base import WholeBudgetMethod
 from service.spec.types import LearningRate
-
-if TYPE_CHECKING:
-    pass
 
 
 class ScheduleFreeMethod(WholeBudgetMethod):

@@ -1,13 +1,10 @@
 """Sequential model-based algorithm configuration."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from service.spec.methods.search import TunedMethod
-
-if TYPE_CHECKING:
-    pass
 
 
 class SmacMethod(TunedMethod):

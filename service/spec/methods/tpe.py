@@ -1,13 +1,10 @@
 """The tree-structured Parzen estimator."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from service.spec.methods.search import TunedMethod
-
-if TYPE_CHECKING:
-    pass
 
 
 class TpeMethod(TunedMethod):
