@@ -1,7 +1,8 @@
 """The registry of what trains each method: its builder lies in the module of the method's name.
 
-A training's module has `build`. A search's has `make_searcher` (who proposes the trials), `make_scheduler` (who stops
-them early) and `build_trial`; it alone needs Ray Tune, so a module is imported when it is wanted.
+A training's module has `build`. A search's has `make_searcher` (who proposes the trials), `make_scheduler` where it
+stops some early, and `build_trial` where a trial is more than one learning rate under an lr_schedule. Searches alone
+need Ray Tune, so a module is imported when it is wanted.
 """
 
 from importlib import import_module
@@ -13,6 +14,7 @@ from service.spec.methods.base import MethodSpec
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
 from workers.methods.base import Training
+from workers.methods.scheduled import build_trial
 
 
 def builder_of(method: MethodSpec) -> Any:
@@ -24,4 +26,10 @@ def builder_of(method: MethodSpec) -> Any:
 def make_training(method: MethodSpec, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """Trial number `trial`, from 1, of the method: the model as the seed of `spec` makes it, before its first step."""
     training: Training = builder_of(method).build(method, trial, spec, data, workers)
+    return training
+
+
+def make_trial(method: MethodSpec, spec: JobSpec, data: Data, workers: Workers) -> Training:
+    """A trial of a search, whose hyperparameters stand in `spec`."""
+    training: Training = getattr(builder_of(method), "build_trial", build_trial)(method, spec, data, workers)
     return training

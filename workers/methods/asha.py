@@ -4,12 +4,7 @@ from optuna.samplers import RandomSampler
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import SearchAlgorithm, Searcher
 
-from service.spec.job import JobSpec
 from service.spec.methods.asha import AshaMethod
-from workers.datasets.load import Data
-from workers.engine.groups import Workers
-from workers.methods.base import Training
-from workers.methods.scheduled import build_trial as build_constant
 from workers.tune.searchers import TIME, Ask, Space, proposed_by_optuna
 
 
@@ -18,11 +13,6 @@ def make_searcher(method: AshaMethod, ask: Ask) -> Searcher | SearchAlgorithm:
     return proposed_by_optuna(RandomSampler(seed=ask.seed), ask)
 
 
-def make_scheduler(method: AshaMethod, space: Space, epochs: int) -> TrialScheduler | None:
-    """Who stops trials early, of at most `epochs` epochs each; None: every trial trains to its end."""
+def make_scheduler(method: AshaMethod, space: Space, epochs: int) -> TrialScheduler:
+    """Who stops trials early, of at most `epochs` epochs each."""
     return ASHAScheduler(time_attr=TIME, max_t=epochs, grace_period=1, reduction_factor=method.reduction_factor)
-
-
-def build_trial(method: AshaMethod, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """A trial, whose hyperparameters stand in `spec`."""
-    return build_constant(method.label, spec, data, workers)

@@ -4,19 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import SearchAlgorithm, Searcher
 
 from service.algorithms.batch_ramp import Step, ramp
 from service.algorithms.search_space import ramp_start
-from service.spec.job import JobSpec
 from service.spec.methods.batch_ramp import RampMethod
 from service.spec.types import MAX_BATCH
-from workers.datasets.load import Data
-from workers.engine.groups import Workers
-from workers.methods.base import Training
-from workers.methods.scheduled import build_trial as build_constant
-from workers.tune.searchers import METRIC, MODE, Admit, Ask, Space
+from workers.tune.searchers import METRIC, MODE, Admit, Ask
 
 
 class BatchRamp(Searcher):
@@ -59,13 +53,3 @@ def make_searcher(method: RampMethod, ask: Ask) -> Searcher | SearchAlgorithm:
     """Who proposes the trials."""
     largest = min(ask.samples, MAX_BATCH)
     return BatchRamp(ramp_start(ask.spec), tolerance=method.tolerance, largest_batch=largest, admit=ask.admit)
-
-
-def make_scheduler(method: RampMethod, space: Space, epochs: int) -> TrialScheduler | None:
-    """Who stops trials early, of at most `epochs` epochs each; None: every trial trains to its end."""
-    return None
-
-
-def build_trial(method: RampMethod, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """A trial, whose hyperparameters stand in `spec`."""
-    return build_constant(method.label, spec, data, workers)

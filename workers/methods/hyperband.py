@@ -9,12 +9,7 @@ from ray.tune.schedulers import HyperBandScheduler, TrialScheduler
 from ray.tune.schedulers.hyperband import _Bracket
 from ray.tune.search import SearchAlgorithm, Searcher
 
-from service.spec.job import JobSpec
 from service.spec.methods.hyperband import HyperbandMethod
-from workers.datasets.load import Data
-from workers.engine.groups import Workers
-from workers.methods.base import Training
-from workers.methods.scheduled import build_trial as build_constant
 from workers.tune.searchers import TIME, Ask, Space, proposed_by_optuna
 
 
@@ -53,11 +48,6 @@ def make_searcher(method: HyperbandMethod, ask: Ask) -> Searcher | SearchAlgorit
     return proposed_by_optuna(RandomSampler(seed=ask.seed), ask)
 
 
-def make_scheduler(method: HyperbandMethod, space: Space, epochs: int) -> TrialScheduler | None:
-    """Who stops trials early, of at most `epochs` epochs each; None: every trial trains to its end."""
+def make_scheduler(method: HyperbandMethod, space: Space, epochs: int) -> TrialScheduler:
+    """Who stops trials early, of at most `epochs` epochs each."""
     return HyperBand(time_attr=TIME, max_t=epochs, reduction_factor=method.reduction_factor)
-
-
-def build_trial(method: HyperbandMethod, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """A trial, whose hyperparameters stand in `spec`."""
-    return build_constant(method.label, spec, data, workers)

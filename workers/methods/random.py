@@ -1,28 +1,12 @@
 """Random search."""
 
 from optuna.samplers import RandomSampler
-from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import SearchAlgorithm, Searcher
 
-from service.spec.job import JobSpec
 from service.spec.methods.random import RandomMethod
-from workers.datasets.load import Data
-from workers.engine.groups import Workers
-from workers.methods.base import Training
-from workers.methods.scheduled import build_trial as build_constant
-from workers.tune.searchers import Ask, Space, proposed_by_optuna
+from workers.tune.searchers import Ask, proposed_by_optuna
 
 
 def make_searcher(method: RandomMethod, ask: Ask) -> Searcher | SearchAlgorithm:
     """Who proposes the trials."""
     return proposed_by_optuna(RandomSampler(seed=ask.seed), ask)
-
-
-def make_scheduler(method: RandomMethod, space: Space, epochs: int) -> TrialScheduler | None:
-    """Who stops trials early, of at most `epochs` epochs each; None: every trial trains to its end."""
-    return None
-
-
-def build_trial(method: RandomMethod, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """A trial, whose hyperparameters stand in `spec`."""
-    return build_constant(method.label, spec, data, workers)

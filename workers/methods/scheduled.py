@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from service.algorithms.lr_schedules import schedule_learning_rates
 from service.spec.job import JobSpec
-from service.spec.methods.base import LrSchedule, Schedule
+from service.spec.methods.base import LrSchedule, MethodSpec, Schedule
 from workers.build import build_trainer
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
@@ -65,9 +65,9 @@ def constant(
     return Scheduled(trainer, label, trial, follow(schedule, trainer), counts_in_optimizer=counts_in_optimizer)
 
 
-def build_trial(label: str, spec: JobSpec, data: Data, workers: Workers) -> Training:
+def build_trial(method: MethodSpec, spec: JobSpec, data: Data, workers: Workers) -> Training:
     """A trial of a search, whose hyperparameters stand in `spec`: one learning rate under an lr_schedule."""
-    return constant(build_trainer(spec, data, workers), label, 1, spec.initial_learning_rate, spec.lr_schedule)
+    return constant(build_trainer(spec, data, workers), method.label, 1, spec.initial_learning_rate, spec.lr_schedule)
 
 
 def follow(schedule: Schedule, trainer: Trainer) -> RatesOf:

@@ -5,16 +5,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import SearchAlgorithm, Searcher
 
-from service.spec.job import JobSpec
 from service.spec.methods.search import Distribution
 from service.spec.methods.smac import SmacMethod
-from workers.datasets.load import Data
-from workers.engine.groups import Workers
-from workers.methods.base import Training
-from workers.methods.scheduled import build_trial as build_constant
 from workers.tune.searchers import METRIC, MODE, Ask, Gate, Space
 
 
@@ -92,13 +86,3 @@ def _smac_domain(key: str, distribution: Distribution) -> Any:
 def make_searcher(method: SmacMethod, ask: Ask) -> Searcher | SearchAlgorithm:
     """Who proposes the trials."""
     return Gate(Smac(ask.space, seed=ask.seed, trials=ask.trials), ask.admit)
-
-
-def make_scheduler(method: SmacMethod, space: Space, epochs: int) -> TrialScheduler | None:
-    """Who stops trials early, of at most `epochs` epochs each; None: every trial trains to its end."""
-    return None
-
-
-def build_trial(method: SmacMethod, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """A trial, whose hyperparameters stand in `spec`."""
-    return build_constant(method.label, spec, data, workers)

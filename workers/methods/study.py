@@ -1,7 +1,6 @@
 """Studies: a trial is a training by its variant's method."""
 
 from optuna.samplers import RandomSampler
-from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import SearchAlgorithm, Searcher
 
 from service.spec.job import JobSpec
@@ -10,17 +9,12 @@ from workers.datasets.load import Data
 from workers.engine.groups import Workers
 from workers.methods import make_training
 from workers.methods.base import Training
-from workers.tune.searchers import Ask, Space, proposed_by_optuna
+from workers.tune.searchers import Ask, proposed_by_optuna
 
 
 def make_searcher(method: StudyMethod, ask: Ask) -> Searcher | SearchAlgorithm:
     """Who proposes the trials."""
     return proposed_by_optuna(RandomSampler(seed=ask.seed), ask)
-
-
-def make_scheduler(method: StudyMethod, space: Space, epochs: int) -> TrialScheduler | None:
-    """Who stops trials early, of at most `epochs` epochs each; None: every trial trains to its end."""
-    return None
 
 
 def build_trial(method: StudyMethod, spec: JobSpec, data: Data, workers: Workers) -> Training:

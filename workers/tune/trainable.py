@@ -15,7 +15,7 @@ from service.wire.worker import EpochRecord
 from workers import checkpoint
 from workers.datasets.load import Data
 from workers.engine.groups import Workers
-from workers.methods import builder_of
+from workers.methods import make_trial
 from workers.methods.base import Training
 from workers.tune.search import Search
 from workers.tune.searchers import METRIC, TIME, hyperparameters
@@ -37,7 +37,7 @@ def trainable_of(search: Search, load: Load, dataset: str) -> Callable[[dict[str
             chosen = method.trial_spec(spec, hyperparameters(space, config), seed=seed, epochs=epochs)
             device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
             data = _data(dataset, load, device)
-            _train(builder_of(method).build_trial(method, chosen, data, Workers(device)))
+            _train(make_trial(method, chosen, data, Workers(device)))
         except Exception as error:
             # not raised: Tune would try again what would fail again
             tune.report(_failure(error))

@@ -73,7 +73,8 @@ def make_searcher(
 
 def make_scheduler(method: SearchMethod, space: Space, epochs: int) -> TrialScheduler | None:
     """What stops trials of `epochs` epochs early; None: every trial trains to its end."""
-    scheduler: TrialScheduler | None = builder_of(method).make_scheduler(method, space, epochs)
+    make = getattr(builder_of(method), "make_scheduler", None)
+    scheduler: TrialScheduler | None = None if make is None else make(method, space, epochs)
     return scheduler
 
 
