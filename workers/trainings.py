@@ -48,8 +48,7 @@ def train_job(
     Every worker of the world runs this; the one with rank 0, and only it, has a recorder. A trial that diverges ends
     alone, unless it is all that the job has: then this raises Diverged.
     """
-    measured = spec.budget and spec.budget.relative_to
-    taken = {trial.seed: trial.samples for trial in trials if trial.label == measured}  # by that run
+    taken = {trial.seed: trial.samples for trial in trials if trial.label == spec.measuring_run}  # by that run
     configs = {(trial.label, trial.trial): trial.config for trial in trials}
     samples = samples_per_epoch(spec, len(data.train))
     for method, trial, seed in trainings_left(spec, trials):
@@ -74,7 +73,7 @@ def train_job(
             if recorder is not None:
                 told = {"config": training.config or config, "state": "diverged", "message": error.detail}
                 recorder.trial(record.model_copy(update=told))
-        if method.label == measured:
+        if method.label == spec.measuring_run:
             taken[seed] = training.position.samples
 
 
@@ -82,10 +81,9 @@ def trainings_left(spec: JobSpec, trials: Sequence[TrialProgress]) -> list[tuple
     """(method, trial, seed) of every training that is no search and has not ended, in their order: first the run that
     budgets are relative to, then as the spec has them."""
     ended = {(trial.label, trial.trial) for trial in trials if trial.state not in ("pending", "running")}
-    measured = spec.budget and spec.budget.relative_to
     return [
         (method, trial, spec.seed + (trial - 1) // trials_of(spec, method))
-        for method in sorted(spec.methods, key=lambda method: method.label != measured)
+        for method in sorted(spec.methods, key=lambda method: method.label != spec.measuring_run)
         if not method.is_search
         for trial in range(1, spec.seeds * trials_of(spec, method) + 1)
         if (method.label, trial) not in ended

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from service.algorithms.candidates import epoch_candidates, first_candidates
 from service.algorithms.epoch_plan import iterations_per_epoch
@@ -14,6 +13,8 @@ from service.spec.methods.base import Facts
 from service.spec.methods.stpt import EpochPlan, StptMethod
 
 Searches = Mapping[tuple[int, int], int]  # epochs with a Pre-train like that of (an epoch, so many branches)
+# counted before, by the set, where it begins and how long it goes: the trials of a study search alike
+Known = dict[tuple[str, int, float, int], Searches]
 
 
 @dataclass(frozen=True)
@@ -43,30 +44,38 @@ class Cost:
 def forecast(spec: JobSpec, train_samples: int) -> list[Cost]:
     """What each run of the job takes, over all its seeds (STPT, Fig. 4: 87.5 % less than the sweep for 8 candidates on
     8 workers); at most this where a search stops trials early, and where candidates are added nothing is foreseen."""
-    facts = _facts(spec, train_samples, {})
+    known: Known = {}
+    facts = _facts(spec, train_samples, known)
     facts = replace(facts, budget=budget_samples(spec, facts.epoch_samples, _measure(spec, facts)))
-    sweep = _most_branches(spec) * spec.epochs * facts.epoch_samples
+    sweep = _most_branches(spec, known) * spec.epochs * facts.epoch_samples
+    searching = {method.label: method for method in spec.methods_of(StptMethod)}
     costs = []
     for method in spec.methods:
         work = method.work(spec, facts)
-        trainings, samples = spec.seeds * work.trainings, spec.seeds * work.samples
-        iterations = samples / spec.global_batch_size
-        costs.append(Cost(method.label, method.name, trainings, samples, iterations, samples / sweep))
-    return [_with_search(cost, spec, train_samples) for cost in costs]
+        samples = spec.seeds * work.samples
+        cost = Cost(
+            label=method.label,
+            method=method.name,
+            trainings=spec.seeds * work.trainings,
+            samples=samples,
+            iterations=samples / spec.global_batch_size,
+            relative_to_sweep=samples / sweep,
+        )
+        if stpt := searching.get(method.label):
+            plan = stpt.epoch_plan(facts.epoch_samples // spec.global_batch_size)
+            cost = replace(cost, plan=plan, search_area=search_area(spec, stpt))
+        costs.append(cost)
+    return costs
 
 
-def _facts(spec: JobSpec, train_samples: int, known: dict[tuple[Any, ...], Searches]) -> Facts:
-    """What the job, or a trial of it, amounts to, without a budget. `known`: searches that were counted before; the
-    trials of a study search alike."""
+def _facts(spec: JobSpec, train_samples: int, known: Known) -> Facts:
+    """What the job, or a trial of it, amounts to, without a budget."""
     iterations = iterations_per_epoch(spec, train_samples)
 
     def samples_of(method: StptMethod) -> int:
         plan = method.epoch_plan(iterations)
         training = spec.epochs * plan.iterations * spec.global_batch_size
-        key = (method.candidates_of(spec).model_dump_json(), method.first_pretrain(spec), spec.epochs)
-        if key not in known:
-            known[key] = _searches(spec, method)
-        searches = known[key].items()
+        searches = _searches(spec, method, known).items()
         return training + sum(times * _search_samples(spec, method, plan, *search) for search, times in searches)
 
     return Facts(
@@ -80,23 +89,14 @@ def _facts(spec: JobSpec, train_samples: int, known: dict[tuple[Any, ...], Searc
 
 def _measure(spec: JobSpec, facts: Facts) -> int | None:
     """Samples of the run that budgets are relative to."""
-    label = spec.budget and spec.budget.relative_to
+    label = spec.measuring_run
     return next((method.work(spec, facts).samples for method in spec.methods if method.label == label), None)
 
 
-def _most_branches(spec: JobSpec) -> int:
+def _most_branches(spec: JobSpec, known: Known) -> int:
     """Candidates of the job's widest Pre-train; without stpt, of what its lr_set tries."""
     searching = spec.methods_of(StptMethod) or [StptMethod()]
-    return max((branches for method in searching for _, branches in _searches(spec, method)), default=1)
-
-
-def _with_search(cost: Cost, spec: JobSpec, train_samples: int) -> Cost:
-    """The cost with what is to be known of the run's Pre-trains, if it has any."""
-    for method in spec.methods_of(StptMethod):
-        if method.label == cost.label:
-            plan = method.epoch_plan(iterations_per_epoch(spec, train_samples))
-            return replace(cost, plan=plan, search_area=search_area(spec, method))
-    return cost
+    return max((branches for method in searching for _, branches in _searches(spec, method, known)), default=1)
 
 
 def search_area(spec: JobSpec, method: StptMethod) -> list[SearchArea]:
@@ -111,15 +111,18 @@ def search_area(spec: JobSpec, method: StptMethod) -> list[SearchArea]:
     return areas
 
 
-def _searches(spec: JobSpec, method: StptMethod) -> Searches:
+def _searches(spec: JobSpec, method: StptMethod, known: Known) -> Searches:
     """How many epochs have a Pre-train like that of an epoch, with so many branches: behind the last stage all have."""
     lr_set = method.candidates_of(spec)
-    stages = len(lr_set.stages) if isinstance(lr_set, StagedLrSet) else 0
     first, start = method.first_pretrain(spec)
-    return Counter(
-        (min(epoch, first + stages), len(epoch_candidates(spec, method, epoch=epoch, current=start)))
-        for epoch in range(first, spec.epochs + 1)
-    )
+    key = (lr_set.model_dump_json(), first, start, spec.epochs)
+    if key not in known:
+        stages = len(lr_set.stages) if isinstance(lr_set, StagedLrSet) else 0
+        known[key] = Counter(
+            (min(epoch, first + stages), len(epoch_candidates(spec, method, epoch=epoch, current=start)))
+            for epoch in range(first, spec.epochs + 1)
+        )
+    return known[key]
 
 
 def _search_samples(spec: JobSpec, method: StptMethod, plan: EpochPlan, epoch: int, branches: int) -> int:

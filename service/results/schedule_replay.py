@@ -20,12 +20,11 @@ def schedule(session: Session, job_id: str, *, label: str | None = None, trial: 
     Raises NotFound, or StateConflict when not all epochs are recorded.
     """
     spec = job_spec(get_job(session, job_id))
-    wanted = spec.methods[0].label if label is None else label
-    run = next((known for known in spec.methods if known.label == wanted), None)
+    run = spec.run(label)
     row = get_trial(session, job_id, run.label, trial) if run else None
     if run is None or row is None:
         runs = " and ".join(f"{known.label} ({trials_of(spec, known)} trials)" for known in spec.methods)
-        raise NotFound(f"job {job_id} has no trial {trial} of {wanted}; it has {runs}")
+        raise NotFound(f"job {job_id} has no trial {trial} of {run.label if run else label}; it has {runs}")
     epochs = epochs_of_trial(session, row.id)
     if not run.is_replayable:
         raise StateConflict(

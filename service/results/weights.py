@@ -75,7 +75,7 @@ def open_weights(
 
 def _epoch(session: Session, job_id: str, spec: JobSpec, label: str, trial: int, which: Which) -> Epoch:
     """The epoch that is asked for, which has a checkpoint. Raises NoWeights."""
-    run = next((known for known in spec.methods if known.label == label), None)
+    run = spec.run(label)
     if run is None:
         names = ", ".join(known.label for known in spec.methods)
         raise NoWeights([FieldError("label", label, f"job {job_id} has no such run; it has {names}")])

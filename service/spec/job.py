@@ -94,7 +94,7 @@ class JobSpec(Frozen):
         "", description="Free text to find the job by."
     )
     experiment: Annotated[str, Field(max_length=100), AfterValidator(_without_nul)] = Field(
-        "", description="Free text that jobs of one study share; the job list filters by it."
+        "", description="Free text that jobs of one experiment share; the job list filters by it."
     )
     preset: PresetName | None = Field(None, description="Where its defaults come from; what you say goes before it.")
     model: Annotated[str, AfterValidator(_known_model)] = Field(
@@ -169,6 +169,15 @@ class JobSpec(Frozen):
                 f"each run needs a label of its own, not {', '.join(labels)}; give label, or leave the repetition out"
             )
         return methods
+
+    def run(self, label: str | None = None) -> Method | None:
+        """The method of the run with that label, by default of the first; None: there is no such run."""
+        return next((method for method in self.methods if label in (None, method.label)), None)
+
+    @property
+    def measuring_run(self) -> str | None:
+        """Label of the run that the budget is relative to; None: it is relative to none."""
+        return None if self.budget is None else self.budget.relative_to
 
     def methods_of(self, kind: type[Kind]) -> list[Kind]:
         """The job's methods of a kind."""

@@ -26,7 +26,7 @@ def check_across_fields(spec: JobSpec) -> None:
     if spec.telemetry is not None and all(method.is_search for method in spec.methods):
         message = "trials of searches and studies have none; leave it out, or add a training to methods, such as stpt"
         errors.append(FieldError("telemetry.every", spec.telemetry.every, message))
-    relative_to = spec.budget and spec.budget.relative_to
+    relative_to = spec.measuring_run
     measures = [method.label for method in spec.methods if method.sets_budget]
     if relative_to and relative_to not in measures:
         known = f"those of stpt are {', '.join(measures)}" if measures else "add stpt to methods"

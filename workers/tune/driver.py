@@ -68,7 +68,7 @@ def _searches(spec: JobSpec) -> Iterator[tuple[SearchMethod, int]]:
 def _begin(spec: JobSpec, method: SearchMethod, seed: int, samples: int, service: Service, folder: Path) -> Search:
     """The search as SQL, and what earlier attempts left in `folder`, have it. `samples`: of an epoch."""
     known = service.progress()
-    measured = (spec.budget and spec.budget.relative_to, seed)  # the run that the budget is relative to
+    measured = (spec.measuring_run, seed)
     taken = sum(trial.samples for trial in known if (trial.label, trial.seed) == measured)
     budget = budget_samples(spec, samples, taken) if method.has_budget else None
     recorder = RecordsFile(folder)
