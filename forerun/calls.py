@@ -34,6 +34,8 @@ from service.wire.answers import (
 )
 from service.wire.checkpoint import Which
 
+JSON = {"Content-Type": "application/json"}
+
 
 class Calls:
     """The calls, as coroutines over an `Exchange`, which says what each of them may raise."""
@@ -49,11 +51,9 @@ class Calls:
 
     async def submit(self, spec: JobSpec | Mapping[str, Any], idempotency_key: str | None = None) -> AsyncJobHandle:
         """Submit a job. The same key and spec again give the same job; without a key, each call has its own."""
-        document = spec.model_dump_json() if isinstance(spec, JobSpec) else json.dumps(dict(spec))
-        headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key or uuid4().hex}
-        return AsyncJobHandle(
-            self, await self._exchange.one(Job, "POST", "/v1/jobs", headers=headers, content=document)
-        )
+        headers = JSON | {"Idempotency-Key": idempotency_key or uuid4().hex}
+        job = await self._exchange.one(Job, "POST", "/v1/jobs", headers=headers, content=_as_json(spec))
+        return AsyncJobHandle(self, job)
 
     async def job(self, job_id: str) -> AsyncJobHandle:
         """A handle of the job, with what the service says of it now."""
@@ -84,8 +84,7 @@ class Calls:
 
     async def logs(self, job_id: str, attempt: int | None = None) -> str:
         """The last 65,536 characters that an attempt of the job printed; of the newest one unless said otherwise."""
-        params = {} if attempt is None else {"attempt": attempt}
-        return (await self._exchange.answer("GET", _path(job_id, "logs"), params=params)).text
+        return (await self._exchange.answer("GET", _path(job_id, "logs"), params=_given(attempt=attempt))).text
 
     async def wait(self, job_id: str) -> Job:
         """The job, once it has ended: succeeded, failed or cancelled."""
@@ -112,8 +111,7 @@ class Calls:
 
     async def branches(self, job_id: str, epoch: int | None = None) -> Rows[BranchOfEpoch]:
         """Every branch of every Pre-train, or of one epoch's."""
-        params = {} if epoch is None else {"epoch": epoch}
-        return await self._exchange.rows(BranchOfEpoch, _path(job_id, "branches"), params=params)
+        return await self._exchange.rows(BranchOfEpoch, _path(job_id, "branches"), params=_given(epoch=epoch))
 
     async def lr_history(self, job_id: str) -> Rows[LrStep]:
         """The learning rate of every epoch."""
@@ -125,7 +123,7 @@ class Calls:
 
     async def schedule(self, job_id: str, *, label: str | None = None, trial: int = 1) -> JobSchedule:
         """The learning rates of a trial that has ended, for `forerun.schedules.Replay`."""
-        params = {"trial": trial} | _labelled(label)
+        params = _given(trial=trial, label=label)
         return await self._exchange.one(JobSchedule, "GET", _path(job_id, "schedule"), params=params)
 
     async def download_weights(
@@ -136,7 +134,7 @@ class Calls:
         `which`: those after the epoch with the best validation accuracy, or after the last one. The file appears under
         `path`, which is returned, once it is whole and its SHA-256 is right; one that is there already is replaced.
         """
-        params = {"which": which, "trial": trial} | _labelled(label)
+        params = _given(which=which, trial=trial, label=label)
         return await save(self._exchange, _path(job_id, "weights"), params, Path(path))
 
     async def selector_replay(
@@ -144,8 +142,7 @@ class Calls:
     ) -> SelectorReplay:
         """What another selector would have chosen at each epoch of a run of stpt (by default of the job's first), from
         the stored branches."""
-        options = {} if tolerance is None else {"tolerance": tolerance}
-        params = {"selector": selector} | options | _labelled(label)
+        params = _given(selector=selector, tolerance=tolerance, label=label)
         return await self._exchange.one(SelectorReplay, "GET", _path(job_id, "selector-replay"), params=params)
 
     def layers(
@@ -160,14 +157,13 @@ class Calls:
         page_size: int = 100,
     ) -> AsyncGenerator[LayerEpoch, None]:
         """Telemetry of a job's layers, by run, trial, epoch and layer; pages are fetched as they are needed."""
-        params: dict[str, Any] = {"label": label, "trial": trial, "layer": layer, "first_epoch": first_epoch}
-        params |= {"last_epoch": last_epoch, "limit": page_size, "format": "json"}
-        params = {key: value for key, value in params.items() if value is not None}
+        epochs = {"first_epoch": first_epoch, "last_epoch": last_epoch}
+        params = _given(label=label, trial=trial, layer=layer, **epochs, limit=page_size, format="json")
         return self._exchange.pages(LayerEpoch, _path(job_id, "layers"), params)
 
     async def layers_figure(self, /, job_id: str, kind: str, **filters: str | int | None) -> bytes:
         """The layers of one training over its steps, as png or svg; `filters` as those of `layers`."""
-        params = {key: value for key, value in {**filters, "format": kind}.items() if value is not None}
+        params = _given(**filters | {"format": kind})
         return (await self._exchange.answer("GET", _path(job_id, "layers"), params=params)).content
 
     # --- methods side by side, and all jobs together ----------------------------------------------------
@@ -190,7 +186,7 @@ class Calls:
 
     async def study(self, job_id: str, *, label: str | None = None) -> Rows[StudyRow]:
         """What each variant of the job's study (by default of its first) came to at each batch size."""
-        params = {"format": "json"} | _labelled(label)
+        params = _given(format="json", label=label)
         return await self._exchange.rows(StudyRow, _path(job_id, "study"), params=params)
 
     async def study_file(self, job_id: str, kind: str) -> bytes:
@@ -210,7 +206,7 @@ class Calls:
 
     async def ramp(self, job_id: str, *, label: str | None = None) -> Rows[BatchRamp]:
         """The largest batches of the job's batch ramp (by default of its first), seed by seed."""
-        return await self._exchange.rows(BatchRamp, _path(job_id, "ramp"), params=_labelled(label))
+        return await self._exchange.rows(BatchRamp, _path(job_id, "ramp"), params=_given(label=label))
 
     def history(
         self,
@@ -241,35 +237,35 @@ class Calls:
         path: str | None = None,
     ) -> Recommendation:
         """The learning rate to begin with, by what past jobs chose. `path`: the folder, of an image-folder."""
-        params = {"model": model, "dataset": dataset, "batch": batch, "optimizer": optimizer, "path": path}
-        params = {key: value for key, value in params.items() if value is not None}
+        params = _given(model=model, dataset=dataset, batch=batch, optimizer=optimizer, path=path)
         return await self._exchange.one(Recommendation, "GET", "/v1/recommendation", params=params)
 
     # --- before a job, and many of them ------------------------------------------------------------------
 
     async def plan(self, spec: JobSpec | Mapping[str, Any]) -> Plan:
         """What a spec amounts to in iterations and samples; nothing starts."""
-        document = spec.model_dump_json() if isinstance(spec, JobSpec) else json.dumps(dict(spec))
-        headers = {"Content-Type": "application/json"}
-        return await self._exchange.one(Plan, "POST", "/v1/plan", headers=headers, content=document)
+        return await self._exchange.one(Plan, "POST", "/v1/plan", headers=JSON, content=_as_json(spec))
 
     async def experiments(self) -> Rows[ExperimentFacts]:
-        """The studies that can be run."""
+        """The experiments that can be run."""
         return await self._exchange.rows(ExperimentFacts, "/v1/experiments")
 
     async def run_experiment(self, name: str, scale: str = "fashion-mnist", /, **spec: Any) -> ExperimentJobs:
-        """Submit the jobs of a study; `spec`: keys of a JobSpec that hold for all of them."""
+        """Submit the jobs of an experiment; `spec`: keys of a JobSpec that hold for all of them."""
         # chosen here: a request that is sent again finds its jobs
         group = f"{name}-{uuid4().hex[:8]}"
         document = json.dumps({"name": name, "scale": scale, "spec": spec, "experiment": group})
-        headers = {"Content-Type": "application/json"}
-        return await self._exchange.one(ExperimentJobs, "POST", "/v1/experiments", headers=headers, content=document)
+        return await self._exchange.one(ExperimentJobs, "POST", "/v1/experiments", headers=JSON, content=document)
 
 
 def _path(job_id: str, *more: str) -> str:
     return "/".join(["/v1/jobs", quote(job_id, safe=""), *more])
 
 
-def _labelled(label: str | None) -> dict[str, str]:
-    """The parameter that asks for a run; without it the service takes the job's first."""
-    return {} if label is None else {"label": label}
+def _given(**params: Any) -> dict[str, Any]:
+    """The parameters that are asked for; of the others the service has defaults."""
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _as_json(spec: JobSpec | Mapping[str, Any]) -> str:
+    return spec.model_dump_json() if isinstance(spec, JobSpec) else json.dumps(dict(spec))
