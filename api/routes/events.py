@@ -14,7 +14,7 @@ from api.problems import documented
 from service.store.engine import Store
 from service.store.events import events_after
 from service.store.jobs import get_job
-from service.store.tables import Event
+from service.store.records import Event
 from service.wire.states import TERMINAL
 
 POLL_SECONDS = 0.3
@@ -73,7 +73,7 @@ def _read(db: Store, job_id: str, number: int) -> tuple[Sequence[Event], bool]:
     """Events after `number`, and whether the job has ended. The state is read first: once it is terminal, the
     events read after it are all there will ever be."""
     with db.read() as session:
-        ended = get_job(session, job_id).job_state in TERMINAL
+        ended = get_job(session, job_id).state in TERMINAL
         return events_after(session, job_id, number), ended
 
 

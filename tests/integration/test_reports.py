@@ -209,7 +209,7 @@ def test_the_epochs_of_a_job_that_did_not_succeed_are_kept(store, end):
     else:
         jobs.cancel(store, job_id)
         jobs.confirm_cancelled(store, job_id)
-    assert job_of(store, job_id).job_state in TERMINAL
+    assert job_of(store, job_id).state in TERMINAL
     assert epochs_of(store, job_id) == [(1, 1, 1.25), (2, 1, 1.25)]
     assert count(store, Branch) == 4
 
