@@ -8,7 +8,7 @@ SYNC = $(BIN)/python -m uv pip sync --quiet --python $(BIN)/python --compile-byt
 PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 INSTALL_SELF = $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 
-.PHONY: demo run test test-fast check format lock clean
+.PHONY: demo run test test-long test-fast check format lock clean
 
 demo: .venv/.installed  ## Run examples/digits.yaml through a service of its own
 	@$(BIN)/forerun demo
@@ -16,8 +16,11 @@ demo: .venv/.installed  ## Run examples/digits.yaml through a service of its own
 run: .venv/.installed  ## Start the service and keep it up
 	@exec $(BIN)/forerun serve
 
-test: .venv/.installed-dev  ## Every test, the end-to-end ones included
+test: .venv/.installed-dev  ## Every test but the long ones, on a real service and Ray too
 	$(BIN)/python -m pytest $(PARALLEL)
+
+test-long: .venv/.installed-dev  ## The long ones: kills in mid-job, real data, an installation anew
+	$(BIN)/python -m pytest $(PARALLEL) -m long
 
 test-fast: .venv/.installed-dev  ## Without Ray
 	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/contract

@@ -12,16 +12,16 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-import uvicorn
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from api.app import create_app
 from api.deps import Services
+from api.server import Server
 from migrations import migrate
 from service.cluster.controller import Controller
 from service.cluster.local_head import EmbeddedHead, OwnCluster
@@ -83,8 +83,9 @@ def main() -> None:
             "dashboard_url": cluster.dashboard_url,
             "dashboard_token_file": str(token_file) if settings.ray_address is None else None,
         }
-        server = _Server(
-            uvicorn.Config(create_app(services), log_level=settings.log_level.lower(), access_log=False),
+        server = Server(
+            create_app(services),
+            settings.log_level.lower(),
             ready=lambda: stack.enter_context(_file(home / "service.json", json.dumps(facts))),
         )
         controller.start()
@@ -113,18 +114,6 @@ def _database(settings: Settings) -> Store:
         if settings.database_url is None:
             raise _unusable("home", settings.home, why) from None
         raise _unusable("database_url", settings.database_url, why) from None
-
-
-class _Server(uvicorn.Server):
-    """Says when it accepts requests."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._ready()
 
 
 def _banner(facts: dict[str, object], program: str) -> str:

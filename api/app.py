@@ -89,7 +89,7 @@ def create_app(services: Services) -> FastAPI:
         dependencies=[Depends(known_parameters)],
         responses=problems.documented(422),
     )
-    app.state.services = services
+    app.state.services, app.state.stopping = services, False
     app.add_middleware(KnownHosts)
     problems.install(app)
     for module in ROUTES:
@@ -111,7 +111,7 @@ async def _docs() -> HTMLResponse:
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """FastAPI's document and what it cannot see: the schemas of the body that is read raw and of problems."""
+        """FastAPI's document and what it cannot see: the schemas of a body that is read raw, of problems, of events."""
         if self.openapi_schema is None:
             components = super().openapi()["components"]["schemas"]
             for name, schema in components.items():
@@ -120,6 +120,8 @@ class _App(FastAPI):
             for model in (JobSpec, answers.Problem, experiments.ExperimentRequest):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 components |= schema.pop("$defs", {}) | {model.__name__: schema}
+            event = answers.KNOWN_EVENT.json_schema(ref_template="#/components/schemas/{model}")
+            components |= event.pop("$defs") | {"Event": event}
             spec = answers.Job.model_fields["spec"].description
             components["Job"]["properties"]["spec"] = {"$ref": "#/components/schemas/JobSpec", "description": spec}
         return super().openapi()

@@ -53,6 +53,12 @@ def job(row: records.JobWithAttempts, last: records.Epoch | None, dashboard_url:
     )
 
 
+def event(row: records.Event) -> answers.KnownEvent:
+    """What happened to a job, as the stream of its events tells it."""
+    when = {"number": row.number, "kind": row.kind, "created_at": row.created_at}
+    return answers.KNOWN_EVENT.validate_python(row.data | when)
+
+
 def lr_history(job_id: str, rows: Sequence[records.EpochWithBranches]) -> answers.LrHistory:
     """The learning rates of a job's epochs, which come in the order of their trainings."""
     so_far: dict[int, int] = {}

@@ -18,7 +18,7 @@ def app_over(services: Services) -> FastAPI:
     """One for all tests, over these services from now on. FastAPI makes the routes of a new application at its first
     request: for each test anew, that took half the time of the API's tests."""
     app = _app()
-    app.state.services = services
+    app.state.services, app.state.stopping = services, False
     return app
 
 

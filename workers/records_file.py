@@ -50,7 +50,7 @@ class RecordsFile:
                     trial=trial,
                     key=None,
                     seed=spec.seed + (trial - 1) // per_seed[label],
-                    config={},
+                    config=known.config if known else {},
                     state="completed" if len(epochs) == length and state == "running" else state,
                     epochs=len(epochs),
                     samples=sum(epochs.values()),

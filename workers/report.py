@@ -3,19 +3,17 @@
 import json
 import logging
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import httpx
 from pydantic import TypeAdapter
+from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_before_delay, wait_exponential
 
 from service.errors import FieldError, ForerunError, InvalidInput, RecordConflict, StaleAttempt
 from service.wire.worker import Assignment, EpochRecord, Outcome, TrialProgress, TrialRecord
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 TIMEOUT_S = 10.0
 PATIENCE_S = 3600.0  # how long the end of a training waits for an API that is away
@@ -26,10 +24,19 @@ class ApiAway(ForerunError):
     code, status, title = "api_away", 503, "The API cannot be reached"
 
 
+_patiently = Retrying(  # while the API is away
+    retry=retry_if_exception_type(ApiAway),
+    wait=wait_exponential(FIRST_PAUSE_S, max=LONGEST_PAUSE_S),
+    stop=stop_before_delay(PATIENCE_S),
+    before_sleep=before_sleep_log(log, logging.WARNING),
+    reraise=True,
+)
+
+
 def exchange_ticket(api_url: str, job_id: str, ticket: str) -> Assignment:
     """Fetch the job's spec and the report token. Raises StaleAttempt when the attempt is not the live one."""
     with httpx.Client(base_url=api_url, timeout=TIMEOUT_S, trust_env=False) as client:
-        answer = _patiently(lambda: _post(client, f"/internal/jobs/{job_id}/ticket", json.dumps({"ticket": ticket})))
+        answer = _patiently(_post, client, f"/internal/jobs/{job_id}/ticket", json.dumps({"ticket": ticket}))
     return Assignment.model_validate_json(answer.content)
 
 
@@ -66,7 +73,7 @@ class Reporter:
     def progress(self) -> list[TrialProgress]:
         """What the API has of every trial that has begun, once it has all that waits."""
         self.flush()
-        answer = _patiently(lambda: _get(self._client, f"/internal/jobs/{self._job_id}/trials"))
+        answer = _patiently(_get, self._client, f"/internal/jobs/{self._job_id}/trials")
         return TypeAdapter(list[TrialProgress]).validate_json(answer.content)
 
     def flush(self) -> None:
@@ -79,7 +86,7 @@ class Reporter:
             self.flush()
         except (RecordConflict, InvalidInput) as error:
             log.error("%s; what waits in %s stays there", error, self._spool)
-        _patiently(lambda: _post(self._client, f"/internal/jobs/{self._job_id}/outcome", outcome.model_dump_json()))
+        _patiently(_post, self._client, f"/internal/jobs/{self._job_id}/outcome", outcome.model_dump_json())
 
     def _write(self, name: str, text: str) -> None:
         """The whole file or none, and on disk before the training goes on."""
@@ -132,17 +139,3 @@ def _detail(answer: httpx.Response) -> str:
         return str(answer.json()["detail"])
     except (ValueError, KeyError, TypeError):
         return f"{answer.request.url.path} answers {answer.status_code}"
-
-
-def _patiently(call: Callable[[], T]) -> T:
-    """Try again, at growing intervals, while the API is away; raises ApiAway after PATIENCE_S."""
-    deadline, pause = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S
-    while True:
-        try:
-            return call()
-        except ApiAway as error:
-            if time.monotonic() + pause > deadline:
-                raise
-            log.warning("%s; trying again in %.1f s", error, pause)
-        time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE_S)

@@ -50,25 +50,30 @@ def train_job(
     """
     measured = spec.budget and spec.budget.relative_to
     taken = {trial.seed: trial.samples for trial in trials if trial.label == measured}  # by that run
+    configs = {(trial.label, trial.trial): trial.config for trial in trials}
     samples = samples_per_epoch(spec, len(data.train))
     for method, trial, seed in trainings_left(spec, trials):
         its_spec = spec.model_copy(update={"seed": seed})
-        record = TrialRecord(label=method.label, trial=trial, seed=seed, epochs=spec.epochs, state="running")
+        config = configs.get((method.label, trial), {})
+        record = TrialRecord(
+            label=method.label, trial=trial, seed=seed, config=config, epochs=spec.epochs, state="running"
+        )
         if method.has_budget:
             budget = budget_samples(spec, samples, taken.get(seed))
-            its_spec = its_spec.model_copy(update={"epochs": method.training_epochs(spec.epochs, samples, budget)})
+            its_spec = its_spec.model_copy(update={"epochs": method.training_epochs(its_spec, samples, budget)})
             record = record.model_copy(update={"epochs": its_spec.epochs})
             if recorder is not None:
                 recorder.trial(record)
         training = make_training(method, trial, its_spec, data, workers)
         its_points = [point for point in points if (point.label, point.trial) == (method.label, trial)]
         try:
-            yield from run(training, its_points, attempt, folder_of(folder, method.label, trial), recorder)
+            yield from run(training, its_points, attempt, folder_of(folder, method.label, trial), recorder, record)
         except Diverged as error:
             if len(spec.methods) == spec.seeds == trials_of(spec, method) == 1:
                 raise
             if recorder is not None:
-                recorder.trial(record.model_copy(update={"state": "diverged", "message": error.detail}))
+                told = {"config": training.config or config, "state": "diverged", "message": error.detail}
+                recorder.trial(record.model_copy(update=told))
         if method.label == measured:
             taken[seed] = training.position.samples
 
@@ -88,11 +93,23 @@ def trainings_left(spec: JobSpec, trials: Sequence[TrialProgress]) -> list[tuple
 
 
 def run(
-    training: Training, points: Sequence[ResumePoint], attempt: int, folder: Path, recorder: Recorder | None
+    training: Training,
+    points: Sequence[ResumePoint],
+    attempt: int,
+    folder: Path,
+    recorder: Recorder | None,
+    trial: TrialRecord | None = None,
 ) -> Iterator[EpochRecord]:
-    """Resume from the newest usable checkpoint in `folder`, then yield each epoch's record as it is handed over."""
+    """Resume from the newest usable checkpoint in `folder`, then yield each epoch's record as it is handed over.
+
+    `trial`: the training as it has been told of; it is told of again when it has chosen hyperparameters, before the
+    epoch that is the first to be trained by them.
+    """
     usable = resume(training, folder, points)
     for record in training.epochs():
+        if recorder is not None and trial is not None and training.config not in ({}, trial.config):
+            trial = trial.model_copy(update={"config": training.config})
+            recorder.trial(trial)
         if recorder is not None and record.val_loss is None:  # it has diverged: nothing is to go on from here
             recorder.epoch(record)
         elif recorder is not None:

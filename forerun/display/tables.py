@@ -22,6 +22,8 @@ from service.wire.answers import (
     TrialResult,
 )
 
+LONGEST_VALUE = 60  # of a hyperparameter, in characters
+
 
 def job_table(jobs: Iterable[Job]) -> str:
     return table(
@@ -268,4 +270,7 @@ def _statistic(value: Statistic, form: str) -> str:
 
 
 def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """In a cell; of what is too long for one, such as a curve, the JSON answer tells."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return text if len(text := str(value)) <= LONGEST_VALUE else "…"

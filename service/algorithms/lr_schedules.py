@@ -70,6 +70,12 @@ def one_cycle(iteration: int, iterations: int) -> float:
     return cosine_between(1.0, end, (iteration - top) / (last - top)) if last > top else end
 
 
+def one_cycle_factors(*, epoch: int, epochs: int, iterations: int) -> list[float]:
+    """What the highest learning rate is multiplied by at each of the `iterations` of `epoch` (from 1) of `epochs`."""
+    done, whole = (epoch - 1) * iterations, epochs * iterations
+    return [one_cycle(done + iteration, whole) for iteration in range(iterations)]
+
+
 def reference_learning_rate(method: ReferenceMethod, val_accuracies: Sequence[float]) -> float:
     """Of the epoch after those: divided each time that `patience` epochs went by without a new best accuracy (STPT,
     Yamada et al., section III)."""

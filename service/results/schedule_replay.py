@@ -37,8 +37,10 @@ def schedule(session: Session, job_id: str, *, label: str | None = None, trial: 
             f"the schedule is there when it has all"
         )
     rates = [epoch.learning_rate for epoch in epochs]
-    made = run.schedule_of(rates, spec, row.config or {})
-    return made, _iterations(epochs[-1], branches_of_epoch(session, epochs[-1].id))
+    config = row.config or {}
+    searched = run.searched_iterations(config) if len(epochs) == 1 else 0
+    iterations = _iterations(epochs[-1], branches_of_epoch(session, epochs[-1].id))
+    return run.schedule_of(rates, spec, config), iterations - searched
 
 
 def with_schedules(session: Session, spec: JobSpec) -> JobSpec:

@@ -1,5 +1,7 @@
 """What is wrong with a budget, or with a search of a job: each value at the ends of its space must make a spec."""
 
+import math
+
 from pydantic import ValidationError
 
 from service.algorithms.epoch_plan import samples_per_epoch
@@ -11,14 +13,25 @@ from service.validation.across_fields import check_across_fields
 
 
 def check_budget(spec: JobSpec, train_samples: int) -> list[FieldError]:
-    """What is wrong with a budget in samples or epochs: baselines train whole epochs, at least one."""
-    epoch = samples_per_epoch(spec, train_samples)
-    if spec.budget is None or spec.budget.relative_to is not None or (budget_samples(spec, epoch, None) or 0) >= epoch:
+    """What is wrong with a budget in samples or epochs: baselines train whole epochs, at least one, behind what they
+    search by."""
+    epoch, budget = samples_per_epoch(spec, train_samples), spec.budget
+    if budget is None or budget.relative_to is not None:
         return []
-    if spec.budget.samples is not None:
+    searches = [(method.search_samples(spec, epoch), method.label) for method in spec.methods if method.has_budget]
+    search, label = max(searches, default=(0, ""))
+    if (budget_samples(spec, epoch, None) or 0) >= epoch + search:
+        return []
+    if search:
+        what = f"the search of {label} ({search} samples) and an epoch ({epoch})"
+        least = math.ceil((epoch + search) / epoch) if budget.samples is None else epoch + search
+        message = f"less than {what}; give {least} at least, or let it search less"
+    elif budget.samples is not None:
         message = f"less than an epoch, which takes {epoch} samples; give that at least"
-        return [FieldError("budget.samples", spec.budget.samples, message)]
-    return [FieldError("budget.epochs", spec.budget.epochs, "less than an epoch; give 1 at least")]
+    else:
+        message = "less than an epoch; give 1 at least"
+    field, value = ("epochs", budget.epochs) if budget.samples is None else ("samples", budget.samples)
+    return [FieldError(f"budget.{field}", value, message)]
 
 
 def check_search(spec: JobSpec, field: str, method: MethodSpec, train_samples: int | None) -> list[FieldError]:

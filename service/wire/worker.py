@@ -160,7 +160,9 @@ class TrialRecord(Frozen):
     trial: int = Field(ge=1, lt=2**31)
     key: str | None = Field(None, max_length=40, description="What the search itself calls it.")
     seed: int = Field(ge=0, lt=2**63)
-    config: dict[str, Any] = Field({}, description="Hyperparameters that a search has chosen.")
+    config: dict[str, Any] = Field(
+        {}, description="Hyperparameters that a search has chosen; of lr-range-test the test's curve, too."
+    )
     epochs: int = Field(ge=1, lt=2**31, description="That it trains at most.")
     state: TrialState
     message: Annotated[str, Field(max_length=4000)] | None = Field(None, description="Why it ended.")

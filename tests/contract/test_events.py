@@ -4,41 +4,50 @@ import json
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
-import uvicorn
-from httpx_sse import ServerSentEvent, connect_sse
+from httpx_sse import EventSource, ServerSentEvent, connect_sse
 
 from api.deps import Services
+from api.server import Server
 from service.jobs import lifecycle as jobs
+from service.store import tables
 from service.store.engine import Store
-from service.store.tables import Event
 from tests.application import app_over
 from tests.builders import Worker, claim, epoch_record, run_to_success, submit
 
 pytest_plugins = ["tests.databases"]
 
 DEADLINE = 20  # seconds without a byte until a read fails
+STREAM = {"Content-Type": "text/event-stream"}
 
 
 @pytest.fixture
-def http(services: Services) -> Iterator[httpx.Client]:
-    """A client of a real server. It listens before it is started, so there is nothing to wait for."""
+def server(services: Services) -> Iterator[Server]:
+    """A real server. It says by its `ready` when it accepts requests."""
+    ready = Event()
+    server = Server(app_over(services), "warning", ready.set)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app_over(services), log_level="warning"))
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        port = listener.getsockname()[1]
+        assert ready.wait(DEADLINE)
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE) as client:
-                yield client
+            yield server
         finally:
             server.should_exit = True
             thread.join(DEADLINE)
             assert not thread.is_alive()
+
+
+@pytest.fixture
+def http(server: Server) -> Iterator[httpx.Client]:
+    host, port = server.servers[0].sockets[0].getsockname()
+    with httpx.Client(base_url=f"http://{host}:{port}", timeout=DEADLINE) as client:
+        yield client
 
 
 def seen(event: ServerSentEvent) -> tuple[str, str, Any]:
@@ -140,9 +149,44 @@ def test_more_events_than_one_read_brings(client: httpx.Client, sqlite_store: St
     job_id = run_to_success(client, sqlite_store)
     with sqlite_store.write() as session:
         now = datetime.now(UTC)
-        session.add_all(Event(job_id=job_id, number=n, kind="epoch", data={}, created_at=now) for n in range(8, 1205))
+        trial = {"label": "tpe", "method": "tpe", "trial": 1, "seed": 0, "config": {}, "epochs": 3, "state": "running"}
+        session.add_all(
+            tables.Event(job_id=job_id, number=n, kind="trial", data=trial, created_at=now) for n in range(8, 1205)
+        )
     with connect_sse(client, "GET", f"/v1/jobs/{job_id}/events") as stream:
         assert [int(event.id) for event in stream.iter_sse()] == list(range(1, 1205))
+
+
+def test_what_is_sent_is_what_the_document_promises(client: httpx.Client, sqlite_store: Store) -> None:
+    document = client.get("/openapi.json").json()
+    promised = document["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    assert promised["itemSchema"]["properties"]["data"] == {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": "#/components/schemas/Event"},
+    }
+    (example,) = EventSource(httpx.Response(200, headers=STREAM, text=promised["example"])).iter_sse()
+    job_id = run_to_success(client, sqlite_store)
+    with connect_sse(client, "GET", f"/v1/jobs/{job_id}/events") as stream:
+        events = [example, *stream.iter_sse()]
+    assert [event.event for event in events] == ["state", *(kind for _, kind, _ in WHOLE)]
+    schema = {"$ref": "#/components/schemas/Event", "components": document["components"]}
+    for event in events:
+        jsonschema.validate(json.loads(event.data), schema)
+    assert set(json.loads(events[4].data)) == set(document["components"]["schemas"]["EpochEvent"]["properties"])
+    assert json.loads(example.data).keys() == json.loads(events[1].data).keys()
+
+
+def test_a_stop_of_the_service_ends_the_stream_in_order(
+    server: Server, http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = submit(http)
+    with connect_sse(http, "GET", f"/v1/jobs/{job_id}/events") as stream:
+        events = map(seen, stream.iter_sse())
+        assert next(events) == WHOLE[0]
+        server.should_exit = True
+        assert list(events) == []  # else httpx would say that the answer was cut
+    assert caplog.messages == []
 
 
 def test_unknown_job_is_told_before_the_stream(client: httpx.Client) -> None:

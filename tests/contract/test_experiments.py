@@ -33,6 +33,15 @@ def errors(response: httpx.Response) -> dict[str, tuple[Any, str]]:
 # --- plan --------------------------------------------------------------------------------------------
 
 
+def test_plan_of_a_range_test(client: httpx.Client) -> None:
+    """100 iterations of 64 are five epochs; 3 epochs of 20 iterations, or of a budget of 9.5 four, follow."""
+    document = spec_document(methods=["lr-range-test"])
+    for budget, iterations in ((None, 100 + 3 * 20), ({"epochs": 9.5}, 100 + 4 * 20)):
+        [run] = client.post("/v1/plan", json=document | {"budget": budget}).raise_for_status().json()["runs"]
+        assert (run["label"], run["trainings"], run["search_area"]) == ("lr-range-test", 1, [])
+        assert (run["samples"], run["iterations"]) == (iterations * 64, iterations)
+
+
 def test_plan(client: httpx.Client, fleet: FakeFleet) -> None:
     document = spec_document(lr_set="narrow", global_batch_size=64, methods=["stpt", "sweep"])
     response = client.post("/v1/plan", json=document)

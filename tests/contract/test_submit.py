@@ -142,6 +142,30 @@ METHODS_REFUSED: dict[str, tuple[list[Any], str, Any, str]] = {
         "job-0",
         "GET /v1/jobs lists the jobs",
     ),
+    "range test that falls": (
+        [{"name": "lr-range-test", "max_learning_rate": 1e-8}],
+        "methods[0].max_learning_rate",
+        1e-8,
+        "must be above min_learning_rate (1e-07); raise it, or lower that",
+    ),
+    "range test of too few iterations": (
+        [{"name": "lr-range-test", "iterations": 9}],
+        "methods[0].iterations",
+        9,
+        "greater than or equal to 10",
+    ),
+    "range test with another suggestion": (
+        [{"name": "lr-range-test", "suggestion": "valley"}],
+        "methods[0].suggestion",
+        "valley",
+        "'divergence' or 'steepest'",
+    ),
+    "range test under another schedule": (
+        [{"name": "lr-range-test", "lr_schedule": "cosine"}],
+        "methods[0].lr_schedule",
+        "cosine",
+        "'linear' or 'one-cycle'",
+    ),
     "replay of other epochs": (
         ["stpt", {"name": "replay", "schedule": {"learning_rates": [0.1, 0.2]}}],
         "methods[1].schedule.learning_rates",
@@ -158,6 +182,36 @@ def test_methods_refused(client: httpx.Client, methods: list[Any], field: str, v
     assert (response.status_code, error["field"], error["value"]) == (422, field, value)
     assert message in error["message"]
     assert client.get("/v1/jobs").json()["items"] == []
+
+
+def test_a_job_with_a_range_test(client: httpx.Client) -> None:
+    response = client.post("/v1/jobs", json=spec_document(methods=["lr-range-test"]))
+    assert response.status_code == 202
+    assert response.json()["spec"]["methods"] == [
+        {
+            "name": "lr-range-test",
+            "label": "lr-range-test",
+            "min_learning_rate": 1e-7,
+            "max_learning_rate": 10.0,
+            "iterations": 100,
+            "smoothing": 0.98,
+            "divergence_threshold": 4.0,
+            "suggestion": "steepest",
+            "lr_schedule": "one-cycle",
+        }
+    ]
+
+
+def test_a_budget_below_a_range_test_and_an_epoch(client: httpx.Client) -> None:
+    document = spec_document(methods=["lr-range-test"], budget={"epochs": 2})
+    for path in ("/v1/jobs", "/v1/plan"):
+        response = client.post(path, json=document)
+        (error,) = response.json()["errors"]
+        assert (response.status_code, error["field"], error["value"]) == (422, "budget.epochs", 2)
+        assert error["message"] == (
+            "less than the search of lr-range-test (6400 samples) and an epoch (1280); give 6 at least, or let it "
+            "search less"
+        )
 
 
 def test_a_job_that_replays_another(client: httpx.Client, services: Services) -> None:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.service import Service
 
 SPEC: dict[str, Any] = {
@@ -19,10 +21,11 @@ SPEC: dict[str, Any] = {
     "epochs": 2,
     "workers": 1,  # two are in tests/unit/workers/test_tasks.py; each would decode all images of the test split
     "lr_set": {"learning_rates": [0.01, 0.001]},
-    "pretrain": {"iterations": 2},
+    "methods": [{"name": "stpt", "pretrain": {"iterations": 2}}],
 }
 
 
+@pytest.mark.long
 def test_features_are_learned_and_probed(service: Service, real_data: Path) -> None:
     with service.client as client:
         job = client.wait(client.submit(SPEC).id)

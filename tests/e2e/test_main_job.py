@@ -16,7 +16,7 @@ from forerun.client import ApiError
 from service.store.engine import Store
 from service.store.tables import Attempt, Epoch, Run, Trial
 from service.wire.answers import Event, Job
-from tests.builders import PAPER
+from tests.builders import PAPER, nested
 from tests.e2e.service import Service
 from tests.processes import of_each, wait_until
 
@@ -38,7 +38,7 @@ DIGITS: dict[str, Any] = {
 def run(service: Service, spec: dict[str, Any]) -> tuple[Job, list[Event]]:
     """Submit, follow the events to the end: (the job, its events)."""
     with service.client as client:
-        job = client.submit(spec)
+        job = client.submit(nested(**spec))
         events = list(client.events(job.id))
         return client.read_job(job.id), events
 
@@ -149,7 +149,7 @@ def test_a_training_that_fails_says_why_and_keeps_its_epochs(service: Service) -
 
 def test_a_running_job_can_be_cancelled(service: Service) -> None:
     with service.client as client:
-        job = client.submit(DIGITS | {"epochs": 5000, "workers": 1})
+        job = client.submit(nested(**DIGITS | {"epochs": 5000, "workers": 1}))
         for event in client.events(job.id):
             if event.kind == "epoch" and event.epoch == 2:
                 client.cancel(job.id)
@@ -160,7 +160,7 @@ def test_a_running_job_can_be_cancelled(service: Service) -> None:
     details = httpx.get(f"{service.dashboard_url}/api/jobs/{job.id}-a1", headers=headers).json()
     assert details["status"] == "STOPPED"
     with pytest.raises(ApiError) as refused, service.client as client:
-        client.submit(DIGITS | {"workers": 64})
+        client.submit(nested(**DIGITS | {"workers": 64}))
     assert refused.value.code == "not_enough_workers"
     assert "2 CPUs" in refused.value.detail
 
@@ -172,6 +172,7 @@ def test_everything_listens_on_loopback_alone(service: Service) -> None:
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
+@pytest.mark.long
 def test_lenet5_on_fashion_mnist(service: Service, real_data: Path) -> None:
     spec = {
         "model": "lenet5",

@@ -32,6 +32,7 @@ SPEC: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)  # three attempts, each with the imports of a driver and a worker
 def test_a_killed_service_takes_its_jobs_up_again_on_postgresql(
     service: Service, tmp_path: Path, postgres: Postgres

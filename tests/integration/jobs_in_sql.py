@@ -77,7 +77,9 @@ def events_of(db: Store, job_id: str) -> list[tuple[int, str, dict[str, Any]]]:
 
 
 def as_event(record: EpochRecord, attempt: int) -> dict[str, Any]:
-    return {**record.model_dump(mode="json", exclude={"checkpoint", "layers"}), "attempt": attempt}
+    """Of a run without a label of its own."""
+    document = record.model_dump(mode="json", exclude={"checkpoint", "layers"})
+    return {**document, "method": record.label, "attempt": attempt}
 
 
 def epochs_of(db: Store, job_id: str) -> list[tuple[int, int, float]]:

@@ -172,6 +172,7 @@ def test_pbt_copies_weights_and_perturbs(tmp_path: Path) -> None:
     assert len(set(told)) >= 4 + len(copies)  # new hyperparameters are told
 
 
+@pytest.mark.long
 def test_a_search_that_was_killed_goes_on_without_repeating_what_has_ended(tmp_path: Path) -> None:
     class Dies(Remembering):
         def epoch(self, record: EpochRecord) -> None:

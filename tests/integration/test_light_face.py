@@ -12,6 +12,7 @@ import pytest
 
 from service.wire import answers
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "ray", "sqlalchemy", "alembic", "fastapi", "numpy")
 CPU_SECONDS = "import time; start = time.process_time(); import forerun; print(time.process_time() - start)"

@@ -49,6 +49,7 @@ class Training(ABC):
         self.trainer, self.spec, self.world, self.trial = trainer, trainer.spec, trainer.workers.world, trial
         self._samples_checked = trainer.samples_seen
         self.position = Position(learning_rate=self.spec.initial_learning_rate)
+        self.config: dict[str, Any] = {}  # hyperparameters that a search within the training has chosen
 
     @abstractmethod
     def train_epoch(self, epoch: int) -> TrainedEpoch:

@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-from service.algorithms.lr_schedules import (
-    one_cycle,
-)
+from service.algorithms.lr_schedules import one_cycle_factors
 from service.spec.job import JobSpec
 from service.spec.methods.one_cycle import OneCycleMethod
 from workers.build import build_trainer
@@ -18,11 +16,9 @@ def build(method: OneCycleMethod, trial: int, spec: JobSpec, data: Data, workers
     """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
     trainer = build_trainer(spec, data, workers)
     highest = method.learning_rate or spec.initial_learning_rate
-    iterations = trainer.iterations
-    whole = iterations * spec.epochs
 
     def rates_of(epoch: int, _: Sequence[float]) -> tuple[float, list[float]]:
-        first = (epoch - 1) * iterations
-        return highest, [highest * one_cycle(first + iteration, whole) for iteration in range(iterations)]
+        factors = one_cycle_factors(epoch=epoch, epochs=spec.epochs, iterations=trainer.iterations)
+        return highest, [highest * factor for factor in factors]
 
     return Scheduled(trainer, method.label, trial, rates_of)

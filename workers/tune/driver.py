@@ -83,7 +83,7 @@ def _begin(spec: JobSpec, method: SearchMethod, seed: int, samples: int, service
         method=method,
         seed=seed,
         samples=samples,
-        epochs=method.training_epochs(spec.epochs, samples, budget),
+        epochs=method.training_epochs(spec, samples, budget),
         most_trials=most_trials(spec, method, samples, budget),
         ledger=Ledger(budget, spent=sum(trial.samples for trial in mine.values()) + again),
         recorder=recorder,

@@ -15,6 +15,7 @@ from service.spec.methods.cosine import CosineMethod
 from service.spec.methods.fixed import FixedMethod
 from service.spec.methods.grid import GridMethod
 from service.spec.methods.hyperband import HyperbandMethod
+from service.spec.methods.lr_range_test import LrRangeTestMethod
 from service.spec.methods.one_cycle import OneCycleMethod
 from service.spec.methods.pbt import PbtMethod
 from service.spec.methods.prodigy import ProdigyMethod
@@ -36,6 +37,7 @@ _Methods = Annotated[
     | ReplayMethod
     | CosineMethod
     | OneCycleMethod
+    | LrRangeTestMethod
     | ScheduleFreeMethod
     | ProdigyMethod
     | FixedMethod
@@ -58,6 +60,7 @@ MethodName = Literal[
     "reference",
     "cosine",
     "one-cycle",
+    "lr-range-test",
     "schedule-free",
     "prodigy",
     "fixed",

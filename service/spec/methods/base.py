@@ -72,7 +72,6 @@ class MethodSpec(Frozen):
     is_search: ClassVar[bool] = False  # its trials are Ray Tune's, one process each
     has_budget: ClassVar[bool] = False  # the job's budget holds for it
     sets_budget: ClassVar[bool] = False  # the budgets of others may be relative to what it takes
-    is_replayable: ClassVar[bool] = True  # one learning rate an epoch and an lr_schedule tell what it did
 
     if TYPE_CHECKING:  # a field of each, told apart by its value
         name: str
@@ -95,15 +94,20 @@ class MethodSpec(Frozen):
         """Trainings with one seed; 0: a search finds out. `candidates`: as in Facts."""
         return 1
 
-    def training_epochs(self, epochs: int, epoch_samples: int, budget: int | None) -> int:
-        """Epochs that one of its trainings takes at most, where the job has `epochs`."""
-        return epochs
+    def search_samples(self, spec: "JobSpec", epoch_samples: int) -> int:
+        """Training samples that one of its trainings takes at most before its first epoch, to search by."""
+        return 0
+
+    def training_epochs(self, spec: "JobSpec", epoch_samples: int, budget: int | None) -> int:
+        """Epochs that one of its trainings takes at most. `epoch_samples`, `budget`: as in Facts."""
+        return spec.epochs
 
     def work(self, spec: "JobSpec", facts: Facts) -> Work:
         """What one seed takes at most."""
         trainings = self.trainings(facts.candidates)
-        epochs = self.training_epochs(spec.epochs, facts.epoch_samples, facts.budget if self.has_budget else None)
-        return Work(trainings, trainings * epochs * facts.epoch_samples)
+        epochs = self.training_epochs(spec, facts.epoch_samples, facts.budget if self.has_budget else None)
+        training = self.search_samples(spec, facts.epoch_samples) + epochs * facts.epoch_samples
+        return Work(trainings, trainings * training)
 
     def first_pretrain(self, spec: "JobSpec") -> tuple[int, float] | None:
         """The epoch of its first Pre-train, and the learning rate that it goes by; None: it has no Pre-train."""
@@ -113,6 +117,15 @@ class MethodSpec(Frozen):
         """The schedule that trains again as a trial with those `learning_rates`, epoch by epoch, did. `config`: the
         hyperparameters that a search chose."""
         return Schedule(learning_rates=list(learning_rates))
+
+    def searched_iterations(self, config: Mapping[str, Any]) -> int:
+        """Iterations of a trial's first epoch, as recorded, that came before it, to search by. `config`: as above."""
+        return 0
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether one learning rate an epoch and an lr_schedule tell what it did."""
+        return True
 
     @property
     def replayed_job(self) -> str | None:
@@ -134,6 +147,8 @@ class WholeBudgetMethod(MethodSpec):
 
     has_budget: ClassVar[bool] = True
 
-    def training_epochs(self, epochs: int, epoch_samples: int, budget: int | None) -> int:
-        """As many whole epochs as the budget has room for, at least one."""
-        return epochs if budget is None else min(MAX_EPOCHS, max(1, budget // epoch_samples))
+    def training_epochs(self, spec: "JobSpec", epoch_samples: int, budget: int | None) -> int:
+        """As many whole epochs as the budget has room for beside a search, at least one."""
+        if budget is None:
+            return spec.epochs
+        return min(MAX_EPOCHS, max(1, (budget - self.search_samples(spec, epoch_samples)) // epoch_samples))

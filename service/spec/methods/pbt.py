@@ -21,9 +21,9 @@ class PbtMethod(TunedMethod):
         None, ge=1, le=100_000, description="Epochs between exploits; null: an eighth of the training."
     )
 
-    def training_epochs(self, epochs: int, epoch_samples: int, budget: int | None) -> int:
+    def training_epochs(self, spec: "JobSpec", epoch_samples: int, budget: int | None) -> int:
         """The population shares the budget."""
-        return epochs if budget is None else min(epochs, max(1, budget // self.population // epoch_samples))
+        return spec.epochs if budget is None else min(spec.epochs, max(1, budget // self.population // epoch_samples))
 
     def most_trials(self, spec: "JobSpec", facts: Facts) -> int:
         """The population."""

@@ -86,7 +86,7 @@ class SearchMethod(MethodSpec, ABC):
         """All trials to their end, within the budget."""
         budget = facts.budget if self.has_budget else None
         trials = self.most_trials(spec, facts)
-        samples = trials * self.training_epochs(spec.epochs, facts.epoch_samples, budget) * facts.epoch_samples
+        samples = trials * self.training_epochs(spec, facts.epoch_samples, budget) * facts.epoch_samples
         if budget is not None:
             samples = min(samples, budget // facts.epoch_samples * facts.epoch_samples)
         return Work(trials, samples)

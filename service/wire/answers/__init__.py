@@ -12,7 +12,17 @@ from service.wire.answers.epoch import (
     EpochValues,
     EpochWithBranches,
 )
-from service.wire.answers.event import EpochEvent, Event, EventBranch, OtherEvent, StateEvent, TrialEvent, parse_event
+from service.wire.answers.event import (
+    KNOWN_EVENT,
+    EpochEvent,
+    Event,
+    EventBranch,
+    KnownEvent,
+    OtherEvent,
+    StateEvent,
+    TrialEvent,
+    parse_event,
+)
 from service.wire.answers.experiment import ExperimentFacts, ExperimentJobs, ExperimentList
 from service.wire.answers.health import Health, Ray, Readiness
 from service.wire.answers.history import HistoryPage, HistoryStep, LrHistory, LrStep
@@ -29,6 +39,7 @@ from service.wire.answers.trial import TrialList, TrialResult
 
 __all__ = [
     "COMPARISON_COLUMNS",
+    "KNOWN_EVENT",
     "LAYER_COLUMNS",
     "STUDY_COLUMNS",
     "Answer",
@@ -62,6 +73,7 @@ __all__ = [
     "JobError",
     "JobPage",
     "JobSchedule",
+    "KnownEvent",
     "LayerEpoch",
     "LayerPage",
     "Links",

@@ -35,7 +35,9 @@ class TrialEvent(_Numbered):
     method: str = Field(description="Name of its method.")
     trial: int = Field(description="Its number in the run, from 1.")
     seed: int = Field(description="Of its random numbers.")
-    config: dict[str, Any] = Field(description="Hyperparameters that a search has chosen.")
+    config: dict[str, Any] = Field(
+        description="Hyperparameters that a search has chosen; of lr-range-test the test's curve, too."
+    )
     epochs: int = Field(description="That it trains at most.")
     state: str = Field(description="pending, running, completed, stopped, diverged or failed")
     message: str | None = Field(None, description="Why it ended before its last epoch.")
@@ -67,11 +69,13 @@ class OtherEvent(Answer):
     kind: str = Field(description="None of the kinds that are known here.")
 
 
-KnownEvent = Annotated[StateEvent | TrialEvent | EpochEvent, Field(discriminator="kind")]
-Event = StateEvent | TrialEvent | EpochEvent | OtherEvent
+KnownEvent = StateEvent | TrialEvent | EpochEvent
+Event = KnownEvent | OtherEvent
 
+KNOWN_EVENT: TypeAdapter[KnownEvent] = TypeAdapter(
+    Annotated[KnownEvent, Field(discriminator="kind", description="What happened to a job.")]
+)
 _KINDS = frozenset({"state", "trial", "epoch"})
-_KNOWN: TypeAdapter[StateEvent | TrialEvent | EpochEvent] = TypeAdapter(KnownEvent)
 
 
 def parse_event(data: str | bytes) -> Event:
@@ -79,4 +83,4 @@ def parse_event(data: str | bytes) -> Event:
     document = json.loads(data)
     if isinstance(document, dict) and document.get("kind") not in _KINDS:
         return OtherEvent.model_validate(document)
-    return _KNOWN.validate_python(document, extra="ignore")
+    return KNOWN_EVENT.validate_python(document, extra="ignore")

@@ -36,7 +36,9 @@ class TrialResult(Answer):
     method: str = Field(description="Name of its method.")
     trial: int = Field(description="Its number in the run, from 1.")
     seed: int = Field(description="Of its random numbers.")
-    config: dict[str, Any] = Field(description="Hyperparameters that a search has chosen.")
+    config: dict[str, Any] = Field(
+        description="Hyperparameters that a search has chosen; of lr-range-test the test's curve, too."
+    )
     state: str = Field(description="pending, running, completed, stopped, diverged or failed")
     message: str | None = Field(description="Why it ended before its last epoch.")
     epochs: int = Field(description="Recorded.")

@@ -25,6 +25,7 @@ from service.spec.methods.fixed import (
     PolynomialLrSchedule,
     StepLrSchedule,
 )
+from service.spec.methods.lr_range_test import LrRangeTestMethod
 from service.spec.methods.reference import ReferenceMethod
 from service.spec.methods.replay import ReplayMethod
 from service.spec.methods.stpt import StptMethod
@@ -126,6 +127,13 @@ DECAYING = (
 METHODS = st.lists(
     st.just(StptMethod())
     | st.builds(SweepMethod, learning_rates=st.none() | RATES, lr_schedule=LR_SCHEDULES)
+    | st.builds(
+        LrRangeTestMethod,
+        max_learning_rate=st.floats(1e-6, 1e6),
+        iterations=st.none() | st.integers(10, 100_000),
+        smoothing=BETA,
+        divergence_threshold=st.floats(1, 1e6, exclude_min=True),
+    )
     | st.builds(
         ReferenceMethod,
         learning_rate=RATE,

@@ -74,7 +74,8 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Api:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(report, "time", clock)
+    monkeypatch.setattr("tenacity.time", clock)
+    monkeypatch.setattr("tenacity.nap.time", clock)
     return clock
 
 

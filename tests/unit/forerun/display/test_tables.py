@@ -1,7 +1,7 @@
 from typing import Any
 
 from forerun.display import tables
-from service.wire.answers import ExperimentFacts, Job, Plan, SelectorReplay
+from service.wire.answers import ExperimentFacts, Job, Plan, SelectorReplay, TrialResult
 from tests.unit.forerun import service_double as double
 
 
@@ -24,6 +24,13 @@ def test_the_table_of_a_selector_s_replay() -> None:
     )
     nothing = tables.replay_table(SelectorReplay.model_validate({**replayed, "agreement": None, "items": []}))
     assert nothing == "epoch  recorded  greedy  regret\nno epoch yet"
+
+
+def test_a_curve_among_the_hyperparameters_is_too_long_for_a_cell() -> None:
+    curve = {"learning_rates": [1e-7, 1e-6, 1e-5], "smoothed_losses": [2.3, 2.2, 2.1]}
+    config = {"learning_rate": 0.25, "range_test": curve, "optimizer": {"name": "sgd"}}
+    _, row = tables.trial_table([TrialResult.model_validate(double.trial_result(config=config))]).splitlines()
+    assert row.endswith("learning_rate=0.25 range_test=… optimizer={'name': 'sgd'}")
 
 
 def run_cost(label: str, trainings: int, samples: int, iterations: float, relative_to_sweep: float) -> double.Document:

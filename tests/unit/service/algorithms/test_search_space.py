@@ -123,7 +123,7 @@ def test_a_trials_hyperparameters_stand_in_its_spec():
 def test_trials_and_epochs(method, budget, trials, epochs):
     job = spec(method, epochs=10, lr_set={"learning_rates": [0.1, 0.05, 0.02, 0.01]})
     assert most_trials(job, search(job), 100, budget) == trials
-    assert search(job).training_epochs(job.epochs, 100, budget) == epochs
+    assert search(job).training_epochs(job, 100, budget) == epochs
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_budget_of_an_epoch_is_accepted(budget):
 
 @pytest.mark.parametrize(("budget", "epochs"), [(None, 10), (1700, 17), (1799, 17), (99, 1)])
 def test_what_takes_the_whole_budget(budget, epochs):
-    assert CosineMethod().training_epochs(10, 100, budget) == epochs
+    assert CosineMethod().training_epochs(spec("cosine", epochs=10), 100, budget) == epochs
 
 
 # --- grids ---------------------------------------------------------------------------------------------

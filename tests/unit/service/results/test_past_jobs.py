@@ -73,6 +73,24 @@ def test_the_schedules_of_baselines(sqlite_store):
         schedule(sqlite_store, job_id, label="tpe", trial=2)
 
 
+@pytest.mark.parametrize(("config", "iterations"), [({}, 26), ({"range_test": {"iterations": 20}}, 6)])
+def test_the_schedule_behind_a_range_test_is_the_trainings_alone(sqlite_store, config, iterations):
+    """One epoch of 6 iterations, which 20 of the test precede; under 1cycle a learning rate an epoch tells nothing."""
+    methods = [
+        {"name": "lr-range-test", "lr_schedule": "linear", "iterations": 20},
+        {"name": "lr-range-test", "label": "cycle", "iterations": 20},
+    ]
+    job_id, token = train(sqlite_store, [], methods=methods, epochs=1)
+    chosen = TrialRecord(label="lr-range-test", trial=1, seed=0, config=config, epochs=1, state="running")
+    reports.record_trial(sqlite_store, job_id, token, chosen)
+    record = scheduled_epoch(1, label="lr-range-test", learning_rate=0.2, iterations=26)
+    reports.record_epoch(sqlite_store, job_id, token, record)
+    expected = Schedule(learning_rates=[0.2], lr_schedule="linear"), iterations
+    assert schedule(sqlite_store, job_id, label="lr-range-test") == expected
+    with pytest.raises(StateConflict, match="cannot be told by one learning rate an epoch"):
+        schedule(sqlite_store, job_id, label="cycle")
+
+
 def test_the_schedule_of_each_method(sqlite_store):
     replayed = {"learning_rates": [0.1, 0.3, 0.2], "lr_schedule": "cosine", "warmup_epochs": 1}
     methods = [
