@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from service.errors import StateConflict
 from service.store import attempts
 from service.store.engine import Session, Store
-from service.store.events import append_event
 from service.store.jobs import get_job, next_to_submit, set_job_state
 from service.store.records import Job
 from service.store.trials import stop_trials
@@ -139,16 +138,16 @@ def confirm_cancelled(db: Store, job_id: str) -> None:
 
 
 def move(session: Session, job: Job, to: JobState, *, code: str | None = None, message: str | None = None) -> None:
-    """Bring the job, whose row is locked, into its next state, and tell of it."""
+    """Bring a job, whose row is locked, into its next state, and tell of it. `job`: with what changes beside that."""
     assert to in FOLLOWS[job.state], f"{job.id}: {job.state} -> {to}"
     message = message and storable(message)
+    moved = replace(job, state=to)
     if to in TERMINAL:
-        set_job_state(session, job.id, job.state, to, finished_at=now(), error_code=code, error_message=message)
+        moved = replace(moved, finished_at=now(), error_code=code, error_message=message)
         stop_trials(session, job.id)
-    else:
-        set_job_state(session, job.id, job.state, to)
     data = {"state": to, "attempt": job.attempt, "code": code, "message": message}
-    append_event(session, job.id, "state", {key: value for key, value in data.items() if value is not None}, now())
+    event = {key: value for key, value in data.items() if value is not None}
+    set_job_state(session, moved, before=job.state, event=event, created_at=now())
 
 
 def _is_live(job: Job, attempt: int) -> bool:

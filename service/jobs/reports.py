@@ -5,7 +5,7 @@ Each is one transaction under the job's row lock. Repeats are accepted: an answe
 
 import json
 import secrets
-from dataclasses import fields
+from dataclasses import fields, replace
 from hmac import compare_digest
 
 from service.algorithms.trajectory import best_of, newest_trajectory
@@ -15,7 +15,7 @@ from service.store.attempts import set_token
 from service.store.engine import Session, Store
 from service.store.epochs import discard_epoch, epochs_of_trial, get_epoch, insert_epoch, last_epoch
 from service.store.events import append_event
-from service.store.jobs import get_job, set_started
+from service.store.jobs import get_job
 from service.store.records import JobWithAttempts, TrialFacts
 from service.store.trials import (
     get_run,
@@ -51,8 +51,7 @@ def exchange_ticket(db: Store, job_id: str, ticket: str) -> Assignment:
             raise StaleAttempt(f"this ticket is not for the live attempt of job {job_id}, or was used already")
         token = secrets.token_urlsafe(32)
         set_token(session, job_id, job.attempt, jobs.hash_of(token))
-        set_started(session, job_id, jobs.now())
-        jobs.move(session, job, JobState.RUNNING)
+        jobs.move(session, replace(job, started_at=job.started_at or jobs.now()), JobState.RUNNING)
         return Assignment(
             job_id=job.id,
             attempt=job.attempt,

@@ -7,8 +7,8 @@
 - `get_job(…, lock=True)` and `next_to_submit` lock the job's row until the transaction ends, before anything of the job
   is read: what they return is the newest there is, and nobody else changes the job meanwhile. On SQLite every writer
   waits for the one before (BEGIN IMMEDIATE).
-- `set_job_state` compares before it sets. A change of a job and the event that tells of it (`append_event`) belong into
-  one transaction.
+- `set_job_state` compares before it sets, and writes the event that tells of it. What else happens to a job is told by
+  `append_event` in the transaction that writes it.
 - How many statements a function takes does not depend on how many rows it finds.
 - Times come from the caller; those that come out are aware, and in UTC.
 """

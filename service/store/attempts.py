@@ -54,10 +54,9 @@ def last_attempt_with_epoch(session: Session, job_id: str) -> int:
 def insert_attempt(
     session: Session, job_id: str, number: int, *, submission_id: str, ticket_hash: str, created_at: datetime
 ) -> None:
-    """The next attempt of a job, which is its live one from now on."""
+    """The next attempt of a job."""
     values = {"submission_id": submission_id, "ticket_hash": ticket_hash, "created_at": created_at}
     session.execute(insert(Attempt).values(job_id=job_id, number=number, **values))
-    session.execute(update(Job).where(Job.id == job_id).values(attempt=number))
 
 
 def set_ticket(session: Session, job_id: str, number: int, ticket_hash: str) -> None:

@@ -21,6 +21,12 @@ def events_after(session: Session, job_id: str, number: int, limit: int = 500) -
 def append_event(session: Session, job_id: str, kind: str, data: Mapping[str, Any], created_at: datetime) -> None:
     """Write what happened to a job under the next number of its events."""
     next_number = update(Job).where(Job.id == job_id).values(last_event=Job.last_event + 1).returning(Job.last_event)
-    number = session.scalars(next_number).one()
-    event = {"job_id": job_id, "number": number, "kind": kind, "data": data, "created_at": created_at}
-    session.execute(insert(Event).values(event))
+    insert_event(session, job_id, session.scalars(next_number).one(), kind, data, created_at)
+
+
+def insert_event(
+    session: Session, job_id: str, number: int, kind: str, data: Mapping[str, Any], created_at: datetime
+) -> None:
+    """Write what happened to a job under that number, which its row has as that of its last event."""
+    values = {"number": number, "kind": kind, "data": data, "created_at": created_at}
+    session.execute(insert(Event).values(job_id=job_id, **values))

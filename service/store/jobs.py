@@ -12,10 +12,13 @@ from service.spec.job import JobSpec
 from service.store import records
 from service.store.attempts import attempts_by_job
 from service.store.engine import Session
+from service.store.events import insert_event
 from service.store.pages import Page, decode_cursor, page_of
 from service.store.rows import columns_of, record_of
 from service.store.tables import Job, Run, Trial
 from service.wire.states import TERMINAL, JobState
+
+STANDING = ("state", "attempt", "started_at", "finished_at", "error_code", "error_message")  # what changes of a job
 
 
 def job_spec(job: records.Job) -> JobSpec:
@@ -142,26 +145,18 @@ def insert_job(
 
 
 def set_job_state(
-    session: Session,
-    job_id: str,
-    before: JobState,
-    after: JobState,
-    *,
-    finished_at: datetime | None = None,
-    error_code: str | None = None,
-    error_message: str | None = None,
+    session: Session, job: records.Job, *, before: JobState, event: Mapping[str, Any], created_at: datetime
 ) -> None:
-    """Move a job from one state to the next, if it is in the first; it is, where its row was locked to read it."""
-    values = {"finished_at": finished_at, "error_code": error_code, "error_message": error_message}
-    changed = (
+    """Write where a job stands now (its state, attempt, times and error) and the event that tells of it.
+
+    Only from the state `before`, which it has where its row was locked to read it.
+    """
+    moved = (
         update(Job)
-        .where(Job.id == job_id, Job.state == before)
-        .values(state=after, **{name: value for name, value in values.items() if value is not None})
-        .returning(Job.number)
+        .where(Job.id == job.id, Job.state == before)
+        .values({name: getattr(job, name) for name in STANDING} | {"last_event": Job.last_event + 1})
+        .returning(Job.last_event)
     )
-    assert session.scalar(changed) is not None, f"{job_id} is not {before} any more"
-
-
-def set_started(session: Session, job_id: str, started_at: datetime) -> None:
-    """A job's first attempt has begun; of later ones the time stays that of the first."""
-    session.execute(update(Job).where(Job.id == job_id, Job.started_at.is_(None)).values(started_at=started_at))
+    number = session.scalars(moved).one_or_none()
+    assert number is not None, f"{job.id} is not {before} any more"
+    insert_event(session, job.id, number, "state", event, created_at)

@@ -1,4 +1,7 @@
-"""The tables, known to the store and the migrations alone. Times are UTC; learning rates are plain numbers; a missing metric (NaN) is NULL."""
+"""The tables, known to the store and to migrations alone.
+
+Times are UTC; learning rates are plain numbers; a missing metric (NaN) is NULL.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
