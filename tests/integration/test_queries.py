@@ -4,6 +4,7 @@ Each test leaves a database in which DESIGN.md's invariants hold: the `store` fi
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -14,11 +15,13 @@ from sqlalchemy.exc import OperationalError
 from service.errors import InvalidInput, StateConflict
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
-from service.store.attempts import ended_submissions
+from service.store.attempts import ended_submissions, insert_attempt
 from service.store.engine import Session, Store
 from service.store.epochs import branches_of, epochs_with_branches, latest_epochs
-from service.store.jobs import get_job, list_jobs, live_jobs
+from service.store.jobs import get_job, list_jobs, live_jobs, set_job_state
+from service.store.keys import KeyTaken, insert_idempotency_key
 from service.store.layers import layers_of, layers_of_training
+from service.store.records import JobWithAttempts
 from service.store.tables import Job
 from service.wire.states import TERMINAL
 from tests.integration.jobs_in_sql import (
@@ -265,3 +268,46 @@ def test_layers_of_one_training(store, job_with_layers, filters, most_epochs, ex
         rows = layers_of_training(session, job_with_layers, **everything | filters, most_epochs=most_epochs)
     assert [(row.label, row.trial, row.epoch) for row in rows] == expected
     assert {row.layer for row in rows} <= {"3.weight"}
+
+
+# --- changes -----------------------------------------------------------------------------------------------
+
+
+def test_a_state_is_set_from_the_state_before_alone(store):
+    job_id = submit(store)
+    jobs.cancel(store, job_id)
+    rows = everything(store)
+    claimed, now = replace(job_of(store, job_id), state=S.SUBMITTING, attempt=1), datetime.now(UTC)
+    with pytest.raises(AssertionError, match=f"{job_id} is not queued any more"), store.write() as session:
+        set_job_state(session, claimed, before=S.QUEUED, event={"state": "submitting"}, created_at=now)
+    assert everything(store) == rows
+
+
+def test_a_key_is_stored_once(store):
+    job_id = submit(store, "key-1")
+    rows = everything(store)
+    with pytest.raises(KeyTaken) as caught, store.write() as session:
+        insert_idempotency_key(session, "key-1", fingerprint="f", job_id=job_id, created_at=datetime.now(UTC))
+    assert caught.value.key == "key-1"
+    assert everything(store) == rows
+
+
+def test_postgresql_who_waited_for_a_job_sees_the_attempt_that_was_made_meanwhile(postgres_store):
+    db = postgres_store
+    job_id = submit(db)
+    with ThreadPoolExecutor(1) as pool:
+        with db.write() as session:
+            job = get_job(session, job_id, lock=True)
+            second = pool.submit(locked, db, job_id)
+            until_somebody_waits_for_a_lock(db)
+            now = datetime.now(UTC)
+            insert_attempt(session, job_id, 1, submission_id=f"{job_id}-a1", ticket_hash="h", created_at=now)
+            claimed = replace(job, state=S.SUBMITTING, attempt=1)
+            set_job_state(session, claimed, before=S.QUEUED, event={"state": "submitting"}, created_at=now)
+        found = second.result(30)
+    assert (found.state, found.attempt, found.last_attempt.submission_id) == (S.SUBMITTING, 1, f"{job_id}-a1")
+
+
+def locked(db: Store, job_id: str) -> JobWithAttempts:
+    with db.write() as session:
+        return get_job(session, job_id, lock=True)
