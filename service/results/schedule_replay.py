@@ -19,7 +19,7 @@ def schedule(session: Session, job_id: str, *, label: str | None = None, trial: 
     Raises NotFound, or StateConflict when not all epochs are recorded.
     """
     spec = job_spec(get_job(session, job_id))
-    wanted = label or spec.methods[0].label
+    wanted = spec.methods[0].label if label is None else label
     run = next((known for known in spec.methods if known.label == wanted), None)
     row = get_trial(session, job_id, run.label, trial) if run else None
     if run is None or row is None:

@@ -71,6 +71,8 @@ def test_the_schedules_of_baselines(sqlite_store):
         schedule(sqlite_store, job_id, label="asha")
     with pytest.raises(NotFound):
         schedule(sqlite_store, job_id, label="tpe", trial=2)
+    with pytest.raises(NotFound, match="has no trial 1 of ; it has cosine"):  # no label is another than none
+        schedule(sqlite_store, job_id, label="")
 
 
 @pytest.mark.parametrize(("config", "iterations"), [({}, 26), ({"range_test": {"iterations": 20}}, 6)])
