@@ -61,7 +61,7 @@ def trials_with_cost(session: Session, job_id: str) -> Sequence[records.TrialWit
 def trials_with_results(
     session: Session, job_id: str, *, label: str | None = None, state: Sequence[str] = ()
 ) -> Sequence[records.TrialWithResults]:
-    """Every trial of a job with the epoch of its best validation accuracy and its last one."""
+    """Every trial of a job with its results, by run and number; of one run alone, or in those states."""
     ranked = (
         select(
             Epoch.id,
