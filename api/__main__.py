@@ -18,7 +18,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
-from sqlalchemy.exc import ArgumentError, OperationalError
 
 from api.app import create_app
 from api.deps import Services
@@ -28,7 +27,7 @@ from service.cluster.controller import Controller
 from service.cluster.local_head import EmbeddedHead, OwnCluster
 from service.cluster.ray_jobs import RayCluster
 from service.settings import Settings
-from service.store.engine import Store
+from service.store.engine import UNUSABLE, Store, reason_of
 
 log = logging.getLogger("forerun")
 
@@ -110,8 +109,8 @@ def _database(settings: Settings) -> Store:
         store = Store(settings.database())
         migrate(store)
         return store
-    except (ArgumentError, OperationalError, OSError, ValueError) as error:
-        why = error.orig if isinstance(error, OperationalError) else error
+    except (*UNUSABLE, OSError, ValueError) as error:
+        why = reason_of(error)
         if settings.database_url is None:
             raise _unusable("home", settings.home, why) from None
         raise _unusable("database_url", settings.database_url, why) from None

@@ -1,35 +1,33 @@
-"""From rows of SQL and results to the answers that the API gives."""
+"""From the store's records and results to the answers that the API gives."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from api.deps import Services
 from service.algorithms.batch_ramp import Ramp
 from service.results import recommendation
-from service.store import tables
+from service.store import records
 from service.store.epochs import latest_epochs
 from service.store.jobs import get_job
-from service.store.trials import TrialWithResults
 from service.wire import answers
 
 
 def read_job(services: Services, job_id: str) -> answers.Job:
     """The job of that id, as it is now. Raises NotFound."""
     with services.store.read() as session:
-        row = get_job(session, job_id)
+        found = get_job(session, job_id)
         last = latest_epochs(session, [job_id]).get(job_id)
-        return job(row, last, services.fleet.dashboard_url)
+    return job(found, last, services.fleet.dashboard_url)
 
 
-def job(row: tables.Job, last: tables.Epoch | None, dashboard_url: str) -> answers.Job:
+def job(row: records.JobWithAttempts, last: records.Epoch | None, dashboard_url: str) -> answers.Job:
     """A job; `last` is the last recorded epoch of its first training."""
-    submission_id = next((a.submission_id for a in row.attempts if a.number == row.attempt), None)
+    submission_id = row.last_attempt and row.last_attempt.submission_id
     path = f"/v1/jobs/{row.id}"
     return answers.Job(
         id=row.id,
         name=row.name,
         experiment=row.experiment,
-        state=row.job_state,
+        state=row.state,
         error=answers.JobError(code=row.error_code, message=row.error_message or "") if row.error_code else None,
         model=row.model,
         dataset=row.dataset,
@@ -55,37 +53,13 @@ def job(row: tables.Job, last: tables.Epoch | None, dashboard_url: str) -> answe
     )
 
 
-def epoch(row: tables.Epoch) -> answers.Epoch:
-    """A recorded epoch, without its branches."""
-    return answers.Epoch(**_epoch_values(row))
-
-
-def epoch_with_branches(row: tables.Epoch) -> answers.EpochWithBranches:
-    """A recorded epoch and the branches of its Pre-train."""
-    branches = [answers.Branch.model_validate(branch) for branch in row.branches]
-    return answers.EpochWithBranches(**_epoch_values(row), branches=branches)
-
-
-def _epoch_values(row: tables.Epoch) -> dict[str, Any]:
-    run = row.trial.run
-    where = {"label": run.label, "method": run.method, "trial": row.trial.number}
-    return where | {name: getattr(row, name) for name in answers.Epoch.model_fields if name not in where}
-
-
-def branch_of_epoch(row: tables.Branch) -> answers.BranchOfEpoch:
-    """A branch and the epoch that it belongs to."""
-    its, run = row.epoch_row, row.epoch_row.trial.run
-    columns = {name: getattr(row, name) for name in answers.Branch.model_fields}
-    return answers.BranchOfEpoch(label=run.label, method=run.method, trial=its.trial.number, epoch=its.epoch, **columns)
-
-
-def event(row: tables.Event) -> answers.KnownEvent:
+def event(row: records.Event) -> answers.KnownEvent:
     """What happened to a job, as the stream of its events tells it."""
     when = {"number": row.number, "kind": row.kind, "created_at": row.created_at}
     return answers.KNOWN_EVENT.validate_python(row.data | when)
 
 
-def lr_history(job_id: str, rows: Sequence[tables.Epoch]) -> answers.LrHistory:
+def lr_history(job_id: str, rows: Sequence[records.EpochWithBranches]) -> answers.LrHistory:
     """The learning rates of a job's epochs, which come in the order of their trainings."""
     so_far: dict[int, int] = {}
     items = []
@@ -93,9 +67,9 @@ def lr_history(job_id: str, rows: Sequence[tables.Epoch]) -> answers.LrHistory:
         so_far[row.trial_id] = so_far.get(row.trial_id, 0) + row.samples
         items.append(
             answers.LrStep(
-                label=row.trial.run.label,
-                method=row.trial.run.method,
-                trial=row.trial.number,
+                label=row.label,
+                method=row.method,
+                trial=row.trial,
                 epoch=row.epoch,
                 attempt=row.attempt,
                 phase=row.phase,
@@ -114,25 +88,20 @@ def lr_history(job_id: str, rows: Sequence[tables.Epoch]) -> answers.LrHistory:
     return answers.LrHistory(job_id=job_id, items=items)
 
 
-def history_step(row: Mapping[str, Any]) -> answers.HistoryStep:
-    """One epoch in the history of all jobs."""
-    return answers.HistoryStep(**{name: row[name] for name in answers.HistoryStep.model_fields})
-
-
-def trial_result(found: TrialWithResults) -> answers.TrialResult:
+def trial_result(trial: records.TrialWithResults) -> answers.TrialResult:
     """A trial, with its best and its last epoch."""
-    run, trial, best, last = found.run, found.trial, found.best, found.last
+    best, last = trial.best, trial.last
     return answers.TrialResult(
-        label=run.label,
-        method=run.method,
+        label=trial.label,
+        method=trial.method,
         trial=trial.number,
         seed=trial.seed,
         config=trial.config or {},
         state=trial.state,
         message=trial.message,
-        epochs=found.epochs,
+        epochs=trial.epochs,
         length=trial.length,
-        samples=found.samples,
+        samples=trial.samples,
         lost_samples=trial.lost_samples,
         val_accuracy=best.val_accuracy if best else None,
         test_accuracy=best.test_accuracy if best else None,

@@ -169,11 +169,12 @@ def _check_job(session: Session, job: Job) -> None:
     assert {event.kind for event in events} <= {"state", "epoch", "trial"}
 
     # the states follow each other as drawn; a terminal one is the last
+    state = JobState(job.state)
     path = [JobState(event.data["state"]) for event in events if event.kind == "state"]
     assert path[0] is JobState.QUEUED
     assert all(after in FOLLOWS[before] for before, after in pairwise(path)), path
-    assert path[-1] is job.job_state
-    ended = job.job_state in TERMINAL
+    assert path[-1] is state
+    ended = state in TERMINAL
     assert (job.started_at is not None) == (JobState.RUNNING in path)
     assert (job.finished_at is not None) == ended
     assert (job.error_code is not None) == (job.error_message is not None) == (job.state == "failed")
@@ -182,9 +183,9 @@ def _check_job(session: Session, job: Job) -> None:
     assert [attempt.number for attempt in job.attempts] == list(range(1, job.attempt + 1))
     assert path.count(JobState.SUBMITTING) == job.attempt
     alive = [attempt.number for attempt in job.attempts if attempt.ended_at is None]
-    if job.job_state in (JobState.SUBMITTING, JobState.RUNNING):
+    if state in (JobState.SUBMITTING, JobState.RUNNING):
         assert alive == [job.attempt]
-    elif job.job_state is JobState.CANCELLING:
+    elif state is JobState.CANCELLING:
         assert alive in ([], [job.attempt])
     else:
         assert alive == []

@@ -4,7 +4,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api import translate
 from api.deps import MAX_INT, JobId, ServicesOf
 from api.problems import documented
 from service.store.epochs import branches_of
@@ -23,5 +22,5 @@ def branches(
     """Of all trainings of the job, or of one epoch of each, by run, trial, epoch and number."""
     with services.store.read() as session:
         get_job(session, job_id)
-        items = [translate.branch_of_epoch(row) for row in branches_of(session, job_id, epoch)]
-        return answers.BranchList(job_id=job_id, items=items)
+        found = branches_of(session, job_id, epoch)
+    return answers.BranchList(job_id=job_id, items=[answers.BranchOfEpoch.model_validate(one) for one in found])

@@ -2,11 +2,10 @@
 
 from fastapi import APIRouter
 
-from api import translate
 from api.deps import EpochNumber, JobId, ServicesOf
 from api.problems import documented
 from service.errors import NotFound
-from service.store.epochs import epochs_of, get_epoch
+from service.store.epochs import epochs_of, epochs_with_branches
 from service.store.jobs import get_job
 from service.store.trials import list_trials
 from service.wire import answers
@@ -19,8 +18,8 @@ def epochs(services: ServicesOf, job_id: JobId) -> answers.EpochList:
     """Of all trainings of the job, by run, trial and epoch."""
     with services.store.read() as session:
         get_job(session, job_id)
-        items = [translate.epoch(row) for row in epochs_of(session, job_id)]
-        return answers.EpochList(job_id=job_id, items=items)
+        found = epochs_of(session, job_id)
+    return answers.EpochList(job_id=job_id, items=[answers.Epoch.model_validate(one) for one in found])
 
 
 @router.get("/epochs/{epoch}", summary="One epoch of the first run, with its branches", responses=documented(404, 422))
@@ -29,9 +28,12 @@ def epoch(services: ServicesOf, job_id: JobId, epoch: EpochNumber) -> answers.Ep
     with services.store.read() as session:
         get_job(session, job_id)
         trials = list_trials(session, job_id)  # none, until the first search has begun
-        row = get_epoch(session, trials[0][1].id, epoch) if trials else None
-        if row is None:
-            raise NotFound(
-                f"epoch {epoch} of job {job_id} is not recorded; GET /v1/jobs/{job_id}/epochs lists those that are"
-            )
-        return translate.epoch_with_branches(row)
+        first = trials[0] if trials else None
+        found = (
+            epochs_with_branches(session, job_id, label=first.label, trial=first.number, epoch=epoch) if first else []
+        )
+    if not found:
+        raise NotFound(
+            f"epoch {epoch} of job {job_id} is not recorded; GET /v1/jobs/{job_id}/epochs lists those that are"
+        )
+    return answers.EpochWithBranches.model_validate(found[0])

@@ -80,5 +80,6 @@ def _read(db: Store, job_id: str, number: int) -> tuple[Sequence[KnownEvent], bo
     """Events after `number`, and whether the job has ended. The state is read first: once it is terminal, the
     events read after it are all there will ever be."""
     with db.read() as session:
-        ended = get_job(session, job_id).job_state in TERMINAL
-        return [translate.event(row) for row in events_after(session, job_id, number)], ended
+        ended = get_job(session, job_id).state in TERMINAL
+        found = events_after(session, job_id, number)
+    return [translate.event(one) for one in found], ended

@@ -5,12 +5,12 @@ the service unready: jobs are still accepted and history is still read; the cont
 """
 
 from fastapi import APIRouter, Request
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
 from api.deps import ServicesOf
 from api.problems import documented, log, problem
 from migrations import is_current
+from service.store.engine import DatabaseError
 from service.wire import answers
 
 router = APIRouter(tags=["health"])
@@ -27,7 +27,7 @@ def readyz(request: Request, services: ServicesOf) -> answers.Readiness | Respon
     """200 when the database answers and its schema is the newest. Ray's state is told beside, and decides nothing."""
     try:
         trouble = None if is_current(services.store) else "the database's schema is not the newest; migrate it"
-    except SQLAlchemyError:
+    except DatabaseError:
         log.exception("the database does not answer")
         trouble = "the database does not answer; the service's log says why"
     if trouble is not None:

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, BeforeValidator, Field
 from starlette.responses import Response
 
-from api import translate
 from api.deps import FORMAT, MAX_INT, Accept, AnyMethod, RunLabel, ServicesOf, Text, split
 from api.formats import NEXT_PAGE, chosen_format, csv_text, documented_formats, file_answer, next_page
 from api.problems import documented
@@ -50,7 +49,7 @@ def lr_history(
     with services.store.read() as session:
         found = epochs_of_all_jobs(session, **query.model_dump(exclude={"format"}))
     page = answers.HistoryPage(
-        items=[translate.history_step(row) for row in found.items], next_cursor=found.next_cursor
+        items=[answers.HistoryStep.model_validate(one) for one in found.items], next_cursor=found.next_cursor
     )
     if kind == "csv":
         content = csv_text(list(answers.HistoryStep.model_fields), [step.model_dump() for step in page.items])

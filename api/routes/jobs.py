@@ -69,8 +69,8 @@ def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> ans
     with services.store.read() as session:
         page = stored_jobs.list_jobs(session, **query.model_dump())
         last = latest_epochs(session, [job.id for job in page.items])
-        items = [translate.job(job, last.get(job.id), services.fleet.dashboard_url) for job in page.items]
-        return answers.JobPage(items=items, next_cursor=page.next_cursor)
+    items = [translate.job(job, last.get(job.id), services.fleet.dashboard_url) for job in page.items]
+    return answers.JobPage(items=items, next_cursor=page.next_cursor)
 
 
 @router.get("/{job_id}", summary="Read a job", responses=documented(404, 422))

@@ -28,5 +28,5 @@ def logs(
     """The last 65,536 characters that its Ray job printed. While that runs Ray is asked; afterwards SQL has them."""
     with services.store.read() as session:
         number = get_job(session, job_id).attempt if attempt is None else attempt
-        submission_id, log = get_log(session, job_id, number)
-    return jobs.log_end(services.fleet.logs(submission_id)) if log is None else log
+        kept = get_log(session, job_id, number)
+    return jobs.log_end(services.fleet.logs(kept.submission_id)) if kept.log is None else kept.log

@@ -30,5 +30,5 @@ def trials(
     with services.store.read() as session:
         get_job(session, job_id)
         of_jobs.check_label(session, job_id, label)
-        rows = trials_with_results(session, job_id, label=label, state=state)
-        return answers.TrialList(job_id=job_id, items=[translate.trial_result(row) for row in rows])
+        found = trials_with_results(session, job_id, label=label, state=state)
+    return answers.TrialList(job_id=job_id, items=[translate.trial_result(trial) for trial in found])

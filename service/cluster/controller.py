@@ -19,7 +19,7 @@ from service.jobs.lifecycle import Claim
 from service.store.attempts import attempts_without_log, ended_submissions
 from service.store.engine import Store
 from service.store.jobs import live_jobs
-from service.store.tables import Job
+from service.store.records import Job, JobWithAttempts
 from service.wire.states import JobState
 
 log = logging.getLogger(__name__)
@@ -90,10 +90,11 @@ class Controller:
         with self._db.read() as session:
             live = live_jobs(session)
         for job in live:
-            if job.job_state in (JobState.SUBMITTING, JobState.RUNNING):
-                jobs.attempt_interrupted(self._db, job.id, job.attempt)
+            attempt = job.last_attempt
+            if attempt is not None and job.state in (JobState.SUBMITTING, JobState.RUNNING):
+                jobs.attempt_interrupted(self._db, job.id, attempt.number)
                 with contextlib.suppress(ClusterUnreachable):
-                    self._keep_log(job.attempts[-1].submission_id)
+                    self._keep_log(attempt.submission_id)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -122,12 +123,12 @@ class Controller:
             self._submit(claim)
         self._keep_logs()
 
-    def _reconcile(self, job: Job) -> None:
-        if job.job_state not in HOLDS_WORKERS:
+    def _reconcile(self, job: JobWithAttempts) -> None:
+        attempt = job.last_attempt
+        if attempt is None or job.state not in HOLDS_WORKERS:
             return
-        attempt = job.attempts[-1]
         found = self._cluster.find(attempt.submission_id)
-        match job.job_state:
+        match job.state:
             case JobState.CANCELLING:
                 if found is None or found.status in ENDED:
                     jobs.confirm_cancelled(self._db, job.id)
@@ -181,7 +182,7 @@ class Controller:
 
     def _free_workers(self) -> float:
         with self._db.read() as session:
-            return self._workers() - sum(j.workers for j in live_jobs(session) if j.job_state in HOLDS_WORKERS)
+            return self._workers() - sum(j.workers for j in live_jobs(session) if j.state in HOLDS_WORKERS)
 
 
 def _last_words(message: str) -> str:

@@ -1,26 +1,19 @@
 """Use cases of a job: submit, cancel, claim, recover. What its workers report is in `service.jobs.reports`.
 
-Every change is compare-and-set on the job's locked row and appends its event in the same transaction. Values in,
-values out: what leaves here is a frozen record, never a live row.
+Every change is compare-and-set on the job's locked row and appends its event in the same transaction.
 """
 
 import hashlib
 import math
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
-from sqlalchemy import update
-from sqlalchemy.orm import Session
-
-from service.errors import (
-    StateConflict,
-)
-from service.store.attempts import last_attempt_with_epoch
-from service.store.engine import Store
-from service.store.jobs import get_job, next_to_submit
-from service.store.tables import Attempt, Event, Job
+from service.errors import StateConflict
+from service.store import attempts
+from service.store.engine import Session, Store
+from service.store.jobs import get_job, next_to_submit, set_job_state
+from service.store.records import Job
 from service.store.trials import stop_trials
 from service.wire.states import FOLLOWS, TERMINAL, JobState
 
@@ -44,12 +37,13 @@ def cancel(db: Store, job_id: str) -> JobState:
     """Ask for the job's end; returns its state. Asking again is fine. Raises StateConflict once it ended otherwise."""
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
-        if job.job_state in (JobState.CANCELLING, JobState.CANCELLED):
-            return job.job_state
-        if job.job_state in TERMINAL:
+        if job.state in (JobState.CANCELLING, JobState.CANCELLED):
+            return job.state
+        if job.state in TERMINAL:
             raise StateConflict(f"job {job_id} has {job.state} already; only a job that has not ended can be cancelled")
-        move(session, job, JobState.CANCELLED if job.job_state is JobState.QUEUED else JobState.CANCELLING)
-        return job.job_state
+        after = JobState.CANCELLED if job.state is JobState.QUEUED else JobState.CANCELLING
+        move(session, job, after)
+        return after
 
 
 # --- the controller's side -------------------------------------------------------------------------
@@ -65,30 +59,30 @@ def claim_next(db: Store, *, free: float = math.inf, total: float = math.inf) ->
         job = next_to_submit(session, total)
         if job is None or job.workers > free:
             return None
-        job.attempt += 1
-        ticket = secrets.token_urlsafe(32)
-        attempt = Attempt(
-            job_id=job.id,
-            number=job.attempt,
-            submission_id=f"{job.id}-a{job.attempt}",
-            ticket_hash=hash_of(ticket),
+        job = replace(job, attempt=job.attempt + 1)
+        claim = Claim(job.id, job.attempt, f"{job.id}-a{job.attempt}", secrets.token_urlsafe(32))
+        attempts.insert_attempt(
+            session,
+            job.id,
+            job.attempt,
+            submission_id=claim.submission_id,
+            ticket_hash=hash_of(claim.ticket),
             created_at=now(),
         )
-        session.add(attempt)
         move(session, job, JobState.SUBMITTING)
-        return Claim(job.id, attempt.number, attempt.submission_id, ticket)
+        return claim
 
 
 def reissue_ticket(db: Store, job_id: str, attempt: int) -> Claim | None:
     """A fresh ticket for an attempt that Ray never got (the service died in between); None when it moved on."""
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
-        if job.job_state is not JobState.SUBMITTING or job.attempt != attempt:
+        live = job.last_attempt
+        if live is None or live.number != attempt or job.state is not JobState.SUBMITTING:
             return None
-        row = attempt_of(job, attempt)
         ticket = secrets.token_urlsafe(32)
-        row.ticket_hash = hash_of(ticket)
-        return Claim(job.id, attempt, row.submission_id, ticket)
+        attempts.set_ticket(session, job_id, attempt, hash_of(ticket))
+        return Claim(job_id, attempt, live.submission_id, ticket)
 
 
 def attempt_lost(db: Store, job_id: str, attempt: int, message: str, *, max_attempts: int) -> None:
@@ -100,10 +94,9 @@ def attempt_lost(db: Store, job_id: str, attempt: int, message: str, *, max_atte
         job = get_job(session, job_id, lock=True)
         if not _is_live(job, attempt):
             return
-        end_attempt(job, message)
-        attempt_of(job, attempt).lost = True
-        progress = last_attempt_with_epoch(session, job_id)
-        in_a_row = sum(row.lost for row in job.attempts if row.number > progress)
+        end_attempt(session, job, message, lost=True)
+        progress = attempts.last_attempt_with_epoch(session, job_id)
+        in_a_row = sum(one.lost or one.number == attempt for one in job.attempts if one.number > progress)
         if in_a_row < max_attempts:
             move(session, job, JobState.RECOVERING)
         else:
@@ -116,14 +109,14 @@ def attempt_interrupted(db: Store, job_id: str, attempt: int) -> None:
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         if _is_live(job, attempt):
-            end_attempt(job, "the service was stopped")
+            end_attempt(session, job, "the service was stopped")
             move(session, job, JobState.RECOVERING)
 
 
 def keep_log(db: Store, submission_id: str, log: str) -> None:
     """Keep the end of an attempt's log, which Ray forgets when it ends."""
     with db.write() as session:
-        session.execute(update(Attempt).where(Attempt.submission_id == submission_id).values(log=log_end(log)))
+        attempts.set_log(session, submission_id, log_end(log))
 
 
 def log_end(log: str) -> str:
@@ -136,8 +129,8 @@ def confirm_cancelled(db: Store, job_id: str) -> None:
     """Ray confirms that nothing of the job runs any more."""
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
-        if job.job_state is JobState.CANCELLING:
-            end_attempt(job, "cancelled")
+        if job.state is JobState.CANCELLING:
+            end_attempt(session, job, "cancelled")
             move(session, job, JobState.CANCELLED)
 
 
@@ -145,32 +138,26 @@ def confirm_cancelled(db: Store, job_id: str) -> None:
 
 
 def move(session: Session, job: Job, to: JobState, *, code: str | None = None, message: str | None = None) -> None:
-    assert to in FOLLOWS[job.job_state], f"{job.id}: {job.state} -> {to}"
-    job.state, message = to, message and storable(message)
+    """Bring a job, whose row is locked, into its next state, and tell of it. `job`: with what changes beside that."""
+    assert to in FOLLOWS[job.state], f"{job.id}: {job.state} -> {to}"
+    message = message and storable(message)
+    moved = replace(job, state=to)
     if to in TERMINAL:
-        job.finished_at, job.error_code, job.error_message = now(), code, message
+        moved = replace(moved, finished_at=now(), error_code=code, error_message=message)
         stop_trials(session, job.id)
     data = {"state": to, "attempt": job.attempt, "code": code, "message": message}
-    append_event(session, job, "state", {key: value for key, value in data.items() if value is not None})
-
-
-def append_event(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
-    job.last_event += 1
-    session.add(Event(job_id=job.id, number=job.last_event, kind=kind, data=data, created_at=now()))
+    event = {key: value for key, value in data.items() if value is not None}
+    set_job_state(session, moved, before=job.state, event=event, created_at=now())
 
 
 def _is_live(job: Job, attempt: int) -> bool:
-    return job.attempt == attempt and job.job_state in (JobState.SUBMITTING, JobState.RUNNING)
+    return job.attempt == attempt and job.state in (JobState.SUBMITTING, JobState.RUNNING)
 
 
-def attempt_of(job: Job, number: int) -> Attempt:
-    return next(attempt for attempt in job.attempts if attempt.number == number)
-
-
-def end_attempt(job: Job, message: str | None) -> None:
-    row = attempt_of(job, job.attempt)
-    if row.ended_at is None:  # else: cancelled while recovering; how the attempt ended is known
-        row.ended_at, row.message, row.ticket_hash = now(), message and storable(message), None
+def end_attempt(session: Session, job: Job, message: str | None, *, lost: bool = False) -> None:
+    """The job's live attempt is over; one that was over already, cancelled while it recovered, stays as it was."""
+    message = message and storable(message)
+    attempts.end_attempt(session, job.id, job.attempt, ended_at=now(), message=message, lost=lost)
 
 
 def storable(text: str) -> str:

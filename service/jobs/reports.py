@@ -5,26 +5,32 @@ Each is one transaction under the job's row lock. Repeats are accepted: an answe
 
 import json
 import secrets
+from dataclasses import fields, replace
 from hmac import compare_digest
-from itertools import repeat
-from typing import cast
-
-from sqlalchemy.orm import Session
 
 from service.algorithms.trajectory import best_of, newest_trajectory
 from service.errors import RecordConflict, StaleAttempt
 from service.jobs import lifecycle as jobs
-from service.store.engine import Store
-from service.store.epochs import epochs_of_trial, get_epoch, last_epoch
+from service.store.attempts import set_token
+from service.store.engine import Session, Store
+from service.store.epochs import discard_epoch, epochs_of_trial, get_epoch, insert_epoch, last_epoch
+from service.store.events import append_event
 from service.store.jobs import get_job
-from service.store.tables import Branch, Epoch, Job, Layer, Trial
-from service.store.trials import get_run, get_trial, list_trials, trials_with_cost
+from service.store.records import JobWithAttempts, TrialFacts
+from service.store.trials import (
+    get_run,
+    get_trial,
+    insert_trial,
+    list_trials,
+    set_trial_state,
+    trials_with_cost,
+    update_trial,
+)
 from service.wire.states import JobState
 from service.wire.worker import (
     Assignment,
     CheckpointRef,
     EpochRecord,
-    LayersRecord,
     Outcome,
     ResumePoint,
     TrialProgress,
@@ -39,20 +45,20 @@ def exchange_ticket(db: Store, job_id: str, ticket: str) -> Assignment:
     """The Ray job of the live attempt begins: its ticket, once, for its spec and its report token."""
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
-        row = jobs.attempt_of(job, job.attempt) if job.job_state is JobState.SUBMITTING else None
-        if row is None or row.ticket_hash is None or not compare_digest(row.ticket_hash, jobs.hash_of(ticket)):
+        live = job.last_attempt if job.state is JobState.SUBMITTING else None
+        known = None if live is None else live.ticket_hash
+        if known is None or not compare_digest(known, jobs.hash_of(ticket)):
             raise StaleAttempt(f"this ticket is not for the live attempt of job {job_id}, or was used already")
         token = secrets.token_urlsafe(32)
-        row.ticket_hash, row.token_hash = None, jobs.hash_of(token)
-        job.started_at = job.started_at or jobs.now()
-        jobs.move(session, job, JobState.RUNNING)
+        set_token(session, job_id, job.attempt, jobs.hash_of(token))
+        jobs.move(session, replace(job, started_at=job.started_at or jobs.now()), JobState.RUNNING)
         return Assignment(
             job_id=job.id,
             attempt=job.attempt,
             spec=json.dumps(job.spec),
             report_token=token,
-            resume=_resume_points(session, job),
-            trials=_progress(session, job),
+            resume=_resume_points(session, job_id),
+            trials=_progress(session, job_id),
         )
 
 
@@ -61,7 +67,7 @@ def progress(db: Store, job_id: str, token: str) -> list[TrialProgress]:
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         _require_live(job, token)
-        return _progress(session, job)
+        return _progress(session, job_id)
 
 
 def record_trial(db: Store, job_id: str, token: str, record: TrialRecord) -> None:
@@ -70,28 +76,28 @@ def record_trial(db: Store, job_id: str, token: str, record: TrialRecord) -> Non
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         _require_live(job, token)
+        facts = TrialFacts(
+            key=record.key,
+            seed=record.seed,
+            config=record.config,
+            length=record.epochs,
+            state=record.state,
+            message=record.message and jobs.storable(record.message),
+        )
         trial = get_trial(session, job_id, record.label, record.trial)
+        run = trial or get_run(session, job_id, record.label)
+        if run is None:
+            raise RecordConflict(f"job {job_id} has no run {record.label}")
         if trial is None:
-            run = get_run(session, job_id, record.label)
-            if run is None:
-                raise RecordConflict(f"job {job_id} has no run {record.label}")
-            trial = Trial(run=run, number=record.trial, key=record.key)
-            session.add(trial)
-            job.trials += 1
+            insert_trial(session, job_id, run.id, record.trial, facts)
         elif (trial.key or record.key) != record.key:
             raise RecordConflict(f"trial {record.trial} of {record.label} of job {job_id} is {trial.key}")
-        message = record.message and jobs.storable(record.message)
-        values = {"key": record.key, "seed": record.seed, "config": record.config, "length": record.epochs}
-        if all(getattr(trial, name) == value for name, value in values.items()) and (trial.state, trial.message) == (
-            record.state,
-            message,
-        ):
+        elif all(getattr(trial, field.name) == getattr(facts, field.name) for field in fields(facts)):
             return
-        for name, value in values.items():
-            setattr(trial, name, value)
-        trial.state, trial.message = record.state, message
-        document = record.model_dump(mode="json", exclude={"key"}) | {"method": trial.run.method}
-        jobs.append_event(session, job, "trial", document)
+        else:
+            update_trial(session, trial.id, facts)
+        document = record.model_dump(mode="json", exclude={"key"}) | {"method": run.method}
+        append_event(session, job_id, "trial", document, jobs.now())
 
 
 def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> None:
@@ -117,33 +123,13 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Non
         if record.epoch > last_epoch(session, trial.id) + 1:
             raise RecordConflict(f"epoch {record.epoch} of job {job_id} comes before the epochs left out")
         if known is not None:
-            trial.lost_samples += known.samples
-            session.delete(known)
-            session.flush()
-        values = record.model_dump(exclude={"label", "trial", "branches", "layers"})
-        session.add(
-            Epoch(
-                **values,
-                trial_id=trial.id,
-                attempt=job.attempt,
-                fingerprint=record.fingerprint(),
-                recorded_at=jobs.now(),
-                branches=[Branch(**branch.model_dump()) for branch in record.branches],
-                layers=[] if record.layers is None else _layers(record.layers),
-            )
-        )
-        trial.state = "completed" if record.epoch == trial.length else "running"
+            discard_epoch(session, known)
+        insert_epoch(session, trial.id, record, attempt=job.attempt, recorded_at=jobs.now())
+        state: TrialState = "completed" if record.epoch == trial.length else "running"
+        if trial.state != state:
+            set_trial_state(session, trial.id, state)
         document = record.model_dump(mode="json", exclude={"checkpoint", "layers"})  # what is watched live stays small
-        jobs.append_event(session, job, "epoch", document | {"method": trial.run.method, "attempt": job.attempt})
-
-
-def _layers(record: LayersRecord) -> list[Layer]:
-    columns = zip(record.names, record.lwn, record.lgn, record.trust_ratio or repeat(None), strict=False)
-    same = {"first_step": record.first_step, "every": record.every}
-    return [
-        Layer(number=number, name=name, lwn=lwn, lgn=lgn, trust_ratio=ratio, **same)
-        for number, (name, lwn, lgn, ratio) in enumerate(columns, start=1)
-    ]
+        append_event(session, job_id, "epoch", document | {"method": trial.method, "attempt": job.attempt}, jobs.now())
 
 
 def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:
@@ -154,58 +140,59 @@ def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:
             return  # the same outcome again: its answer was lost on the way
         _require_live(job, token)
         if outcome.state == "succeeded":
-            for run, trial in list_trials(session, job_id):
+            for trial in list_trials(session, job_id):
                 if trial.state in ("pending", "running"):
                     raise RecordConflict(
                         f"job {job_id} has {last_epoch(session, trial.id)} of {trial.length} epochs of "
-                        f"{run.label} {trial.number} recorded; report the others first"
+                        f"{trial.label} {trial.number} recorded; report the others first"
                     )
-        jobs.end_attempt(job, outcome.message)
+        jobs.end_attempt(session, job, outcome.message)
         jobs.move(session, job, JobState(outcome.state), code=outcome.code, message=outcome.message)
 
 
-def _holds_token(job: Job, token: str) -> bool:
-    known = jobs.attempt_of(job, job.attempt).token_hash if job.attempt else None
+def _holds_token(job: JobWithAttempts, token: str) -> bool:
+    last = job.last_attempt
+    known = None if last is None else last.token_hash
     return known is not None and compare_digest(known, jobs.hash_of(token))
 
 
-def _require_live(job: Job, token: str) -> None:
-    if job.job_state is not JobState.RUNNING or not _holds_token(job, token):
+def _require_live(job: JobWithAttempts, token: str) -> None:
+    if job.state is not JobState.RUNNING or not _holds_token(job, token):
         raise StaleAttempt(f"this report token is not that of the live attempt of job {job.id} ({job.state})")
 
 
-def _progress(session: Session, job: Job) -> list[TrialProgress]:
+def _progress(session: Session, job_id: str) -> list[TrialProgress]:
     """Every trial that has begun, with what it took."""
     return [
         TrialProgress(
-            label=run.label,
+            label=trial.label,
             trial=trial.number,
             key=trial.key,
             seed=trial.seed,
             config=trial.config or {},
-            state=cast(TrialState, trial.state),
-            epochs=epochs,
-            samples=samples,
+            state=trial.state,
+            epochs=trial.epochs,
+            samples=trial.samples,
         )
-        for run, trial, epochs, samples in trials_with_cost(session, job.id)
+        for trial in trials_with_cost(session, job_id)
         if trial.state != "pending"
     ]
 
 
-def _resume_points(session: Session, job: Job) -> list[ResumePoint]:
+def _resume_points(session: Session, job_id: str) -> list[ResumePoint]:
     """Checkpoints of every trial's newest trajectory, newest first: the last MAX_RESUME_POINTS, and the best."""
     points: list[ResumePoint] = []
-    for run, trial in list_trials(session, job.id):
+    for trial in list_trials(session, job_id):
         its_points = [
             ResumePoint(
-                label=run.label,
+                label=trial.label,
                 trial=trial.number,
-                epoch=row.epoch,
-                val_accuracy=row.val_accuracy,
-                checkpoint=CheckpointRef.model_validate(row.checkpoint),
+                epoch=epoch.epoch,
+                val_accuracy=epoch.val_accuracy,
+                checkpoint=CheckpointRef.model_validate(epoch.checkpoint),
             )
-            for row in newest_trajectory(epochs_of_trial(session, trial.id))
-            if row.checkpoint is not None
+            for epoch in newest_trajectory(epochs_of_trial(session, trial.id))
+            if epoch.checkpoint is not None
         ]
         newest = its_points[: -MAX_RESUME_POINTS - 1 : -1]
         if newest and (best := best_of(its_points)) not in newest:

@@ -8,20 +8,19 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
-
 from service.algorithms.candidates import trials_of
 from service.algorithms.cost import Cost, forecast
 from service.algorithms.epoch_plan import iterations_per_epoch
 from service.errors import IdempotencyConflict
-from service.jobs.lifecycle import append_event, hash_of, now
+from service.jobs.lifecycle import hash_of, now
 from service.results.past_jobs import complete
 from service.spec.job import JobSpec
-from service.store.engine import Store
-from service.store.jobs import get_job, job_spec, jobs_of_experiment, lock_experiment
-from service.store.keys import get_idempotency_key
-from service.store.tables import IdempotencyKey, Job, Run, Trial
+from service.spec.methods.base import MethodSpec
+from service.store.engine import Session, Store
+from service.store.events import append_event
+from service.store.jobs import get_job, insert_job, job_spec, jobs_of_experiment, lock_experiment
+from service.store.keys import KeyTaken, get_idempotency_key, insert_idempotency_key
+from service.store.records import IdempotencyKey, NewRun
 from service.validation.door import parse_spec
 from service.validation.means import Means, check_means, look_up_train_samples
 from service.wire.states import JobState
@@ -79,23 +78,18 @@ def submit_job(db: Store, spec: JobSpec, idempotency_key: str | None = None) -> 
     fingerprint = hash_of(json.dumps(spec.model_dump(mode="json"), sort_keys=True))
     try:
         with db.write() as session:
-            if idempotency_key is not None:
-                known = get_idempotency_key(session, idempotency_key)
-                if known is not None:
-                    return _same_request(known, fingerprint), False
-            job = _add_job(session, spec)
-            if idempotency_key is not None:
-                session.add(
-                    IdempotencyKey(key=idempotency_key, fingerprint=fingerprint, job_id=job.id, created_at=now())
-                )
-            return job.id, True
-    except IntegrityError:
-        if idempotency_key is None:
-            raise
-        with db.read() as session:  # two requests with one key at the same time: the other one won
+            if idempotency_key is None:
+                return _add_job(session, spec), True
             known = get_idempotency_key(session, idempotency_key)
-            if known is None:
-                raise
+            if known is not None:
+                return _same_request(known, fingerprint), False
+            job_id = _add_job(session, spec)
+            insert_idempotency_key(session, idempotency_key, fingerprint=fingerprint, job_id=job_id, created_at=now())
+            return job_id, True
+    except KeyTaken as taken:  # two requests with one key at the same time: the other one won
+        with db.read() as session:
+            known = get_idempotency_key(session, taken.key)
+            assert known is not None
             return _same_request(known, fingerprint), False
 
 
@@ -105,42 +99,22 @@ def submit_jobs(db: Store, specs: Sequence[JobSpec], experiment: str) -> list[st
         lock_experiment(session, experiment)
         if known := jobs_of_experiment(session, experiment):
             return [job.id for job in known]
-        return [_add_job(session, spec).id for spec in specs]
+        return [_add_job(session, spec) for spec in specs]
 
 
-def _add_job(session: Session, spec: JobSpec) -> Job:
-    job = Job(
-        id=f"job-{secrets.token_hex(8)}",
-        name=spec.name,
-        experiment=spec.experiment,
-        model=spec.model,
-        dataset=spec.dataset.name,
-        workers=spec.workers,
-        optimizer=spec.optimizer.name,
-        global_batch_size=spec.global_batch_size,
-        trials=spec.seeds * sum(trials_of(spec, method) for method in spec.methods),
-        spec=spec.model_dump(mode="json"),
-        state=JobState.QUEUED,
-        created_at=now(),
-        attempt=0,
-        last_event=0,
-        runs=[
-            Run(
-                label=method.label,
-                method=method.name,
-                trials=[
-                    Trial(number=number + 1, seed=spec.seed + number // per_seed, length=spec.epochs)
-                    for per_seed in [trials_of(spec, method)]
-                    for number in range(spec.seeds * per_seed)
-                ],
-            )
-            for method in spec.methods
-        ],
-    )
-    session.add(job)
-    session.flush()
-    append_event(session, job, "state", {"state": JobState.QUEUED})
-    return job
+def _add_job(session: Session, spec: JobSpec) -> str:
+    """Write the job with its first event; its id."""
+    job_id = f"job-{secrets.token_hex(8)}"
+    insert_job(session, job_id, spec, [_run(spec, method) for method in spec.methods], now())
+    append_event(session, job_id, "state", {"state": JobState.QUEUED}, now())
+    return job_id
+
+
+def _run(spec: JobSpec, method: MethodSpec) -> NewRun:
+    """A method's run as a job begins with it: its trials with the first seed, then those with the next, …"""
+    trials = trials_of(spec, method)
+    seeds = [spec.seed + number for number in range(spec.seeds) for _ in range(trials)]
+    return NewRun(method.label, method.name, seeds, spec.epochs)
 
 
 def _same_request(known: IdempotencyKey, fingerprint: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.store.layers import LayerEpoch
+from service.store.records import LayerEpoch
 
 Values = Sequence[float | None]  # None: not finite
 

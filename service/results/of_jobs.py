@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy.orm import Session
-
 from service.algorithms.batch_ramp import Ramp, ramp
 from service.algorithms.search_space import ramp_start
 from service.algorithms.selectors import BranchResult
@@ -18,16 +16,11 @@ from service.spec.methods.batch_ramp import RampMethod
 from service.spec.methods.stpt import StptMethod
 from service.spec.methods.study import StudyMethod
 from service.spec.types import MAX_BATCH
-from service.store.epochs import epochs_of, points_of
+from service.store.engine import Session
+from service.store.epochs import costs_of, epochs_with_branches
 from service.store.jobs import get_job, job_spec, jobs_of_experiment
-from service.store.tables import Epoch, Job, Trial
-from service.store.trials import (
-    get_run,
-    has_study_trials,
-    list_trials,
-    study_trials,
-    trials_with_results,
-)
+from service.store.records import EpochWithBranches, Job, Trial
+from service.store.trials import has_study_trials, list_trials, runs_of, study_trials, trials_with_results
 from service.wire.states import TERMINAL
 
 _Kind = TypeVar("_Kind", StudyMethod, RampMethod, StptMethod)
@@ -36,12 +29,20 @@ _Kind = TypeVar("_Kind", StudyMethod, RampMethod, StptMethod)
 def comparison(session: Session, job_id: str) -> list[RunResult]:
     """The results of every method of the job, in the order of its runs."""
     points: dict[tuple[str, int], list[Point]] = {}
-    for label, seed, *values in points_of(session, job_id):
-        points.setdefault((label, seed), []).append(Point(*values))
-    runs = get_job(session, job_id).runs
+    for epoch in costs_of(session, job_id):
+        point = Point(
+            samples=epoch.samples,
+            val_accuracy=epoch.val_accuracy,
+            test_accuracy=epoch.test_accuracy,
+            evaluation_samples=epoch.evaluation_samples,
+            seconds=epoch.seconds,
+            recorded_at=epoch.recorded_at,
+        )
+        points.setdefault((epoch.label, epoch.seed), []).append(point)
+    runs = runs_of(session, job_id)
     trials: dict[str, dict[int, list[Trial]]] = {run.label: {} for run in runs}
-    for run, trial in list_trials(session, job_id):
-        trials[run.label].setdefault(trial.seed, []).append(trial)
+    for trial in list_trials(session, job_id):
+        trials[trial.label].setdefault(trial.seed, []).append(trial)
     return compare([Run(run.label, run.method, _by_seed(run.label, trials[run.label], points)) for run in runs])
 
 
@@ -60,9 +61,15 @@ def study(session: Session, jobs: Sequence[Job], label: str | None = None) -> li
     none."""
     methods = [method_of(job_spec(job), job.id, StudyMethod, label) for job in jobs]
     outcomes = [
-        TrialOutcome(trial.config["variant"], trial.config["global_batch_size"], trial.seed, trial.state, accuracies)
+        TrialOutcome(
+            variant=trial.config["variant"],
+            global_batch_size=trial.config["global_batch_size"],
+            seed=trial.seed,
+            state=trial.state,
+            test_accuracies=trial.test_accuracies,
+        )
         for job, method in zip(jobs, methods, strict=True)
-        for trial, accuracies in study_trials(session, job.id, method.label)
+        for trial in study_trials(session, job.id, method.label)
         if trial.config  # one that was lost before it began has none
     ]
     return study_rows(methods, outcomes)
@@ -77,9 +84,7 @@ def study_jobs(session: Session, experiment: str) -> list[Job]:
         raise NotFound(f"no job of the experiment {experiment!r} has a study; GET /v1/jobs lists the jobs")
     known: dict[str, Any] = {}
     told = [
-        (job, spec)
-        for job, spec in studies
-        if job.job_state not in TERMINAL or has_study_trials(session, job.id, COUNTED)
+        (job, spec) for job, spec in studies if job.state not in TERMINAL or has_study_trials(session, job.id, COUNTED)
     ]
     for job, spec in told:
         for name, value in common_to_a_table(spec).items():
@@ -95,11 +100,10 @@ def ramps(session: Session, job_id: str, label: str | None = None) -> dict[int, 
     spec = job_spec(get_job(session, job_id))
     method = method_of(spec, job_id, RampMethod, label)
     accuracies: dict[int, list[float | None]] = {}
-    for found in trials_with_results(session, job_id, label=method.label):
-        trial, last = found.trial, found.last
+    for trial in trials_with_results(session, job_id, label=method.label):
         known = accuracies.setdefault(trial.seed, [])
         if trial.config and trial.state in ("completed", "diverged", "failed"):  # one that was lost has no config
-            known.append(last.val_accuracy if last is not None and trial.state == "completed" else None)
+            known.append(trial.last.val_accuracy if trial.last is not None and trial.state == "completed" else None)
     start = ramp_start(spec)
     return {
         seed: ramp(start, known, tolerance=method.tolerance, largest_batch=MAX_BATCH)
@@ -109,9 +113,12 @@ def ramps(session: Session, job_id: str, label: str | None = None) -> dict[int, 
 
 def check_label(session: Session, job_id: str, label: str | None) -> None:
     """Raise InvalidInput where the job has no run with that label; None: it need not."""
-    if label is not None and get_run(session, job_id, label) is None:
-        labels = ", ".join(run.label for run in get_job(session, job_id).runs)
-        raise InvalidInput([FieldError("label", label, f"the job has no run with this label; it has {labels}")])
+    if label is None:
+        return
+    labels = [run.label for run in runs_of(session, job_id)]
+    if label not in labels:
+        message = f"the job has no run with this label; it has {', '.join(labels)}"
+        raise InvalidInput([FieldError("label", label, message)])
 
 
 def method_of(spec: JobSpec, job_id: str, kind: type[_Kind], label: str | None = None) -> _Kind:
@@ -141,11 +148,11 @@ def stored_epochs(session: Session, job_id: str, label: str) -> list[StoredEpoch
             ],
             end_metrics={b.number: b.end_metric for b in row.branches if b.end_metric is not None},
         )
-        for row in epochs_of(session, job_id, label=label)
+        for row in epochs_with_branches(session, job_id, label=label)
         if row.branches
     ]
 
 
-def _undone(row: Epoch) -> float:
+def _undone(row: EpochWithBranches) -> float:
     """The smallest learning rate whose Main-train was undone."""
     return min((branch.learning_rate for branch in row.branches if branch.state == "rolled_back"), default=math.inf)

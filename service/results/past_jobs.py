@@ -1,7 +1,5 @@
 """What past jobs teach: a learning rate to begin with, and what a spec takes from them."""
 
-from sqlalchemy.orm import Session
-
 from service.errors import FieldError, InvalidInput, NotFound
 from service.results.of_jobs import method_of
 from service.results.recommendation import PastEpoch, PastRun, Recommendation, recommend
@@ -11,10 +9,8 @@ from service.spec.job import JobSpec
 from service.spec.lr_set import HISTORY_LR_SET, HistoryLrSet
 from service.spec.methods.stpt import StptMethod
 from service.spec.task import TaskName
-from service.store.jobs import job_spec
-from service.store.trials import (
-    succeeded_stpt_epochs,
-)
+from service.store.engine import Session
+from service.store.trials import succeeded_stpt_trainings
 
 EVIDENCE_JOBS = 100  # the newest so many are asked for a recommendation
 
@@ -62,20 +58,21 @@ def recommendation(
     task: TaskName = "classification",
 ) -> Recommendation:
     """What the newest succeeded jobs of this model, dataset and task recommend. Raises NotFound when there is none."""
-    rows = succeeded_stpt_epochs(
+    trainings = succeeded_stpt_trainings(
         session, model=model, dataset=dataset, path=path, task=task, optimizer=optimizer, limit=EVIDENCE_JOBS
     )
     runs = [
         PastRun(
-            job_id=job.id,
-            spec=(spec := job_spec(job)),
-            method=method_of(spec, job.id, StptMethod, trial.run.label),
-            seed=trial.seed,
+            job_id=one.job_id,
+            spec=one.spec,
+            method=method_of(one.spec, one.job_id, StptMethod, one.label),
+            seed=one.seed,
             epochs=[
-                PastEpoch(row.epoch, row.learning_rate, row.val_accuracy, row.test_accuracy) for row in trial.epochs
+                PastEpoch(epoch.epoch, epoch.learning_rate, epoch.val_accuracy, epoch.test_accuracy)
+                for epoch in one.epochs
             ],
         )
-        for job, trial in rows
+        for one in trainings
     ]
     found = recommend(runs, optimizer=optimizer, batch=batch)
     if found is None:

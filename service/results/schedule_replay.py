@@ -1,17 +1,16 @@
 """A trial's learning rates as a schedule to train by again, and the schedules that a spec asks for in place."""
 
-from sqlalchemy.orm import Session
+from collections.abc import Sequence
 
 from service.algorithms.candidates import trials_of
 from service.errors import FieldError, InvalidInput, NotFound, StateConflict
 from service.spec.job import JobSpec
 from service.spec.methods.base import Schedule
-from service.store.epochs import epochs_of_trial
+from service.store.engine import Session
+from service.store.epochs import branches_of_epoch, epochs_of_trial
 from service.store.jobs import get_job, job_spec
-from service.store.tables import Epoch
-from service.store.trials import (
-    get_trial,
-)
+from service.store.records import Branch, Epoch
+from service.store.trials import get_trial
 
 
 def schedule(session: Session, job_id: str, *, label: str | None = None, trial: int = 1) -> tuple[Schedule, int]:
@@ -39,7 +38,8 @@ def schedule(session: Session, job_id: str, *, label: str | None = None, trial: 
     rates = [epoch.learning_rate for epoch in epochs]
     config = row.config or {}
     searched = run.searched_iterations(config) if len(epochs) == 1 else 0
-    return run.schedule_of(rates, spec, config), _iterations(epochs[-1]) - searched
+    iterations = _iterations(epochs[-1], branches_of_epoch(session, epochs[-1].id))
+    return run.schedule_of(rates, spec, config), iterations - searched
 
 
 def with_schedules(session: Session, spec: JobSpec) -> JobSpec:
@@ -58,9 +58,9 @@ def with_schedules(session: Session, spec: JobSpec) -> JobSpec:
     return spec.model_copy(update={"methods": methods})
 
 
-def _iterations(row: Epoch) -> int:
+def _iterations(epoch: Epoch, branches: Sequence[Branch]) -> int:
     """alpha + beta, of what an epoch with its branches and undone Main-trains took in all."""
-    if not row.branches:
-        return row.iterations
-    alpha = row.branches[0].iterations
-    return alpha + (row.iterations - alpha * len(row.branches)) // (1 + row.rollbacks)
+    if not branches:
+        return epoch.iterations
+    alpha = branches[0].iterations
+    return alpha + (epoch.iterations - alpha * len(branches)) // (1 + epoch.rollbacks)

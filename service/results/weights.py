@@ -15,16 +15,14 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from service.algorithms.candidates import trials_of
 from service.algorithms.trajectory import best_of, newest_trajectory
 from service.errors import FieldError, NoWeights
 from service.spec.job import JobSpec
-from service.store.engine import Store
+from service.store.engine import Session, Store
 from service.store.epochs import epochs_of_trial
 from service.store.jobs import get_job, job_spec
-from service.store.tables import Epoch
+from service.store.records import Epoch
 from service.store.trials import get_trial
 from service.wire.checkpoint import MODEL, UnusableCheckpoint, Which, checkpoints_of, folder_of, open_state
 from service.wire.worker import CheckpointRef

@@ -1,13 +1,24 @@
-"""Queries about attempts: the Ray jobs of a job, and their logs."""
+"""Attempts: the Ray jobs of a job, and their logs."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Update, func, insert, select, update
 
 from service.errors import NotFound
-from service.store.tables import Attempt, Epoch, Run, Trial
+from service.store import records
+from service.store.engine import Session
+from service.store.rows import columns_of, record_of
+from service.store.tables import Attempt, Epoch, Job, Run, Trial
+
+
+def attempts_by_job(session: Session, of: ColumnElement[bool]) -> dict[str, list[records.Attempt]]:
+    """Attempts, oldest first, of the jobs that the condition `of` holds for, by the jobs' ids."""
+    query = select(Attempt.job_id, *columns_of(Attempt, records.Attempt)).join(Job).where(of).order_by(Attempt.number)
+    found: dict[str, list[records.Attempt]] = {}
+    for row in session.execute(query):
+        found.setdefault(row.job_id, []).append(record_of(records.Attempt, row))
+    return found
 
 
 def ended_submissions(session: Session, submission_ids: Sequence[str], before: datetime) -> Sequence[str]:
@@ -22,16 +33,54 @@ def attempts_without_log(session: Session) -> Sequence[str]:
     return session.scalars(query.order_by(Attempt.id)).all()
 
 
-def get_log(session: Session, job_id: str, attempt: int) -> tuple[str, str | None]:
-    """The attempt's submission id and the end of its log, None while it is not kept yet. Raises NotFound."""
+def get_log(session: Session, job_id: str, attempt: int) -> records.AttemptLog:
+    """What the attempt has printed. Raises NotFound."""
     query = select(Attempt.submission_id, Attempt.log).where(Attempt.job_id == job_id, Attempt.number == attempt)
     row = session.execute(query).one_or_none()
     if row is None:
         raise NotFound(f"job {job_id} has no attempt {attempt}; GET /v1/jobs/{job_id} has the number of the newest")
-    return row.submission_id, row.log
+    return record_of(records.AttemptLog, row)
 
 
 def last_attempt_with_epoch(session: Session, job_id: str) -> int:
     """Number of the newest attempt that recorded an epoch; 0: none did."""
     query = select(func.max(Epoch.attempt)).join(Trial).join(Run).where(Run.job_id == job_id)
     return session.scalar(query) or 0
+
+
+# --- changes ---------------------------------------------------------------------------------------------
+
+
+def insert_attempt(
+    session: Session, job_id: str, number: int, *, submission_id: str, ticket_hash: str, created_at: datetime
+) -> None:
+    """The next attempt of a job."""
+    values = {"submission_id": submission_id, "ticket_hash": ticket_hash, "created_at": created_at}
+    session.execute(insert(Attempt).values(job_id=job_id, number=number, **values))
+
+
+def set_ticket(session: Session, job_id: str, number: int, ticket_hash: str) -> None:
+    """Another ticket for an attempt that has not exchanged its own."""
+    session.execute(_attempt(job_id, number).values(ticket_hash=ticket_hash))
+
+
+def set_token(session: Session, job_id: str, number: int, token_hash: str) -> None:
+    """The report token of an attempt, for its ticket, which is worthless from now on."""
+    session.execute(_attempt(job_id, number).values(ticket_hash=None, token_hash=token_hash))
+
+
+def end_attempt(
+    session: Session, job_id: str, number: int, *, ended_at: datetime, message: str | None, lost: bool = False
+) -> None:
+    """An attempt is over. One that has ended already stays as it is: how it ended is known."""
+    values = {"ended_at": ended_at, "message": message, "ticket_hash": None, "lost": lost}
+    session.execute(_attempt(job_id, number).where(Attempt.ended_at.is_(None)).values(values))
+
+
+def set_log(session: Session, submission_id: str, log: str) -> None:
+    """Keep the end of an attempt's log."""
+    session.execute(update(Attempt).where(Attempt.submission_id == submission_id).values(log=log))
+
+
+def _attempt(job_id: str, number: int) -> Update:
+    return update(Attempt).where(Attempt.job_id == job_id, Attempt.number == number)

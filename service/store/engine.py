@@ -1,4 +1,4 @@
-"""The database: engine, session scope, queries, and the one place that commits; `store.queries` has more queries.
+"""The database: engine, session scope, and the one place that commits.
 
 `Store.write()` is one transaction: committed when its block ends, rolled back when it raises. Writers exclude each
 other per job (row lock on PostgreSQL, BEGIN IMMEDIATE on SQLite).
@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
+
+__all__ = ["UNUSABLE", "DatabaseError", "Session", "Store", "reason_of"]
+
+# By these names whoever calls the store knows SQLAlchemy; nobody else imports it. A Session is the handle of a
+# transaction: use cases hand it on to the functions of the store, and do nothing else with it.
+DatabaseError = SQLAlchemyError  # whatever went wrong with a database
+UNUSABLE = (ArgumentError, OperationalError)  # a URL that means no database; a database that does not answer
 
 BUSY_TIMEOUT_MS = 30_000
 
@@ -46,6 +54,11 @@ class Store:
     def write(self) -> Iterator[Session]:
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
+
+
+def reason_of(error: Exception) -> BaseException:
+    """What the database's driver itself said, where it is behind the error; else the error."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
 
 
 def _engine(url: str) -> Engine:

@@ -1,94 +1,94 @@
-"""Queries about epochs and their branches, of one job and of all."""
+"""Epochs and their branches, of one job and of all."""
 
-from collections.abc import Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import repeat
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select, tuple_
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, tuple_, update
 
+from service.store import records
+from service.store.engine import Session
 from service.store.pages import Page, decode_cursor, page_of
-from service.store.tables import Branch, Epoch, Job, Run, Trial
+from service.store.rows import columns_of, record_of, records_of
+from service.store.tables import Branch, Epoch, Job, Layer, Run, Trial
+from service.store.trials import RUN_COLUMNS
 from service.wire.states import JobState
+from service.wire.worker import EpochRecord, LayersRecord
 
 
-def get_epoch(session: Session, trial_id: int, epoch: int) -> Epoch | None:
-    return session.scalar(select(Epoch).where(Epoch.trial_id == trial_id, Epoch.epoch == epoch))
+def get_epoch(session: Session, trial_id: int, epoch: int) -> records.Epoch | None:
+    """That epoch of a trial; None: it is not recorded."""
+    row = session.execute(_select_epochs(Epoch.trial_id == trial_id, Epoch.epoch == epoch)).one_or_none()
+    return None if row is None else record_of(records.Epoch, row)
 
 
 def last_epoch(session: Session, trial_id: int) -> int:
-    return (
-        session.scalar(select(Epoch.epoch).where(Epoch.trial_id == trial_id).order_by(Epoch.epoch.desc()).limit(1)) or 0
-    )
+    """Number of the last recorded epoch of a trial; 0: none is."""
+    return session.scalar(select(func.max(Epoch.epoch)).where(Epoch.trial_id == trial_id)) or 0
 
 
-def epochs_of(session: Session, job_id: str, *, label: str | None = None, trial: int | None = None) -> Sequence[Epoch]:
+def epochs_of(session: Session, job_id: str) -> Sequence[records.Epoch]:
+    """Epochs of a job, by run, trial and epoch."""
+    return records_of(records.Epoch, session.execute(_select_epochs(Run.job_id == job_id)))
+
+
+def epochs_with_branches(
+    session: Session, job_id: str, *, label: str | None = None, trial: int | None = None, epoch: int | None = None
+) -> Sequence[records.EpochWithBranches]:
     """Epochs of a job with their branches, by run, trial and epoch."""
-    query = (
-        select(Epoch)
-        .join(Trial)
-        .join(Run)
-        .where(Run.job_id == job_id)
-        .options(selectinload(Epoch.branches), selectinload(Epoch.trial).selectinload(Trial.run))
-        .order_by(Run.id, Trial.number, Epoch.epoch)
-    )
-    wanted = [(Run.label, label), (Trial.number, trial)]
-    query = query.where(*(column == value for column, value in wanted if value is not None))
-    return session.scalars(query).all()
+    wanted = [(Run.label, label), (Trial.number, trial), (Epoch.epoch, epoch)]
+    of = (Run.job_id == job_id, *(column == value for column, value in wanted if value is not None))
+    rows = session.execute(_select_epochs(*of)).all()
+    branches: dict[int, list[records.Branch]] = {}
+    for row in session.execute(_select_branches(*of)):
+        branches.setdefault(row.epoch_id, []).append(record_of(records.Branch, row))
+    return [record_of(records.EpochWithBranches, row, branches=tuple(branches.get(row.id, ()))) for row in rows]
 
 
-def epochs_of_trial(session: Session, trial_id: int) -> Sequence[Epoch]:
-    return session.scalars(select(Epoch).where(Epoch.trial_id == trial_id).order_by(Epoch.epoch)).all()
+def epochs_of_trial(session: Session, trial_id: int) -> Sequence[records.Epoch]:
+    """Epochs of a trial, in order."""
+    return records_of(records.Epoch, session.execute(_select_epochs(Epoch.trial_id == trial_id)))
 
 
-def branches_of(session: Session, job_id: str, epoch: int | None = None) -> Sequence[Branch]:
-    query = (
-        select(Branch)
-        .join(Epoch)
-        .join(Trial)
-        .join(Run)
-        .where(Run.job_id == job_id)
-        .options(selectinload(Branch.epoch_row).selectinload(Epoch.trial).selectinload(Trial.run))
-        .order_by(Run.id, Trial.number, Epoch.epoch, Branch.number)
-    )
-    return session.scalars(query if epoch is None else query.where(Epoch.epoch == epoch)).all()
+def branches_of(session: Session, job_id: str, epoch: int | None = None) -> Sequence[records.BranchOfEpoch]:
+    """Branches of a job, or of one epoch of each of its trials, by run, trial, epoch and number."""
+    query = _select_branches(Run.job_id == job_id)
+    rows = session.execute(query if epoch is None else query.where(Epoch.epoch == epoch))
+    return records_of(records.BranchOfEpoch, rows)
 
 
-def latest_epochs(session: Session, job_ids: Sequence[str]) -> dict[str, Epoch]:
+def branches_of_epoch(session: Session, epoch_id: int) -> Sequence[records.Branch]:
+    """Branches of an epoch, in the order tried."""
+    query = select(*columns_of(Branch, records.Branch)).where(Branch.epoch_id == epoch_id).order_by(Branch.number)
+    return records_of(records.Branch, session.execute(query))
+
+
+def latest_epochs(session: Session, job_ids: Sequence[str]) -> dict[str, records.Epoch]:
     """The newest epoch of the first trial of each job's first run, by job id."""
     first = select(func.min(Run.id)).where(Run.job_id.in_(job_ids)).group_by(Run.job_id)
     last = (
-        select(Run.job_id, Epoch.trial_id, func.max(Epoch.epoch).label("epoch"))
+        select(Epoch.trial_id, func.max(Epoch.epoch).label("epoch"))
         .join(Trial, Trial.id == Epoch.trial_id)
-        .join(Run, Run.id == Trial.run_id)
-        .where(Run.id.in_(first), Trial.number == 1)
-        .group_by(Run.job_id, Epoch.trial_id)
+        .where(Trial.run_id.in_(first), Trial.number == 1)
+        .group_by(Epoch.trial_id)
         .subquery()
     )
-    same = (Epoch.trial_id == last.c.trial_id) & (Epoch.epoch == last.c.epoch)
-    return {row[0]: row[1] for row in session.execute(select(last.c.job_id, Epoch).join(last, same))}
+    same = and_(Epoch.trial_id == last.c.trial_id, Epoch.epoch == last.c.epoch)
+    rows = session.execute(_select_epochs().add_columns(Run.job_id).join(last, same))
+    return {row.job_id: record_of(records.Epoch, row) for row in rows}
 
 
-def points_of(session: Session, job_id: str) -> Sequence[tuple[Any, ...]]:
-    """Every epoch of a job in the order recorded: label, seed, samples, val_accuracy, test_accuracy,
-    evaluation_samples, seconds, recorded_at."""
+def costs_of(session: Session, job_id: str) -> Sequence[records.EpochCost]:
+    """Every epoch of a job in the order recorded."""
     query = (
-        select(
-            Run.label,
-            Trial.seed,
-            Epoch.samples,
-            Epoch.val_accuracy,
-            Epoch.test_accuracy,
-            Epoch.evaluation_samples,
-            Epoch.seconds,
-            Epoch.recorded_at,
-        )
+        select(Run.label.label("label"), Trial.seed, *columns_of(Epoch, records.EpochCost))
         .join(Trial, Trial.run_id == Run.id)
         .join(Epoch, Epoch.trial_id == Trial.id)
         .where(Run.job_id == job_id)
         .order_by(Epoch.recorded_at, Epoch.id)
     )
-    return [tuple(row) for row in session.execute(query)]
+    return records_of(records.EpochCost, session.execute(query))
 
 
 def epochs_of_all_jobs(
@@ -103,7 +103,7 @@ def epochs_of_all_jobs(
     state: Sequence[JobState] = (),
     limit: int,
     cursor: str | None = None,
-) -> Page[Mapping[str, Any]]:
+) -> Page[records.HistoryStep]:
     """The learning rate of every epoch of every job: newest jobs first; inside a job by run, trial and epoch.
 
     Optimizer and batch are those of the trial, where a search has chosen them, else those of the job.
@@ -121,18 +121,10 @@ def epochs_of_all_jobs(
             Job.dataset,
             its_optimizer.label("optimizer"),
             its_batch.label("global_batch_size"),
-            Run.label.label("label"),
-            Run.method,
+            *RUN_COLUMNS,
             Trial.number.label("trial"),
             Trial.seed,
-            Epoch.epoch,
-            Epoch.phase,
-            Epoch.learning_rate,
-            Epoch.first_learning_rate,
-            Epoch.last_learning_rate,
-            Epoch.val_accuracy,
-            Epoch.test_accuracy,
-            Epoch.samples,
+            *columns_of(Epoch, records.HistoryStep),
         )
         .join(Run, Run.job_id == Job.id)
         .join(Trial, Trial.run_id == Run.id)
@@ -148,5 +140,61 @@ def epochs_of_all_jobs(
     if cursor is not None:
         number, *after = decode_cursor(cursor, 4)
         query = query.where(or_(Job.number < number, and_(Job.number == number, place > tuple_(*after))))
-    rows = [row._asdict() for row in session.execute(query)]
-    return page_of(rows, limit, itemgetter("job_number", "run_id", "trial", "epoch"))
+    page = page_of(session.execute(query).all(), limit, lambda row: (row.job_number, row.run_id, row.trial, row.epoch))
+    return Page(records_of(records.HistoryStep, page.items), page.next_cursor)
+
+
+def _select_epochs(*of: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    """Epochs that these conditions hold for, by run, trial and epoch."""
+    query: Select[*tuple[Any, ...]] = select(
+        *RUN_COLUMNS, Trial.number.label("trial"), *columns_of(Epoch, records.Epoch)
+    )
+    return _of_runs(query.select_from(Epoch)).where(*of).order_by(Run.id, Trial.number, Epoch.epoch)
+
+
+def _select_branches(*of: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    """Branches that these conditions hold for, by run, trial, epoch and number."""
+    query: Select[*tuple[Any, ...]] = select(
+        *RUN_COLUMNS, Trial.number.label("trial"), Epoch.epoch, *columns_of(Branch, records.BranchOfEpoch)
+    )
+    query = _of_runs(query.select_from(Branch).join(Epoch, Epoch.id == Branch.epoch_id))
+    return query.where(*of).order_by(Run.id, Trial.number, Epoch.epoch, Branch.number)
+
+
+def _of_runs(query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
+    return query.join(Trial, Trial.id == Epoch.trial_id).join(Run, Run.id == Trial.run_id)
+
+
+# --- changes ---------------------------------------------------------------------------------------------
+
+
+def insert_epoch(session: Session, trial_id: int, record: EpochRecord, *, attempt: int, recorded_at: datetime) -> None:
+    """An epoch of a trial as an attempt has reported it, with its branches and layers."""
+    session.add(
+        Epoch(
+            **record.model_dump(exclude={"label", "trial", "branches", "layers"}),
+            trial_id=trial_id,
+            attempt=attempt,
+            fingerprint=record.fingerprint(),
+            recorded_at=recorded_at,
+            branches=[Branch(**branch.model_dump()) for branch in record.branches],
+            layers=[] if record.layers is None else _layers(record.layers),
+        )
+    )
+    session.flush()
+
+
+def _layers(record: LayersRecord) -> list[Layer]:
+    columns = zip(record.names, record.lwn, record.lgn, record.trust_ratio or repeat(None), strict=False)
+    same = {"first_step": record.first_step, "every": record.every}
+    return [
+        Layer(number=number, name=name, lwn=lwn, lgn=lgn, trust_ratio=ratio, **same)
+        for number, (name, lwn, lgn, ratio) in enumerate(columns, start=1)
+    ]
+
+
+def discard_epoch(session: Session, epoch: records.Epoch) -> None:
+    """Delete an epoch with its branches and layers; what it took is kept as lost by its trial."""
+    lost = Trial.lost_samples + epoch.samples
+    session.execute(update(Trial).where(Trial.id == epoch.trial_id).values(lost_samples=lost))
+    session.execute(delete(Epoch).where(Epoch.id == epoch.id))

@@ -1,9 +1,35 @@
 """Idempotency keys."""
 
-from sqlalchemy.orm import Session
+from datetime import datetime
 
+from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
+
+from service.store import records
+from service.store.engine import Session
+from service.store.rows import columns_of, record_of
 from service.store.tables import IdempotencyKey
 
 
-def get_idempotency_key(session: Session, key: str) -> IdempotencyKey | None:
-    return session.get(IdempotencyKey, key)
+class KeyTaken(Exception):
+    """Another transaction has stored the key meanwhile; this one must end without a commit."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def get_idempotency_key(session: Session, key: str) -> records.IdempotencyKey | None:
+    """What is known of the key; None: it is new."""
+    query = select(*columns_of(IdempotencyKey, records.IdempotencyKey)).where(IdempotencyKey.key == key)
+    row = session.execute(query).one_or_none()
+    return None if row is None else record_of(records.IdempotencyKey, row)
+
+
+def insert_idempotency_key(session: Session, key: str, *, fingerprint: str, job_id: str, created_at: datetime) -> None:
+    """Store the key of a job. Raises KeyTaken where it is not new any more."""
+    values = {"key": key, "fingerprint": fingerprint, "job_id": job_id, "created_at": created_at}
+    try:
+        session.execute(insert(IdempotencyKey).values(values))
+    except IntegrityError:
+        raise KeyTaken(key) from None

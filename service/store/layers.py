@@ -1,43 +1,16 @@
-"""Telemetry of layers as it is read: one frozen record a layer and epoch, and the queries for it."""
+"""Telemetry of layers as it is read: one record a layer and epoch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Row, Select, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, select, tuple_
 
+from service.store.engine import Session
 from service.store.pages import Page, decode_cursor, page_of
+from service.store.records import LayerEpoch
+from service.store.rows import columns_of, records_of
 from service.store.tables import Epoch, Layer, Run, Trial
-
-Values = Sequence[float | None]  # one a sampled step; None: not finite
-
-
-@dataclass(frozen=True)
-class LayerEpoch:
-    """One layer in one epoch of a training: a value of each quantity for each of `steps`."""
-
-    label: str
-    method: str
-    trial: int
-    epoch: int
-    attempt: int
-    layer: str
-    first_step: int
-    every: int
-    lwn: Values  # ||w||
-    lgn: Values  # ||g||
-    trust_ratio: Values | None
-
-    @property
-    def steps(self) -> Sequence[int]:
-        """How many steps the training had taken at each sample."""
-        return range(self.first_step, self.first_step + self.every * len(self.lwn), self.every)
-
-    @property
-    def lnr(self) -> Values:
-        """||w|| / ||g||; None where the gradient is zero."""
-        return [w / g if w is not None and g else None for w, g in zip(self.lwn, self.lgn, strict=True)]
+from service.store.trials import RUN_COLUMNS
 
 
 def layers_of(
@@ -57,11 +30,7 @@ def layers_of(
     if cursor is not None:
         query = query.where(tuple_(Run.id, Trial.number, Epoch.epoch, Layer.number) > tuple_(*decode_cursor(cursor, 4)))
     page = page_of(session.execute(query).all(), limit, lambda row: (row.run_id, row.trial, row.epoch, row.number))
-    return Page([_record(row) for row in page.items], page.next_cursor)
-
-
-def _record(row: Row[*tuple[Any, ...]]) -> LayerEpoch:
-    return LayerEpoch(**{field.name: getattr(row, field.name) for field in fields(LayerEpoch)})
+    return Page(records_of(LayerEpoch, page.items), page.next_cursor)
 
 
 def layers_of_training(
@@ -83,7 +52,7 @@ def layers_of_training(
     numbers = query.with_only_columns(Epoch.epoch, maintain_column_froms=True).order_by(None).distinct()
     epochs = sorted(session.scalars(numbers))
     kept = epochs[:: max(1, -(-len(epochs) // most_epochs))]
-    return [_record(row) for row in session.execute(query.where(Epoch.epoch.in_(kept)))]
+    return records_of(LayerEpoch, session.execute(query.where(Epoch.epoch.in_(kept))))
 
 
 def _layers(
@@ -99,17 +68,12 @@ def _layers(
         select(
             Run.id.label("run_id"),
             Layer.number,
-            Run.label.label("label"),
-            Run.method,
+            *RUN_COLUMNS,
             Trial.number.label("trial"),
             Epoch.epoch,
             Epoch.attempt,
             Layer.name.label("layer"),
-            Layer.first_step,
-            Layer.every,
-            Layer.lwn,
-            Layer.lgn,
-            Layer.trust_ratio,
+            *columns_of(Layer, LayerEpoch),
         )
         .join(Trial, Trial.run_id == Run.id)
         .join(Epoch, Epoch.trial_id == Trial.id)

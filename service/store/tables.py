@@ -1,4 +1,7 @@
-"""The tables. Times are UTC; learning rates are plain numbers; a missing metric (NaN) is NULL."""
+"""The tables, known to the store and to migrations alone.
+
+Times are UTC; learning rates are plain numbers; a missing metric (NaN) is NULL.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -22,8 +25,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
-
-from service.wire.states import JobState
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -80,10 +81,6 @@ class Job(Base):
 
     attempts: Mapped[list["Attempt"]] = relationship(back_populates="job", order_by="Attempt.number")
     runs: Mapped[list["Run"]] = relationship(back_populates="job", order_by="Run.id")
-
-    @property
-    def job_state(self) -> JobState:
-        return JobState(self.state)
 
 
 class Attempt(Base):

@@ -1,71 +1,66 @@
-"""Queries about runs and trials, with what came of them."""
+"""Runs and trials, with what came of them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, select, update
-from sqlalchemy.orm import Session, aliased, contains_eager, selectinload
+from sqlalchemy import BigInteger, ColumnElement, Row, Select, and_, func, insert, select, update
+from sqlalchemy.orm import aliased
 
+from service.spec.job import JobSpec
 from service.spec.task import TaskName
+from service.store import records
+from service.store.engine import Session
+from service.store.rows import columns_of, record_of, records_of
 from service.store.tables import Epoch, Job, Run, Trial
 from service.wire.states import JobState
+from service.wire.worker import TrialState
+
+RUN_COLUMNS = (Run.label.label("label"), Run.method)  # by which a record says which run it belongs to
 
 
-@dataclass(frozen=True)
-class TrialWithResults:
-    """A trial and what is recorded of it."""
-
-    run: Run
-    trial: Trial
-    epochs: int  # recorded
-    samples: int  # training samples of those epochs
-    best: Epoch | None  # the epoch with the best validation accuracy, of equals the first
-    last: Epoch | None
+def runs_of(session: Session, job_id: str) -> Sequence[records.Run]:
+    """The runs of a job, in the order of its spec."""
+    query = select(*columns_of(Run, records.Run)).where(Run.job_id == job_id).order_by(Run.id)
+    return records_of(records.Run, session.execute(query))
 
 
-def get_trial(session: Session, job_id: str, label: str, number: int) -> Trial | None:
-    query = select(Trial).join(Run).options(contains_eager(Trial.run))
-    return session.scalar(query.where(Run.job_id == job_id, Run.label == label, Trial.number == number))
+def get_run(session: Session, job_id: str, label: str) -> records.Run | None:
+    """The job's run with that label."""
+    query = select(*columns_of(Run, records.Run)).where(Run.job_id == job_id, Run.label == label)
+    row = session.execute(query).one_or_none()
+    return None if row is None else record_of(records.Run, row)
 
 
-def get_run(session: Session, job_id: str, label: str) -> Run | None:
-    return session.scalar(select(Run).where(Run.job_id == job_id, Run.label == label))
+def get_trial(session: Session, job_id: str, label: str, number: int) -> records.Trial | None:
+    """The trial of that number of the job's run with that label."""
+    row = session.execute(_select_trials(job_id).where(Run.label == label, Trial.number == number)).one_or_none()
+    return None if row is None else record_of(records.Trial, row)
 
 
-def stop_trials(session: Session, job_id: str) -> None:
-    """A job ends: what has not ended of it stops."""
-    runs = select(Run.id).where(Run.job_id == job_id).scalar_subquery()
-    open_ = Trial.state.in_(["pending", "running"])
-    session.execute(update(Trial).where(Trial.run_id.in_(runs), open_).values(state="stopped"))
+def list_trials(session: Session, job_id: str) -> Sequence[records.Trial]:
+    """Every trial of a job, in the order in which they train."""
+    return records_of(records.Trial, session.execute(_select_trials(job_id)))
 
 
-def trials_with_cost(session: Session, job_id: str) -> Sequence[tuple[Run, Trial, int, int]]:
-    """Every trial of a job with its run, its recorded epochs, and the training samples they took."""
+def trials_with_cost(session: Session, job_id: str) -> Sequence[records.TrialWithCost]:
+    """Every trial of a job with its recorded epochs, and the training samples they took."""
     cost = (
         select(Epoch.trial_id, func.count().label("epochs"), func.sum(Epoch.samples).label("samples"))
         .group_by(Epoch.trial_id)
         .subquery()
     )
     query = (
-        select(Run, Trial, func.coalesce(cost.c.epochs, 0), func.coalesce(cost.c.samples, 0))
-        .join(Trial, Trial.run_id == Run.id)
+        _select_trials(job_id)
+        .add_columns(func.coalesce(cost.c.epochs, 0).label("epochs"), _whole(cost.c.samples).label("samples"))
         .outerjoin(cost, cost.c.trial_id == Trial.id)
-        .where(Run.job_id == job_id)
-        .order_by(Run.id, Trial.number)
     )
-    return [(run, trial, int(epochs), int(samples)) for run, trial, epochs, samples in session.execute(query)]
-
-
-def list_trials(session: Session, job_id: str) -> Sequence[tuple[Run, Trial]]:
-    """Every trial of a job with its run, in the order in which they train."""
-    query = select(Run, Trial).join(Trial).where(Run.job_id == job_id).order_by(Run.id, Trial.number)
-    return [(run, trial) for run, trial in session.execute(query)]
+    return records_of(records.TrialWithCost, session.execute(query))
 
 
 def trials_with_results(
     session: Session, job_id: str, *, label: str | None = None, state: Sequence[str] = ()
-) -> Sequence[TrialWithResults]:
+) -> Sequence[records.TrialWithResults]:
     """Every trial of a job with its results, by run and number; of one run alone, or in those states."""
     ranked = (
         select(
@@ -84,39 +79,42 @@ def trials_with_results(
     best_rank, last_rank = aliased(ranked), aliased(ranked)
     best, last = aliased(Epoch), aliased(Epoch)
     query = (
-        select(Run, Trial, func.coalesce(last_rank.c.epochs, 0), func.coalesce(last_rank.c.samples, 0), best, last)
-        .join(Trial, Trial.run_id == Run.id)
+        _select_trials(job_id)
+        .add_columns(func.coalesce(last_rank.c.epochs, 0).label("epochs"), _whole(last_rank.c.samples).label("samples"))
+        .add_columns(*columns_of(best, records.EpochResult, prefix="best_"))
+        .add_columns(*columns_of(last, records.EpochResult, prefix="last_"))
         .outerjoin(best_rank, and_(best_rank.c.trial_id == Trial.id, best_rank.c.by_accuracy == 1))
         .outerjoin(last_rank, and_(last_rank.c.trial_id == Trial.id, last_rank.c.by_number == 1))
         .outerjoin(best, best.id == best_rank.c.id)
         .outerjoin(last, last.id == last_rank.c.id)
-        .where(Run.job_id == job_id)
-        .order_by(Run.id, Trial.number)
     )
     if label is not None:
         query = query.where(Run.label == label)
     if state:
         query = query.where(Trial.state.in_(state))
     return [
-        TrialWithResults(run, trial, int(epochs), int(samples), best, last)
-        for run, trial, epochs, samples, best, last in session.execute(query)
+        record_of(records.TrialWithResults, row, best=_result(row, "best_"), last=_result(row, "last_"))
+        for row in session.execute(query)
     ]
 
 
-def _rank(*order: Any) -> ColumnElement[int]:
-    return func.row_number().over(partition_by=Epoch.trial_id, order_by=order)
-
-
-def study_trials(session: Session, job_id: str, label: str) -> Sequence[tuple[Trial, Sequence[float]]]:
-    """The trials of a study of a job that have begun, each with the test accuracies of its epochs in order."""
+def study_trials(session: Session, job_id: str, label: str) -> Sequence[records.TrialWithAccuracies]:
+    """The trials of a study of a job, each with the test accuracies of its epochs in order."""
+    of_study = (Run.job_id == job_id, Run.label == label)
     query = (
-        select(Trial)
+        select(Epoch.trial_id, Epoch.test_accuracy)
+        .join(Trial, Trial.id == Epoch.trial_id)
         .join(Run, Run.id == Trial.run_id)
-        .where(Run.job_id == job_id, Run.label == label)
-        .options(selectinload(Trial.epochs))
-        .order_by(Trial.number)
+        .where(*of_study)
+        .order_by(Epoch.epoch)
     )
-    return [(trial, [epoch.test_accuracy for epoch in trial.epochs]) for trial in session.scalars(query)]
+    trials = session.execute(_select_trials(job_id).where(*of_study)).all()
+    accuracies: dict[int, list[float]] = {}
+    for row in session.execute(query):
+        accuracies.setdefault(row.trial_id, []).append(row.test_accuracy)
+    return [
+        record_of(records.TrialWithAccuracies, row, test_accuracies=tuple(accuracies.get(row.id, ()))) for row in trials
+    ]
 
 
 def has_study_trials(session: Session, job_id: str, states: Sequence[str]) -> bool:
@@ -126,9 +124,9 @@ def has_study_trials(session: Session, job_id: str, states: Sequence[str]) -> bo
     return session.scalar(query.limit(1)) is not None
 
 
-def succeeded_stpt_epochs(
+def succeeded_stpt_trainings(
     session: Session, *, model: str, dataset: str, path: str | None, task: TaskName, optimizer: str | None, limit: int
-) -> Sequence[tuple[Job, Trial]]:
+) -> Sequence[records.PastTraining]:
     """The trials of stpt, with their epochs, of the newest `limit` succeeded jobs that have such a run, newest first.
     `path`: the folder, of an image-folder."""
     its_task = func.coalesce(Job.spec["task", "name"].as_string(), "classification")  # the oldest jobs name none
@@ -144,12 +142,77 @@ def succeeded_stpt_epochs(
         jobs = jobs.where(Job.spec["dataset", "path"].as_string() == path)
     if optimizer is not None:
         jobs = jobs.where(Job.optimizer == optimizer)
-    query = (
-        select(Job, Trial)
+    of_stpt = (Job.number.in_(jobs.scalar_subquery()), Run.method == "stpt")
+    trainings = (
+        select(Job.id.label("job_id"), Job.spec, Run.label.label("label"), Trial.id.label("trial_id"), Trial.seed)
         .join(Run, Run.job_id == Job.id)
         .join(Trial, Trial.run_id == Run.id)
-        .where(Job.number.in_(jobs.scalar_subquery()), Run.method == "stpt")
-        .options(selectinload(Trial.epochs), contains_eager(Trial.run))
+        .where(*of_stpt)
         .order_by(Job.number.desc(), Trial.number)
     )
-    return [(job, trial) for job, trial in session.execute(query) if trial.epochs]
+    results = (
+        select(Epoch.trial_id, *columns_of(Epoch, records.EpochResult))
+        .join(Trial, Trial.id == Epoch.trial_id)
+        .join(Run, Run.id == Trial.run_id)
+        .join(Job, Job.id == Run.job_id)
+        .where(*of_stpt)
+        .order_by(Epoch.epoch)
+    )
+    rows = session.execute(trainings).all()
+    epochs: dict[int, list[records.EpochResult]] = {}
+    for row in session.execute(results):
+        epochs.setdefault(row.trial_id, []).append(record_of(records.EpochResult, row))
+    return [
+        record_of(records.PastTraining, row, spec=JobSpec.model_validate(row.spec), epochs=tuple(epochs[row.trial_id]))
+        for row in rows
+        if row.trial_id in epochs
+    ]
+
+
+def _select_trials(job_id: str) -> Select[*tuple[Any, ...]]:
+    query: Select[*tuple[Any, ...]] = select(*RUN_COLUMNS, *columns_of(Trial, records.Trial)).select_from(Trial)
+    return query.join(Run, Run.id == Trial.run_id).where(Run.job_id == job_id).order_by(Run.id, Trial.number)
+
+
+def _whole(total: ColumnElement[Any]) -> ColumnElement[int]:
+    """A sum of BIGINT is NUMERIC on PostgreSQL."""
+    return func.coalesce(total, 0).cast(BigInteger)
+
+
+def _rank(*order: Any) -> ColumnElement[int]:
+    return func.row_number().over(partition_by=Epoch.trial_id, order_by=order)
+
+
+def _result(row: Row[*tuple[Any, ...]], prefix: str) -> records.EpochResult | None:
+    """Of the epoch whose columns have that prefix; None: the outer join found none."""
+    return None if row._mapping[f"{prefix}epoch"] is None else record_of(records.EpochResult, row, prefix=prefix)
+
+
+# --- changes ---------------------------------------------------------------------------------------------
+
+
+def insert_trial(session: Session, job_id: str, run_id: int, number: int, facts: records.TrialFacts) -> None:
+    """A trial that a search adds to its run, and the count of the job's trials."""
+    session.execute(insert(Trial).values(run_id=run_id, number=number, **asdict(facts)))
+    session.execute(update(Job).where(Job.id == job_id).values(trials=Job.trials + 1))
+
+
+def update_trial(session: Session, trial_id: int, facts: records.TrialFacts) -> None:
+    """What a search says of its trial now."""
+    _set_trial(session, trial_id, asdict(facts))
+
+
+def set_trial_state(session: Session, trial_id: int, state: TrialState) -> None:
+    """Where a trial stands."""
+    _set_trial(session, trial_id, {"state": state})
+
+
+def stop_trials(session: Session, job_id: str) -> None:
+    """A job ends: what has not ended of it stops."""
+    runs = select(Run.id).where(Run.job_id == job_id).scalar_subquery()
+    open_ = Trial.state.in_(["pending", "running"])
+    session.execute(update(Trial).where(Trial.run_id.in_(runs), open_).values(state="stopped"))
+
+
+def _set_trial(session: Session, trial_id: int, values: Mapping[str, Any]) -> None:
+    session.execute(update(Trial).where(Trial.id == trial_id).values(values))

@@ -16,7 +16,12 @@ MAX_LAYERS, MAX_SAMPLES = 1000, 200  # of telemetry: parameter tensors, and samp
 MAX_LAYER_VALUES = 20_000  # layers x samples of an epoch
 Accuracy = Annotated[float, Field(ge=0, le=1)]
 
-BranchState = Literal["chosen", "lost", "diverged", "rolled_back"]
+BranchState = Literal[
+    "chosen",  # its learning rate became the epoch's
+    "lost",  # another one was better
+    "diverged",  # its metric was not finite
+    "rolled_back",  # it was chosen, and its Main-train was undone
+]
 
 
 class BranchRecord(Frozen):
@@ -138,7 +143,14 @@ class EpochRecord(Frozen):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-TrialState = Literal["pending", "running", "completed", "stopped", "diverged", "failed"]
+TrialState = Literal[
+    "pending",  # it has not begun
+    "running",  # it has begun; epochs are still to come
+    "completed",  # its last epoch is recorded
+    "stopped",  # ended before its last epoch: by its search, or with its job
+    "diverged",  # ended because its numbers were not finite any more
+    "failed",  # ended by an error of its own; its job goes on
+]
 
 
 class TrialRecord(Frozen):

@@ -19,7 +19,8 @@ from service.store import epochs as stored_epochs
 from service.store.engine import Store
 from service.store.events import events_after
 from service.store.jobs import get_job
-from service.store.tables import Base, Job
+from service.store.records import JobWithAttempts
+from service.store.tables import Base
 from service.wire.states import JobState
 from service.wire.worker import EpochRecord, Outcome
 from tests.unit.service.reports import epoch
@@ -61,13 +62,13 @@ def lose(db: Store, job_id: str, *, max_attempts: int = 3) -> None:
     jobs.attempt_lost(db, job_id, job_of(db, job_id).attempt, "node died", max_attempts=max_attempts)
 
 
-def job_of(db: Store, job_id: str) -> Job:
+def job_of(db: Store, job_id: str) -> JobWithAttempts:
     with db.read() as session:
         return get_job(session, job_id)
 
 
 def state_of(db: Store, job_id: str) -> JobState:
-    return job_of(db, job_id).job_state
+    return job_of(db, job_id).state
 
 
 def events_of(db: Store, job_id: str) -> list[tuple[int, str, dict[str, Any]]]:

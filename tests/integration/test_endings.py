@@ -190,7 +190,8 @@ def test_the_log_of_an_attempt(store):
 
 def get_log(db: Store, job_id: str, attempt: int) -> tuple[str, str | None]:
     with db.read() as session:
-        return stored_attempts.get_log(session, job_id, attempt)
+        found = stored_attempts.get_log(session, job_id, attempt)
+    return found.submission_id, found.log
 
 
 def unkept(db: Store) -> list[str]:

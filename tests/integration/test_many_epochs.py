@@ -12,9 +12,9 @@ from service.jobs import lifecycle as jobs
 from service.jobs import reports
 from service.results import of_jobs
 from service.store.engine import Store
-from service.store.epochs import epochs_of_all_jobs, points_of
+from service.store.epochs import costs_of, epochs_of_all_jobs
 from service.store.tables import Job
-from service.store.trials import succeeded_stpt_epochs, trials_with_results
+from service.store.trials import succeeded_stpt_trainings, trials_with_results
 from service.wire.states import JobState
 from service.wire.worker import TrialRecord
 from tests.integration.jobs_in_sql import SUCCESS, begin, lose, start, submit
@@ -65,7 +65,7 @@ def test_results_of_trials(store):
         rows = trials_with_results(session, job_id)
         stopped = trials_with_results(session, job_id, state=["completed", "stopped"])
         tpe = trials_with_results(session, job_id, label="tpe")
-    assert [(r.run.label, r.trial.number, r.trial.seed, r.epochs, r.samples) for r in rows] == [
+    assert [(r.label, r.number, r.seed, r.epochs, r.samples) for r in rows] == [
         ("stpt", 1, 5, 3, 300),
         ("stpt", 2, 6, 1, 100),
         ("tpe", 1, 5, 1, 150),
@@ -75,7 +75,7 @@ def test_results_of_trials(store):
     best, last = rows[0].best, rows[0].last
     assert (best.epoch, best.val_accuracy, best.test_accuracy) == (2, 0.75, 0.6)  # of equals the first
     assert (last.epoch, last.last_learning_rate) == (3, 0.0)
-    assert [r.trial.number for r in stopped] == [1]
+    assert [r.number for r in stopped] == [1]
     assert tpe == rows[2:]
 
 
@@ -83,22 +83,22 @@ def test_a_trial_without_an_epoch(store):
     job_id, _ = start(store)
     with store.read() as session:
         [row] = trials_with_results(session, job_id)
-    assert (row.run.label, row.trial.state) == ("stpt", "pending")
+    assert (row.label, row.state) == ("stpt", "pending")
     assert (row.epochs, row.samples, row.best, row.last) == (0, 0, None, None)
 
 
 def test_points_come_in_the_order_recorded(store):
     job_id, _ = a_search(store)
     with store.read() as session:
-        points = points_of(session, job_id)
-    assert [(method, seed, samples) for method, seed, samples, *_ in points] == [
+        points = costs_of(session, job_id)
+    assert [(point.label, point.seed, point.samples) for point in points] == [
         *[("stpt", 5, 100)] * 3,
         ("stpt", 6, 100),
         ("tpe", 6, 150),
         ("tpe", 5, 150),
         ("tpe", 6, 150),
     ]
-    assert all(before[-1] <= after[-1] for before, after in pairwise(points))
+    assert all(before.recorded_at <= after.recorded_at for before, after in pairwise(points))
 
 
 def test_a_comparison_over_seeds(store):
@@ -129,7 +129,7 @@ def test_samples_that_a_lost_attempt_took_stand_apart(store):
         [run] = of_jobs.comparison(session, job_id)
         [row] = trials_with_results(session, job_id)
     assert (run.samples.mean, run.lost_samples.mean) == (190, 100)
-    assert (row.trial.lost_samples, row.epochs, row.samples) == (100, 2, 190)
+    assert (row.lost_samples, row.epochs, row.samples) == (100, 2, 190)
 
 
 # --- the history of all jobs -------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def page(store: Store, **filters: Any) -> tuple[list[tuple[Any, ...]], str | Non
 
 
 def places(rows: Sequence[Any]) -> list[tuple[Any, ...]]:
-    return [(row["job_id"], row["method"], row["trial"], row["epoch"]) for row in rows]
+    return [(row.job_id, row.method, row.trial, row.epoch) for row in rows]
 
 
 def test_pages_of_all_epochs(store):
@@ -208,7 +208,7 @@ def evidence(store: Store, **changes: Any) -> list[str]:
     wanted = {"model": "lenet5", "dataset": "digits", "path": None, "task": "classification", "optimizer": None}
     wanted |= {"limit": 100} | changes
     with store.read() as session:
-        return [job.id for job, trial in succeeded_stpt_epochs(session, **wanted) if len(trial.epochs) == 1]
+        return [one.job_id for one in succeeded_stpt_trainings(session, **wanted) if len(one.epochs) == 1]
 
 
 def test_evidence_is_what_succeeded(store):

@@ -4,6 +4,7 @@ Each test leaves a database in which DESIGN.md's invariants hold: the `store` fi
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -14,11 +15,13 @@ from sqlalchemy.exc import OperationalError
 from service.errors import InvalidInput, StateConflict
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
-from service.store.attempts import ended_submissions
-from service.store.engine import Store
-from service.store.epochs import branches_of, epochs_of, latest_epochs
-from service.store.jobs import get_job, list_jobs, live_jobs
+from service.store.attempts import ended_submissions, insert_attempt
+from service.store.engine import Session, Store
+from service.store.epochs import branches_of, epochs_with_branches, latest_epochs
+from service.store.jobs import get_job, list_jobs, live_jobs, set_job_state
+from service.store.keys import KeyTaken, insert_idempotency_key
 from service.store.layers import layers_of, layers_of_training
+from service.store.records import JobWithAttempts
 from service.store.tables import Job
 from service.wire.states import TERMINAL
 from tests.integration.jobs_in_sql import (
@@ -37,6 +40,11 @@ from tests.unit.service.reports import epoch, layers, warmup_epoch
 pytest_plugins = ["tests.databases"]
 
 
+def change(session: Session, job_id: str, **values: Any) -> None:
+    """As no use case does it."""
+    session.execute(sa.update(Job).where(Job.id == job_id).values(values))
+
+
 # --- how writers exclude each other (SQLite's side: tests/unit/service/test_store.py) ------------------------
 
 
@@ -45,12 +53,12 @@ def test_postgresql_a_second_writer_of_a_job_waits_for_the_first(postgres_store)
     job_id = submit(db)
     with ThreadPoolExecutor(1) as pool:
         with db.write() as session:
-            job = get_job(session, job_id, lock=True)
+            get_job(session, job_id, lock=True)
             with pytest.raises(OperationalError, match="could not obtain lock"), db.write() as other:
                 other.execute(sa.select(Job).where(Job.id == job_id).with_for_update(nowait=True))
             second = pool.submit(jobs.cancel, db, job_id)
             until_somebody_waits_for_a_lock(db)
-            job.state = S.FAILED  # what the second must see
+            change(session, job_id, state=S.FAILED)  # what the second must see
         with pytest.raises(StateConflict, match="has failed already"):
             second.result(30)
 
@@ -58,8 +66,8 @@ def test_postgresql_a_second_writer_of_a_job_waits_for_the_first(postgres_store)
 def test_postgresql_readers_do_not_wait(postgres_store):
     job_id = submit(postgres_store)
     with postgres_store.write() as session:
-        get_job(session, job_id, lock=True).name = "changed"
-        session.flush()
+        get_job(session, job_id, lock=True)
+        change(session, job_id, name="changed")
         assert job_of(postgres_store, job_id).name == ""
 
 
@@ -139,20 +147,20 @@ def test_epochs_and_branches_of_a_job(store):
     for record in (warmup_epoch(1), epoch(2), epoch(3)):
         reports.record_epoch(store, job_id, token, record)
     with store.read() as session:
-        epochs = epochs_of(session, job_id)
+        epochs = epochs_with_branches(session, job_id)
         branches = branches_of(session, job_id)
         assert branches_of(session, job_id, epoch=1) == []
         assert [b.number for b in branches_of(session, job_id, epoch=3)] == [1, 2]
-        assert [e.epoch for e in epochs_of(session, job_id, label="stpt", trial=1)] == [1, 2, 3]
-        assert epochs_of(session, job_id, label="sweep") == []
-        assert epochs_of(session, job_id, trial=2) == []
+        assert [e.epoch for e in epochs_with_branches(session, job_id, label="stpt", trial=1)] == [1, 2, 3]
+        assert epochs_with_branches(session, job_id, label="sweep") == []
+        assert epochs_with_branches(session, job_id, trial=2) == []
     # readable after the session
-    assert [(e.epoch, len(e.branches), e.trial.run.method) for e in epochs] == [
+    assert [(e.epoch, len(e.branches), e.method) for e in epochs] == [
         (1, 0, "stpt"),
         (2, 2, "stpt"),
         (3, 2, "stpt"),
     ]
-    assert [(b.epoch_row.epoch, b.number, b.epoch_row.trial.number) for b in branches] == [
+    assert [(b.epoch, b.number, b.trial) for b in branches] == [
         (2, 1, 1),
         (2, 2, 1),
         (3, 1, 1),
@@ -188,7 +196,7 @@ def test_times_come_back_in_utc(store):
     job_id = submit(store)
     noon = datetime(2026, 7, 1, 12, 0, 0, 123456, timezone(timedelta(hours=5, minutes=30)))
     with store.write() as session:
-        get_job(session, job_id, lock=True).created_at = noon
+        change(session, job_id, created_at=noon)
     found = job_of(store, job_id).created_at
     assert found == noon
     assert found.isoformat() == "2026-07-01T06:30:00.123456+00:00"
@@ -200,8 +208,7 @@ def test_a_write_that_raises_leaves_nothing(store):
 
     def write_half() -> None:
         with store.write() as session:
-            get_job(session, job_id, lock=True).name = "half"
-            session.flush()
+            change(session, job_id, name="half")
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -261,3 +268,46 @@ def test_layers_of_one_training(store, job_with_layers, filters, most_epochs, ex
         rows = layers_of_training(session, job_with_layers, **everything | filters, most_epochs=most_epochs)
     assert [(row.label, row.trial, row.epoch) for row in rows] == expected
     assert {row.layer for row in rows} <= {"3.weight"}
+
+
+# --- changes -----------------------------------------------------------------------------------------------
+
+
+def test_a_state_is_set_from_the_state_before_alone(store):
+    job_id = submit(store)
+    jobs.cancel(store, job_id)
+    rows = everything(store)
+    claimed, now = replace(job_of(store, job_id), state=S.SUBMITTING, attempt=1), datetime.now(UTC)
+    with pytest.raises(AssertionError, match=f"{job_id} is not queued any more"), store.write() as session:
+        set_job_state(session, claimed, before=S.QUEUED, event={"state": "submitting"}, created_at=now)
+    assert everything(store) == rows
+
+
+def test_a_key_is_stored_once(store):
+    job_id = submit(store, "key-1")
+    rows = everything(store)
+    with pytest.raises(KeyTaken) as caught, store.write() as session:
+        insert_idempotency_key(session, "key-1", fingerprint="f", job_id=job_id, created_at=datetime.now(UTC))
+    assert caught.value.key == "key-1"
+    assert everything(store) == rows
+
+
+def test_postgresql_who_waited_for_a_job_sees_the_attempt_that_was_made_meanwhile(postgres_store):
+    db = postgres_store
+    job_id = submit(db)
+    with ThreadPoolExecutor(1) as pool:
+        with db.write() as session:
+            job = get_job(session, job_id, lock=True)
+            second = pool.submit(locked, db, job_id)
+            until_somebody_waits_for_a_lock(db)
+            now = datetime.now(UTC)
+            insert_attempt(session, job_id, 1, submission_id=f"{job_id}-a1", ticket_hash="h", created_at=now)
+            claimed = replace(job, state=S.SUBMITTING, attempt=1)
+            set_job_state(session, claimed, before=S.QUEUED, event={"state": "submitting"}, created_at=now)
+        found = second.result(30)
+    assert (found.state, found.attempt, found.last_attempt.submission_id) == (S.SUBMITTING, 1, f"{job_id}-a1")
+
+
+def locked(db: Store, job_id: str) -> JobWithAttempts:
+    with db.write() as session:
+        return get_job(session, job_id, lock=True)

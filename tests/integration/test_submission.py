@@ -50,7 +50,7 @@ def test_submit_writes_the_job_its_event_and_its_key(store):
     assert new
     job = job_of(store, job_id)
     assert (job.id, job.name, job.model, job.dataset, job.workers) == (job_id, "first", "lenet5", "digits", 2)
-    assert (job.state, job.attempt, job.attempts, job.last_event) == ("queued", 0, [], 1)
+    assert (job.state, job.attempt, job.attempts, job.last_event) == ("queued", 0, (), 1)
     assert (job.error_code, job.error_message, job.started_at, job.finished_at) == (None, None, None, None)
     assert before <= job.created_at <= datetime.now(UTC)
     assert JobSpec.model_validate_json(json.dumps(job.spec)) == wanted
@@ -221,7 +221,7 @@ def test_a_ticket_buys_the_spec_and_a_token(store):
     assert (assignment.job_id, assignment.attempt) == (job_id, 1)
     assert JobSpec.model_validate_json(assignment.spec) == wanted
     job = job_of(store, job_id)
-    assert job.job_state is S.RUNNING
+    assert job.state is S.RUNNING
     assert before <= job.started_at <= datetime.now(UTC)
     assert events_of(store, job_id)[2:] == [(3, "state", {"state": "running", "attempt": 1})]
     for secret in (claimed.ticket, assignment.report_token):

@@ -125,7 +125,7 @@ class World:
     def state(self, job_id) -> tuple[JobState, int]:
         """With the number of attempts."""
         job = self.job(job_id)
-        return job.job_state, job.attempt
+        return job.state, job.attempt
 
     def path(self, job_id) -> list[str]:
         with self.db.read() as session:
@@ -133,7 +133,7 @@ class World:
 
     def log(self, job_id, attempt) -> str | None:
         with self.db.read() as session:
-            return get_log(session, job_id, attempt)[1]
+            return get_log(session, job_id, attempt).log
 
     def status(self, submission_id, status, message="") -> None:
         self.cluster.set_status(submission_id, status, message)
@@ -290,7 +290,7 @@ def test_a_lost_attempt_is_followed_by_the_next_until_they_are_exhausted(world, 
         with pytest.raises(StaleAttempt):  # should it still be there: it may not speak for the job
             world.report(job_id, token)
     job = world.job(job_id)
-    assert (job.job_state, job.error_code) == (S.FAILED, "attempts_exhausted")
+    assert (job.state, job.error_code) == (S.FAILED, "attempts_exhausted")
     assert job.error_message == f"attempt 3 was lost, 3 in a row without a new epoch: {message}"
     assert [attempt.message for attempt in job.attempts] == [message] * 3
     again = ["recovering", "submitting", "running"]
@@ -983,13 +983,13 @@ class Faults(RuleBasedStateMachine):
         with world.db.read() as session:
             alive = live_jobs(session)
         room = world.cluster.capacity_value.cpus
-        held = sum(job.workers for job in alive if job.job_state in HOLDS_WORKERS)
-        waiting = [job for job in alive if job.job_state not in HOLDS_WORKERS and job.workers <= room]
+        held = sum(job.workers for job in alive if job.state in HOLDS_WORKERS)
+        waiting = [job for job in alive if job.state not in HOLDS_WORKERS and job.workers <= room]
         assert not waiting or waiting[0].workers > room - held, "the oldest job that can ever fit was left to wait"
         claimed = [job for job in alive if job.attempt > attempts[job.id]]
         assert not claimed or held <= room, "more was claimed than there is room for"
         for job in alive:
-            if job.job_state is S.CANCELLING:  # its process was there a moment ago
+            if job.state is S.CANCELLING:  # its process was there a moment ago
                 assert job.attempts[-1].submission_id in world.cluster.stopped[stops:]
         for submission_id in self._live():
             attempt = world.job(job_of(submission_id)).attempts[int(submission_id.rpartition("-a")[2]) - 1]

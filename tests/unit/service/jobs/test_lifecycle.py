@@ -432,7 +432,7 @@ class UseCases(RuleBasedStateMachine):
         with self.db.read() as session:
             for job_id, job in self.model.items():
                 found = get_job(session, job_id)
-                assert (found.job_state, found.attempt) == (job.state, job.attempt)
+                assert (found.state, found.attempt) == (job.state, job.attempt)
                 events = events_after(session, job_id, 0)
                 assert [
                     (f"epoch {e.data['epoch']}" if e.kind == "epoch" else e.data["state"], e.data.get("attempt", 0))

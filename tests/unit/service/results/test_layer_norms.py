@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.results.layer_norms import curves
-from service.store.layers import LayerEpoch
+from service.store.records import LayerEpoch
 
 
 def layer(name, epoch, lwn, lgn=None, trust_ratio=None, every=10):

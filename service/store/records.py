@@ -1,0 +1,321 @@
+"""What the store hands out: frozen records of jobs and of all that belongs to them, one class a noun.
+
+Learning rates are those before lr_schedule unless a name says otherwise; a metric that was not finite is None. What
+the states mean stands with JobState in `wire.states`, TrialState and BranchState in `wire.worker`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from service.spec.job import JobSpec
+from service.wire.states import JobState
+from service.wire.worker import BranchState, TrialState
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One Ray job for a job. Of its ticket and its report token only hashes are kept."""
+
+    number: int
+    submission_id: str
+    ticket_hash: str | None = field(repr=False)  # None once exchanged
+    token_hash: str | None = field(repr=False)
+    created_at: datetime
+    ended_at: datetime | None
+    message: str | None
+    lost: bool  # ended without an outcome
+
+
+@dataclass(frozen=True)
+class AttemptLog:
+    """What an attempt has printed."""
+
+    submission_id: str
+    log: str | None  # the end of it; None while it is not kept yet
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for, and where it stands."""
+
+    number: int  # order of submission
+    id: str
+    name: str
+    experiment: str
+    model: str
+    dataset: str
+    optimizer: str
+    global_batch_size: int
+    workers: int
+    trials: int  # of all its runs
+    spec: dict[str, Any]
+    state: JobState
+    error_code: str | None
+    error_message: str | None
+    attempt: int  # number of the live or last attempt; 0: none yet
+    last_event: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class JobWithAttempts(Job):
+    """A job and its attempts, oldest first."""
+
+    attempts: Sequence[Attempt]
+
+    @property
+    def last_attempt(self) -> Attempt | None:
+        """The live attempt, or the last one; None: there is none yet."""
+        return next((one for one in self.attempts if one.number == self.attempt), None)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method executed for a job. Its label tells it from the job's others."""
+
+    id: int
+    label: str
+    method: str
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run that a job begins with: a trial for each of `seeds`, of at most `length` epochs."""
+
+    label: str
+    method: str
+    seeds: Sequence[int]
+    length: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a run; `number` counts from 1 in its run."""
+
+    id: int
+    label: str
+    method: str
+    number: int
+    key: str | None  # what the search itself calls it
+    seed: int
+    config: dict[str, Any] | None  # hyperparameters that a search has chosen
+    length: int  # epochs that it trains at most
+    state: TrialState
+    message: str | None
+    lost_samples: int  # of epochs that were trained twice
+
+
+@dataclass(frozen=True)
+class TrialFacts:
+    """What a search says of one of its trials."""
+
+    key: str | None
+    seed: int
+    config: dict[str, Any]
+    length: int
+    state: TrialState
+    message: str | None
+
+
+@dataclass(frozen=True)
+class TrialWithCost(Trial):
+    """A trial, its recorded epochs, and the training samples that they took."""
+
+    epochs: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What an epoch came to."""
+
+    epoch: int
+    learning_rate: float
+    last_learning_rate: float  # of its last iteration, under lr_schedule
+    val_accuracy: float
+    test_accuracy: float
+
+
+@dataclass(frozen=True)
+class TrialWithResults(TrialWithCost):
+    """A trial, its epoch with the best validation accuracy (of equals the first), and its last; None: it has none."""
+
+    best: EpochResult | None
+    last: EpochResult | None
+
+
+@dataclass(frozen=True)
+class TrialWithAccuracies(Trial):
+    """A trial and the test accuracies of its epochs, in order."""
+
+    test_accuracies: Sequence[float]
+
+
+@dataclass(frozen=True)
+class PastTraining:
+    """A trial of stpt of a job that has succeeded, with what its epochs came to, in order."""
+
+    job_id: str
+    spec: JobSpec
+    label: str
+    seed: int
+    epochs: Sequence[EpochResult]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of one trial."""
+
+    id: int
+    trial_id: int
+    label: str
+    method: str
+    trial: int  # its number in the run
+    epoch: int
+    attempt: int
+    fingerprint: str
+    phase: str
+    learning_rate: float
+    first_learning_rate: float
+    last_learning_rate: float
+    train_loss: float | None
+    val_loss: float | None
+    val_accuracy: float
+    test_accuracy: float
+    retries: int
+    rollbacks: int
+    iterations: int
+    samples: int
+    evaluation_samples: int
+    seconds: float
+    pretrain_seconds: float
+    main_train_seconds: float
+    audit: dict[str, Any] | None
+    source_trial: int | None  # number of the trial whose checkpoint the epoch went on from
+    source_epoch: int | None
+    checkpoint: dict[str, Any] | None
+    recorded_at: datetime
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One candidate learning rate of one Pre-train; `number` counts from 1 over all retries of its epoch."""
+
+    number: int
+    retry: int
+    learning_rate: float
+    metric: float | None
+    end_metric: float | None  # of an audited one, at the end of the epoch
+    state: BranchState
+    iterations: int
+    samples: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BranchOfEpoch(Branch):
+    """A branch and the epoch that it belongs to."""
+
+    epoch_id: int
+    label: str
+    method: str
+    trial: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class EpochWithBranches(Epoch):
+    """An epoch and the branches of its Pre-train, in the order tried."""
+
+    branches: Sequence[Branch]
+
+
+@dataclass(frozen=True)
+class EpochCost:
+    """What an epoch took and came to, as the comparison of a job's runs reads it."""
+
+    label: str
+    seed: int
+    samples: int
+    val_accuracy: float
+    test_accuracy: float
+    evaluation_samples: int
+    seconds: float
+    recorded_at: datetime
+
+
+@dataclass(frozen=True)
+class HistoryStep:
+    """One epoch in the history of all jobs. Optimizer and batch are the trial's own, where a search chose them."""
+
+    job_id: str
+    model: str
+    dataset: str
+    optimizer: str
+    global_batch_size: int
+    label: str
+    method: str
+    trial: int
+    seed: int
+    epoch: int
+    phase: str
+    learning_rate: float
+    first_learning_rate: float
+    last_learning_rate: float
+    val_accuracy: float
+    test_accuracy: float
+    samples: int
+
+
+Values = Sequence[float | None]  # one a sampled step; None: not finite
+
+
+@dataclass(frozen=True)
+class LayerEpoch:
+    """One layer in one epoch of a training: a value of each quantity for each of `steps`."""
+
+    label: str
+    method: str
+    trial: int
+    epoch: int
+    attempt: int
+    layer: str
+    first_step: int
+    every: int
+    lwn: Values  # ||w||
+    lgn: Values  # ||g||
+    trust_ratio: Values | None
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """How many steps the training had taken at each sample."""
+        return range(self.first_step, self.first_step + self.every * len(self.lwn), self.every)
+
+    @property
+    def lnr(self) -> Values:
+        """||w|| / ||g||; None where the gradient is zero."""
+        return [w / g if w is not None and g else None for w, g in zip(self.lwn, self.lgn, strict=True)]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a job, numbered 1, 2, 3, … without gaps."""
+
+    number: int
+    kind: str  # state | epoch | trial
+    data: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class IdempotencyKey:
+    """A key that came with a request, the fingerprint of its spec, and the job that it made."""
+
+    key: str
+    fingerprint: str
+    job_id: str
+    created_at: datetime
