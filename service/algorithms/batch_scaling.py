@@ -1,5 +1,5 @@
-"""Large batches (S2: Signer & Barbier, "How to achieve large batch size training of a DNN with SGD by adjusting
-hyperparameters?"): how the learning rate, or the momentum, follows the batch; warm-ups; decays. Pure functions.
+"""Large batches (Signer & Barbier, "How to achieve large batch size training of a DNN with SGD by adjusting
+hyperparameters?"): effective learning rates, warm-ups and decays as pure functions.
 
 Batches are in samples, epochs and iterations in numbers of them. A factor is what the learning rate of the base batch
 is multiplied by; progress runs from 0, the first iteration behind the warm-up, to 1, the end of the training.
@@ -14,7 +14,8 @@ from service.spec.methods.fixed import WarmupKind
 
 
 def effective_learning_rate(learning_rate: float, momentum: float) -> float:
-    """What a gradient moves the weights by in all, momentum included: e / (1 - m) (S2, section III)."""
+    """The learning rate with what momentum adds to it, e / (1 - m): what a gradient moves the weights by in all (Signer
+    & Barbier, section III)."""
     return learning_rate / (1 - momentum)
 
 
@@ -24,10 +25,11 @@ def effective_learning_rate(learning_rate: float, momentum: float) -> float:
 def warmup_learning_rate(
     kind: WarmupKind, *, base: float, scaled: float, epochs: int, iteration: int, iterations_per_epoch: int
 ) -> float:
-    """At `iteration` (from 0), which is one of the first `epochs` epochs; `base` is the learning rate before scaling.
+    """The learning rate at `iteration` (from 0) of a warm-up of `epochs` epochs; `base` is the one before scaling.
 
-    constant: base. gradual: in epoch i of K, ((K + 1 - i) / K) base + ((i - 1) / K) scaled (both S2, section II).
-    linear: iteration by iteration from 0 to scaled (S3, appendix A; Zbontar et al. 2021, arXiv 2103.03230).
+    constant: base. gradual: in epoch i of K, ((K + 1 - i) / K) base + ((i - 1) / K) scaled (both Signer & Barbier,
+    section II). linear: iteration by iteration from 0 to scaled (Do et al., "Revisiting LARS for Large Batch Training
+    Generalization of Neural Networks", appendix A; Zbontar et al. 2021, arXiv 2103.03230).
     """
     match kind:
         case "constant":
@@ -43,20 +45,22 @@ def warmup_learning_rate(
 
 
 def polynomial_decay(progress: float, power: float) -> float:
-    """(1 - progress)^power (You et al. 2017, arXiv 1708.03888)."""
+    """The factor of a polynomial decay at `progress`, (1 - progress)^power (You et al. 2017, arXiv 1708.03888)."""
     return float((1 - progress) ** power)
 
 
 def cosine_decay(progress: float, final: float) -> float:
-    """Along a cosine from 1 to `final` (Loshchilov & Hutter 2017, arXiv 1608.03983, equation 5, without restarts)."""
+    """The factor at `progress` of a decay along a cosine from 1 to `final` (Loshchilov & Hutter 2017, arXiv 1608.03983,
+    equation 5, without restarts)."""
     return cosine_between(1.0, final, progress)
 
 
 def cosine_between(start: float, end: float, progress: float) -> float:
-    """Along a cosine from `start`, at progress 0, to `end`, at 1."""
+    """The value at `progress` of a half cosine that leads from `start`, at progress 0, to `end`, at 1."""
     return end + (start - end) / 2 * (1 + math.cos(math.pi * progress))
 
 
 def step_decay(progress: float, milestones: Sequence[float], factor: float) -> float:
-    """`factor` once for each milestone that is reached; milestones are shares of the progress."""
+    """The factor of a decay in steps: `factor` to the power of how many `milestones` (from 0 to 1) `progress` has
+    reached."""
     return float(factor ** sum(progress >= milestone for milestone in milestones))
