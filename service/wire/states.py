@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     QUEUED = "queued"  # accepted; no Ray job yet
     SUBMITTING = "submitting"  # an attempt was made; its Ray job has not reported yet
