@@ -1,4 +1,4 @@
-"""Selectors: the results of an epoch's branches in, the chosen branch and the selector's own state out. Pure.
+"""Selectors as pure functions: the results of an epoch's branches in, the chosen branch and the selector's state out.
 
 To add one: a function here and a line in SELECTORS; in service/spec/stpt.py a type with its options, in the union of
 selectors and their names. What `GET …/selector-replay` and its command take of options is theirs to say.

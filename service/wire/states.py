@@ -1,4 +1,4 @@
-"""The states of a job, and which may follow which. A terminal state never changes."""
+"""The states of a job, and which of them may follow which; a terminal state never changes."""
 
 from enum import StrEnum
 

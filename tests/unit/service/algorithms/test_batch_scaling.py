@@ -1,4 +1,4 @@
-"""Expected numbers are worked out by hand from the formulas of S2 and S3."""
+"""Expected numbers are worked out by hand from the formulas of Signer & Barbier, and of Do et al. (TVLARS)."""
 
 import math
 from itertools import pairwise
@@ -18,7 +18,7 @@ from service.spec.scaling import scale, scaled_momentum
 
 
 @pytest.mark.parametrize(
-    ("rule", "factors"),  # S2's base batch 64, and its batches 64, 128, 1024, 8192
+    ("rule", "factors"),  # Signer & Barbier: base batch 64; 64, 128, 1024, 8192
     [("none", [1, 1, 1, 1]), ("sqrt", [1, 1.4142135623730951, 4, 11.313708498984761]), ("linear", [1, 2, 16, 128])],
 )
 def test_the_factor_of_a_batch(rule, factors):
@@ -41,7 +41,7 @@ def test_effective_learning_rates():
     [
         (0.9, 1, 0.9),
         (0.9, 2, 0.95),
-        (0.9, math.sqrt(2), 0.9292893218813453),  # S2, Fig. 6: one doubling by the square root
+        (0.9, math.sqrt(2), 0.9292893218813453),  # Signer & Barbier, Fig. 6: one doubling by the square root
         (0.9, 10, 0.99),
         (0.0, 4, 0.75),
         (0.9, 0.5, 0.8),  # a smaller batch
@@ -80,7 +80,7 @@ def test_constant_warm_up():
 
 
 def test_gradual_warm_up_is_the_papers_formula():
-    """S2: (K+1-i)/K e0 + (i-1)/K k e0 with K = 10, e0 = 0.01 and k = 4096/64 = 64, hence 0.64."""
+    """Signer & Barbier: (K+1-i)/K e0 + (i-1)/K k e0 with K = 10, e0 = 0.01 and k = 4096/64 = 64, hence 0.64."""
     rates = by_epoch("gradual", 10, base=0.01, scaled=0.64)
     assert rates == pytest.approx([0.01, 0.073, 0.136, 0.199, 0.262, 0.325, 0.388, 0.451, 0.514, 0.577])
     # with the square root of k, 0.08: K = 4
@@ -105,7 +105,7 @@ def test_polynomial_decay():
 
 def test_cosine_decay():
     assert [cosine_decay(x, 0.0) for x in (0, 1 / 3, 0.5, 1)] == pytest.approx([1, 0.75, 0.5, 0], abs=1e-15)
-    assert [cosine_decay(x, 0.001) for x in (0, 0.5, 1)] == pytest.approx([1, 0.5005, 0.001])  # S3: to 0.1 %
+    assert [cosine_decay(x, 0.001) for x in (0, 0.5, 1)] == pytest.approx([1, 0.5005, 0.001])  # Do et al.: to 0.1 %
 
 
 def test_step_decay():
