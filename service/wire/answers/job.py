@@ -72,7 +72,7 @@ class Job(Answer):
     dataset: str = Field(description="Name of the dataset.")
     spec: dict[str, Any] = Field(description="The JobSpec, with every default filled in.")
     attempt: int = Field(description="Number of the live or last attempt; 0: none yet.")
-    submission_id: str | None = Field(description="That attempt's id in Ray.")
+    submission_id: str | None = Field(description="Id of that attempt in Ray; null: no attempt yet.")
     created_at: datetime = Field(description="When it was accepted.")
     started_at: datetime | None = Field(description="When it first ran; null: not yet.")
     finished_at: datetime | None = Field(description="When it ended; null: not yet.")
