@@ -45,7 +45,7 @@ class LrRangeTestMethod(WholeBudgetMethod):
     )
     lr_schedule: Literal["linear", "one-cycle"] = Field(
         "one-cycle",
-        description="How it falls: linear, from the learning rate to 0; one-cycle, the 1cycle policy (Smith & "
+        description="How the learning rate goes: linear, down to 0; one-cycle, the 1cycle policy (Smith & "
         "Topin 2018, arXiv 1708.07120) with it as the highest.",
     )
 
