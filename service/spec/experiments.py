@@ -1,4 +1,4 @@
-"""The studies behind the figures of the three papers, as jobs: plain documents that go through the same door as any
+"""The experiments behind the figures of the three papers, as jobs: plain documents that go through the same door as any
 spec."""
 
 from collections.abc import Callable, Mapping
@@ -189,7 +189,7 @@ EXPERIMENTS = {
 
 def documents(experiment: Experiment, scale: Scale, changes: Document, iterations: int, group: str) -> list[Document]:
     """The specs of the experiment's jobs: what they have in common at the scale, which is one of the experiment's, the
-    user's `changes`, then what the study varies."""
+    user's `changes`, then what the experiment varies."""
     common = {**experiment.scales[scale], **changes}
     if _is_of_whole_batches(changes.get("task")) and "microbatch_size" not in changes:
         common.pop("microbatch_size", None)

@@ -1,4 +1,4 @@
-"""Studies of the papers as jobs."""
+"""The papers' experiments, each a group of jobs."""
 
 from pydantic import Field
 
@@ -7,7 +7,7 @@ from service.wire.answers.job import Job
 
 
 class ExperimentFacts(Answer):
-    """A study behind figures of a paper."""
+    """An experiment behind figures of a paper, which can be submitted as jobs."""
 
     name: str = Field(description="What it is submitted by.", examples=["alpha-sweep"])
     paper: str = Field(description="STPT, large-batch SGD or TVLARS.")
@@ -18,14 +18,14 @@ class ExperimentFacts(Answer):
 
 
 class ExperimentList(Answer):
-    """The studies that can be run."""
+    """The experiments that can be run."""
 
-    items: list[ExperimentFacts] = Field(description="The studies that can be run.")
-    scales: list[str] = Field(description="Sizes that a study can be run at.")
+    items: list[ExperimentFacts] = Field(description="The experiments that can be run.")
+    scales: list[str] = Field(description="Sizes that an experiment can be run at.")
 
 
 class ExperimentJobs(Answer):
-    """The jobs of a study that was submitted."""
+    """The jobs of an experiment that was submitted."""
 
     experiment: str = Field(description="Shared by its jobs: GET /v1/jobs?experiment= lists them.")
     items: list[Job] = Field(description="The jobs, in the order that they train in.")
