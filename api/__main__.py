@@ -33,12 +33,8 @@ log = logging.getLogger("forerun")
 
 
 def main() -> None:
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        for e in error.errors():
-            wrong = _unusable(str(e["loc"][0]), e["input"], e["msg"].removeprefix("Value error, "))
-        raise wrong from None
+    """Run the service until it is told to end. Raises SystemExit with status 2 where a setting cannot be used."""
+    settings = _settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     home = settings.home.absolute()
@@ -52,22 +48,8 @@ def main() -> None:
         signal.signal(signal.SIGINT, lambda *_: sys.exit())
         url = f"http://{_reachable(settings.host)}:{listener.getsockname()[1]}"
         token_file = home / "ray-token"
-        if settings.ray_address is None:
-            log.info("starting a local Ray head")
-            head = stack.enter_context(EmbeddedHead(settings.ray_num_cpus, settings.ray_num_gpus))
-            cluster: RayCluster = OwnCluster(head)
-            stack.enter_context(_file(token_file, head.token))
-        else:
-            token = settings.ray_token.get_secret_value() if settings.ray_token else None
-            cluster = RayCluster(settings.ray_address, token, settings.ray_python)
-        environment = {
-            "FORERUN_API_URL": settings.api_url or url,
-            "FORERUN_DATA_DIR": str(settings.data_dir.absolute()),
-            "FORERUN_STORAGE_DIR": str(home / "jobs"),
-        }
-        controller = Controller(
-            store, cluster, environment, max_attempts=settings.max_attempts, poll_seconds=settings.poll_seconds
-        )
+        cluster = stack.enter_context(_cluster(settings, token_file))
+        controller = _controller(settings, store, cluster, url)
         services = Services(
             store=store,
             fleet=controller,
@@ -94,6 +76,41 @@ def main() -> None:
         stack.callback(controller.stop)
         print(_banner(facts, program=sys.argv[1] if len(sys.argv) > 1 else "forerun"), flush=True)
         server.run(sockets=[listener])
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        for e in error.errors():
+            wrong = _unusable(str(e["loc"][0]), e["input"], e["msg"].removeprefix("Value error, "))
+        raise wrong from None
+
+
+@contextmanager
+def _cluster(settings: Settings, token_file: Path) -> Iterator[RayCluster]:
+    """The cluster that the settings name; else a Ray head that lives as long as the service, its token in a file."""
+    if settings.ray_address is not None:
+        token = settings.ray_token.get_secret_value() if settings.ray_token else None
+        yield RayCluster(settings.ray_address, token, settings.ray_python)
+        return
+    log.info("starting a local Ray head")
+    with EmbeddedHead(settings.ray_num_cpus, settings.ray_num_gpus) as head:
+        cluster = OwnCluster(head)
+        with _file(token_file, head.token):
+            yield cluster
+
+
+def _controller(settings: Settings, store: Store, cluster: RayCluster, url: str) -> Controller:
+    """The controller, which tells jobs where the API, the data and the folder of their files are."""
+    environment = {
+        "FORERUN_API_URL": settings.api_url or url,
+        "FORERUN_DATA_DIR": str(settings.data_dir.absolute()),
+        "FORERUN_STORAGE_DIR": str(settings.home.absolute() / "jobs"),
+    }
+    return Controller(
+        store, cluster, environment, max_attempts=settings.max_attempts, poll_seconds=settings.poll_seconds
+    )
 
 
 def _unusable(setting: str, value: object, why: object) -> SystemExit:

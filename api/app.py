@@ -47,7 +47,7 @@ TAGS = [
     {"name": "history", "description": "Epochs, branches, learning rates and layers of a job, from SQL."},
     {"name": "comparison", "description": "Methods side by side, and what all jobs together teach."},
     {"name": "events", "description": "Follow a job live."},
-    {"name": "experiments", "description": "Forecasts, and the studies of the papers."},
+    {"name": "experiments", "description": "Forecasts, and the papers' experiments."},
     {"name": "catalog", "description": "What a spec may name."},
     {"name": "health", "description": "For whoever starts and watches the service."},
 ]

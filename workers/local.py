@@ -20,6 +20,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from service.errors import InvalidInput
+from service.spec.file import read_spec_file
+from service.spec.job import JobSpec
 from service.validation.door import parse_spec
 from service.validation.means import Means, check_means
 from workers.datasets.load import load_data
@@ -28,9 +31,22 @@ from workers.records_file import RecordsFile
 from workers.trainings import train_job
 
 
-def main(arguments: Sequence[str]) -> None:
-    import yaml  # only here: in a job, specs are JSON
+def _read_spec(file: Path, data: Path, world_size: int) -> JobSpec:
+    """The spec in the file, for as many workers as there are processes. Exits with status 2 where it is refused."""
+    try:
+        document = read_spec_file(file) | {"workers": world_size}
+        spec = parse_spec(json.dumps(document).encode())
+        check_means(spec, Means(data))
+        return spec
+    except InvalidInput as refusal:
+        lines = [f"{error.field}: {error.message} (given: {error.value!r})" for error in refusal.errors]
+        print(*lines, sep="\n", file=sys.stderr)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+    raise SystemExit(2)
 
+
+def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m workers.local", description="Train a job spec without a service.")
     parser.add_argument("spec", type=Path)
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the datasets")
@@ -38,10 +54,8 @@ def main(arguments: Sequence[str]) -> None:
         "--checkpoints", type=Path, default=Path("checkpoints"), help="folder to write to and resume from"
     )
     options = parser.parse_args(arguments)
-    document = yaml.safe_load(options.spec.read_text())
     world_size, on_gpu = int(os.environ.get("WORLD_SIZE", 1)), torch.cuda.is_available()
-    spec = parse_spec(json.dumps(document | {"workers": world_size}).encode())
-    check_means(spec, Means(options.data))
+    spec = _read_spec(options.spec, options.data, world_size)
     use_gpu = spec.device == "cuda" or (spec.device == "auto" and on_gpu)
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if use_gpu else torch.device("cpu")
     if use_gpu:

@@ -1,4 +1,4 @@
-"""The studies behind the papers' figures as jobs."""
+"""The experiments behind the papers' figures, as jobs."""
 
 from typing import Any, get_args
 
@@ -19,7 +19,7 @@ from service.wire import answers
 router = APIRouter(prefix="/v1", tags=["experiments"])
 
 
-@router.get("/experiments", summary="The studies behind the papers' figures")
+@router.get("/experiments", summary="The experiments behind the papers' figures")
 async def list_experiments() -> answers.ExperimentList:
     """What `POST /v1/experiments` can submit, and at which sizes."""
     return answers.ExperimentList(
@@ -39,10 +39,10 @@ async def list_experiments() -> answers.ExperimentList:
 
 
 class ExperimentRequest(Frozen):
-    """Which study to run, at which size, and what all its jobs have in common."""
+    """Which experiment to run, at which size, and what all its jobs have in common."""
 
     name: str = Field(
-        max_length=100, description="Of the study, as GET /v1/experiments lists it.", examples=["alpha-sweep"]
+        max_length=100, description="Of the experiment, as GET /v1/experiments lists it.", examples=["alpha-sweep"]
     )
     scale: Scale = Field("fashion-mnist", description="The paper's own size, or in proportion on smaller data.")
     experiment: str | None = Field(
@@ -67,7 +67,7 @@ _BODY: dict[str, Any] = {
 @router.post(
     "/experiments",
     status_code=202,
-    summary="Submit the jobs of a study",
+    summary="Submit the jobs of an experiment",
     openapi_extra=_BODY,
     responses=documented(409, 415, 422),
 )

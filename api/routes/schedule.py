@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query
 from api.deps import MAX_INT, JobId, RunLabel, ServicesOf
 from api.problems import documented
 from service.results import schedule_replay
-from service.store.jobs import get_job, job_spec
 from service.wire import answers
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
@@ -22,14 +21,12 @@ def schedule(
 ) -> answers.JobSchedule:
     """For `forerun.schedules.Replay`, or for the method `replay` of another job."""
     with services.store.read() as session:
-        made, iterations = schedule_replay.schedule(session, job_id, label=label, trial=trial)
-        methods = job_spec(get_job(session, job_id)).methods
-        run = next(method for method in methods if label in (None, method.label))
+        found = schedule_replay.schedule(session, job_id, label=label, trial=trial)
     return answers.JobSchedule(
-        **made.model_dump(),
+        **found.schedule.model_dump(),
         job_id=job_id,
-        label=run.label,
-        method=run.name,
+        label=found.run.label,
+        method=found.run.name,
         trial=trial,
-        iterations_per_epoch=iterations,
+        iterations_per_epoch=found.iterations_per_epoch,
     )

@@ -1,4 +1,4 @@
-"""`forerun experiment`: the studies of the papers, as groups of jobs."""
+"""`forerun experiment`: the papers' experiments, as groups of jobs."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,37 +13,37 @@ from forerun.program import program
 
 
 class _Experiments(TyperGroup):
-    """A study's name where a command should stand is answered with the command that runs it."""
+    """An experiment's name where a command should stand is answered with the command that runs it."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if self.get_command(ctx, args[0]) is None:
             command = f"{program()} experiment run {args[0]}"
-            say(f"forerun: `experiment` has no command {args[0]}; to run the study of this name: `{command}`")
+            say(f"forerun: `experiment` has no command {args[0]}; to run the experiment of this name: `{command}`")
             raise typer.Exit(2)
         return super().resolve_command(ctx, args)
 
 
-app = new_group("Studies of the papers: list them, run one.", _Experiments)
+app = new_group("Experiments of the papers: list them, run one.", _Experiments)
 
 
 @app.command("list")
 def list_experiments(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """List the studies that can be run."""
-    studies = client_of(ctx).experiments()
-    print_json(studies) if as_json else typer.echo(tables.experiment_table(studies))
+    """List the experiments that can be run."""
+    known = client_of(ctx).experiments()
+    print_json(known) if as_json else typer.echo(tables.experiment_table(known))
 
 
 @app.command(epilog=example("experiment run lr-sets --scale fashion-mnist --spec more.yaml"))
 def run(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the study, as `forerun experiment list` has it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `forerun experiment list` has it.")],
     scale: Annotated[str, typer.Option(help="paper, fashion-mnist or cifar10.")] = "fashion-mnist",
     file: Annotated[
         Path | None, typer.Option("--spec", exists=True, dir_okay=False, help="Keys that hold for every job.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a study of a paper: submits its jobs."""
+    """Run an experiment of a paper: submits its jobs."""
     submitted = client_of(ctx).run_experiment(name, scale, **(read_spec(file) if file else {}))
     print_json(submitted) if as_json else typer.echo(tables.job_table(submitted.items))
     say(f"List them with: {command_line(ctx, 'jobs', '--experiment', submitted.experiment)}")

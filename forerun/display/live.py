@@ -101,7 +101,7 @@ def epoch_row(epoch: EpochValues, branches: Sequence[Branch], epochs: int, width
     row = Text(
         _columns(
             f"{epoch.epoch}/{epochs}",
-            epoch.phase if epoch.phase != "scheduled" else f"{epoch.label} {epoch.trial}",
+            _doing(epoch),
             f"{epoch.learning_rate:.4g}",
             f"{epoch.val_accuracy:.4f}",
             f"{epoch.test_accuracy:.4f}",
@@ -114,6 +114,13 @@ def epoch_row(epoch: EpochValues, branches: Sequence[Branch], epochs: int, width
             row.append(f"\n{INDENT}that came to nothing; retry {retry} with smaller learning rates:", "yellow")
         _append_branches(row, list(group), width)
     return row
+
+
+def _doing(epoch: EpochValues) -> str:
+    """The phase of STPT, behind the run's label where that is another; of other runs the label and the trial."""
+    if epoch.phase == "scheduled":
+        return f"{epoch.label} {epoch.trial}"
+    return epoch.phase if epoch.label == "stpt" else f"{epoch.label} {epoch.phase}"
 
 
 def _append_branches(row: Text, branches: Sequence[Branch], width: int) -> None:

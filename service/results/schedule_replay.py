@@ -1,11 +1,12 @@
 """A trial's learning rates as a schedule to train by again, and the schedules that a spec asks for in place."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from service.algorithms.candidates import trials_of
 from service.errors import FieldError, InvalidInput, NotFound, StateConflict
 from service.spec.job import JobSpec
-from service.spec.methods.base import Schedule
+from service.spec.methods.base import MethodSpec, Schedule
 from service.store.engine import Session
 from service.store.epochs import branches_of_epoch, epochs_of_trial
 from service.store.jobs import get_job, job_spec
@@ -13,9 +14,17 @@ from service.store.records import Branch, Epoch
 from service.store.trials import get_trial
 
 
-def schedule(session: Session, job_id: str, *, label: str | None = None, trial: int = 1) -> tuple[Schedule, int]:
-    """Return (the schedule of a trial to train by again, the iterations of an epoch); by default of the job's first
-    run.
+@dataclass(frozen=True)
+class TrialSchedule:
+    """The learning rates of one trial of a run, and how many iterations an epoch of it has."""
+
+    run: MethodSpec
+    schedule: Schedule
+    iterations_per_epoch: int
+
+
+def schedule(session: Session, job_id: str, *, label: str | None = None, trial: int = 1) -> TrialSchedule:
+    """The learning rates of a trial as a schedule to train by again; by default of the job's first run.
 
     Raises NotFound when there is no such job or trial, and StateConflict when not all its epochs are recorded, or no
     schedule can tell what its method did.
@@ -41,7 +50,7 @@ def schedule(session: Session, job_id: str, *, label: str | None = None, trial: 
     config = row.config or {}
     searched = run.searched_iterations(config) if len(epochs) == 1 else 0
     iterations = _iterations(epochs[-1], branches_of_epoch(session, epochs[-1].id))
-    return run.schedule_of(rates, spec, config), iterations - searched
+    return TrialSchedule(run, run.schedule_of(rates, spec, config), iterations - searched)
 
 
 def with_schedules(session: Session, spec: JobSpec) -> JobSpec:
@@ -51,7 +60,7 @@ def with_schedules(session: Session, spec: JobSpec) -> JobSpec:
     for number, method in enumerate(spec.methods):
         if method.replayed_job is not None:
             try:
-                found, _ = schedule(session, method.replayed_job)
+                found = schedule(session, method.replayed_job).schedule
             except (NotFound, StateConflict) as error:
                 raise InvalidInput([FieldError(f"methods[{number}].job", method.replayed_job, error.detail)]) from None
             methods[number] = method.model_copy(update={"schedule": found})

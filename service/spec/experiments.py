@@ -1,4 +1,4 @@
-"""The studies behind the figures of three papers as jobs: plain documents that go through the same door as any spec.
+"""The experiments behind the figures of three papers as jobs: documents that go through the same door as any spec.
 
 The papers: STPT (Yamada et al., "Adaptive Learning Rate Adjustment with Short-Term Pre-Training in Data-Parallel Deep
 Learning"), large-batch SGD (Signer & Barbier, "How to achieve large batch size training of a DNN with SGD by adjusting
@@ -47,7 +47,7 @@ TVLARS_WEIGHT_DECAY = 5e-4  # the text of the paper at hand has lost its own
 
 @dataclass(frozen=True)
 class Experiment:
-    """A study behind figures of a paper.
+    """An experiment behind figures of a paper, which becomes jobs.
 
     `jobs` maps the iterations of an epoch and the number of epochs to what each job, by its name, adds to the document
     that all of them have in common, which `scales` has for each size.
@@ -208,8 +208,8 @@ EXPERIMENTS = {
 
 def documents(experiment: Experiment, scale: Scale, changes: Document, iterations: int, group: str) -> list[Document]:
     """The specs of an experiment's jobs as documents: what they have in common at `scale`, which is one of the
-    experiment's, then the user's `changes`, then what the study varies. `iterations` are those of an epoch, `group` is
-    the name that the jobs share in their key `experiment`."""
+    experiment's, then the user's `changes`, then what the experiment varies. `iterations` are those of an epoch, `group`
+    is the name that the jobs share in their key `experiment`."""
     common = {**experiment.scales[scale], **changes}
     if _is_of_whole_batches(changes.get("task")) and "microbatch_size" not in changes:
         common.pop("microbatch_size", None)

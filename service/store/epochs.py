@@ -108,10 +108,7 @@ def epochs_of_all_jobs(
     """A page of the epochs of all jobs that the filters fit: newest jobs first, inside a job by run, trial and epoch.
     Optimizer and batch are the trial's, where a search chose them, else the job's. Raises InvalidInput when `cursor` is
     none of this list."""
-    searched = Trial.config["optimizer"]
-    its_optimizer = func.coalesce(Trial.config["optimizer", "name"].as_string(), searched.as_string(), Job.optimizer)
-    its_batch = func.coalesce(Trial.config["global_batch_size"].as_integer(), Job.global_batch_size)
-    place = tuple_(Run.id, Trial.number, Epoch.epoch)
+    its_optimizer, its_batch = _optimizer_of_trial(), _batch_of_trial()
     query = (
         select(
             Job.number.label("job_number"),
@@ -139,9 +136,19 @@ def epochs_of_all_jobs(
         query = query.where(Job.state.in_(state))
     if cursor is not None:
         number, *after = decode_cursor(cursor, 4)
-        query = query.where(or_(Job.number < number, and_(Job.number == number, place > tuple_(*after))))
+        later = tuple_(Run.id, Trial.number, Epoch.epoch) > tuple_(*after)
+        query = query.where(or_(Job.number < number, and_(Job.number == number, later)))
     page = page_of(session.execute(query).all(), limit, lambda row: (row.job_number, row.run_id, row.trial, row.epoch))
     return Page(records_of(records.HistoryStep, page.items), page.next_cursor)
+
+
+def _optimizer_of_trial() -> ColumnElement[Any]:
+    searched = Trial.config["optimizer"]  # its name, or a document with one
+    return func.coalesce(Trial.config["optimizer", "name"].as_string(), searched.as_string(), Job.optimizer)
+
+
+def _batch_of_trial() -> ColumnElement[Any]:
+    return func.coalesce(Trial.config["global_batch_size"].as_integer(), Job.global_batch_size)
 
 
 def _select_epochs(*of: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:

@@ -170,6 +170,24 @@ def test_the_command_trains_a_spec_and_goes_on_from_its_checkpoints(tmp_path: Pa
     assert json.loads(again[-1])["test_accuracy"] == result["test_accuracy"]
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("model: lenet5\ndataset: digits\nepochs: none\n", "epochs: Input should be a valid integer"),
+        ("model: lenet5\ndataset: digits\nlearning_rate: 5e-4\n", "learning_rate: unknown key"),
+        ("model: [lenet5\n", "spec.yaml cannot be read"),
+    ],
+)
+def test_the_command_refuses_as_the_service_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: str
+) -> None:
+    (tmp_path / "spec.yaml").write_text(text)
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path / "spec.yaml"), "--checkpoints", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert told in capsys.readouterr().err
+
+
 def test_the_command_tells_a_training_that_diverges_and_goes_on_to_the_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

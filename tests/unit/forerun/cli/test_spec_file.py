@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from forerun.cli import read_spec
 from tests.unit.forerun.cli.command_line import Forerun
 
 
@@ -33,16 +32,3 @@ def test_a_file_that_is_no_spec_exits_2_and_says_why(
     assert result.exit_code == 2
     assert why in result.stderr
     assert str(tmp_path / name) in result.stderr
-
-
-def test_yaml_is_read_as_people_mean_it(tmp_path: Path) -> None:
-    path = tmp_path / "spec.yml"
-    path.write_text("a: [5e-4, .5, 1., -3, true, null, ~, on, 2024-01-01, 1_000, 1:30]\nb:\nc: '5'\n")
-    plain = ["on", "2024-01-01", "1_000", "1:30"]
-    assert read_spec(path) == {"a": [0.0005, 0.5, 1.0, -3, True, None, None, *plain], "b": None, "c": "5"}
-
-
-def test_json_may_be_indented_with_tabs(tmp_path: Path) -> None:
-    path = tmp_path / "spec.json"
-    path.write_text('{\n\t"epochs": 3\n}')
-    assert read_spec(path) == {"epochs": 3}

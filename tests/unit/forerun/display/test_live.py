@@ -170,6 +170,14 @@ def test_rows_of_trainings_without_search_say_which_they_are() -> None:
     ]
 
 
+def test_two_runs_of_stpt_are_told_apart() -> None:
+    rows = [
+        live.epoch_row(epoch_event(number, 1, label=label, phase=phase), [], 3, 80).plain.split("  ")
+        for number, (label, phase) in enumerate([("stpt", "warmup"), ("paper", "stpt")], start=1)
+    ]
+    assert [[cell.strip() for cell in row if cell.strip()][1] for row in rows] == ["warmup", "paper stpt"]
+
+
 def test_the_bar_counts_the_epochs_of_every_training() -> None:
     terminal = console(80, terminal=True)
     events = [epoch_event(1, 1), epoch_event(2, 1, label="sweep"), epoch_event(3, 1, label="sweep", trial=2)]

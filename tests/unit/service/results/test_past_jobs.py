@@ -33,7 +33,8 @@ STPT = [warmup_epoch(1, iterations=22), stpt_epoch(2, 0.2), stpt_epoch(3, 0.05)]
 
 def schedule(store: Store, job_id: str, **which) -> tuple[Schedule, int]:
     with store.read() as session:
-        return schedule_replay.schedule(session, job_id, **which)
+        found = schedule_replay.schedule(session, job_id, **which)
+    return found.schedule, found.iterations_per_epoch
 
 
 def trial_of_search(method: str, config: dict, state: str = "running") -> TrialRecord:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.errors import InvalidInput
+from service.errors import FieldError, InvalidInput
 from service.spec.job import JobSpec
 from service.spec.lr_set import AbsoluteLrSet, HistoryLrSet, NamedLrSet, PhasedLrSet, RelativeLrSet
 from service.spec.methods.reference import ReferenceMethod
@@ -581,6 +581,15 @@ def test_no_phase_begins_after_the_last_epoch():
         "lr_set.phases[2].first_epoch": (11, message),
         "lr_set.phases[3].first_epoch": (12, message),
     }
+
+
+def test_what_two_runs_find_wrong_with_the_set_they_share_is_told_once():
+    phases = [{"first_epoch": 5, "lr_set": "mix"}]
+    methods = [{"name": "stpt", "label": label, "warmup": {"epochs": 2}} for label in ("a", "b")]
+    with pytest.raises(InvalidInput) as refusal:
+        parse(small(epochs=10, lr_set={"phases": phases}, methods=methods))
+    message = "epochs 3 to 4 have no set; begin at 3"
+    assert refusal.value.errors == (FieldError("lr_set.phases[0].first_epoch", 5, message),)
 
 
 def folder(image_size):
