@@ -208,8 +208,8 @@ EXPERIMENTS = {
 
 def documents(experiment: Experiment, scale: Scale, changes: Document, iterations: int, group: str) -> list[Document]:
     """The specs of an experiment's jobs as documents: what they have in common at `scale`, which is one of the
-    experiment's, then the user's `changes`, then what the experiment varies. `iterations` are those of an epoch, `group`
-    is the name that the jobs share in their key `experiment`."""
+    experiment's, then the user's `changes`, then what the experiment varies. `iterations`: those of an epoch; `group`:
+    the name that the jobs share in their key `experiment`."""
     common = {**experiment.scales[scale], **changes}
     if _is_of_whole_batches(changes.get("task")) and "microbatch_size" not in changes:
         common.pop("microbatch_size", None)
