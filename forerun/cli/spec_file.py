@@ -1,4 +1,4 @@
-"""Specs in files, YAML or JSON."""
+"""Reads specs from YAML and JSON files."""
 
 import json
 import re
@@ -14,7 +14,8 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
 
 
 def read_spec(file: Path) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file, as JSON would have it. Raises typer.BadParameter; says what is wrong."""
+    """The mapping in a YAML or JSON file, with values as JSON would have them. Raises typer.BadParameter, which says
+    what is wrong with the file."""
     try:
         text = file.read_text(encoding="utf-8")
         # JSON is YAML but for details, such as tabs that indent
@@ -33,7 +34,8 @@ def read_spec(file: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values as YAML 1.2 and JSON read them. PyYAML alone takes 5e-4 for a text, and 2024-01-01 for a date."""
+    """A YAML loader that reads plain values as YAML 1.2 and JSON do. PyYAML alone takes 5e-4 for a text, and 2024-01-01
+    for a date."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
 
