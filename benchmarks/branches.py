@@ -26,7 +26,8 @@ CHOSEN, LOST = "#1f77b4", "#bbbbbb"
 
 
 def draw_accuracy(axes: "Axes", records: Sequence[EpochRecord], iterations: int) -> None:
-    """From the end of each epoch the branches of the next Pre-train, and the Main-train that goes on from one."""
+    """Draw accuracy over iterations: from the end of each epoch the branches of the next Pre-train, and the Main-train
+    that goes on from one. An epoch has so many `iterations`."""
     before: float | None = None
     for record in records:
         start, end = (record.epoch - 1) * iterations, record.epoch * iterations
@@ -43,7 +44,7 @@ def draw_accuracy(axes: "Axes", records: Sequence[EpochRecord], iterations: int)
 
 
 def draw_learning_rate(axes: "Axes", records: Sequence[EpochRecord], iterations: int) -> None:
-    """The candidates of each epoch, and the one that was chosen, on a logarithmic axis."""
+    """Draw the candidates of each epoch, and the one that was chosen, on a logarithmic axis."""
     for record in records:
         start, end = (record.epoch - 1) * iterations, record.epoch * iterations
         rates = [branch.learning_rate for branch in record.branches]

@@ -52,7 +52,8 @@ SPEC: dict[str, Any] = {
 
 
 def engine(spec: JobSpec, data: Data, workers: Workers, folder: Path) -> tuple[float, list[EpochRecord]]:
-    """Seconds of the training, from building the model to its last checkpoint, and its records."""
+    """Train `spec` by the engine. Returns the seconds from building the model to the last checkpoint, and the records
+    of its epochs."""
     recorder = RecordsFile(folder) if workers.rank == 0 else None
     dist.barrier()
     began = time.perf_counter()
@@ -62,7 +63,8 @@ def engine(spec: JobSpec, data: Data, workers: Workers, folder: Path) -> tuple[f
 
 
 def bare(spec: JobSpec, data: Data, rank: int, records: list[EpochRecord]) -> float:
-    """The same work, and nothing but it."""
+    """Train by a bare PyTorch loop that does the work that `records` tell of, and nothing but it. Returns the seconds
+    it took."""
     [method] = spec.methods_of(StptMethod)
     plan = method.epoch_plan(iterations_per_epoch(spec, len(data.train)))
     train, labels = pixels(data.train), data.train.labels[data.train.rows]

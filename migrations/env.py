@@ -11,7 +11,8 @@ from service.store.tables import Base, UtcDateTime
 
 
 def plain_type(kind: str, item: Any, _: Any) -> str | bool:
-    """Migrations name database types alone: they must run when the code has moved on."""
+    """Render the column type UtcDateTime in a new revision as plain sa.DateTime, for migrations must run when the code
+    has moved on. False leaves the rendering of everything else to Alembic."""
     return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
 
 
