@@ -4,7 +4,7 @@ import csv
 import io
 from functools import partial
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -21,6 +21,7 @@ from forerun.cli.shared import (
     print_json,
 )
 from forerun.display import tables
+from service.spec.stpt import SelectorName
 from service.wire.answers import HistoryStep
 
 JOB, ALL = "Of a job", "Of all jobs"
@@ -60,7 +61,7 @@ def schedule(
 def selector_replay(
     ctx: typer.Context,
     job_id: JobId,
-    selector: Annotated[str, typer.Option(help="The other selector: greedy or tolerance.")],
+    selector: Annotated[str, typer.Option(help=f"The other selector: {' or '.join(get_args(SelectorName))}.")],
     tolerance: Annotated[float | None, typer.Option(help="Option of the selector tolerance.")] = None,
     label: Annotated[str | None, typer.Option(help="Label of the run. Default: the job's first run of stpt.")] = None,
     as_json: AsJson = False,

@@ -10,8 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from service.algorithms.batch_scaling import effective_learning_rate
-from service.spec.scaling import scale, scaled_momentum
+from service.spec.scaling import effective_learning_rate, scale, scaled_momentum
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from service.algorithms.batch_scaling import (
+from service.algorithms.warmup_and_decay import (
     cosine_between,
     cosine_decay,
     polynomial_decay,

@@ -23,6 +23,12 @@ def scale(rule: Rule, *, batch: int, base_batch: int) -> float:
     return {"none": 1.0, "sqrt": math.sqrt(proportion), "linear": proportion}[rule]
 
 
+def effective_learning_rate(learning_rate: float, momentum: float) -> float:
+    """The learning rate with what momentum adds to it, e / (1 - m): what a gradient moves the weights by in all (Signer
+    & Barbier, section III)."""
+    return learning_rate / (1 - momentum)
+
+
 def scaled_momentum(momentum: float, factor: float) -> float:
     """The momentum whose effective learning rate is `factor` times that of `momentum`, the learning rate staying as it
     is: m = 1 - (1 - m0) / factor (Signer & Barbier, section IV). Raises ValueError where that is below 0."""

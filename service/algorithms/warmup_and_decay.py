@@ -1,23 +1,13 @@
-"""Large batches (Signer & Barbier, "How to achieve large batch size training of a DNN with SGD by adjusting
-hyperparameters?"): effective learning rates, warm-ups and decays as pure functions.
+"""Warm-ups and decays of a learning rate, as pure functions.
 
-Batches are in samples, epochs and iterations in numbers of them. A factor is what the learning rate of the base batch
-is multiplied by; progress runs from 0, the first iteration behind the warm-up, to 1, the end of the training.
+Epochs and iterations are in numbers of them. A factor is what the learning rate is multiplied by; progress runs from 0,
+the first iteration behind the warm-up, to 1, the end of the training.
 """
 
 import math
 from collections.abc import Sequence
 
 from service.spec.methods.fixed import WarmupKind
-
-# --- batches ---------------------------------------------------------------------------------------------
-
-
-def effective_learning_rate(learning_rate: float, momentum: float) -> float:
-    """The learning rate with what momentum adds to it, e / (1 - m): what a gradient moves the weights by in all (Signer
-    & Barbier, section III)."""
-    return learning_rate / (1 - momentum)
-
 
 # --- warm-ups --------------------------------------------------------------------------------------------
 
@@ -27,9 +17,10 @@ def warmup_learning_rate(
 ) -> float:
     """The learning rate at `iteration` (from 0) of a warm-up of `epochs` epochs; `base` is the one before scaling.
 
-    constant: base. gradual: in epoch i of K, ((K + 1 - i) / K) base + ((i - 1) / K) scaled (both Signer & Barbier,
-    section II). linear: iteration by iteration from 0 to scaled (Do et al., "Revisiting LARS for Large Batch Training
-    Generalization of Neural Networks", appendix A; Zbontar et al. 2021, arXiv 2103.03230).
+    constant: base. gradual: in epoch i of K, ((K + 1 - i) / K) base + ((i - 1) / K) scaled (both Signer & Barbier, "How
+    to achieve large batch size training of a DNN with SGD by adjusting hyperparameters?", section II). linear:
+    iteration by iteration from 0 to scaled (Do et al., "Revisiting LARS for Large Batch Training Generalization of
+    Neural Networks", appendix A; Zbontar et al. 2021, arXiv 2103.03230).
     """
     match kind:
         case "constant":
