@@ -124,7 +124,7 @@ def _doing(epoch: EpochValues) -> str:
     """The phase of STPT, behind the run's label where that is another; of other runs the label and the trial."""
     if epoch.phase == "scheduled":
         return f"{epoch.label} {epoch.trial}"
-    return epoch.phase if epoch.label == "stpt" else f"{epoch.label} {epoch.phase}"
+    return epoch.phase if epoch.label == epoch.method else f"{epoch.label} {epoch.phase}"
 
 
 def _append_branches(row: Text, branches: Sequence[Branch], width: int) -> None:

@@ -9,21 +9,10 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+
+from service.store.records import EpochCost
 
 TARGET = "stpt"  # the method whose best validation accuracy the others are to reach; of several runs, the first's
-
-
-@dataclass(frozen=True)
-class Point:
-    """What the comparison takes from one recorded epoch of one trial; accuracies are from 0 to 1."""
-
-    samples: int  # training samples of the epoch, search included
-    val_accuracy: float
-    test_accuracy: float
-    evaluation_samples: int
-    seconds: float
-    recorded_at: datetime
 
 
 @dataclass(frozen=True)
@@ -33,7 +22,7 @@ class SeedRun:
     seed: int
     trials: int
     lost_samples: int
-    points: Sequence[Point]
+    points: Sequence[EpochCost]
 
 
 @dataclass(frozen=True)
@@ -120,7 +109,7 @@ def compare(runs: Sequence[Run]) -> list[RunResult]:
     return [_run_result(run, targets) for run in runs]
 
 
-def anytime(points: Sequence[Point]) -> list[Best]:
+def anytime(points: Sequence[EpochCost]) -> list[Best]:
     """The anytime curve of epochs in the order recorded: after each of them the best so far by validation accuracy, of
     equals the first, and the training samples taken until then."""
     curve: list[Best] = []

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from service.store.records import LayerEpoch
 
-Values = Sequence[float | None]  # None: not finite
-
 
 @dataclass(frozen=True)
 class LayerCurve:

@@ -9,7 +9,7 @@ from service.algorithms.batch_ramp import Ramp, ramp
 from service.algorithms.search_space import ramp_start
 from service.algorithms.selectors import BranchResult
 from service.errors import FieldError, InvalidInput, NotFound
-from service.results.comparison import Point, Run, RunResult, SeedRun, compare
+from service.results.comparison import Run, RunResult, SeedRun, compare
 from service.results.selector_replay import StoredEpoch
 from service.results.study import COUNTED, StudyRow, TrialOutcome, common_to_a_table, study_rows
 from service.spec.job import JobSpec
@@ -20,7 +20,7 @@ from service.spec.types import MAX_BATCH
 from service.store.engine import Session
 from service.store.epochs import costs_of, epochs_with_branches
 from service.store.jobs import get_job, job_spec, jobs_of_experiment
-from service.store.records import EpochWithBranches, Job, Trial
+from service.store.records import EpochCost, EpochWithBranches, Job, Trial
 from service.store.trials import has_study_trials, list_trials, runs_of, study_trials, trials_with_results
 from service.wire.states import TERMINAL
 
@@ -29,17 +29,9 @@ _Kind = TypeVar("_Kind", StudyMethod, RampMethod, StptMethod)
 
 def comparison(session: Session, job_id: str) -> list[RunResult]:
     """The results of every method of the job, in the order of its runs."""
-    points: dict[tuple[str, int], list[Point]] = {}
+    points: dict[tuple[str, int], list[EpochCost]] = {}
     for epoch in costs_of(session, job_id):
-        point = Point(
-            samples=epoch.samples,
-            val_accuracy=epoch.val_accuracy,
-            test_accuracy=epoch.test_accuracy,
-            evaluation_samples=epoch.evaluation_samples,
-            seconds=epoch.seconds,
-            recorded_at=epoch.recorded_at,
-        )
-        points.setdefault((epoch.label, epoch.seed), []).append(point)
+        points.setdefault((epoch.label, epoch.seed), []).append(epoch)
     runs = runs_of(session, job_id)
     trials: dict[str, dict[int, list[Trial]]] = {run.label: {} for run in runs}
     for trial in list_trials(session, job_id):
@@ -48,7 +40,7 @@ def comparison(session: Session, job_id: str) -> list[RunResult]:
 
 
 def _by_seed(
-    label: str, trials: Mapping[int, Sequence[Trial]], points: Mapping[tuple[str, int], Sequence[Point]]
+    label: str, trials: Mapping[int, Sequence[Trial]], points: Mapping[tuple[str, int], Sequence[EpochCost]]
 ) -> list[SeedRun]:
     """What the run with that label did with each seed."""
     return [

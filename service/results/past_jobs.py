@@ -2,7 +2,7 @@
 
 from service.errors import FieldError, InvalidInput, NotFound
 from service.results.of_jobs import method_of
-from service.results.recommendation import PastEpoch, PastRun, Recommendation, recommend
+from service.results.recommendation import PastRun, Recommendation, recommend
 from service.results.schedule_replay import with_schedules
 from service.spec.data import FolderDataset
 from service.spec.job import JobSpec
@@ -71,10 +71,7 @@ def recommendation(
             spec=one.spec,
             method=method_of(one.spec, one.job_id, StptMethod, one.label),
             seed=one.seed,
-            epochs=[
-                PastEpoch(epoch.epoch, epoch.learning_rate, epoch.val_accuracy, epoch.test_accuracy)
-                for epoch in one.epochs
-            ],
+            epochs=one.epochs,
         )
         for one in trainings
     ]

@@ -15,16 +15,7 @@ from service.spec.methods.base import Schedule
 from service.spec.methods.stpt import StptMethod
 from service.spec.scaling import Rule, scale
 from service.spec.types import MAX_LEARNING_RATE, MIN_LEARNING_RATE
-
-
-@dataclass(frozen=True)
-class PastEpoch:
-    """One epoch of a past run of stpt: its number, its learning rate, its accuracies (from 0 to 1)."""
-
-    epoch: int
-    learning_rate: float  # before lr_schedule
-    val_accuracy: float
-    test_accuracy: float
+from service.store.records import EpochResult
 
 
 @dataclass(frozen=True)
@@ -35,7 +26,7 @@ class PastRun:
     spec: JobSpec
     method: StptMethod
     seed: int
-    epochs: Sequence[PastEpoch]
+    epochs: Sequence[EpochResult]
 
 
 @dataclass(frozen=True)
@@ -139,7 +130,7 @@ def _best(runs: Sequence[PastRun]) -> PastRun:
     return max(runs, key=lambda run: _best_epoch(run).val_accuracy)
 
 
-def _best_epoch(run: PastRun) -> PastEpoch:
+def _best_epoch(run: PastRun) -> EpochResult:
     return max(run.epochs, key=lambda epoch: epoch.val_accuracy)
 
 

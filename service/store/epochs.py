@@ -80,16 +80,16 @@ def latest_epochs(session: Session, job_ids: Sequence[str]) -> dict[str, records
     return {row.job_id: record_of(records.Epoch, row) for row in rows}
 
 
-def costs_of(session: Session, job_id: str) -> Sequence[records.EpochCost]:
+def costs_of(session: Session, job_id: str) -> Sequence[records.EpochCostOfRun]:
     """What every epoch of a job took and came to, in the order in which they were recorded."""
     query = (
-        select(Run.label.label("label"), Trial.seed, *columns_of(Epoch, records.EpochCost))
+        select(Run.label.label("label"), Trial.seed, *columns_of(Epoch, records.EpochCostOfRun))
         .join(Trial, Trial.run_id == Run.id)
         .join(Epoch, Epoch.trial_id == Trial.id)
         .where(Run.job_id == job_id)
         .order_by(Epoch.recorded_at, Epoch.id)
     )
-    return records_of(records.EpochCost, session.execute(query))
+    return records_of(records.EpochCostOfRun, session.execute(query))
 
 
 def epochs_of_all_jobs(

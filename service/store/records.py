@@ -238,16 +238,22 @@ class EpochWithBranches(Epoch):
 
 @dataclass(frozen=True)
 class EpochCost:
-    """What an epoch took and came to, as the comparison of a job's runs reads it."""
+    """What a recorded epoch took and gave, as the comparison of a job's runs reads it; accuracies are from 0 to 1."""
 
-    label: str
-    seed: int
-    samples: int
+    samples: int  # training samples of the epoch, search included
     val_accuracy: float
     test_accuracy: float
     evaluation_samples: int
     seconds: float
     recorded_at: datetime
+
+
+@dataclass(frozen=True)
+class EpochCostOfRun(EpochCost):
+    """What an epoch took and came to, and the run and seed of its trial."""
+
+    label: str
+    seed: int
 
 
 @dataclass(frozen=True)
