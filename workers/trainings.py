@@ -11,6 +11,7 @@ from service.algorithms.candidates import trials_of
 from service.algorithms.epoch_plan import samples_per_epoch
 from service.algorithms.search_space import budget_samples
 from service.errors import Diverged
+from service.spec.budget import Budget
 from service.spec.job import JobSpec
 from service.spec.methods.base import MethodSpec
 from service.wire.checkpoint import folder_of
@@ -65,9 +66,13 @@ def train_job(
         record = TrialRecord(
             label=method.label, trial=trial, seed=seed, config=config, epochs=spec.epochs, state="running"
         )
-        if method.has_budget:
+        if method.holds_budget(spec):
             budget = budget_samples(spec, samples, taken.get(seed))
-            its_spec = its_spec.model_copy(update={"epochs": method.training_epochs(its_spec, samples, budget)})
+            its_own = {
+                "epochs": method.training_epochs(its_spec, samples, budget),
+                "budget": None if budget is None else Budget(samples=budget),
+            }
+            its_spec = its_spec.model_copy(update=its_own)
             record = record.model_copy(update={"epochs": its_spec.epochs})
             if recorder is not None:
                 recorder.trial(record)

@@ -93,6 +93,10 @@ class MethodSpec(Frozen):
         unnamed = isinstance(value, dict) and "label" not in value
         return value | {"label": cls.model_fields["name"].default} if unnamed else value
 
+    def holds_budget(self, spec: "JobSpec") -> bool:
+        """Whether the job's budget holds for the method in that job."""
+        return self.has_budget
+
     def trainings(self, candidates: Sequence[float]) -> int:
         """The number of trainings with one seed; 0 for a search, which decides as it goes. `candidates` are the
         learning rates that a Pre-train over the job's lr_set tries first."""
