@@ -70,6 +70,7 @@ def _draw_over_epochs(axes: "Axes", decisions: Sequence[Decision]) -> None:
         axes.text(0.5, 0.5, "no epoch is recorded yet", ha="center", transform=axes.transAxes)
         return
     axes.set_yscale("log")
+    axes.set_xlim(0.5, decisions[-1].epoch + 0.5)
     axes.plot([one.epoch for one in decisions], [one.learning_rate for one in decisions], color=CHOSEN, linewidth=1.4)
     for state, (name, marker, color) in STATES.items():
         tried = [
@@ -92,40 +93,12 @@ def _draw_over_epochs(axes: "Axes", decisions: Sequence[Decision]) -> None:
 
 def _draw_choice(axes: "Axes", choice: Decision, metric: Metric) -> None:
     """The metric of the candidates of one choice over their learning rates, and which one each other selector takes."""
-    rated = sorted(
-        ((one.learning_rate, one.metric, one) for one in choice.candidates if one.metric is not None),
-        key=lambda point: point[0],
-    )
-    rule, limit = choice.rule, _far([loss_of(value, metric) for _, value, _ in rated])
-    near = [(rate, value, one) for rate, value, one in rated if loss_of(value, metric) <= limit]
-    numbers = {one.number for _, _, one in near}
-    axes.plot([rate for rate, _, _ in near], [value for _, value, _ in near], color=LOST, linewidth=0.8, alpha=0.5)
-    for rate, value, one in near:
-        _mark(axes, rate, value, one)
-        ends = [point.metric for point in one.curve if point.iterations > one.iterations]
-        ends = [end for end in ends if loss_of(end, metric) <= limit]
-        color = STATES[one.state][2] if one.state in STATES else LOST
-        axes.plot(
-            [rate] * len(ends),
-            ends,
-            "o",
-            color=color,
-            markerfacecolor="none",
-            label="end of the epoch" if ends else None,
-        )
-    edge = 0.96 if metric == "val_loss" else 0.04  # where bad metrics are
-    for one in choice.candidates:
-        if one.number not in numbers:
-            name, marker, color = ("far off", "^" if edge > 0.5 else "v", LOST)
-            if one.metric is None:
-                name, marker, color = STATES["diverged"]
-            axes.plot(one.learning_rate, edge, marker, color=color, label=name, transform=axes.get_xaxis_transform())
-    if rule is not None and rule.threshold is not None:
-        axes.axhline(rule.threshold, color="gray", linewidth=0.8, linestyle=":", label="nearly as good")
+    _draw_candidates(axes, choice.candidates, metric)
+    if choice.rule is not None and choice.rule.threshold is not None:
+        axes.axhline(choice.rule.threshold, color="gray", linewidth=0.8, linestyle=":", label="nearly as good")
     for name, color in _others([choice]).items():
-        axes.axvline(
-            _taken_by(name, choice) or math.nan, color=color, linewidth=1.0, linestyle="--", label=_would(name)
-        )
+        rate = _taken_by(name, choice) or math.nan
+        axes.axvline(rate, color=color, linewidth=1.0, linestyle="--", label=_would(name))
     told = ", ".join(WARNINGS[warning.code] for warning in choice.warnings)
     axes.set_title(f"epoch {choice.epoch}: {choice.learning_rate:.4g}" + (f"\n{told}" if told else ""), fontsize=9)
     axes.set_ylabel(metric, fontsize=8)
@@ -135,16 +108,34 @@ def _draw_choice(axes: "Axes", choice: Decision, metric: Metric) -> None:
     _scale_rates(axes, [one.learning_rate for one in choice.candidates])
 
 
+def _draw_candidates(axes: "Axes", candidates: Sequence[Candidate], metric: Metric) -> None:
+    """A mark for each candidate, at the edge where its metric is far off, and a hollow one for the end of its epoch."""
+    in_order = sorted(candidates, key=lambda one: one.learning_rate)
+    limit = _far([loss_of(one.metric, metric) for one in in_order if one.metric is not None])
+    edge, beyond = (0.96, "^") if metric == "val_loss" else (0.04, "v")  # where bad metrics are
+    line = list[tuple[float, float]]()
+    for one in in_order:
+        name, marker, color = STATES[one.state]
+        if one.metric is None or loss_of(one.metric, metric) > limit:
+            if one.metric is not None:
+                name, marker = "far off", beyond
+            axes.plot(one.learning_rate, edge, marker, color=color, label=name, transform=axes.get_xaxis_transform())
+            continue
+        line.append((one.learning_rate, one.metric))
+        axes.plot(*line[-1], marker, color=color, markersize=8 if one.state == "chosen" else 5)
+        for point in one.curve:
+            if point.iterations > one.iterations and loss_of(point.metric, metric) <= limit:
+                end = (one.learning_rate, point.metric)
+                axes.plot(*end, "o", color=color, markerfacecolor="none", label="end of the epoch")
+    if line:
+        axes.plot(*zip(*line, strict=True), color=LOST, linewidth=0.8, alpha=0.5, zorder=1)
+
+
 def _far(losses: Sequence[float]) -> float:
     """The loss above which one of these would press the others together."""
     times, more = FAR
     best = min(losses, default=0.0)
     return best + max((times - 1) * abs(best), more)
-
-
-def _mark(axes: "Axes", rate: float, value: float, one: Candidate) -> None:
-    _, marker, color = STATES.get(one.state, STATES["lost"])
-    axes.plot(rate, value, marker, color=color, markersize=8 if one.state == "chosen" else 5)
 
 
 def _scale_rates(axes: "Axes", rates: Sequence[float]) -> None:

@@ -1,13 +1,14 @@
 """The figure of decisions: what it shows, read from its SVG; what it is to the eye is looked at by people."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from api.decisions_figure import decisions_figure
-from service.algorithms.choices import ChoiceWarning
+from api.decisions_figure import STATES, WARNINGS, decisions_figure
+from service.algorithms.choices import ChoiceWarning, WarningCode
 from service.results.decisions import Alternative, BranchPoint, Candidate, Decision, Rule
+from service.wire.worker import BranchState
 from tests.unit.api.test_figures import words
 
 
@@ -41,6 +42,11 @@ def decision(epoch: int, candidates: Sequence[Candidate] = THREE, **changes: Any
     }
     numbered = [Candidate(**vars(one) | {"number": number}) for number, one in enumerate(candidates, start=1)]
     return Decision(epoch=epoch, **known | changes, candidates=numbered)
+
+
+def test_every_state_and_every_warning_can_be_drawn() -> None:
+    assert set(STATES) == set(get_args(BranchState))
+    assert set(WARNINGS) == set(get_args(WarningCode))
 
 
 def test_a_choice_has_a_panel_and_epochs_without_one_have_none() -> None:
