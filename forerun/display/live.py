@@ -161,7 +161,7 @@ def epoch_row(
 
 def _doing(epoch: EpochValues) -> str:
     """The phase of STPT, behind the run's label where that is another; of other runs the label and the trial."""
-    if epoch.phase == "scheduled":
+    if epoch.phase == "scheduled" or epoch.method != "stpt":
         return f"{epoch.label} {epoch.trial}"
     return epoch.phase if epoch.label == epoch.method else f"{epoch.label} {epoch.phase}"
 

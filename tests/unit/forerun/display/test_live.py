@@ -210,6 +210,11 @@ def test_rows_of_trainings_without_search_say_which_they_are() -> None:
     ]
 
 
+def test_another_method_with_branches_is_no_phase_of_stpt() -> None:
+    row = live.epoch_row(epoch_event(1, 1, label="autolrs", method="autolrs"), [], 3, 80).plain
+    assert row.split()[1:3] == ["autolrs", "1"]
+
+
 def test_two_runs_of_stpt_are_told_apart() -> None:
     rows = [
         live.epoch_row(epoch_event(number, 1, label=label, phase=phase), [], 3, 80).plain.split("  ")
