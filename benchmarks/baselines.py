@@ -37,7 +37,7 @@ from workers.tune.driver import run_searches
 
 METHODS = [
     "stpt", "hyperband", "asha", "tpe", "smac", "pbt", "random", "grid", "cosine", "lr-range-test",
-    "schedule-free", "prodigy",
+    "autolrs", "schedule-free", "prodigy",
 ]  # fmt: skip
 QUICK = {"model": "lenet5", "global_batch_size": 64, "epochs": 10}
 SEEDS = 3

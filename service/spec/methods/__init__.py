@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from service.spec.methods.asha import AshaMethod
+from service.spec.methods.autolrs import AutoLrsMethod
 from service.spec.methods.batch_ramp import RampMethod
 from service.spec.methods.bohb import BohbMethod
 from service.spec.methods.cosine import CosineMethod
@@ -38,6 +39,7 @@ _Methods = Annotated[
     | CosineMethod
     | OneCycleMethod
     | LrRangeTestMethod
+    | AutoLrsMethod
     | ScheduleFreeMethod
     | ProdigyMethod
     | FixedMethod
@@ -61,6 +63,7 @@ MethodName = Literal[
     "cosine",
     "one-cycle",
     "lr-range-test",
+    "autolrs",
     "schedule-free",
     "prodigy",
     "fixed",
