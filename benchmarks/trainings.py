@@ -15,6 +15,7 @@ import torch
 from pydantic import TypeAdapter
 
 from service.algorithms.candidates import trials_of
+from service.algorithms.epoch_plan import samples_per_epoch
 from service.errors import Diverged
 from service.spec.data import Dataset
 from service.spec.job import JobSpec
@@ -22,6 +23,7 @@ from service.wire.worker import EpochRecord
 from workers.datasets.load import Data, Split, load_data
 from workers.engine.groups import Workers
 from workers.methods import make_training
+from workers.trainings import spec_of_training
 
 SHOWN_TEST_SAMPLES = 500  # evaluated after each epoch; the whole test split at the end
 
@@ -80,6 +82,7 @@ def run(task: Task, data_dir: Path) -> Result:
     if method.is_search:
         raise TypeError(f"{method.name} is a search")
     data = subset(whole, task.train_samples, task.val_samples, SHOWN_TEST_SAMPLES)
+    spec = spec_of_training(spec, method, spec.seed, samples_per_epoch(spec, len(data.train)), None)
     training = make_training(method, task.trial, spec, data, Workers(torch.device("cpu")))
     trainer = training.trainer
     began = time.perf_counter()

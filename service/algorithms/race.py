@@ -49,8 +49,8 @@ def window(best: float, optimizer: str, largest: float) -> list[float]:
 
 
 def finalists(losses: Sequence[float], best: int, optimizer: str) -> tuple[int, int]:
-    """The places of the two that go on, of the middle round's `losses` (in the order of `window`; NaN: diverged), by the
-    place of the best: it and its neighbour below with SGD, else the better of its neighbours."""
+    """The places of the two that go on, of the middle round's `losses` (in the order of `window`; NaN: diverged), by
+    the place of the best: it and its neighbour below with SGD, else the better of its neighbours."""
     neighbours = [place for place in (best + 1, best - 1) if 0 <= place < len(losses)]
     if falls(optimizer):
         return best, neighbours[0]

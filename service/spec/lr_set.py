@@ -169,11 +169,5 @@ _LrSets = Annotated[
 ]
 KINDS_BY_KEY = {"search_share": "race", **_KINDS, "phases": "phases", "stages": "stages", "from_history": "history"}
 LrSet = Annotated[_LrSets, _tagged(KINDS_BY_KEY, _LrSets)]
-# Wide, then fine, each over a whole epoch: see docs/selection.md
-DEFAULT_LR_SET = StagedLrSet(
-    stages=[
-        Stage(factors=[10.0, 3.0, 1.0, 0.3, 0.1], pretrain_share=1.0),
-        Stage(factors=[2.0, 1.0, 0.5], pretrain_share=1.0),
-    ]
-)
+DEFAULT_LR_SET = RaceLrSet()
 HISTORY_LR_SET = StagedLrSet(stages=[Stage(factors=[2.0, 1.0, 0.5], pretrain_share=1.0)])

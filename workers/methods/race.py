@@ -34,8 +34,8 @@ class Race:
         maximize: bool,
         largest: float,
     ) -> None:
-        """`judge` says what a look has come to, `select` which of several is best, `maximize` whether a larger metric is
-        better; `largest` is the highest learning rate that may be tried."""
+        """`judge` says what a look has come to, `select` which of several is best, `maximize` whether a larger metric
+        is better; `largest` is the highest learning rate that may be tried."""
         self._plan, self._trainer, self._branches, self._average = plan, trainer, branches, average
         self._judge, self._select, self._largest = judge, select, largest
         self._sign = -1 if maximize else 1
@@ -44,9 +44,8 @@ class Race:
     def run(self, first: Sequence[float]) -> list[Branch]:
         """Race from the learning rates `first`, and return the finalists; all others are eliminated."""
         wide = self._wide(first)
-        middle = self._look(
-            race.window(self._best(wide).learning_rate, self._optimizer, self._largest), self._plan.middle
-        )
+        window = race.window(self._best(wide).learning_rate, self._optimizer, self._largest)
+        middle = self._look(window, self._plan.middle)
         final = self._final(middle)
         for branch in (*wide, *middle):
             if branch.state == "lost":
