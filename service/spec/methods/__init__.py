@@ -15,6 +15,7 @@ from service.spec.methods.cosine import CosineMethod
 from service.spec.methods.fixed import FixedMethod
 from service.spec.methods.grid import GridMethod
 from service.spec.methods.hyperband import HyperbandMethod
+from service.spec.methods.linear import LinearMethod
 from service.spec.methods.lr_range_test import LrRangeTestMethod
 from service.spec.methods.one_cycle import OneCycleMethod
 from service.spec.methods.pbt import PbtMethod
@@ -28,6 +29,7 @@ from service.spec.methods.stpt import StptMethod
 from service.spec.methods.study import StudyMethod
 from service.spec.methods.sweep import SweepMethod
 from service.spec.methods.tpe import TpeMethod
+from service.spec.methods.wsd import WsdMethod
 from service.spec.types import named
 
 _Methods = Annotated[
@@ -36,6 +38,8 @@ _Methods = Annotated[
     | ReferenceMethod
     | ReplayMethod
     | CosineMethod
+    | LinearMethod
+    | WsdMethod
     | OneCycleMethod
     | LrRangeTestMethod
     | ScheduleFreeMethod
@@ -59,6 +63,8 @@ MethodName = Literal[
     "sweep",
     "reference",
     "cosine",
+    "linear",
+    "wsd",
     "one-cycle",
     "lr-range-test",
     "schedule-free",

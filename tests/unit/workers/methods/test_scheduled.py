@@ -253,6 +253,29 @@ def test_cosine_falls_from_the_initial_learning_rate_to_nothing() -> None:
     assert rates_of(records)[-1][1] == pytest.approx(0.04 * (1 + math.cos(math.pi * 23 / 24)))
 
 
+def test_linear_falls_from_the_initial_learning_rate_to_nothing() -> None:
+    """24 iterations: the first of an epoch has done 0, 6, 12 and 18 of them."""
+    records, end = trained("plain", {"name": "linear"}, initial_learning_rate=0.08)
+    assert {record.learning_rate for record in records} == {0.08}
+    expected = [(0.08 * (1 - first / 24), 0.08 * (1 - (first + 5) / 24)) for first in (0, 6, 12, 18)]
+    assert np.allclose(rates_of(records), expected, rtol=1e-12)
+    _, swept = trained("plain", {"name": "sweep", "learning_rates": [0.08], "lr_schedule": "linear"})
+    assert end == swept
+    _, replayed = trained(
+        "plain", {"name": "replay", "schedule": {"learning_rates": [0.08] * 4, "lr_schedule": "linear"}}
+    )
+    assert end == replayed
+
+
+def test_wsd_warms_up_stays_and_cools_down() -> None:
+    """24 iterations: a quarter to rise, the last half to fall."""
+    records, _ = trained("plain", {"name": "wsd", "learning_rate": 0.2, "warmup": 0.25, "decay": 0.5})
+    assert {record.learning_rate for record in records} == {0.2}
+    half, last = 0.2 * (1 - math.sqrt(0.5)), 0.2 * (1 - math.sqrt(11 / 12))
+    expected = [(0.2 / 6, 0.2), (0.2, 0.2), (0.2, 0.2 * (1 - math.sqrt(5 / 12))), (half, last)]
+    assert np.allclose(rates_of(records), expected, rtol=1e-12)
+
+
 def test_a_schedule_written_out_is_plain_sgd_at_those_learning_rates() -> None:
     """Batch 48 over base batch 12: learning rate 0.01 x 4, of which the first epoch has 0.01, the others a cosine."""
     scaling = {"rule": "linear", "base_batch_size": 12}
@@ -322,7 +345,7 @@ def test_schedule_free_and_prodigy_are_their_packages(
     assert end
 
 
-@pytest.mark.parametrize("method", ["schedule-free", "prodigy", "one-cycle", "fixed"])
+@pytest.mark.parametrize("method", ["schedule-free", "prodigy", "linear", "wsd", "one-cycle", "fixed"])
 def test_they_go_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: Path, method: str, monkeypatch: Any) -> None:
     monkeypatch.setitem(models.BUILDERS, "lenet5", NETS["batch-norm"])
     spec = JobSpec.model_validate(spec_document(**{**SHORT, "epochs": 2, "methods": [method]}))

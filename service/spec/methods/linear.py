@@ -1,0 +1,23 @@
+"""One training under a linear decay."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from service.spec.methods.base import Schedule, WholeBudgetMethod
+from service.spec.types import LearningRate
+
+if TYPE_CHECKING:
+    from service.spec.job import JobSpec
+
+
+class LinearMethod(WholeBudgetMethod):
+    """One training whose learning rate falls linearly to 0. It takes the whole budget."""
+
+    name: Literal["linear"] = Field("linear", description="This method.")
+    learning_rate: LearningRate | None = Field(None, description="At the start; null: `initial_learning_rate`.")
+
+    def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
+        """Those learning rates, one an epoch, under the lr_schedule `linear` of the whole training."""
+        return Schedule(learning_rates=list(learning_rates), lr_schedule="linear")
