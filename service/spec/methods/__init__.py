@@ -20,6 +20,7 @@ from service.spec.methods.lr_range_test import LrRangeTestMethod
 from service.spec.methods.one_cycle import OneCycleMethod
 from service.spec.methods.pbt import PbtMethod
 from service.spec.methods.prodigy import ProdigyMethod
+from service.spec.methods.prodigy_schedule_free import ProdigyScheduleFreeMethod
 from service.spec.methods.random import RandomMethod
 from service.spec.methods.reference import ReferenceMethod
 from service.spec.methods.replay import ReplayMethod
@@ -44,6 +45,7 @@ _Methods = Annotated[
     | LrRangeTestMethod
     | ScheduleFreeMethod
     | ProdigyMethod
+    | ProdigyScheduleFreeMethod
     | FixedMethod
     | RandomMethod
     | GridMethod
@@ -69,6 +71,7 @@ MethodName = Literal[
     "lr-range-test",
     "schedule-free",
     "prodigy",
+    "prodigy-schedule-free",
     "fixed",
     "random",
     "grid",

@@ -12,6 +12,7 @@ from service.spec.methods.fixed import FixedMethod
 from service.spec.methods.linear import LinearMethod
 from service.spec.methods.one_cycle import OneCycleMethod
 from service.spec.methods.prodigy import ProdigyMethod
+from service.spec.methods.prodigy_schedule_free import ProdigyScheduleFreeMethod
 from service.spec.methods.reference import ReferenceMethod
 from service.spec.methods.schedule_free import ScheduleFreeMethod
 from service.spec.methods.search import Config, Distribution, GpusPerTrial, SearchMethod, grid
@@ -33,10 +34,22 @@ _VariantMethods = Annotated[
     | OneCycleMethod
     | ScheduleFreeMethod
     | ProdigyMethod
+    | ProdigyScheduleFreeMethod
     | FixedMethod,
     Field(discriminator="name"),
 ]
-_VariantName = Literal["stpt", "reference", "cosine", "linear", "wsd", "one-cycle", "schedule-free", "prodigy", "fixed"]
+_VariantName = Literal[
+    "stpt",
+    "reference",
+    "cosine",
+    "linear",
+    "wsd",
+    "one-cycle",
+    "schedule-free",
+    "prodigy",
+    "prodigy-schedule-free",
+    "fixed",
+]
 
 
 class Variant(Frozen):

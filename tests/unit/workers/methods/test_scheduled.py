@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import numpy as np
 import prodigyopt
+import prodigyplus
 import pytest
 import schedulefree
 import torch
@@ -309,6 +310,7 @@ def test_a_schedule_may_scale_the_momentum() -> None:
         ),
         ("schedule-free", {"name": "adamw", "weight_decay": 1e-3}, ("AdamWScheduleFree", {"lr": 0.0025})),
         ("prodigy", {"name": "sgd", "weight_decay": 1e-3}, ("Prodigy", {"lr": 1.0})),
+        ("prodigy-schedule-free", {"name": "sgd", "weight_decay": 1e-3}, ("ProdigyPlusScheduleFree", {"lr": 1.0})),
     ],
 )
 def test_schedule_free_and_prodigy_are_their_packages(
@@ -317,11 +319,12 @@ def test_schedule_free_and_prodigy_are_their_packages(
     records, end = trained("batch-norm", {"name": method}, epochs=2, optimizer=optimizer)
     plain = make_trainer("batch-norm", **{**SHORT, "epochs": 2})
     kind, options = theirs
-    make = getattr(prodigyopt if kind == "Prodigy" else schedulefree, kind)
+    packages = {"Prodigy": prodigyopt, "ProdigyPlusScheduleFree": prodigyplus}
+    make = getattr(packages.get(kind, schedulefree), kind)
     other = make(plain.model.parameters(), weight_decay=1e-3, **options)
     for epoch in (1, 2):
         plain.model.train()
-        if method == "schedule-free":
+        if method != "prodigy":
             other.train()
         order = plain._order(epoch)
         for iteration in range(6):
@@ -332,7 +335,7 @@ def test_schedule_free_and_prodigy_are_their_packages(
             other.zero_grad()
             torch.nn.functional.cross_entropy(plain.model(images), labels).backward()
             other.step()
-        if method == "schedule-free":
+        if method != "prodigy":
             other.eval()
             plain.model.train()
             with torch.no_grad():
@@ -345,7 +348,12 @@ def test_schedule_free_and_prodigy_are_their_packages(
     assert end
 
 
-@pytest.mark.parametrize("method", ["schedule-free", "prodigy", "linear", "wsd", "one-cycle", "fixed"])
+GO_ON = [
+    "schedule-free", "prodigy", "prodigy-schedule-free", "linear", "wsd", "one-cycle", "fixed",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", GO_ON)
 def test_they_go_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: Path, method: str, monkeypatch: Any) -> None:
     monkeypatch.setitem(models.BUILDERS, "lenet5", NETS["batch-norm"])
     spec = JobSpec.model_validate(spec_document(**{**SHORT, "epochs": 2, "methods": [method]}))
