@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 
-def is_schedule_free(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether it trains other weights than it is judged by, and must be told which are wanted."""
+def is_averaging(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it is judged by an average of the weights that it trains, as Schedule-Free and DoG are: it must be told
+    which of the two are wanted, by its methods `train` and `eval`."""
     return "train_mode" in optimizer.param_groups[0]
 
 
@@ -19,7 +20,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """The numbers in an optimizer's parameter groups, where Schedule-Free and Prodigy count their steps."""
+    """The numbers in an optimizer's parameter groups, where Schedule-Free, Prodigy and others count their steps."""
     return [
         {
             key: value

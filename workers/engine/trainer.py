@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from service.spec.job import JobSpec
 from workers.engine.groups import Group, Workers
 from workers.engine.layer_norms import Collector
-from workers.engine.optimizer import is_schedule_free, set_learning_rate
+from workers.engine.optimizer import is_averaging, set_learning_rate
 from workers.engine.protocols import Dataset, Microbatch, Samples, Task
 from workers.engine.seeds import derived_seed
 from workers.engine.state import Average, Flat, training_state
@@ -180,20 +180,25 @@ class Trainer:
                     self._decoded[key] = decoded
         return decoded
 
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether batch normalisation is part of the model."""
+        return any(isinstance(module, _BatchNorm) for module in self.model.modules())
+
     def _train_mode(self) -> None:
         self.model.train()
-        if is_schedule_free(self.optimizer):
+        if is_averaging(self.optimizer):
             self.optimizer.train()  # type: ignore[attr-defined]
 
     def _eval_mode(self) -> None:
         self.model.eval()
-        if is_schedule_free(self.optimizer):
+        if is_averaging(self.optimizer):
             self.optimizer.eval()  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def refresh_statistics(self, epoch: int, group: Group) -> None:
-        """Running statistics of the weights that Schedule-Free is judged by: they are others than it trains."""
-        if not (is_schedule_free(self.optimizer) and any(isinstance(m, _BatchNorm) for m in self.model.modules())):
+        """Take the running statistics anew of the average that an averaging optimizer is judged by."""
+        if not (is_averaging(self.optimizer) and self.has_batch_norm):
             return
         self._eval_mode()
         self.model.train()

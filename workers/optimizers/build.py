@@ -1,4 +1,4 @@
-"""Optimizers by name: torch's, the layer-wise ones, and two that need no schedule."""
+"""Optimizers by name: torch's and the layer-wise ones."""
 
 from collections.abc import Callable, Iterable
 

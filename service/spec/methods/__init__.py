@@ -12,6 +12,7 @@ from service.spec.methods.asha import AshaMethod
 from service.spec.methods.batch_ramp import RampMethod
 from service.spec.methods.bohb import BohbMethod
 from service.spec.methods.cosine import CosineMethod
+from service.spec.methods.dog import DogMethod
 from service.spec.methods.fixed import FixedMethod
 from service.spec.methods.grid import GridMethod
 from service.spec.methods.hyperband import HyperbandMethod
@@ -46,6 +47,7 @@ _Methods = Annotated[
     | ScheduleFreeMethod
     | ProdigyMethod
     | ProdigyScheduleFreeMethod
+    | DogMethod
     | FixedMethod
     | RandomMethod
     | GridMethod
@@ -72,6 +74,7 @@ MethodName = Literal[
     "schedule-free",
     "prodigy",
     "prodigy-schedule-free",
+    "dog",
     "fixed",
     "random",
     "grid",

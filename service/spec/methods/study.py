@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from service.errors import FieldError
 from service.spec.methods.base import Facts, Probe, Work
 from service.spec.methods.cosine import CosineMethod
+from service.spec.methods.dog import DogMethod
 from service.spec.methods.fixed import FixedMethod
 from service.spec.methods.linear import LinearMethod
 from service.spec.methods.one_cycle import OneCycleMethod
@@ -35,6 +36,7 @@ _VariantMethods = Annotated[
     | ScheduleFreeMethod
     | ProdigyMethod
     | ProdigyScheduleFreeMethod
+    | DogMethod
     | FixedMethod,
     Field(discriminator="name"),
 ]
@@ -48,6 +50,7 @@ _VariantName = Literal[
     "schedule-free",
     "prodigy",
     "prodigy-schedule-free",
+    "dog",
     "fixed",
 ]
 

@@ -349,7 +349,7 @@ def test_schedule_free_and_prodigy_are_their_packages(
 
 
 GO_ON = [
-    "schedule-free", "prodigy", "prodigy-schedule-free", "linear", "wsd", "one-cycle", "fixed",
+    "schedule-free", "prodigy", "prodigy-schedule-free", "dog", "linear", "wsd", "one-cycle", "fixed",
 ]  # fmt: skip
 
 
