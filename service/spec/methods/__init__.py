@@ -12,6 +12,7 @@ from service.spec.methods.asha import AshaMethod
 from service.spec.methods.batch_ramp import RampMethod
 from service.spec.methods.bohb import BohbMethod
 from service.spec.methods.cosine import CosineMethod
+from service.spec.methods.d_adaptation import DAdaptationMethod
 from service.spec.methods.dog import DogMethod
 from service.spec.methods.fixed import FixedMethod
 from service.spec.methods.grid import GridMethod
@@ -48,6 +49,7 @@ _Methods = Annotated[
     | ProdigyMethod
     | ProdigyScheduleFreeMethod
     | DogMethod
+    | DAdaptationMethod
     | FixedMethod
     | RandomMethod
     | GridMethod
@@ -75,6 +77,7 @@ MethodName = Literal[
     "prodigy",
     "prodigy-schedule-free",
     "dog",
+    "d-adaptation",
     "fixed",
     "random",
     "grid",

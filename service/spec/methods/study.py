@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from service.errors import FieldError
 from service.spec.methods.base import Facts, Probe, Work
 from service.spec.methods.cosine import CosineMethod
+from service.spec.methods.d_adaptation import DAdaptationMethod
 from service.spec.methods.dog import DogMethod
 from service.spec.methods.fixed import FixedMethod
 from service.spec.methods.linear import LinearMethod
@@ -37,6 +38,7 @@ _VariantMethods = Annotated[
     | ProdigyMethod
     | ProdigyScheduleFreeMethod
     | DogMethod
+    | DAdaptationMethod
     | FixedMethod,
     Field(discriminator="name"),
 ]
@@ -51,6 +53,7 @@ _VariantName = Literal[
     "prodigy",
     "prodigy-schedule-free",
     "dog",
+    "d-adaptation",
     "fixed",
 ]
 

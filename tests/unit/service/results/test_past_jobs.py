@@ -51,6 +51,7 @@ def test_the_schedules_of_baselines(sqlite_store):
         "prodigy",
         "prodigy-schedule-free",
         "dog",
+        "d-adaptation",
         "fixed",
         {"name": "tpe", "lr_schedule": "cosine"},
         "pbt",
@@ -73,7 +74,16 @@ def test_the_schedules_of_baselines(sqlite_store):
         "tpe": Schedule(learning_rates=[0.3, 0.3], lr_schedule="cosine"),
         "pbt": Schedule(learning_rates=[0.1, 0.4], lr_schedule="constant"),
     }
-    for method in ("wsd", "one-cycle", "schedule-free", "prodigy", "prodigy-schedule-free", "dog", "fixed"):
+    for method in (
+        "wsd",
+        "one-cycle",
+        "schedule-free",
+        "prodigy",
+        "prodigy-schedule-free",
+        "dog",
+        "d-adaptation",
+        "fixed",
+    ):
         with pytest.raises(StateConflict, match="cannot be told by one learning rate an epoch"):
             schedule(sqlite_store, job_id, label=method)
     with pytest.raises(StateConflict, match="has 0 of 2 epochs of asha 1 recorded"):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import dadaptation
 import numpy as np
 import prodigyopt
 import prodigyplus
@@ -300,6 +301,16 @@ def test_a_schedule_may_scale_the_momentum() -> None:
     assert (records[0].learning_rate, end) == (0.02, plain)
 
 
+PACKAGES = {
+    "SGDScheduleFree": schedulefree.SGDScheduleFree,
+    "AdamWScheduleFree": schedulefree.AdamWScheduleFree,
+    "Prodigy": prodigyopt.Prodigy,
+    "ProdigyPlusScheduleFree": prodigyplus.ProdigyPlusScheduleFree,
+    "DAdaptSGD": dadaptation.DAdaptSGD,
+    "DAdaptAdam": dadaptation.DAdaptAdam,
+}
+
+
 @pytest.mark.parametrize(
     ("method", "optimizer", "theirs"),
     [
@@ -311,31 +322,39 @@ def test_a_schedule_may_scale_the_momentum() -> None:
         ("schedule-free", {"name": "adamw", "weight_decay": 1e-3}, ("AdamWScheduleFree", {"lr": 0.0025})),
         ("prodigy", {"name": "sgd", "weight_decay": 1e-3}, ("Prodigy", {"lr": 1.0})),
         ("prodigy-schedule-free", {"name": "sgd", "weight_decay": 1e-3}, ("ProdigyPlusScheduleFree", {"lr": 1.0})),
+        ("d-adaptation", {"name": "sgd", "weight_decay": 1e-3}, ("DAdaptSGD", {"momentum": 0.9})),
+        ("d-adaptation", {"name": "rmsprop", "weight_decay": 1e-3}, ("DAdaptSGD", {})),
+        ("d-adaptation", {"name": "adam", "weight_decay": 1e-3, "eps": 1e-6}, ("DAdaptAdam", {"eps": 1e-6})),
+        (
+            "d-adaptation",
+            {"name": "adamw", "weight_decay": 1e-3, "betas": [0.8, 0.99]},
+            ("DAdaptAdam", {"betas": (0.8, 0.99), "decouple": True}),
+        ),
     ],
 )
-def test_schedule_free_and_prodigy_are_their_packages(
+def test_what_stands_in_the_place_of_the_optimizer_is_its_package(
     method: str, optimizer: dict[str, Any], theirs: tuple[str, dict[str, Any]]
 ) -> None:
-    records, end = trained("batch-norm", {"name": method}, epochs=2, optimizer=optimizer)
+    records, end = trained("batch-norm", {"name": method}, epochs=2, optimizer=optimizer, lr_schedule="linear")
     plain = make_trainer("batch-norm", **{**SHORT, "epochs": 2})
     kind, options = theirs
-    packages = {"Prodigy": prodigyopt, "ProdigyPlusScheduleFree": prodigyplus}
-    make = getattr(packages.get(kind, schedulefree), kind)
-    other = make(plain.model.parameters(), weight_decay=1e-3, **options)
+    other = PACKAGES[kind](plain.model.parameters(), weight_decay=1e-3, **options)
     for epoch in (1, 2):
         plain.model.train()
-        if method != "prodigy":
+        if "schedule-free" in method:
             other.train()
         order = plain._order(epoch)
         for iteration in range(6):
+            done = (6 * (epoch - 1) + iteration) / 12
             if method == "prodigy":
-                done = (6 * (epoch - 1) + iteration) / 12
                 other.param_groups[0]["lr"] = (1 + math.cos(math.pi * done)) / 2
+            if method == "d-adaptation":
+                other.param_groups[0]["lr"] = 1 - done
             images, labels = plain._inputs(epoch, iteration, [0], range(48), order)
             other.zero_grad()
             torch.nn.functional.cross_entropy(plain.model(images), labels).backward()
             other.step()
-        if method != "prodigy":
+        if "schedule-free" in method:
             other.eval()
             plain.model.train()
             with torch.no_grad():
@@ -349,7 +368,7 @@ def test_schedule_free_and_prodigy_are_their_packages(
 
 
 GO_ON = [
-    "schedule-free", "prodigy", "prodigy-schedule-free", "dog", "linear", "wsd", "one-cycle", "fixed",
+    "schedule-free", "prodigy", "prodigy-schedule-free", "dog", "d-adaptation", "linear", "wsd", "one-cycle", "fixed",
 ]  # fmt: skip
 
 
