@@ -19,6 +19,7 @@ from service.spec.methods.grid import GridMethod
 from service.spec.methods.hyperband import HyperbandMethod
 from service.spec.methods.linear import LinearMethod
 from service.spec.methods.lr_range_test import LrRangeTestMethod
+from service.spec.methods.mechanic import MechanicMethod
 from service.spec.methods.one_cycle import OneCycleMethod
 from service.spec.methods.pbt import PbtMethod
 from service.spec.methods.prodigy import ProdigyMethod
@@ -50,6 +51,7 @@ _Methods = Annotated[
     | ProdigyScheduleFreeMethod
     | DogMethod
     | DAdaptationMethod
+    | MechanicMethod
     | FixedMethod
     | RandomMethod
     | GridMethod
@@ -78,6 +80,7 @@ MethodName = Literal[
     "prodigy-schedule-free",
     "dog",
     "d-adaptation",
+    "mechanic",
     "fixed",
     "random",
     "grid",

@@ -12,6 +12,7 @@ from service.spec.methods.d_adaptation import DAdaptationMethod
 from service.spec.methods.dog import DogMethod
 from service.spec.methods.fixed import FixedMethod
 from service.spec.methods.linear import LinearMethod
+from service.spec.methods.mechanic import MechanicMethod
 from service.spec.methods.one_cycle import OneCycleMethod
 from service.spec.methods.prodigy import ProdigyMethod
 from service.spec.methods.prodigy_schedule_free import ProdigyScheduleFreeMethod
@@ -39,6 +40,7 @@ _VariantMethods = Annotated[
     | ProdigyScheduleFreeMethod
     | DogMethod
     | DAdaptationMethod
+    | MechanicMethod
     | FixedMethod,
     Field(discriminator="name"),
 ]
@@ -54,6 +56,7 @@ _VariantName = Literal[
     "prodigy-schedule-free",
     "dog",
     "d-adaptation",
+    "mechanic",
     "fixed",
 ]
 

@@ -52,6 +52,7 @@ def test_the_schedules_of_baselines(sqlite_store):
         "prodigy-schedule-free",
         "dog",
         "d-adaptation",
+        "mechanic",
         "fixed",
         {"name": "tpe", "lr_schedule": "cosine"},
         "pbt",
@@ -82,6 +83,7 @@ def test_the_schedules_of_baselines(sqlite_store):
         "prodigy-schedule-free",
         "dog",
         "d-adaptation",
+        "mechanic",
         "fixed",
     ):
         with pytest.raises(StateConflict, match="cannot be told by one learning rate an epoch"):

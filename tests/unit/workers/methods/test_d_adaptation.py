@@ -45,9 +45,9 @@ def test_it_finds_a_step_size_and_goes_on_from_a_copy_of_tensors_and_numbers(nam
             loss = cross_entropy(model(images), labels)
             loss.backward()
             optimizer.step()
-        return float(loss)
+        return loss.item()
 
-    start = float(cross_entropy(model(images), labels))
+    start = cross_entropy(model(images), labels).item()
     middle = train()
     copy, numbers = flat.save(flat.empty()), [dict(group) for group in optimizer.param_groups]
     end, digest = train(), flat.digest()

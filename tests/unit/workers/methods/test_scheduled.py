@@ -368,7 +368,8 @@ def test_what_stands_in_the_place_of_the_optimizer_is_its_package(
 
 
 GO_ON = [
-    "schedule-free", "prodigy", "prodigy-schedule-free", "dog", "d-adaptation", "linear", "wsd", "one-cycle", "fixed",
+    "schedule-free", "prodigy", "prodigy-schedule-free", "dog", "d-adaptation", "mechanic", "linear", "wsd",
+    "one-cycle", "fixed",
 ]  # fmt: skip
 
 
