@@ -51,7 +51,7 @@ def test_catalog(client: httpx.Client) -> None:
     assert catalog["methods"] == [
         "stpt", "sweep", "reference", "replay", "cosine", "linear", "wsd", "one-cycle", "lr-range-test",
         "schedule-free", "prodigy", "prodigy-schedule-free", "dog", "d-adaptation", "mechanic",
-        "fixed", "random", "grid", "tpe", "smac", "hyperband", "asha", "bohb", "pbt", "study", "batch-ramp",
+        "fixed", "random", "grid", "tpe", "smac", "hyperband", "asha", "bohb", "pbt", "pb2", "study", "batch-ramp",
     ]  # fmt: skip
     assert catalog["presets"] == ["stpt-paper", "stpt-paper-fashion-mnist", "stpt-paper-cifar10"]
     assert catalog["experiments"] == list(EXPERIMENTS)

@@ -10,8 +10,8 @@ from service.spec.methods.pbt import PbtMethod
 from workers.tune.searchers import TIME, Ask, Space, tune_space
 
 
-def _within(space: Space, config: dict[str, Any]) -> dict[str, Any]:
-    """A perturbed config, back inside its ranges."""
+def within(space: Space, config: dict[str, Any]) -> dict[str, Any]:
+    """Return a perturbed config, put back inside the ranges of its space."""
     for key, distribution in space.items():
         if distribution.choice is None:
             low, high = distribution.extremes
@@ -28,8 +28,8 @@ def make_scheduler(method: PbtMethod, space: Space, epochs: int) -> TrialSchedul
     """Who stops trials early, of at most `epochs` epochs each."""
     return PopulationBasedTraining(
         time_attr=TIME,
-        perturbation_interval=method.perturbation_interval or max(1, epochs // 8),
+        perturbation_interval=method.interval(epochs),
         hyperparam_mutations=tune_space(space),
-        custom_explore_fn=partial(_within, space),
+        custom_explore_fn=partial(within, space),
         synch=True,  # nobody copies from the past, and runs with one seed agree
     )

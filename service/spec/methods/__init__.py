@@ -21,6 +21,7 @@ from service.spec.methods.linear import LinearMethod
 from service.spec.methods.lr_range_test import LrRangeTestMethod
 from service.spec.methods.mechanic import MechanicMethod
 from service.spec.methods.one_cycle import OneCycleMethod
+from service.spec.methods.pb2 import Pb2Method
 from service.spec.methods.pbt import PbtMethod
 from service.spec.methods.prodigy import ProdigyMethod
 from service.spec.methods.prodigy_schedule_free import ProdigyScheduleFreeMethod
@@ -61,6 +62,7 @@ _Methods = Annotated[
     | AshaMethod
     | BohbMethod
     | PbtMethod
+    | Pb2Method
     | StudyMethod
     | RampMethod,
     Field(discriminator="name"),
@@ -90,6 +92,7 @@ MethodName = Literal[
     "asha",
     "bohb",
     "pbt",
+    "pb2",
     "study",
     "batch-ramp",
 ]

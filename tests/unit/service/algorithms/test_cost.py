@@ -170,6 +170,7 @@ def test_without_a_budget(method, trainings, epochs):
         ("random", 25, 25),  # at most one epoch each
         ("grid", 2, 20),  # whole trainings
         ("pbt", 4, 24),  # four times six
+        ("pb2", 4, 24),
     ],
 )
 def test_a_budget_is_never_exceeded(method, trainings, epochs):

@@ -1,0 +1,31 @@
+"""Population-based bandits (Parker-Holder, Nguyen & Roberts 2020, arXiv 2002.02518)."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from service.errors import FieldError
+from service.spec.methods.base import Probe
+from service.spec.methods.population import PopulationMethod
+
+if TYPE_CHECKING:
+    from service.spec.job import JobSpec
+
+
+class Pb2Method(PopulationMethod):
+    """Population-based bandits (Parker-Holder, Nguyen & Roberts 2020, arXiv 2002.02518): population-based training
+    whose new hyperparameters are proposed by a Gaussian process of what others gained by theirs. It searches ranges
+    alone."""
+
+    name: Literal["pb2"] = Field("pb2", description="This method.")
+
+    def probes(self, spec: "JobSpec", field: str, train_samples: int | None) -> Iterator[FieldError | Probe]:
+        """Yield what is wrong with it as a search, choices among it, and the trials that must be possible. `field`: its
+        place in the spec; `train_samples`: None where they are not known."""
+        for key, distribution in (self.search_space or {}).items():
+            if distribution.choice is not None:
+                message = "must be a range: a Gaussian process proposes values; use uniform, or pbt for choices"
+                yield FieldError(f"{field}.search_space.{key}", distribution.kind, message)
+                return
+        yield from super().probes(spec, field, train_samples)
