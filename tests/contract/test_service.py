@@ -50,7 +50,7 @@ def test_catalog(client: httpx.Client) -> None:
     assert catalog["selectors"] == ["greedy", "tolerance"]
     assert catalog["methods"] == [
         "stpt", "sweep", "reference", "replay", "cosine", "linear", "wsd", "one-cycle", "lr-range-test",
-        "schedule-free", "prodigy", "prodigy-schedule-free", "dog", "d-adaptation", "mechanic",
+        "schedule-free", "prodigy", "prodigy-schedule-free", "dog", "d-adaptation", "mechanic", "polling",
         "fixed", "random", "grid", "tpe", "smac", "hyperband", "asha", "bohb", "pbt", "pb2", "study", "batch-ramp",
     ]  # fmt: skip
     assert catalog["presets"] == ["stpt-paper", "stpt-paper-fashion-mnist", "stpt-paper-cifar10"]

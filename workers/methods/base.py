@@ -112,6 +112,19 @@ class Training(ABC):
         """An epoch without search: an iteration by all workers at each of the learning rates `applied`."""
         began = time.perf_counter()
         training = self.main_train(epoch, range(len(applied)), applied)
+        return self.end_epoch(epoch, phase, learning_rate, applied, training, began)
+
+    def end_epoch(
+        self,
+        epoch: int,
+        phase: Literal["warmup", "scheduled"],
+        learning_rate: float,
+        applied: Sequence[float],
+        training: Measurement,
+        began: float,
+    ) -> TrainedEpoch:
+        """Return what an epoch without search amounts to whose iterations, at the learning rates `applied`, are done;
+        `began`: when, in seconds of time.perf_counter."""
         trained = time.perf_counter()
         self.trainer.refresh_statistics(epoch, self.world)
         validation = self.trainer.evaluate(self.trainer.data.validation, self.world)

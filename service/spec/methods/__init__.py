@@ -23,6 +23,7 @@ from service.spec.methods.mechanic import MechanicMethod
 from service.spec.methods.one_cycle import OneCycleMethod
 from service.spec.methods.pb2 import Pb2Method
 from service.spec.methods.pbt import PbtMethod
+from service.spec.methods.polling import PollingMethod
 from service.spec.methods.prodigy import ProdigyMethod
 from service.spec.methods.prodigy_schedule_free import ProdigyScheduleFreeMethod
 from service.spec.methods.random import RandomMethod
@@ -53,6 +54,7 @@ _Methods = Annotated[
     | DogMethod
     | DAdaptationMethod
     | MechanicMethod
+    | PollingMethod
     | FixedMethod
     | RandomMethod
     | GridMethod
@@ -83,6 +85,7 @@ MethodName = Literal[
     "dog",
     "d-adaptation",
     "mechanic",
+    "polling",
     "fixed",
     "random",
     "grid",

@@ -14,6 +14,7 @@ from service.spec.methods.fixed import FixedMethod
 from service.spec.methods.linear import LinearMethod
 from service.spec.methods.mechanic import MechanicMethod
 from service.spec.methods.one_cycle import OneCycleMethod
+from service.spec.methods.polling import PollingMethod
 from service.spec.methods.prodigy import ProdigyMethod
 from service.spec.methods.prodigy_schedule_free import ProdigyScheduleFreeMethod
 from service.spec.methods.reference import ReferenceMethod
@@ -41,6 +42,7 @@ _VariantMethods = Annotated[
     | DogMethod
     | DAdaptationMethod
     | MechanicMethod
+    | PollingMethod
     | FixedMethod,
     Field(discriminator="name"),
 ]
@@ -57,6 +59,7 @@ _VariantName = Literal[
     "dog",
     "d-adaptation",
     "mechanic",
+    "polling",
     "fixed",
 ]
 

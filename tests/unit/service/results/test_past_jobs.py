@@ -53,6 +53,7 @@ def test_the_schedules_of_baselines(sqlite_store):
         "dog",
         "d-adaptation",
         "mechanic",
+        "polling",
         "fixed",
         {"name": "tpe", "lr_schedule": "cosine"},
         "pbt",
@@ -84,6 +85,7 @@ def test_the_schedules_of_baselines(sqlite_store):
         "dog",
         "d-adaptation",
         "mechanic",
+        "polling",
         "fixed",
     ):
         with pytest.raises(StateConflict, match="cannot be told by one learning rate an epoch"):

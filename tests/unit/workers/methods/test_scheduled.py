@@ -369,12 +369,12 @@ def test_what_stands_in_the_place_of_the_optimizer_is_its_package(
 
 GO_ON = [
     "schedule-free", "prodigy", "prodigy-schedule-free", "dog", "d-adaptation", "mechanic", "linear", "wsd",
-    "one-cycle", "fixed",
+    "one-cycle", "fixed", "polling", {"name": "polling", "every": 4},
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("method", GO_ON)
-def test_they_go_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: Path, method: str, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("method", GO_ON, ids=str)
+def test_they_go_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: Path, method: Any, monkeypatch: Any) -> None:
     monkeypatch.setitem(models.BUILDERS, "lenet5", NETS["batch-norm"])
     spec = JobSpec.model_validate(spec_document(**{**SHORT, "epochs": 2, "methods": [method]}))
 
