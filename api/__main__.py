@@ -1,8 +1,10 @@
-"""The service: database, Ray, controller and API in one process. `python -m api [PROGRAM]`, or `forerun serve`.
+"""The service as one process: database, Ray, controller and API. Run it by `python -m api [PROGRAM]` or `forerun
+serve`.
 
-PROGRAM is what the user calls the command line, for hints.
+PROGRAM is what the user calls the command line; the service's hints repeat it.
 
-Ready when `<home>/service.json` is there; SIGTERM or Ctrl-C ends it, and the Ray head it started.
+The service is ready when the file `<home>/service.json` is there; SIGTERM or Ctrl-C ends it, and the Ray head that it
+started.
 """
 
 import errno
@@ -114,14 +116,15 @@ def _controller(settings: Settings, store: Store, cluster: RayCluster, url: str)
 
 
 def _unusable(setting: str, value: object, why: object) -> SystemExit:
-    """Says which setting is wrong, on one line. A database's URL is not shown: it may hold a password."""
+    """Print which setting is wrong, on one line, and return the exit. A database's URL is not shown: it may hold a
+    password."""
     shown = "" if setting == "database_url" else f" = {str(value)!r}"
     print(f"forerun: FORERUN_{setting.upper()}{shown} cannot be used: {' '.join(str(why).split())}", file=sys.stderr)
     return SystemExit(2)
 
 
 def _database(settings: Settings) -> Store:
-    """Migrated to the newest schema."""
+    """The store of the configured database, migrated to the newest schema. Exits where the database cannot be used."""
     try:
         store = Store(settings.database())
         migrate(store)
@@ -171,7 +174,7 @@ def _reachable(host: str) -> str:
 
 @contextmanager
 def _only_service_of(home: Path) -> Iterator[None]:
-    """Two controllers with a Ray head each must not share a database."""
+    """Hold the lock of the folder `home`: two controllers with a Ray head each must not share a database."""
     lock = FileLock(home / "service.lock", timeout=0)
     try:
         for folder in (*reversed(home.parents), home):  # mkdir's `parents` would be open to everybody

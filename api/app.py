@@ -43,13 +43,13 @@ Pre-trains of several learning rates decide which one Main-train takes; every ep
 Errors are problem documents (RFC 9457, `application/problem+json`) with a stable `code`.
 """
 TAGS = [
-    {"name": "jobs", "description": "Submit, list, read and cancel; logs and weights."},
+    {"name": "jobs", "description": "Submit, list, read and cancel jobs; their logs and weights."},
     {"name": "history", "description": "Epochs, branches, learning rates and layers of a job, from SQL."},
     {"name": "comparison", "description": "Methods side by side, and what all jobs together teach."},
-    {"name": "events", "description": "Follow a job live."},
+    {"name": "events", "description": "Follow what happens to a job, live."},
     {"name": "experiments", "description": "Forecasts, and the papers' experiments."},
-    {"name": "catalog", "description": "What a spec may name."},
-    {"name": "health", "description": "For whoever starts and watches the service."},
+    {"name": "catalog", "description": "The names that a spec may use."},
+    {"name": "health", "description": "Is the service alive, is it ready: for whoever starts and watches it."},
 ]
 ASSETS = "/docs/assets"
 ROUTES = (
@@ -78,6 +78,7 @@ ROUTES = (
 
 
 def create_app(services: Services) -> FastAPI:
+    """The FastAPI application: every route, error handler and OpenAPI page, over `services`."""
     app = _App(
         title="Forerun",
         version="1",
@@ -111,7 +112,8 @@ async def _docs() -> HTMLResponse:
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """FastAPI's document and what it cannot see: the schemas of a body that is read raw, of problems, of events."""
+        """FastAPI's OpenAPI document, with the schemas that it cannot see: of bodies that are read raw, of problems, of
+        events."""
         if self.openapi_schema is None:
             components = super().openapi()["components"]["schemas"]
             for name, schema in components.items():

@@ -1,4 +1,4 @@
-"""What the handlers are given: the services behind the API, and the parts of a request they share."""
+"""What the API's handlers are given: the services behind them, and the parts of a request that they share."""
 
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -22,31 +22,33 @@ NO_NUL = r"^[^\x00]*$"  # PostgreSQL refuses NUL in strings
 
 
 class Fleet(Protocol):
-    """What the API knows of the cluster: the controller's last look at it."""
+    """What the API knows of the Ray cluster, by the controller's last look at it."""
 
     @property
     def dashboard_url(self) -> str:
-        """The Ray dashboard."""
+        """URL of the Ray dashboard."""
 
     @property
     def capacity(self) -> "Capacity | None":
-        """Last known; None: Ray has not answered yet."""
+        """The resources of the cluster, as Ray last told them. None where Ray has not answered yet."""
 
     @property
     def trouble(self) -> str | None:
-        """Why Ray cannot be reached at present; None: it can."""
+        """A sentence on why Ray cannot be reached at present. None where it can be reached."""
 
     def wake(self) -> None:
-        """There is something new to do."""
+        """Tell the controller that there is something new to do."""
 
     def logs(self, submission_id: str) -> str:
-        """What an attempt has printed so far: the one thing that is asked of Ray. Raises ClusterUnreachable."""
+        """What the attempt with this Ray job has printed so far; nothing else is asked of Ray while a request waits.
+        Raises ClusterUnreachable where Ray does not answer."""
 
 
 @dataclass(frozen=True)
 class Services:
-    """`data_is_local`: the workers see the same `data_dir`, so a missing dataset can be told at the door.
+    """The services behind the API.
 
+    `data_is_local`: whether the workers see the same `data_dir`, so that a missing dataset can be told at submission.
     `hosts`: the names, in lower case, that requests may be for. `storage_dir`: where the jobs' files lie.
     """
 
@@ -58,7 +60,7 @@ class Services:
     storage_dir: FilePath = FilePath("jobs")
 
     def means(self) -> Means:
-        """What is known at present of where a job would run."""
+        """The folder of datasets and the size of the cluster, as known at present: what a spec is checked against."""
         capacity = self.fleet.capacity
         cpus, gpus = (None, None) if capacity is None else (capacity.cpus, capacity.gpus)
         return Means(self.data_dir, self.data_is_local, cpus, gpus)
@@ -80,11 +82,11 @@ AnyMethod = Literal[MethodName, "replay"]
 RunLabel = Annotated[str, Field(max_length=50, pattern=NO_NUL)]
 Text = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 Accept = Annotated[str, Header(include_in_schema=False)]
-FORMAT = "Goes before the Accept header."  # the query's `format` does
+FORMAT = "Format of the answer; goes before the Accept header."
 
 
 async def known_parameters(request: Request) -> None:
-    """A query parameter that the OpenAPI document does not name is an error, not ignored."""
+    """Raise InvalidInput where the query has a parameter that the OpenAPI document does not name for this route."""
     path = request.app.openapi()["paths"].get(request.scope["route"].path)
     if path is None:  # the worker's side, which has none
         return
@@ -100,19 +102,24 @@ async def known_parameters(request: Request) -> None:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    """What is wrong with the parameter: a run was asked for by its method once, and is by its label now."""
+    """The message about an unknown parameter. `method` used to select a run, which is selected by its `label` now."""
     if name == "method" and "label" in known:
         return "a run is asked for by its label now, which is the method's name unless the spec says another: use label"
     return unknown_key(name, known, "parameter")
 
 
 def split(values: Any) -> Any:
-    """`state=a&state=b` and `state=a,b` mean the same."""
+    """Split every value of a query parameter at its commas, so that `state=a&state=b` and `state=a,b` mean the same.
+    What is not a list is returned unchanged."""
     return [part for value in values for part in value.split(",")] if isinstance(values, list) else values
 
 
 async def read_json(request: Request, limit: int) -> bytes:
-    """The request's JSON, unparsed. Raises InvalidInput when it has more than `limit` bytes, and reads no further."""
+    """The JSON body of a request as bytes, unparsed.
+
+    Raises UnsupportedMediaType where the body is not sent as application/json, and InvalidInput where it has more than
+    `limit` bytes; no more than these are read.
+    """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise UnsupportedMediaType(f"send the body as application/json, not as {media_type or 'nothing in particular'}")

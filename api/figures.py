@@ -1,5 +1,5 @@
-"""Figures: methods side by side, studies, layers. matplotlib is imported when the first one is asked for: it takes a
-second."""
+"""The figures that the API answers with: methods side by side, studies, layers. matplotlib takes a second to import, so
+it is imported when the first figure is asked for."""
 
 import io
 import math
@@ -28,7 +28,8 @@ DASHES = ("-", "--", ":", "-.")
 
 
 def comparison_figure(title: str, runs: Sequence[RunResult], kind: Literal["png", "svg"]) -> bytes:
-    """Accuracy over cost, a line a run: the mean over its seeds, and the spread as a band."""
+    """A figure of accuracy over cost with a line for each run, in the file format `kind`. A line is the mean over the
+    seeds of its run, the band around it the spread."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, PercentFormatter
@@ -60,7 +61,8 @@ def comparison_figure(title: str, runs: Sequence[RunResult], kind: Literal["png"
 
 
 def study_figure(title: str, rows: Sequence[StudyRow], kind: Literal["png", "svg"]) -> bytes:
-    """Test accuracy over epochs, and over batch size where every variant is at each of several: means over seeds."""
+    """A figure of a study in the file format `kind`: test accuracy over epochs and, where every variant has been
+    trained at several batch sizes, over batch size. All are means over seeds."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -75,8 +77,8 @@ def study_figure(title: str, rows: Sequence[StudyRow], kind: Literal["png", "svg
 
 
 def _draw_study(figure: "Figure", rows: Sequence[StudyRow]) -> None:
-    """A panel for each variant with a line for each batch size, as S2 has it; or the other way round where that takes
-    fewer panels, as with one batch size."""
+    """Draw a panel for each variant with a line for each batch size, as Signer & Barbier have it in figures 1 to 5; or
+    the other way round where that takes fewer panels, as with one batch size."""
     from matplotlib.ticker import PercentFormatter
 
     variants = list(dict.fromkeys(row.variant for row in rows))
@@ -157,17 +159,22 @@ def _draw_over_batches(axes: "Axes", rows: Sequence[StudyRow], variants: Sequenc
 
 
 def _style(number: int) -> tuple[str, str]:
-    """Colour and dashes of the line of that number."""
+    """Colour and dashes of the line with this number, from 0."""
     return COLORS[number % len(COLORS)], DASHES[number // len(COLORS) % len(DASHES)]
 
 
 def _plain(name: str) -> str:
-    """Without formulas, which matplotlib reads between two dollars; it hides what begins with an underscore."""
+    """The name as matplotlib shows it literally: it reads formulas between two dollars and hides what begins with an
+    underscore."""
     return ("\u200b" if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def layers_figure(title: str, curves: Sequence[LayerCurve], kind: Literal["png", "svg"]) -> bytes:
-    """Norms over steps, a line a layer (S3, Fig. 2): LWN, LGN, LNR, and the trust ratio where there is one."""
+    """A figure of the norms of layers over steps, a line for each layer, in the file format `kind` (Do et al., Fig. 2).
+
+    It has a panel each for the norm of the weights (LWN), of the gradient (LGN), their ratio (LNR), and the trust ratio
+    where the optimizer has one.
+    """
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -207,8 +214,8 @@ def _saved(figure: "Figure", kind: Literal["png", "svg"]) -> bytes:
 
 
 def _ends(curves: Sequence[Sequence[MeanPoint]]) -> tuple[float, float] | None:
-    """The range of accuracies in which the curves end: beginnings far below it would press all ends together at the
-    top. None: nothing lies far below."""
+    """The smallest and largest accuracy of the part of the axis in which the curves end, as beginnings far below would
+    press all ends together at the top. None where nothing lies far below."""
     known = [curve for curve in curves if curve]
     ends = [getattr(curve[-1], value).mean for curve in known for value in PANELS]
     starts = [getattr(curve[0], value).mean for curve in known for value in PANELS]

@@ -1,4 +1,4 @@
-"""In which format an answer goes out, CSV, and the way to the next page."""
+"""The format in which an answer goes out, answers as CSV, and the link to the next page."""
 
 import csv
 import io
@@ -13,8 +13,8 @@ MEDIA_TYPES = {"json": "application/json", "csv": "text/csv", "png": "image/png"
 
 
 def chosen_format(wanted: str | None, accept: str, offered: Sequence[str]) -> str:
-    """One of the `offered` formats: the one that is wanted, else the one that the Accept header gives most weight, the
-    first of equals."""
+    """The format of `offered` to answer in: `wanted` where the query names one, else the one that the Accept header
+    gives most weight, and of equals the first."""
     if wanted is not None:
         return wanted
     weights = dict(map(_weighed, accept.split(",")))
@@ -28,7 +28,8 @@ def chosen_format(wanted: str | None, accept: str, offered: Sequence[str]) -> st
 
 
 def file_answer(content: str | bytes, kind: str, name: str, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer that goes out in several formats; all but JSON have a name to be kept by."""
+    """An answer that is offered in several formats. All but JSON get a file name to be saved by, `name` with the ending
+    `kind`."""
     response = Response(content, media_type=MEDIA_TYPES[kind], headers={"Vary": "Accept", **(headers or {})})
     if kind != "json":
         how = "attachment" if kind == "csv" else "inline"
@@ -37,7 +38,8 @@ def file_answer(content: str | bytes, kind: str, name: str, headers: Mapping[str
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """A header line, then a line a row; lists share a cell, separated by spaces, and None is an empty one."""
+    """The rows as CSV, below a header line of `columns`. The values of a list share one cell, separated by spaces; None
+    is an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
@@ -47,13 +49,14 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def documented_formats(*formats: str) -> dict[str, Any]:
-    """What the OpenAPI document says of an answer that is there in these formats beside JSON."""
+    """The OpenAPI description of an answer that is offered in these formats beside JSON."""
     kinds = {"csv": {"type": "string"}, "svg": {"type": "string"}, "png": {"type": "string", "format": "binary"}}
     return {"content": {MEDIA_TYPES[name]: {"schema": kinds[name]} for name in formats}}
 
 
 def next_page(request: Request, cursor: str | None) -> dict[str, str]:
-    """The header `Link` that leads to the next page, if there is one (RFC 8288)."""
+    """The header `Link` that leads to the next page (RFC 8288), or no header where `cursor` is None, after the last
+    page."""
     if cursor is None:
         return {}
     others = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]

@@ -1,7 +1,7 @@
-"""Requests for another host are refused.
+"""Requests that are for another host than this one are refused.
 
 Otherwise a web page in the user's browser could have its own name point to this machine (DNS rebinding) and read and
-write here. An address in place of a name cannot be pointed elsewhere, so any will do.
+write here. An IP address in place of a name cannot be pointed elsewhere, so every address is accepted.
 """
 
 from collections.abc import Collection
@@ -16,6 +16,9 @@ from api.problems import problem
 
 
 class KnownHosts:
+    """Middleware that answers 421 to requests whose Host header is neither an IP address nor one of the service's
+    names."""
+
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
@@ -31,7 +34,7 @@ class KnownHosts:
 
 
 def is_known(host: str, names: Collection[str]) -> bool:
-    """Whether a Host header, with or without a port, has an IP address or one of the names."""
+    """Whether a Host header, with or without a port, has an IP address or one of `names`."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -1,7 +1,7 @@
-"""Every error leaves as an RFC 9457 problem document.
+"""Every error that leaves the API is an RFC 9457 problem document.
 
-`type` is `urn:forerun:error:<code>`; the codes are those of service/errors.py, and for what the HTTP layer itself
-refuses the status in words (`not_found`, `method_not_allowed`, …, `internal`).
+Its `type` is `urn:forerun:error:<code>`. The codes are those of service/errors.py; what the HTTP layer itself refuses
+has the status in words as its code (`not_found`, `method_not_allowed`, …, `internal`).
 """
 
 import logging
@@ -27,6 +27,7 @@ log = logging.getLogger("forerun.api")
 
 
 def problem(request: Request, status: int, code: str, title: str, detail: str, **more: Any) -> JSONResponse:
+    """A problem document as an answer with this HTTP status; `more` are further members of the document."""
     document = {
         "type": f"urn:forerun:error:{code}",
         "title": title,
@@ -40,12 +41,13 @@ def problem(request: Request, status: int, code: str, title: str, detail: str, *
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may answer with these problems."""
+    """The `responses` of a route that may answer with problems of these HTTP statuses, for the OpenAPI document."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 def install(app: FastAPI) -> None:
+    """Have the application answer every error with a problem document, and stamp every answer with a request id."""
     app.exception_handler(ForerunError)(_forerun_error)
     app.exception_handler(RequestValidationError)(_request_validation_error)
     app.exception_handler(HTTPException)(_http_exception)
@@ -58,7 +60,7 @@ async def _forerun_error(request: Request, error: ForerunError) -> JSONResponse:
 
 
 async def _request_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-    """FastAPI's own checks of path, query and headers, in the shape of InvalidInput."""
+    """Answer what FastAPI's own checks of path, query and headers have refused in the shape of InvalidInput."""
     entries = [
         # loc is ("query", "state", 0), say
         FieldError(".".join(str(part) for part in e["loc"][1:]), str(e["input"])[:200], e["msg"])
@@ -68,7 +70,7 @@ async def _request_validation_error(request: Request, error: RequestValidationEr
 
 
 async def _http_exception(request: Request, error: HTTPException) -> JSONResponse:
-    """What the router refuses: an unknown path, another method."""
+    """Answer what the router itself refuses: a path that does not exist, or a method that a path does not take."""
     phrase = HTTPStatus(error.status_code).phrase
     path, methods = quote(request.scope["path"]), _methods(request)
     details = {
@@ -89,7 +91,8 @@ async def _http_exception(request: Request, error: HTTPException) -> JSONRespons
 
 
 def _methods(request: Request) -> str:
-    """Every method the path takes: Starlette's own Allow has those of the first route alone."""
+    """The HTTP methods that the request's path takes; Starlette's own Allow header has those of the first route
+    alone."""
 
     def taken(method: str) -> bool:
         scope = {**request.scope, "method": method}
@@ -103,7 +106,8 @@ def _entry(error: FieldError) -> dict[str, Any]:
 
 
 class Envelope:
-    """Around every request: an id for the log, `nosniff`, and a problem document for what nobody expected."""
+    """Middleware around every request: it gives it an id for the log, sets `nosniff` on the answer, and answers an
+    unexpected exception with a problem document."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

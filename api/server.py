@@ -1,4 +1,4 @@
-"""The HTTP server: it says when it accepts requests, and it ends what would outlive it."""
+"""The HTTP server, which tells when it accepts requests and ends streams that would outlive it."""
 
 import socket
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from fastapi import FastAPI
 
 
 class Server(uvicorn.Server):
-    """Serves `app`, and calls `ready` when it accepts requests.
+    """A uvicorn server of `app` that calls `ready` once it accepts requests.
 
-    A stop waits for every answer that is under way. A stream of events ends with its job, which may take days; so those
-    are told by `app.state.stopping`.
+    A stop waits for every answer that is under way. A stream of events ends with its job, which may take days; so
+    streams are told of the stop by `app.state.stopping`.
     """
 
     def __init__(self, app: FastAPI, log_level: str, ready: Callable[[], object]) -> None:

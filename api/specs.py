@@ -1,4 +1,4 @@
-"""Specs in requests: the body as it is read and documented."""
+"""Specs in the bodies of requests: how they are read, and how the OpenAPI document describes them."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""Answers that go out as a table, as JSON, CSV or a figure."""
+"""Answers that are tables, and go out as JSON, CSV or a figure."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -24,7 +24,8 @@ def table_answer(
     name: str,
     draw: Callable[[Literal["png", "svg"]], bytes],
 ) -> Response:
-    """The items as CSV, a line each; as the figure that `draw` makes of them; or the answer as JSON."""
+    """The answer in the format `kind`: its items as CSV, a line each; the figure that `draw` makes of them; or the
+    whole answer as JSON. `columns` are those of the CSV, `name` is what the file is called."""
     content: str | bytes
     match kind:
         case "csv":

@@ -1,4 +1,4 @@
-"""From the store's records and results to the answers that the API gives."""
+"""Translates the store's records and results into the answers that the API gives."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from service.wire import answers
 
 
 def read_job(services: Services, job_id: str) -> answers.Job:
-    """The job of that id, as it is now. Raises NotFound."""
+    """The job of this id as it is now. Raises NotFound where the store has none."""
     with services.store.read() as session:
         found = get_job(session, job_id)
         last = latest_epochs(session, [job_id]).get(job_id)
@@ -20,7 +20,7 @@ def read_job(services: Services, job_id: str) -> answers.Job:
 
 
 def job(row: records.JobWithAttempts, last: records.Epoch | None, dashboard_url: str) -> answers.Job:
-    """A job; `last` is the last recorded epoch of its first training."""
+    """The answer about a job. `last` is the last recorded epoch of its first training, None where it has none."""
     submission_id = row.last_attempt and row.last_attempt.submission_id
     path = f"/v1/jobs/{row.id}"
     return answers.Job(
@@ -54,13 +54,13 @@ def job(row: records.JobWithAttempts, last: records.Epoch | None, dashboard_url:
 
 
 def event(row: records.Event) -> answers.KnownEvent:
-    """What happened to a job, as the stream of its events tells it."""
+    """The answer about one thing that happened to a job, as the stream of events sends it."""
     when = {"number": row.number, "kind": row.kind, "created_at": row.created_at}
     return answers.KNOWN_EVENT.validate_python(row.data | when)
 
 
 def lr_history(job_id: str, rows: Sequence[records.EpochWithBranches]) -> answers.LrHistory:
-    """The learning rates of a job's epochs, which come in the order of their trainings."""
+    """The learning rates of the epochs of a job; `rows` are in the order of their trainings."""
     so_far: dict[int, int] = {}
     items = []
     for row in rows:
@@ -89,7 +89,7 @@ def lr_history(job_id: str, rows: Sequence[records.EpochWithBranches]) -> answer
 
 
 def trial_result(trial: records.TrialWithResults) -> answers.TrialResult:
-    """A trial, with its best and its last epoch."""
+    """The answer about a trial, with the accuracies of its best epoch and the learning rate of its last."""
     best, last = trial.best, trial.last
     return answers.TrialResult(
         label=trial.label,
@@ -112,7 +112,7 @@ def trial_result(trial: records.TrialWithResults) -> answers.TrialResult:
 
 
 def batch_ramps(job_id: str, ramps: Mapping[int, Ramp]) -> answers.BatchRamps:
-    """The ramps of a job by their seeds."""
+    """The answer about the batch ramps of a job; `ramps` has one for each seed."""
     items = [
         {"seed": seed, "by_learning_rate": one.by_learning_rate, "by_momentum": one.by_momentum}
         for seed, one in ramps.items()
@@ -121,7 +121,7 @@ def batch_ramps(job_id: str, ramps: Mapping[int, Ramp]) -> answers.BatchRamps:
 
 
 def recommended(model: str, dataset: str, found: recommendation.Recommendation) -> answers.Recommendation:
-    """What past jobs of a model and a dataset recommend."""
+    """The answer about what past jobs of this model and dataset recommend."""
     names = answers.Recommendation.model_fields.keys() - {"model", "dataset", "evidence"}
     values = {name: getattr(found, name) for name in names}
     evidence = [answers.Evidence.model_validate(one) for one in found.evidence]

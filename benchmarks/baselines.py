@@ -45,7 +45,8 @@ TRAIN_SAMPLES, VAL_SAMPLES = 4000, 1000  # --quick, as benchmarks.selection
 
 
 class Remembering:
-    """The service as a search sees it."""
+    """Stands for the API, as a search sees it: it remembers what it is told, in memory. `known` are the trials that it
+    knows of at first."""
 
     def __init__(self, known: Iterable[TrialProgress]) -> None:
         self.known, self.records = list(known), list[EpochRecord]()
@@ -75,12 +76,13 @@ class Remembering:
 
 
 def load(spec: JobSpec, data_dir: Path, quick: bool, device: torch.device) -> Data:
+    """The dataset of the spec on `device`; where `quick`, a small part of its training and validation splits."""
     data = load_data(spec.dataset, data_dir, device)
     return subset(data, TRAIN_SAMPLES, VAL_SAMPLES, len(data.test)) if quick else data
 
 
 def train_seed(document: dict[str, Any], seed: int, data_dir: Path, quick: bool, folder: Path) -> None:
-    """Every method that does not search, with one seed; its records lie in `folder`."""
+    """Train every method that does not search, with one seed; the records of its epochs lie in `folder`."""
     torch.set_num_threads(1)
     spec = JobSpec.model_validate(document | {"seed": seed, "seeds": 1})
     spec = spec.model_copy(update={"methods": [m for m in spec.methods if not m.is_search]})
@@ -92,7 +94,8 @@ def train_seed(document: dict[str, Any], seed: int, data_dir: Path, quick: bool,
 
 
 def best(records: Iterable[EpochRecord]) -> EpochRecord:
-    """By validation accuracy, the earlier of equals; the test split is not looked at."""
+    """The record of the epoch with the best validation accuracy, of equals the first. The test split is not looked
+    at."""
     return max(records, key=lambda record: (record.val_accuracy, -record.epoch))
 
 
@@ -136,7 +139,7 @@ def main() -> None:
         read = partial(load, spec, data_dir, options.quick)
         run_searches(searches, service, train_samples=train_samples, load=read, folder=Path(folder, "tune"))
         ray.shutdown()
-    for record in service.wire.worker:
+    for record in service.records:
         seed = service.trials[record.label, record.trial].seed
         records[record.label].setdefault(seed, []).append(record)
     print(
@@ -149,6 +152,8 @@ def main() -> None:
 
 
 def summary(by_seed: dict[int, list[EpochRecord]]) -> dict[str, float]:
+    """The row of one method, from its records by seed: test accuracy and spread in per cent, cost in training samples,
+    seconds."""
     accuracies = [100 * best(records).test_accuracy for records in by_seed.values()]
     costs = [sum(record.samples for record in records) for records in by_seed.values()]
     seconds = [sum(record.seconds for record in records) for records in by_seed.values()]

@@ -26,16 +26,18 @@ CHOSEN, LOST = "#1f77b4", "#bbbbbb"
 
 
 def draw_accuracy(axes: "Axes", records: Sequence[EpochRecord], iterations: int) -> None:
-    """From the end of each epoch the branches of the next Pre-train, and the Main-train that goes on from one."""
-    before: float | None = None
+    """Draw accuracy over iterations: from the end of each epoch the branches of the next Pre-train, and the Main-train
+    that goes on from one. An epoch has so many `iterations`."""
+    before = None
     for record in records:
         start, end = (record.epoch - 1) * iterations, record.epoch * iterations
         if record.branches and before is not None:
             alpha = start + record.branches[0].iterations
             for branch in sorted(record.branches, key=lambda branch: branch.state == "chosen"):
-                if branch.metric is not None:
-                    color, width = (CHOSEN, 1.8) if branch.state == "chosen" else (LOST, 0.8)
-                    axes.plot([start, alpha], [before, branch.metric], color=color, linewidth=width)
+                if branch.metric is None:  # it diverged
+                    continue
+                color, width = (CHOSEN, 1.8) if branch.state == "chosen" else (LOST, 0.8)
+                axes.plot([start, alpha], [before, branch.metric], color=color, linewidth=width)
                 if branch.state == "chosen":
                     axes.plot([alpha, end], [branch.metric, record.val_accuracy], color=CHOSEN, linewidth=1.8)
         before = record.val_accuracy
@@ -43,7 +45,7 @@ def draw_accuracy(axes: "Axes", records: Sequence[EpochRecord], iterations: int)
 
 
 def draw_learning_rate(axes: "Axes", records: Sequence[EpochRecord], iterations: int) -> None:
-    """The candidates of each epoch, and the one that was chosen, on a logarithmic axis."""
+    """Draw the candidates of each epoch, and the one that was chosen, on a logarithmic axis."""
     for record in records:
         start, end = (record.epoch - 1) * iterations, record.epoch * iterations
         rates = [branch.learning_rate for branch in record.branches]

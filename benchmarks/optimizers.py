@@ -27,13 +27,14 @@ from workers.optimizers.lars import Lars
 from workers.optimizers.tvlars import Tvlars
 
 WARM_UP = 5  # rounds
-WAYS: dict[str, dict[str, bool]] = {"": {"foreach": False}, " foreach": {"foreach": True}, " fused": {"fused": True}}
+WAYS: dict[str, Any] = {"": {"foreach": False}, " foreach": {"foreach": True}, " fused": {"fused": True}}
 SGD: dict[str, Callable[..., Any]] = {f"sgd{way}": partial(torch.optim.SGD, momentum=0.9, **WAYS[way]) for way in WAYS}
 ADAM: dict[str, Callable[..., Any]] = {f"adam{way}": partial(torch.optim.AdamW, **WAYS[way]) for way in WAYS}
 LAYERWISE: dict[str, Callable[..., Any]] = {"lars": Lars, "lamb": Lamb, "tvlars": Tvlars}
 
 
 def parameters_with_gradients() -> list[nn.Parameter]:
+    """The parameters of ResNet-18 for CIFAR, each with a gradient drawn at random."""
     model = build_model("resnet18-cifar", classes=10, channels=3, image_size=32, seed=0)
     generator = torch.Generator().manual_seed(0)
     parameters = list(model.parameters())
@@ -43,7 +44,7 @@ def parameters_with_gradients() -> list[nn.Parameter]:
 
 
 def step_seconds(rounds: int) -> dict[str, float]:
-    """Median seconds of one step of each."""
+    """The seconds of one step of each optimizer by its name, the median over so many rounds."""
     optimizers = {
         name: build(parameters_with_gradients(), lr=1e-6, weight_decay=5e-4)
         for name, build in (SGD | ADAM | LAYERWISE).items()

@@ -13,13 +13,14 @@ import json
 import statistics
 import tempfile
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
@@ -29,7 +30,7 @@ from service.algorithms.lr_schedules import epoch_lr_factors
 from service.spec.job import JobSpec
 from service.spec.methods.stpt import StptMethod
 from service.wire.worker import EpochRecord
-from workers.datasets.load import Data, load_data
+from workers.datasets.load import Data, Split, load_data
 from workers.engine.groups import Workers
 from workers.models.build import build_model
 from workers.records_file import RecordsFile
@@ -52,7 +53,8 @@ SPEC: dict[str, Any] = {
 
 
 def engine(spec: JobSpec, data: Data, workers: Workers, folder: Path) -> tuple[float, list[EpochRecord]]:
-    """Seconds of the training, from building the model to its last checkpoint, and its records."""
+    """Train `spec` by the engine. Returns the seconds from building the model to the last checkpoint, and the records
+    of its epochs."""
     recorder = RecordsFile(folder) if workers.rank == 0 else None
     dist.barrier()
     began = time.perf_counter()
@@ -62,7 +64,8 @@ def engine(spec: JobSpec, data: Data, workers: Workers, folder: Path) -> tuple[f
 
 
 def bare(spec: JobSpec, data: Data, rank: int, records: list[EpochRecord]) -> float:
-    """The same work, and nothing but it."""
+    """Train by a bare PyTorch loop that does the work that `records` tell of, and nothing but it. Returns the seconds
+    it took."""
     [method] = spec.methods_of(StptMethod)
     plan = method.epoch_plan(iterations_per_epoch(spec, len(data.train)))
     train, labels = pixels(data.train), data.train.labels[data.train.rows]
@@ -113,7 +116,7 @@ def bare(spec: JobSpec, data: Data, rank: int, records: list[EpochRecord]) -> fl
     return time.perf_counter() - began
 
 
-def pixels(split: Any) -> Tensor:
+def pixels(split: Split) -> Tensor:
     images, _ = split.batch(torch.arange(len(split)), CPU)
     return images.contiguous()
 
@@ -140,11 +143,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the datasets")
     parser.add_argument("--quick", action="store_true", help="2 rounds instead of 6")
     options = parser.parse_args()
-    context = torch.multiprocessing.get_context("spawn")
+    context = get_context("spawn")
     results = context.SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
         arguments = (f"file://{folder}/store", options.data, TRAIN_SAMPLES, 2 if options.quick else 6, results)
-        torch.multiprocessing.spawn(process, arguments, nprocs=WORLD)
+        spawn(process, arguments, nprocs=WORLD)
     times = results.get()
     ours, bare_loop = (statistics.median(column) for column in zip(*times, strict=True))
     print(json.dumps({"ratio": round(ours / bare_loop, 4), "epoch_seconds": round(ours / EPOCHS, 1)}))

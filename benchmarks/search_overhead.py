@@ -43,7 +43,7 @@ def main() -> None:
         run_searches(spec, service, train_samples=54_000, load=read, folder=Path(folder))
         wall = time.perf_counter() - began
     ray.shutdown()
-    trained = sum(record.seconds for record in service.wire.worker)
+    trained = sum(record.seconds for record in service.records)
     ratio = round(wall / (trained / slots), 4)
     print(json.dumps({"ratio": ratio, "trial_seconds": round(trained / TRIALS, 1), "wall_seconds": round(wall, 1)}))
 

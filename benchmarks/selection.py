@@ -46,7 +46,7 @@ def specs(dataset: str, model: str, seed: int, epochs: int) -> dict[str, dict[st
 
 
 def summary(results: Sequence[Result]) -> dict[str, Any]:
-    """Over the seeds."""
+    """The results of one method and learning rate as one row: means over the seeds, with their standard deviation."""
     accuracies = [result.test_accuracy for result in results]
     return {
         "test_accuracy": round(statistics.mean(accuracies), 4),
@@ -57,6 +57,8 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def best(by_trial: dict[int, list[Result]]) -> dict[str, Any]:
+    """The row of the learning rate whose mean test accuracy is highest; `by_trial` has the results of each, one for
+    each seed."""
     trials = {LEARNING_RATES[trial - 1]: summary(results) for trial, results in by_trial.items()}
     learning_rate = max(trials, key=lambda rate: trials[rate]["test_accuracy"])
     every = {f"{rate:g}": trials[rate]["test_accuracy"] for rate in sorted(trials)}

@@ -36,9 +36,11 @@ SPEC: dict[str, Any] = {
 
 
 def telemetry_overhead(*, quick: bool = False) -> float:
-    """Share by which telemetry every 10 steps makes a training longer: 0.01 is 1 %."""
+    """The share by which telemetry every 10 steps makes a training longer: 0.01 is 1 %."""
     overheads = []
     trainer = build_trainer(JobSpec.model_validate(SPEC), _random_data(), Workers(CPU))
+    if trainer.telemetry is None:
+        raise ValueError("SPEC asks for no telemetry")
     trainer.train(1, range(2), [0.01] * 2, trainer.workers.world, 1)  # memory is allocated, kernels are chosen
     for number in range(2 if quick else 8):
         seconds: dict[bool, list[float]] = {True: [], False: []}
@@ -56,7 +58,8 @@ def telemetry_overhead(*, quick: bool = False) -> float:
 
 
 def _random_data() -> Data:
-    """One round of CIFAR's images; of the validation and test images nothing is asked."""
+    """A dataset of random images of CIFAR's size, as many as one round needs; its validation and test images are not
+    looked at."""
     samples = BATCH * STEPS
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (samples, 3, 32, 32), dtype=torch.uint8, generator=generator)

@@ -1,4 +1,4 @@
-"""Trainings without Ray or a service, many at a time: one process a core, one thread each."""
+"""Runs trainings without Ray or a service, many at a time: one process a core, one thread each."""
 
 import os
 import sys
@@ -28,7 +28,8 @@ SHOWN_TEST_SAMPLES = 500  # evaluated after each epoch; the whole test split at 
 
 @dataclass(frozen=True)
 class Task:
-    """One trial of the only method of a spec (a document), on the first `train_samples` of its training split."""
+    """One trial of the only method of a spec (given as a document), on the first `train_samples` of its training
+    split."""
 
     key: tuple[Any, ...]
     spec: dict[str, Any]
@@ -39,7 +40,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """A training that diverged has no records behind it, and the accuracy of its last weights."""
+    """The result of a training: the test accuracy of its last weights, its cost in training samples, and the records of
+    its epochs. One that diverged is charged for its whole length, and `diverged` says why it ended."""
 
     key: tuple[Any, ...]
     test_accuracy: float
@@ -50,7 +52,7 @@ class Result:
 
 
 def tasks_of(key: tuple[Any, ...], spec: dict[str, Any], *, train_samples: int, val_samples: int) -> list[Task]:
-    """A task for each trial; its learning rate, or trial number, is put behind the key."""
+    """The tasks of a spec, one for each trial of its method; the number of the trial is put behind the key."""
     job = JobSpec.model_validate(spec)
     [method] = job.methods
     return [
@@ -59,7 +61,8 @@ def tasks_of(key: tuple[Any, ...], spec: dict[str, Any], *, train_samples: int, 
 
 
 def run_all(tasks: Iterable[Task], data_dir: Path) -> Iterator[Result]:
-    """Every task, as it ends. Progress goes to standard error."""
+    """Run every task, as many at a time as there are cores, and yield each result as it comes. Progress goes to
+    standard error."""
     waiting = list(tasks)
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("forkserver")) as pool:
         futures = [pool.submit(run, task, data_dir) for task in waiting]
@@ -69,6 +72,7 @@ def run_all(tasks: Iterable[Task], data_dir: Path) -> Iterator[Result]:
 
 
 def run(task: Task, data_dir: Path) -> Result:
+    """Run one task on one thread of this process. Raises TypeError where its method is a search."""
     torch.set_num_threads(1)
     spec = JobSpec.model_validate(task.spec)
     whole = _data(spec.dataset.model_dump_json(), data_dir)
@@ -96,7 +100,7 @@ def _data(dataset: str, data_dir: Path) -> Data:
 
 
 def subset(data: Data, train_samples: int, val_samples: int, test_samples: int) -> Data:
-    """So many samples of each split, drawn once for all."""
+    """The dataset with so many samples of each split, drawn at random, always the same ones."""
 
     def some(split: Split, samples: int) -> Split:
         chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:samples].sort().values

@@ -1,4 +1,4 @@
-"""A class of coroutines as a class of plain methods, without an event loop.
+"""Makes of a class of coroutines a class of plain methods, without an event loop.
 
 The coroutines of a class over a `BlockingConnection` never suspend: each runs to its end at its first step, as Gel's
 Python client has it. So `Client` is `Calls` with `blocking` around every method, and nothing of it is written twice.
@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Facade(Generic[A]):
-    """Stands before `inner`, whose coroutines never suspend."""
+    """A class of plain methods that stands before `inner`, an object of a class whose coroutines never suspend."""
 
     def __init__(self, inner: A) -> None:
         self._inner = inner
@@ -59,7 +59,7 @@ def named_as(method: Callable[..., Any], returned: Any) -> Callable[[F], F]:
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What the coroutine returns, or raises; it must not suspend."""
+    """Run a coroutine that does not suspend to its end: return what it returns, raise what it raises."""
     try:
         coroutine.send(None)
     except StopIteration as end:
@@ -71,7 +71,8 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def iterate(items: AsyncGenerator[T, None]) -> Iterator[T]:
-    """The items as they are wanted; the generator, which must not suspend, is closed with this one."""
+    """Yield the items of an asynchronous generator that does not suspend, each as it is wanted; the generator is closed
+    with this iterator."""
     try:
         while True:
             try:

@@ -1,4 +1,5 @@
-"""Every call of the service's API, written once: `AsyncClient` is these, `Client` the same without an event loop."""
+"""Every call of the service's API, written once as a coroutine: `AsyncClient` is these, `Client` the same without an
+event loop."""
 
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -38,13 +39,14 @@ JSON = {"Content-Type": "application/json"}
 
 
 class Calls:
-    """The calls, as coroutines over an `Exchange`, which says what each of them may raise."""
+    """Every call of the service's API, as a coroutine over an `Exchange`; its docstring says what each of them may
+    raise."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
     async def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         await self._exchange.connection.close()
 
     # --- jobs ----------------------------------------------------------------------------------------
@@ -56,11 +58,11 @@ class Calls:
         return AsyncJobHandle(self, job)
 
     async def job(self, job_id: str) -> AsyncJobHandle:
-        """A handle of the job, with what the service says of it now."""
+        """A handle of the job of this id, with what the service says of it now."""
         return AsyncJobHandle(self, await self.read_job(job_id))
 
     async def read_job(self, job_id: str) -> Job:
-        """What the service says of the job now."""
+        """What the service says of the job now: its spec, its state, and how far it has come."""
         return await self._exchange.one(Job, "GET", _path(job_id))
 
     def jobs(
@@ -79,24 +81,25 @@ class Calls:
         return self._exchange.pages(Job, "/v1/jobs", {key: value for key, value in params.items() if value})
 
     async def cancel(self, job_id: str) -> Job:
-        """Ask for the job's end; it is `cancelled` once Ray has confirmed it. Asking again changes nothing."""
+        """Ask the service to end the job, and return the job as it is then. It is `cancelled` once Ray has confirmed
+        its end; asking again changes nothing."""
         return await self._exchange.one(Job, "POST", _path(job_id, "cancel"))
 
     async def logs(self, job_id: str, attempt: int | None = None) -> str:
-        """The last 65,536 characters that an attempt of the job printed; of the newest one unless said otherwise."""
+        """The last 65,536 characters that an attempt of the job has printed; without `attempt`, the newest one."""
         return (await self._exchange.answer("GET", _path(job_id, "logs"), params=_given(attempt=attempt))).text
 
     async def wait(self, job_id: str) -> Job:
-        """The job, once it has ended: succeeded, failed or cancelled."""
+        """Wait until the job has ended (succeeded, failed or cancelled), and return it."""
         async for _ in self.events(job_id):
             pass
         return await self.read_job(job_id)
 
     async def events(self, job_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
-        """What happens to the job, as it happens, from event number `after` + 1 to that of its terminal state.
+        """Yield what happens to the job, as it happens, from event number `after` + 1 to that of its terminal state.
 
-        A stream that breaks is taken up again behind the last event, so none is lost and none comes twice; raises
-        when the service has not come back after all of `forerun.exchange.PAUSES`.
+        A stream that breaks is taken up again behind the last event, so none is lost and none comes twice. Raises when
+        the service has not come back after all of `forerun.exchange.PAUSES`.
         """
         await self.read_job(job_id)  # no service there, or no such job: that is told at once, below it is waited for
         async with aclosing(self._exchange.events(_path(job_id, "events"), after)) as events:
@@ -106,23 +109,25 @@ class Calls:
     # --- what its training did -----------------------------------------------------------------------
 
     async def epochs(self, job_id: str) -> Rows[Epoch]:
-        """Every recorded epoch of the job."""
+        """Every recorded epoch of the job, by run, trial and epoch."""
         return await self._exchange.rows(Epoch, _path(job_id, "epochs"))
 
     async def branches(self, job_id: str, epoch: int | None = None) -> Rows[BranchOfEpoch]:
-        """Every branch of every Pre-train, or of one epoch's."""
+        """Every branch of every Pre-train of the job, or with `epoch` those of the Pre-trains of that epoch."""
         return await self._exchange.rows(BranchOfEpoch, _path(job_id, "branches"), params=_given(epoch=epoch))
 
     async def lr_history(self, job_id: str) -> Rows[LrStep]:
-        """The learning rate of every epoch."""
+        """The learning rate of every epoch of the job, with the candidates it was chosen from."""
         return await self._exchange.rows(LrStep, _path(job_id, "lr-history"), params={"format": "json"})
 
     async def lr_history_csv(self, job_id: str) -> str:
-        """The same as CSV, with a header line; the candidates share one cell, separated by spaces."""
+        """The learning rate of every epoch of the job as CSV, with a header line; the candidates share one cell,
+        separated by spaces."""
         return (await self._exchange.answer("GET", _path(job_id, "lr-history"), params={"format": "csv"})).text
 
     async def schedule(self, job_id: str, *, label: str | None = None, trial: int = 1) -> JobSchedule:
-        """The learning rates of a trial that has ended, for `forerun.schedules.Replay`."""
+        """The learning rates of a trial that has ended, as a schedule for `forerun.schedules.Replay`; by default of the
+        first trial of the job's first run."""
         params = _given(trial=trial, label=label)
         return await self._exchange.one(JobSchedule, "GET", _path(job_id, "schedule"), params=params)
 
@@ -156,13 +161,15 @@ class Calls:
         last_epoch: int | None = None,
         page_size: int = 100,
     ) -> AsyncGenerator[LayerEpoch, None]:
-        """Telemetry of a job's layers, by run, trial, epoch and layer; pages are fetched as they are needed."""
+        """Yield the telemetry of a job's layers, by run, trial, epoch and layer; pages are fetched as they are needed.
+        Each filter leaves out what does not match; `layer` is a whole name."""
         epochs = {"first_epoch": first_epoch, "last_epoch": last_epoch}
         params = _given(label=label, trial=trial, layer=layer, **epochs, limit=page_size, format="json")
         return self._exchange.pages(LayerEpoch, _path(job_id, "layers"), params)
 
     async def layers_figure(self, /, job_id: str, kind: str, **filters: str | int | None) -> bytes:
-        """The layers of one training over its steps, as png or svg; `filters` as those of `layers`."""
+        """A figure of the layers of one training over its steps, as a file of the kind png or svg; `filters` are those
+        of `layers`."""
         params = _given(**filters | {"format": kind})
         return (await self._exchange.answer("GET", _path(job_id, "layers"), params=params)).content
 
@@ -171,41 +178,45 @@ class Calls:
     async def trials(
         self, job_id: str, *, label: str | None = None, state: str | Sequence[str] = ()
     ) -> Rows[TrialResult]:
-        """Every training of every run of the job, or of one run, or in these states."""
+        """Every training of the job, with its hyperparameters, its state and its accuracies; with `label` those of one
+        run, with `state` those in one of these states."""
         params = {key: value for key, value in {"label": label, "state": state}.items() if value}
         return await self._exchange.rows(TrialResult, _path(job_id, "trials"), params=params)
 
     async def comparison(self, job_id: str) -> Rows[ComparedRun]:
-        """What each run of the job came to, and what it took."""
+        """The runs of the job side by side: how good the models of each became, and what training them took."""
         params = {"format": "json"}
         return await self._exchange.rows(ComparedRun, _path(job_id, "comparison"), params=params)
 
     async def comparison_file(self, job_id: str, kind: str) -> bytes:
-        """The same as a file: csv, a line a run; png or svg, a figure of accuracy over cost."""
+        """The comparison of the job's runs as a file of the kind csv, with a line for each run, or png or svg, a figure
+        of accuracy over cost."""
         return (await self._exchange.answer("GET", _path(job_id, "comparison"), params={"format": kind})).content
 
     async def study(self, job_id: str, *, label: str | None = None) -> Rows[StudyRow]:
-        """What each variant of the job's study (by default of its first) came to at each batch size."""
+        """The test accuracy of each variant of the job's study (by default of its first) at each batch size."""
         params = _given(format="json", label=label)
         return await self._exchange.rows(StudyRow, _path(job_id, "study"), params=params)
 
     async def study_file(self, job_id: str, kind: str) -> bytes:
-        """The same as a file: csv; png or svg, a figure of accuracy over epochs and batch size."""
+        """The table of the job's first study as a file of the kind csv, or png or svg, a figure of accuracy over epochs
+        and batch size."""
         return (await self._exchange.answer("GET", _path(job_id, "study"), params={"format": kind})).content
 
     async def study_of_experiment(self, experiment: str) -> Rows[StudyRow]:
-        """The studies of all jobs of the experiment as one."""
+        """The studies of all jobs of the experiment as one: the test accuracy of each variant at each batch size."""
         params = {"experiment": experiment, "format": "json"}
         return await self._exchange.rows(StudyRow, "/v1/study", params=params)
 
     async def study_of_experiment_file(self, experiment: str, kind: str) -> bytes:
-        """The same as a file: csv, png or svg."""
+        """The studies of all jobs of the experiment as one, as a file of the kind csv, png or svg."""
         return (
             await self._exchange.answer("GET", "/v1/study", params={"experiment": experiment, "format": kind})
         ).content
 
     async def ramp(self, job_id: str, *, label: str | None = None) -> Rows[BatchRamp]:
-        """The largest batches of the job's batch ramp (by default of its first), seed by seed."""
+        """The largest batch sizes of the job's batch ramp (by default of its first) before validation accuracy fell,
+        seed by seed."""
         return await self._exchange.rows(BatchRamp, _path(job_id, "ramp"), params=_given(label=label))
 
     def history(
@@ -220,7 +231,7 @@ class Calls:
         state: str | Sequence[str] = (),
         page_size: int = 500,
     ) -> AsyncGenerator[HistoryStep, None]:
-        """Every epoch of all jobs that match, newest jobs first; pages are fetched as they are needed."""
+        """Yield every epoch of all jobs that match, newest jobs first; pages are fetched as they are needed."""
         params: dict[str, Any] = {"model": model, "dataset": dataset, "optimizer": optimizer, "batch": batch}
         params |= {"method": method, "label": label, "state": state, "limit": page_size, "format": "json"}
         return self._exchange.pages(
@@ -236,22 +247,23 @@ class Calls:
         optimizer: str | None = None,
         path: str | None = None,
     ) -> Recommendation:
-        """The learning rate to begin with, by what past jobs chose. `path`: the folder, of an image-folder."""
+        """The learning rate to begin with, by what past jobs with this model and dataset chose. `path` is the folder of
+        the images where the dataset is image-folder."""
         params = _given(model=model, dataset=dataset, batch=batch, optimizer=optimizer, path=path)
         return await self._exchange.one(Recommendation, "GET", "/v1/recommendation", params=params)
 
     # --- before a job, and many of them ------------------------------------------------------------------
 
     async def plan(self, spec: JobSpec | Mapping[str, Any]) -> Plan:
-        """What a spec amounts to in iterations and samples; nothing starts."""
+        """A forecast of what a spec takes in iterations and samples; nothing is stored and nothing starts."""
         return await self._exchange.one(Plan, "POST", "/v1/plan", headers=JSON, content=_as_json(spec))
 
     async def experiments(self) -> Rows[ExperimentFacts]:
-        """The experiments that can be run."""
+        """The experiments that can be run, each with its paper and its figures."""
         return await self._exchange.rows(ExperimentFacts, "/v1/experiments")
 
     async def run_experiment(self, name: str, scale: str = "fashion-mnist", /, **spec: Any) -> ExperimentJobs:
-        """Submit the jobs of an experiment; `spec`: keys of a JobSpec that hold for all of them."""
+        """Submit the jobs of an experiment; the keys `spec` of a JobSpec hold for all of them."""
         # chosen here: a request that is sent again finds its jobs
         group = f"{name}-{uuid4().hex[:8]}"
         document = json.dumps({"name": name, "scale": scale, "spec": spec, "experiment": group})
@@ -263,7 +275,7 @@ def _path(job_id: str, *more: str) -> str:
 
 
 def _given(**params: Any) -> dict[str, Any]:
-    """The parameters that are asked for; of the others the service has defaults."""
+    """The parameters that are not None; for the others the service has defaults."""
     return {name: value for name, value in params.items() if value is not None}
 
 

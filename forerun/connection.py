@@ -17,32 +17,33 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 class Connection(Protocol):
-    """Requests to one service. `httpx.RequestError` is raised where no answer comes."""
+    """Requests to one service, as coroutines. Raises `httpx.RequestError` where no answer comes."""
 
     async def request(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """The answer, read in full."""
+        """Send a request, and return the answer once it is read in full."""
 
     def stream(self, method: str, path: str, **request: Any) -> AbstractAsyncContextManager[httpx.Response]:
-        """The answer as soon as its head is there; its body is for one of the next three."""
+        """Send a request, and enter with the answer as soon as its head is there; its body is then read by one of
+        `read`, `chunks` and `sent_events`."""
 
     async def read(self, response: httpx.Response) -> None:
-        """Read the body in full."""
+        """Read the body of an answer in full."""
 
     def chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
-        """The body, piece by piece."""
+        """Yield the body of an answer piece by piece."""
 
     def sent_events(self, response: httpx.Response) -> AsyncGenerator[ServerSentEvent, None]:
-        """The body as server-sent events. Raises httpx_sse.SSEError where it is something else."""
+        """Yield the body of an answer as server-sent events. Raises httpx_sse.SSEError where it is something else."""
 
     async def pause(self, seconds: float) -> None:
-        """Let time go by."""
+        """Wait for so many seconds."""
 
     async def close(self) -> None:
-        """No more requests."""
+        """Close the connection; no request may follow."""
 
 
 class AsyncConnection:
-    """By httpx on the event loop that runs."""
+    """A `Connection` by httpx on the event loop that runs."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
@@ -70,7 +71,7 @@ class AsyncConnection:
 
 
 class BlockingConnection:
-    """By httpx in the thread that calls: none of these coroutines ever suspends."""
+    """A `Connection` by httpx in the thread that calls: none of its coroutines ever suspends."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http

@@ -1,4 +1,4 @@
-"""`forerun demo`: a service of its own, one job over HTTP, shown live; then everything is ended.
+"""The command `forerun demo`: a service of its own, one job over HTTP, shown live; then everything is ended.
 
 The service runs in a session of its own, so that Ctrl-C reaches this process alone, which then ends it in order.
 """
@@ -35,11 +35,13 @@ NOT_OURS = ("FORERUN_API_URL", "FORERUN_DATABASE_URL", "FORERUN_RAY_ADDRESS", "F
 
 
 class DemoFailed(ForerunError):
+    """The demo's service did not start, or no longer answers."""
+
     code, title = "demo_failed", "The demo failed"
 
 
 class Ready(TypedDict):
-    """What the service writes to `<home>/service.json` when it is ready."""
+    """What the service writes to `<home>/service.json` when it is ready: where it and its Ray dashboard answer."""
 
     pid: int
     url: str
@@ -49,7 +51,8 @@ class Ready(TypedDict):
 
 
 class Result(TypedDict):
-    """`lr_history`: the chosen learning rate of each epoch; `seconds`: from the submit to the terminal state."""
+    """The result of a demo. `lr_history` is the chosen learning rate of each epoch; `seconds` is the time from the
+    submission to the terminal state."""
 
     job_id: str
     test_accuracy: float | None
@@ -58,6 +61,8 @@ class Result(TypedDict):
 
 
 class ServerNotInstalled(ForerunError):
+    """A command needs the service, and only the client and the command line are installed."""
+
     code, title = "server_not_installed", "The service is not installed"
 
 
@@ -99,7 +104,8 @@ def run(spec: Mapping[str, Any], home: Path, console: Console) -> Result:
 
 
 def _train(client: Client, job: Job, console: Console) -> Job:
-    """The job once it has ended; if that is not to be, it is cancelled: the next demo must not go on with it."""
+    """Follow the job live and return it once it has ended. Where that is not to be, it is cancelled: the next demo must
+    not go on with it."""
     try:
         follow(job, client.events(job.id), console)
         return client.read_job(job.id)
@@ -111,7 +117,8 @@ def _train(client: Client, job: Job, console: Console) -> Job:
 
 @contextlib.contextmanager
 def service(home: Path, console: Console) -> Iterator[Ready]:
-    """A service with its files in `home`, ready to be used; on leaving it is ended. Raises DemoFailed."""
+    """A service with its files in `home`, ready to be used, which is ended on leaving. Raises DemoFailed where it does
+    not start."""
     console.print(f"Starting the service; its files and its log are in {home} …", soft_wrap=True)
     for folder in (*reversed(home.parents), home):  # mkdir's `parents` would be open to everybody
         folder.mkdir(exist_ok=True, mode=0o700)
@@ -154,7 +161,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], file: Path, log: Path) -
 
 
 def _failed(process: subprocess.Popen[bytes], log: Path, what: str) -> DemoFailed:
-    """Why, and the end of the service's log. `what`: the matter, unless it has ended."""
+    """The error that says why the demo's service failed, with the end of its log: `what` where the process runs on,
+    else its exit code."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=DYING_S)
     why = what if process.returncode is None else f"ended with exit code {process.returncode}"
@@ -183,7 +191,7 @@ def _read(file: Path) -> Ready | None:
 
 @contextlib.contextmanager
 def _exit_on(*signals: signal.Signals) -> Iterator[None]:
-    """These signals become SystemExit, so that every `finally` is run."""
+    """Turn these signals into SystemExit, so that every `finally` is run."""
 
     def leave(number: int, _: object) -> None:
         raise SystemExit(128 + number)

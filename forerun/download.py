@@ -1,4 +1,4 @@
-"""Files from the service: whole and as they were sent, or not there at all."""
+"""Downloads files from the service: they are there whole and as they were sent, or not at all."""
 
 import hashlib
 from base64 import b64encode
@@ -14,7 +14,8 @@ from forerun.exchange import PAUSES, RETRIES, Exchange
 
 
 async def save(exchange: Exchange, path: str, params: Mapping[str, Any], to: Path) -> Path:
-    """Write what `path` answers with into the file `to`, by way of one beside it that is renamed in the end; `to`.
+    """Write what `path` answers with into the file `to`, by way of one beside it that is renamed in the end; return
+    `to`.
 
     A download that breaks begins anew. Raises what `Exchange` raises, and OSError where the file cannot be written.
     """

@@ -1,4 +1,4 @@
-"""What can go wrong when the client asks the service.
+"""The errors that the client raises when it asks the service.
 
 ForerunError
 ├── ServiceUnreachable   nothing answers, or the connection was lost and did not come back
@@ -17,15 +17,20 @@ from service.wire.answers import Job
 
 
 class ServiceUnreachable(ForerunError):
+    """Nothing answers at the service's URL, or the connection was lost and did not come back."""
+
     code, status, title = "service_unreachable", 503, "The service cannot be reached"
 
 
 class JobFailed(ForerunError):
+    """The job has ended, but did not succeed."""
+
     code, title = "job_failed", "The job did not succeed"
 
 
 class ApiError(ForerunError):
-    """The service refused. `code` is stable (service/errors.py), `errors` has one entry a wrong field."""
+    """The service has refused a request. `code` is stable (service/errors.py), `errors` has one entry for each wrong
+    field."""
 
     # The service has a class for each code; here one class carries any of them.
     code: str  # type: ignore[misc]
@@ -37,12 +42,13 @@ class ApiError(ForerunError):
         self.status, self.code, self.title, self.errors = status, code, title, tuple(errors)
 
     def __str__(self) -> str:
-        """The detail, or one line a wrong field: its path, the value given, what is wrong."""
+        """The detail, or one line for each wrong field: its path, the value given, what is wrong."""
         return "\n".join([f"{self.title}:", *map(_line, self.errors)]) if self.errors else self.detail
 
     @classmethod
     def of(cls, response: httpx.Response) -> Self:
-        """From an answer that was read in full: a problem document (RFC 9457), or what something else sent."""
+        """The error that an answer tells, which must have been read in full: a problem document (RFC 9457), or what
+        something other than the service sent."""
         try:
             problem = response.json()
             errors = [FieldError(e["field"], e["value"], e["message"]) for e in problem.get("errors", [])]
@@ -52,6 +58,7 @@ class ApiError(ForerunError):
 
     @classmethod
     def unexpected(cls, response: httpx.Response, what: str) -> Self:
+        """The error of an answer that the service would not give; `what` says how it answered."""
         detail = f"{response.url} answered {what}, which is not what Forerun would say; is this the service's URL?"
         return cls(response.status_code, "unexpected_answer", "Unexpected answer", detail)
 

@@ -1,4 +1,5 @@
-"""Asking the service: requests that are sent again, answers as models, pages, streams that are taken up again."""
+"""How the client asks the service: requests that are sent again, answers as models, pages, and streams that are taken
+up again."""
 
 import json
 from collections.abc import AsyncGenerator, Mapping
@@ -23,7 +24,7 @@ A = TypeVar("A", bound=BaseModel)
 
 
 class Exchange:
-    """What is said over a connection to the service at `base_url`; `timeout` is in seconds, of one try.
+    """Requests and answers over a connection to the service at `base_url`; `timeout` is in seconds, for one try.
 
     Every method raises `ApiError` when the service refuses and `ServiceUnreachable` when it does not answer. A request
     whose answer was lost is sent again, at growing intervals: every call of the API may be repeated.
@@ -33,7 +34,7 @@ class Exchange:
         self.connection, self._base_url, self._timeout = connection, base_url, timeout
 
     async def answer(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """The answer, which is a success."""
+        """Send a request, again where its answer is lost, and return the answer, which is a success."""
         for pause in (*PAUSES[:RETRIES], None):
             try:
                 response = await self.connection.request(method, path, **request)
@@ -45,7 +46,8 @@ class Exchange:
         return response
 
     async def pause_or_raise(self, error: httpx.RequestError, pause: float | None) -> None:
-        """Before a request is sent again. `pause`: None where it is not."""
+        """Wait for `pause` seconds before a failed request is sent again; where that is None it is not, and
+        ServiceUnreachable is raised."""
         # Nobody listens: no use in asking again. Anything else may have cost us the answer alone.
         if pause is None or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             raise self.unreachable(error) from error
@@ -57,12 +59,12 @@ class Exchange:
         return _read(model, response, _document(response))
 
     async def rows(self, model: type[Row], path: str, params: Mapping[str, Any] | None = None) -> Rows[Row]:
-        """The items of an answer."""
+        """The items of an answer that is a list, all on one page."""
         response = await self.answer("GET", path, params=params)
         return Rows(_items(model, response, _document(response)))
 
     async def pages(self, model: type[Row], path: str, params: Mapping[str, Any]) -> AsyncGenerator[Row, None]:
-        """The items of all pages; a page is fetched when it is needed."""
+        """Yield the items of all pages of a list; a page is fetched when it is needed."""
         while True:
             response = await self.answer("GET", path, params=params)
             page = _document(response)
@@ -73,8 +75,8 @@ class Exchange:
             params = {**params, "cursor": page["next_cursor"]}
 
     async def events(self, path: str, after: int) -> AsyncGenerator[Event, None]:
-        """Events behind number `after`, to that of the job's terminal state. A stream that breaks is taken up again
-        behind the last event; raises when the service has not come back after all of PAUSES."""
+        """Yield the events behind number `after`, to that of the job's terminal state. A stream that breaks is taken up
+        again behind the last event; raises when the service has not come back after all of PAUSES."""
         last, lost = after, 0
         while True:
             try:
@@ -90,7 +92,7 @@ class Exchange:
             lost += 1
 
     async def _stream(self, path: str, after: int) -> AsyncGenerator[Event, None]:
-        """The events of one connection. Returns after the last event that the job will ever have, else raises."""
+        """Yield the events of one connection. Returns after the last event that the job will ever have, else raises."""
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Last-Event-ID": str(after)}
         timeout = httpx.Timeout(self._timeout, read=SILENCE_S)
         try:
@@ -113,13 +115,13 @@ class Exchange:
         raise self.unreachable("it ended the stream of events")
 
     async def raise_unless_success(self, response: httpx.Response) -> None:
-        """`response` is one whose body has not been read."""
+        """Raise the ApiError that an answer tells, unless it is a success. Its body must not have been read."""
         if not response.is_success:
             await self.connection.read(response)
             raise ApiError.of(response)
 
     def unreachable(self, why: object) -> ServiceUnreachable:
-        """The error that says so."""
+        """The error that says that the service cannot be reached, why, and how to start it."""
         return ServiceUnreachable(
             f"no answer from {self._base_url} ({str(why) or type(why).__name__}); start the service with "
             f"`{program()} serve`, or, if it runs elsewhere, give its URL with --url or FORERUN_URL"

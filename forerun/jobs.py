@@ -1,4 +1,4 @@
-"""A job as the Python client hands it out: what the service said of it, and what can be asked about it."""
+"""A job as the Python client hands it out: a handle with what the service said of it, and methods to ask about it."""
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from pathlib import Path
@@ -47,38 +47,39 @@ class AsyncJobHandle:
         return self.answer.id
 
     async def refresh(self) -> Job:
-        """The job as it is now."""
+        """Ask the service for the job as it is now, and return it."""
         self.answer = await self._calls.read_job(self.id)
         return self.answer
 
     async def wait(self) -> Job:
-        """The job, once it has ended: succeeded, failed or cancelled."""
+        """Wait until the job has ended (succeeded, failed or cancelled), and return it."""
         self.answer = await self._calls.wait(self.id)
         return self.answer
 
     async def cancel(self) -> Job:
-        """Ask for the job's end; it is `cancelled` once Ray has confirmed it. Asking again changes nothing."""
+        """Ask the service to end the job, and return the job as it is then. It is `cancelled` once Ray has confirmed
+        its end; asking again changes nothing."""
         self.answer = await self._calls.cancel(self.id)
         return self.answer
 
     def follow(self, after: int = 0) -> AsyncGenerator[Event, None]:
-        """What happens to the job, as it happens, from event number `after` + 1 to that of its terminal state."""
+        """Yield what happens to the job, as it happens, from event number `after` + 1 to that of its terminal state."""
         return self._calls.events(self.id, after)
 
     async def logs(self, attempt: int | None = None) -> str:
-        """The last 65,536 characters that an attempt of the job printed; of the newest one unless said otherwise."""
+        """The last 65,536 characters that an attempt of the job has printed; without `attempt`, the newest one."""
         return await self._calls.logs(self.id, attempt)
 
     async def epochs(self) -> Rows[Epoch]:
-        """Every recorded epoch."""
+        """Every recorded epoch of the job, by run, trial and epoch."""
         return await self._calls.epochs(self.id)
 
     async def branches(self, epoch: int | None = None) -> Rows[BranchOfEpoch]:
-        """Every branch of every Pre-train, or of one epoch's."""
+        """Every branch of every Pre-train of the job, or with `epoch` those of the Pre-trains of that epoch."""
         return await self._calls.branches(self.id, epoch)
 
     async def lr_history(self) -> Rows[LrStep]:
-        """The learning rate of every epoch."""
+        """The learning rate of every epoch of the job, with the candidates it was chosen from."""
         return await self._calls.lr_history(self.id)
 
     async def download_weights(
@@ -88,23 +89,25 @@ class AsyncJobHandle:
         return await self._calls.download_weights(self.id, path, which=which, label=label, trial=trial)
 
     async def trials(self, *, label: str | None = None, state: str | Sequence[str] = ()) -> Rows[TrialResult]:
-        """Every training of every run of the job, or of one run, or in these states."""
+        """Every training of the job, with its hyperparameters, its state and its accuracies; with `label` those of one
+        run, with `state` those in one of these states."""
         return await self._calls.trials(self.id, label=label, state=state)
 
     async def comparison(self) -> Rows[ComparedRun]:
-        """What each run of the job came to, and what it took."""
+        """The runs of the job side by side: how good the models of each became, and what training them took."""
         return await self._calls.comparison(self.id)
 
     async def study(self, *, label: str | None = None) -> Rows[StudyRow]:
-        """What each variant of the job's study (by default of its first) came to at each batch size."""
+        """The test accuracy of each variant of the job's study (by default of its first) at each batch size."""
         return await self._calls.study(self.id, label=label)
 
     async def ramp(self, *, label: str | None = None) -> Rows[BatchRamp]:
-        """The largest batches of the job's batch ramp (by default of its first), seed by seed."""
+        """The largest batch sizes of the job's batch ramp (by default of its first) before validation accuracy fell,
+        seed by seed."""
         return await self._calls.ramp(self.id, label=label)
 
     async def layers(self, /, **filters: Any) -> Rows[LayerEpoch]:
-        """Telemetry of the job's layers, all of it at once; `filters` as those of `Client.layers`."""
+        """The telemetry of the job's layers, all of it at once; `filters` are those of `Client.layers`."""
         return Rows([row async for row in self._calls.layers(self.id, **filters)])
 
 
@@ -147,7 +150,8 @@ class JobHandle(Facade[AsyncJobHandle]):
 def handing_out(
     method: Callable[Concatenate[A, P], Coroutine[Any, Any, AsyncJobHandle]],
 ) -> Callable[Concatenate[Facade[A], P], JobHandle]:
-    """`forerun.blocking.blocking` for a method that gives a handle."""
+    """Make a plain method of a coroutine that returns a handle, as `forerun.blocking.blocking` does of others; the
+    method returns a `JobHandle`."""
 
     @named_as(method, JobHandle)
     def plain(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle:

@@ -1,4 +1,4 @@
-"""Lists of answers that are also tables."""
+"""Lists of answers that can be turned into tables."""
 
 from typing import Any, TypeVar
 
@@ -8,7 +8,7 @@ Row = TypeVar("Row", bound=Answer)
 
 
 class Rows(list[Row]):
-    """A list of answers that is also a table."""
+    """A list of answers that can be turned into a table."""
 
     def to_pandas(self) -> Any:
         """A pandas `DataFrame` with a row for each answer; of layers, a row for each sampled step. A statistic takes

@@ -25,7 +25,8 @@ class Replay(LRScheduler):
 
     `schedule` is what `Client.schedule` or `forerun results schedule JOB` gave: a model, a mapping, or a file. Other
     batch sizes have other iterations an epoch: say `iterations_per_epoch`, and the schedule is stretched to them.
-    Parameter groups keep the ratio of the learning rates that they begin with. Raises ValueError for anything else.
+    Parameter groups keep the ratio of the learning rates that they begin with. Raises ValueError where the schedule is
+    none of these, or iterations are not a whole number of 1 or more.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class Replay(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float | torch.Tensor]:
+        """The learning rate of each parameter group at the iteration at hand."""
         rate = schedule_learning_rate(self.schedule, self.last_epoch, self.iterations_per_epoch)
         return [rate * ratio for ratio in self._ratios]
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it stands, plain values alone; the schedule itself is given again when it is made."""
+        """The state as plain values: the iteration at hand and the learning rates. The schedule itself is given again
+        when a Replay is made."""
         return {"last_epoch": self.last_epoch, "_last_lr": [float(rate) for rate in self.get_last_lr()]}

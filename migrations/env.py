@@ -1,6 +1,6 @@
 """Alembic's environment: works on the connection that `migrations.migrate` hands it, or on FORERUN_DATABASE_URL."""
 
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from alembic import context
@@ -10,8 +10,9 @@ from service.store.engine import Store
 from service.store.tables import Base, UtcDateTime
 
 
-def plain_type(kind: str, item: Any, _: Any) -> str | bool:
-    """Migrations name database types alone: they must run when the code has moved on."""
+def plain_type(kind: str, item: Any, _: Any) -> str | Literal[False]:
+    """Render the column type UtcDateTime in a new revision as plain sa.DateTime, for migrations must run when the code
+    has moved on. False leaves the rendering of everything else to Alembic."""
     return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
 
 

@@ -12,7 +12,8 @@ SETTINGS = ("warmup", "pretrain", "main_train", "metric", "selector", "guards", 
 
 
 def renamed_spec(spec: Document) -> Document:
-    """A job's spec: settings of STPT in its method, a label for each run, lr_schedule for envelope and decay."""
+    """A job's stored spec in today's words: settings of STPT stand in its method, each run has a label, and envelope
+    and decay are called lr_schedule."""
     spec = dict(spec)
     settings = {key: spec.pop(key) for key in SETTINGS if key in spec}
     if "envelope" in spec:
@@ -24,12 +25,12 @@ def renamed_spec(spec: Document) -> Document:
 
 
 def renamed_config(config: Document) -> Document:
-    """The hyperparameters that a search chose."""
+    """The hyperparameters that a search chose, in today's words."""
     return {"lr_schedule" if key == "envelope" else key: value for key, value in config.items()}
 
 
 def renamed_event(data: Document) -> Document:
-    """What is told of a run has its label, which is what the run was called."""
+    """A stored event in today's words: what is told of a run has its label, which is what the run was called."""
     if "method" not in data:
         return data
     told = {"label": data["method"]} | data | {"method": _name(data["method"])}
@@ -47,7 +48,7 @@ def _lr_set(lr_set: Document) -> Document:
 
 
 def _method(method: Document, settings: Document) -> Document:
-    """A method of a job whose spec had those settings of STPT."""
+    """A method in today's words, of a job whose spec had those settings of STPT."""
     method = {"label": method["name"]} | method | {"name": _name(method["name"])}
     match method["name"]:
         case "stpt":
@@ -65,7 +66,7 @@ def _method(method: Document, settings: Document) -> Document:
 
 
 def _schedule(schedule: Document | None, settings: Document) -> Document | None:
-    """A schedule to replay: whether momentum was rescaled stood in the job's guards."""
+    """A schedule to replay in today's words: whether momentum was rescaled stood in the job's guards."""
     if schedule is None:
         return None
     rescale = settings.get("guards", {}).get("rescale_momentum", True)

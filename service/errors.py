@@ -28,6 +28,9 @@ from typing import Any, ClassVar
 
 
 class ForerunError(Exception):
+    """An error that Forerun raises on purpose, with a sentence for the user in `detail`; class attributes say how the
+    API answers."""
+
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
@@ -39,7 +42,7 @@ class ForerunError(Exception):
 
 @dataclass(frozen=True)
 class FieldError:
-    """What is wrong with one field: its path (`lr_set.factors[2]`), the value given, and what to do."""
+    """What is wrong with one field of a request: its path (`lr_set.factors[2]`), the value given, and what to do."""
 
     field: str
     value: Any
@@ -51,6 +54,8 @@ def _told(errors: Sequence[FieldError]) -> str:
 
 
 class InvalidInput(ForerunError, ValueError):
+    """One or more fields of a request are wrong; `errors` has an entry for each."""
+
     code, status, title = "invalid_input", 422, "Invalid input"
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
@@ -62,15 +67,19 @@ class InvalidInput(ForerunError, ValueError):
 
 
 class UnsupportedMediaType(ForerunError):
+    """The body of a request is of a media type that the API does not read."""
+
     code, status, title = "unsupported_media_type", 415, "Unsupported media type"
 
 
 class NotFound(ForerunError):
+    """What a request asks for is not there."""
+
     code, status, title = "not_found", 404, "Not found"
 
 
 class NoWeights(NotFound):
-    """`errors` has the field of the request that leads nowhere."""
+    """A training has left no weights, or they are gone; `errors` has the field of the request that leads nowhere."""
 
     code, title = "no_weights", "No weights"
 
@@ -80,52 +89,78 @@ class NoWeights(NotFound):
 
 
 class Conflict(ForerunError):
+    """A request is well formed and cannot be fulfilled as things stand."""
+
     code, status, title = "conflict", 409, "Conflict"
 
 
 class StateConflict(Conflict):
+    """The job is not in a state that allows what was asked for."""
+
     code, title = "state_conflict", "Not possible in this state"
 
 
 class IdempotencyConflict(Conflict):
+    """The idempotency key of a request was used for another one before."""
+
     code, title = "idempotency_conflict", "Idempotency key used for another request"
 
 
 class NotEnoughWorkers(Conflict):
+    """The cluster can never give a job as many workers as it asks for."""
+
     code, title = "not_enough_workers", "More workers than the cluster has"
 
 
 class RecordConflict(Conflict):
+    """A record that a worker reports does not fit those that are there already."""
+
     code, title = "record_conflict", "A different record stands there already"
 
 
 class StaleAttempt(ForerunError):
+    """The ticket or report token of a worker is not that of the live attempt."""
+
     code, status, title = "stale_attempt", 403, "Not the live attempt"
 
 
 class ClusterUnreachable(ForerunError):
+    """Ray did not answer, answered nonsense, or refused us."""
+
     code, status, title = "cluster_unreachable", 503, "Ray cannot be reached"
 
 
 class TrainingFailed(ForerunError):
+    """What ends a job as `failed`, with this code."""
+
     code, title = "training_failed", "Training failed"
 
 
 class DatasetMissing(TrainingFailed):
+    """The files of a dataset are absent; `detail` says where they were looked for."""
+
     code, title = "dataset_missing", "Dataset missing"
 
 
 class Diverged(TrainingFailed):
+    """The loss was not finite in every branch of a Pre-train, or in a Main-train."""
+
     code, title = "diverged", "Training diverged"
 
 
 class OutOfMemory(TrainingFailed):
+    """A GPU has too little memory for a worker's share of the batch."""
+
     code, title = "out_of_memory", "Out of memory"
 
 
 class WorkerFailed(TrainingFailed):
+    """A worker died, or raised an error of its own."""
+
     code, title = "worker_failed", "A worker failed"
 
 
 class AttemptsExhausted(TrainingFailed):
+    """The last attempt that a job is allowed was lost."""
+
     code, title = "attempts_exhausted", "Every attempt was lost"

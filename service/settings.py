@@ -30,7 +30,7 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
 class Settings(BaseSettings):
-    """The service's settings."""
+    """The settings of the service, each read from the environment variable FORERUN_<FIELD>."""
 
     model_config = SettingsConfigDict(env_prefix="FORERUN_", env_file=None, frozen=True)
 
@@ -57,16 +57,19 @@ class Settings(BaseSettings):
     log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = "INFO"
 
     def hosts(self) -> frozenset[str]:
-        """The host names that are this service's."""
+        """The host names, in lower case, that requests may be addressed to: localhost, `host`, that of `api_url`, and
+        `allowed_hosts`."""
         of_the_api = urlsplit(self.api_url or "").hostname or "localhost"
         return frozenset({"localhost", self.host.lower(), of_the_api, *self.allowed_hosts})
 
     def database(self) -> str:
+        """The SQLAlchemy URL of the database: `database_url`, or SQLite in the home folder."""
         return self.database_url or f"sqlite:///{self.home.absolute() / 'forerun.db'}"
 
 
 class WorkerSettings(BaseSettings):
-    """What the controller hands a Ray job. The ticket buys one Assignment and is then worthless: Ray logs it."""
+    """What the controller hands a Ray job by its environment. The ticket, which Ray logs, buys one Assignment and is
+    then worthless."""
 
     model_config = SettingsConfigDict(env_prefix="FORERUN_", env_file=None, frozen=True)
 

@@ -15,8 +15,8 @@ from api.deps import Services
 
 
 def app_over(services: Services) -> FastAPI:
-    """One for all tests, over these services from now on. FastAPI makes the routes of a new application at its first
-    request: for each test anew, that took half the time of the API's tests."""
+    """The one application of all tests, over these services from now on. FastAPI makes the routes of a new application
+    at its first request: for each test anew, that took half the time of the API's tests."""
     app = _app()
     app.state.services, app.state.stopping = services, False
     return app
@@ -29,8 +29,8 @@ def _app() -> FastAPI:
 
 @contextmanager
 def serving(services: Services, port: int = 0) -> Iterator[int]:
-    """A server in a thread, and its port. It listens before it is started, so there is nothing to wait for; it ends
-    at once, streams that somebody still reads are cut."""
+    """Run a server in a thread, and enter with its port. It listens before it is started, so there is nothing to wait
+    for; it ends at once, and streams that somebody still reads are cut."""
     with socket.create_server(("127.0.0.1", port)) as listener:
         config = uvicorn.Config(app_over(services), log_level="critical", timeout_graceful_shutdown=0)
         server = uvicorn.Server(config)

@@ -1,4 +1,5 @@
-"""Documents and drivers that more than one suite needs. `http` is an httpx.Client on the API (TestClient is one)."""
+"""Documents and drivers that more than one suite of tests needs. `http` is an httpx.Client on the API (TestClient is
+one)."""
 
 from collections.abc import Iterable
 from typing import Any, Self
@@ -26,7 +27,8 @@ SETTINGS = ("warmup", "pretrain", "main_train", "metric", "selector", "guards", 
 
 
 def nested(**document: Any) -> dict[str, Any]:
-    """A spec whose settings of stpt stand beside the keys of the job, with them in each stpt of its methods."""
+    """A spec as a document: settings of stpt that stand beside the keys of the job are put into each stpt of its
+    methods."""
     settings = {key: document.pop(key) for key in SETTINGS if key in document}
     methods = document.pop("methods", ["stpt"])
     if not settings or not isinstance(methods, list):
@@ -35,7 +37,7 @@ def nested(**document: Any) -> dict[str, Any]:
 
 
 def _with_settings(method: Any, settings: dict[str, Any]) -> Any:
-    """The method with the settings, if it is stpt, and in each variant, if it is a study."""
+    """The method with the settings, if it is stpt or in each of its variants, if it is a study; else unchanged."""
     if not (isinstance(method, dict) and method.get("name") == "study"):
         return with_settings(method, settings)
     variants = [{**one, "method": with_settings(one["method"], settings)} for one in method["variants"]]
@@ -51,7 +53,7 @@ def spec_document(**changes: Any) -> dict[str, Any]:
 
 
 def branch_records(*learning_rates: float, chosen: int = 1) -> list[dict[str, Any]]:
-    """One retry of a Pre-train; branch number `chosen` wins."""
+    """The records of the branches of one Pre-train without a retry, of which branch number `chosen` wins."""
     return [
         {
             "number": number,
@@ -89,7 +91,7 @@ def epoch_record(epoch: int, **changes: Any) -> dict[str, Any]:
 
 
 class Worker:
-    """The Ray job of one attempt, as the API sees it: the ticket first, then reports, then the outcome."""
+    """Plays the Ray job of one attempt, as the API sees it: the ticket first, then reports, then the outcome."""
 
     def __init__(self, http: httpx.Client, job_id: str) -> None:
         self._http, self._path = http, f"/internal/jobs/{job_id}"
@@ -116,20 +118,20 @@ class Worker:
 
 
 def submit(http: httpx.Client, **changes: Any) -> str:
-    """Submit `spec_document(**changes)`; the job's id."""
+    """Submit the job `spec_document(**changes)`, and return its id."""
     job: dict[str, Any] = http.post("/v1/jobs", json=spec_document(**changes)).raise_for_status().json()
     return str(job["id"])
 
 
 def claim(store: Store) -> Claim:
-    """The controller's part: an attempt of the oldest waiting job."""
+    """Play the controller: claim an attempt of the oldest waiting job."""
     claimed = jobs.claim_next(store)
     assert claimed is not None
     return claimed
 
 
 def train(store: Store, records: Iterable[EpochRecord], **changes: Any) -> tuple[str, str]:
-    """A running job with these epochs recorded, without the API; its id and report token."""
+    """Make a running job with these epochs recorded, without the API; return its id and report token."""
     job_id, _ = submit_job(store, JobSpec.model_validate(spec_document(**changes)))
     token = reports.exchange_ticket(store, job_id, claim(store).ticket).report_token
     for record in records:
@@ -138,7 +140,7 @@ def train(store: Store, records: Iterable[EpochRecord], **changes: Any) -> tuple
 
 
 def run_to_success(http: httpx.Client, store: Store, **changes: Any) -> str:
-    """A job of three epochs (or `epochs=`), from submission to success; its id."""
+    """Take a job of three epochs (or `epochs=`) from submission to success, and return its id."""
     job_id = submit(http, **changes)
     worker = Worker.started(http, claim(store))
     for epoch in range(1, changes.get("epochs", 3) + 1):

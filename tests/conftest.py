@@ -45,7 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class FewServices(LoadFileScheduling):
-    """A file's tests stay together, they share what is slow to start; those of tests/e2e share one service."""
+    """Shares tests out to processes: a file's tests stay together, as they share what is slow to start; those of
+    tests/e2e share one service."""
 
     def _split_scope(self, nodeid: str) -> str:
         return "tests/e2e" if nodeid.startswith("tests/e2e/") else super()._split_scope(nodeid)

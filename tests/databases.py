@@ -37,7 +37,7 @@ from service.wire.worker import EpochRecord
 
 
 class Postgres:
-    """A PostgreSQL server that makes databases."""
+    """A PostgreSQL server that makes databases for tests."""
 
     def __init__(self, uri: Callable[[str], str]) -> None:
         self._uri = uri
@@ -49,7 +49,7 @@ class Postgres:
 
     @contextmanager
     def database(self) -> Iterator[Store]:
-        """An empty one, dropped at the end."""
+        """A store on an empty database, which is dropped at the end."""
         name = f"test_{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name}")
         store = Store(self._uri(name))

@@ -11,13 +11,13 @@ T = TypeVar("T")
 
 
 def descendants(pid: int) -> list[psutil.Process]:
-    """The process itself and all below it."""
+    """The process with this id and all processes below it."""
     process = psutil.Process(pid)
     return [process, *process.children(recursive=True)]
 
 
 def of_each(pid: int, read: Callable[[psutil.Process], Iterable[T]]) -> list[T]:
-    """`read` of every descendant, joined; one that ends meanwhile counts for nothing."""
+    """What `read` returns of every descendant, joined; one that ends meanwhile counts for nothing."""
     values: list[T] = []
     for process in descendants(pid):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -26,7 +26,7 @@ def of_each(pid: int, read: Callable[[psutil.Process], Iterable[T]]) -> list[T]:
 
 
 def wait_until(condition: Callable[[], T], seconds: float = 60.0) -> T:
-    """The condition's first true value."""
+    """Wait until the condition is true, and return its first true value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s"

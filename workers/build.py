@@ -1,4 +1,4 @@
-"""From a job's spec to a Trainer: its model, task and optimizer are built here and handed to the engine."""
+"""Builds a job's Trainer from its spec: model, task and optimizer are built here and handed to the engine."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -26,7 +26,8 @@ def build_trainer(
 ) -> Trainer:
     """The trainer of a job on this worker, its model as the seed of `spec` makes it, before its first step.
 
-    `make_optimizer` makes another optimizer than the spec's. `iterations`: of an epoch; None: all that the data have.
+    `make_optimizer` makes another optimizer than the spec's. `iterations` is the length of an epoch; None means as many
+    as the data have full batches for.
     """
     iterations = iterations_per_epoch(spec, len(data.train)) if iterations is None else iterations
     task = build_task(spec, data, workers.device)

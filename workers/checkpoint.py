@@ -1,5 +1,5 @@
-"""Checkpoints: safetensors + JSON + manifest (service/wire/checkpoint.py), each in a folder that is there whole or not
-at all.
+"""Checkpoints: safetensors, JSON and a manifest (service/wire/checkpoint.py), each in a folder that is there whole or
+not at all.
 
 Data order and random numbers are functions of (seed, epoch, iteration), see `workers.trainings`: nothing more is needed
 to go on as if nothing had happened. SQL keeps the manifest's SHA-256 with the epoch: a checkpoint counts once its epoch
@@ -32,7 +32,8 @@ KEEP_LAST = 2  # and the best: one more than needed, should the newest not verif
 
 
 class Position(Frozen):
-    """Where a training stands: `epochs` of them done, `learning_rate` the one to choose the next from."""
+    """Where a training stands: `epochs` of them are done, and `learning_rate` is the one from which the next is
+    chosen."""
 
     epochs: int = Field(0, ge=0)
     learning_rate: LearningRate
@@ -46,7 +47,8 @@ class Position(Frozen):
 
 
 def save(folder: Path, name: str, tensors: Mapping[str, Tensor], position: Position) -> CheckpointRef:
-    """Write `folder/name`; when this returns it survives a power cut. An existing one of this name is replaced."""
+    """Write the checkpoint `folder/name`, and return the reference by which it is loaded. When this returns it survives
+    a power cut. An existing one of this name is replaced."""
     unfinished = folder / f".{name}"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -63,14 +65,15 @@ def save(folder: Path, name: str, tensors: Mapping[str, Tensor], position: Posit
 
 
 def load(folder: Path, ref: CheckpointRef, like: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Position]:
-    """The tensors, on the CPU, and the position. Raises UnusableCheckpoint unless all is as saved, shaped as `like`."""
+    """The tensors of a checkpoint, on the CPU, and its position. Raises UnusableCheckpoint unless every byte is as it
+    was saved and the tensors have the names, shapes and types of `like`."""
     return _load(folder / ref.name, ref.manifest_sha256, like)
 
 
 @torch.no_grad()
 def load_into(path: Path, tensors: Mapping[str, Tensor]) -> Position:
-    """Fill `tensors` from the checkpoint in `path`, whose manifest nobody else has vouched for; its position. Raises
-    UnusableCheckpoint."""
+    """Fill `tensors` from the checkpoint in `path`, whose manifest nobody else has vouched for, and return its
+    position. Raises UnusableCheckpoint."""
     loaded, position = _load(path, None, tensors)
     for name, tensor in tensors.items():
         tensor.copy_(loaded[name])
@@ -97,7 +100,8 @@ def _load(path: Path, manifest_sha256: str | None, like: Mapping[str, Tensor]) -
 def load_newest(
     folder: Path, points: Sequence[ResumePoint], like: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], Position] | None:
-    """The first of `points`, newest first, that verifies; the others are passed over with a warning."""
+    """The tensors and the position of the first of `points`, newest first, that verifies; those that do not are passed
+    over with a warning. None where none does."""
     for point in points:
         try:
             return load(folder, point.checkpoint, like)
@@ -107,13 +111,14 @@ def load_newest(
 
 
 def to_keep(points: Sequence[ResumePoint]) -> set[str]:
-    """Names of the last KEEP_LAST of `points` and of the one with the best validation accuracy."""
+    """Names of the checkpoints to keep: the last KEEP_LAST of `points`, and the one with the best validation
+    accuracy."""
     newest = sorted(points, key=lambda point: point.epoch)[-KEEP_LAST:]
     return {point.checkpoint.name for point in [*newest, best_of(points)]}
 
 
 def prune(folder: Path, keep: Collection[str]) -> None:
-    """Delete every other checkpoint, unfinished ones too."""
+    """Delete every checkpoint in `folder` but those named in `keep`, unfinished ones too."""
     for path in folder.iterdir():
         if path.name not in keep:
             shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""Entry point of one Ray Job: exchanges its ticket for its spec, trains, reports how it ended.
+"""The entry point of one Ray Job: it exchanges its ticket for its spec, trains, and reports how it ended.
 
     python -m workers.job JOB_ID
 
@@ -26,10 +26,11 @@ log = logging.getLogger("forerun.job")
 
 
 def main(job_id: str) -> int:
-    """Run the job's live attempt to its end.
+    """Run the job's live attempt to its end, and return the exit code of the process.
 
-    0: succeeded; 1: failed, and the API knows why; 2: a worker was lost, or something failed that nobody foresaw: the
-    controller sees a Ray job without an outcome and makes the next attempt, which goes on from the newest checkpoint.
+    0: the job has succeeded. 1: it has failed, and the API knows why. 2: a worker was lost, or something failed that
+    nobody foresaw: the controller sees a Ray job without an outcome and makes the next attempt, which goes on from the
+    newest checkpoint.
     """
     settings = WorkerSettings()
     assignment = exchange_ticket(settings.api_url, job_id, settings.ticket.get_secret_value())
@@ -59,7 +60,7 @@ def main(job_id: str) -> int:
 
 
 def _run_trainings(spec: JobSpec, assignment: Assignment, name: str, settings: WorkerSettings) -> None:
-    """Whatever of the job's trainings has not ended, by Ray Train."""
+    """Run those of the job's trainings that have not ended, by Ray Train."""
     if trainings_left(spec, assignment.trials):
         train_on_ray(
             spec,
@@ -72,7 +73,7 @@ def _run_trainings(spec: JobSpec, assignment: Assignment, name: str, settings: W
 
 
 def _run_searches(spec: JobSpec, reporter: Reporter, folder: Path, data_dir: Path) -> None:
-    """Whatever of the job's searches has not ended in `folder`, by Ray Tune."""
+    """Run those of the job's searches that have not ended in `folder`, by Ray Tune."""
     if any(method.is_search for method in spec.methods):
         # Ray Tune, its searchers and torchvision: only where they are wanted
         from workers.datasets.load import load_data

@@ -1,4 +1,4 @@
-"""Ray Train: one TorchTrainer for a whole training, every epoch and branch of it."""
+"""Runs the trainings of a job on Ray Train: one TorchTrainer for every epoch and branch of them."""
 
 import logging
 from contextlib import ExitStack
@@ -23,8 +23,8 @@ def train_on_ray(
 ) -> None:
     """Run the job's trainings on `spec.workers` Ray workers, each epoch reported to the API as it ends.
 
-    They go on from the newest checkpoints that an earlier attempt left. Raises the ForerunError that ended
-    the training, or WorkerFailed when a worker died or raised something else: then another attempt may do better.
+    They go on from the newest checkpoints that an earlier attempt left. Raises the ForerunError that ended the
+    training, or WorkerFailed when a worker died or raised something else: then another attempt may do better.
     """
 
     # The report token travels in this closure: Ray shows a train_loop_config on its dashboard and in its logs.
@@ -70,9 +70,9 @@ def train_on_ray(
 
 
 def _cause(error: ray.train.WorkerGroupError, spec: JobSpec) -> ForerunError:
-    """The failure that came first: one worker's own error makes the others fail in their collectives.
+    """The failure that came first, as one worker's own error makes the others fail in their collectives.
 
-    What would come again in another attempt is anything but WorkerFailed.
+    An error that would come again in another attempt is anything but WorkerFailed.
     """
     failures = {rank: getattr(failure, "_base_exc", failure) for rank, failure in error.worker_failures.items()}
     for failure in failures.values():

@@ -1,4 +1,5 @@
-"""Every training of a job that is no search, one after another, each epoch checkpointed and reported. Without Ray.
+"""Trains a job spec without a service and without Ray: every training that is no search, one after another, each epoch
+checkpointed.
 
     python -m workers.local SPEC [--data DIR] [--checkpoints DIR]           one process
     torchrun --nproc-per-node 2 -m workers.local SPEC                       two

@@ -1,4 +1,4 @@
-"""Records without a service: one line of JSON a report, in files beside the checkpoints."""
+"""A recorder for trainings without a service: one line of JSON a report, in files beside the checkpoints."""
 
 import os
 from collections.abc import Sequence
@@ -12,29 +12,33 @@ from workers.trainings import resume_point
 
 
 class RecordsFile:
-    """A recorder without a service: one line of JSON a report, in files beside the checkpoints."""
+    """A recorder for trainings without a service: it appends one line of JSON a report to files beside the
+    checkpoints."""
 
     def __init__(self, folder: Path) -> None:
         self._epochs, self._trials = folder / "records.jsonl", folder / "trials.jsonl"
 
     def trial(self, record: TrialRecord) -> None:
+        """Append what is told of a trial; it is on disk when this returns."""
         _append(self._trials, record)
 
     def epoch(self, record: EpochRecord) -> None:
+        """Append the record of an epoch; it is on disk when this returns."""
         _append(self._epochs, record)
 
     def waiting(self) -> Sequence[object]:
+        """The reports that are not handed over yet: none, ever."""
         return ()
 
     def flush(self) -> None:
         pass
 
     def points(self) -> list[ResumePoint]:
-        """Where trainings may go on, newest first."""
+        """The recorded epochs that have a checkpoint to go on from, newest first."""
         return [resume_point(record, record.checkpoint) for record in reversed(self.records()) if record.checkpoint]
 
     def trials(self, spec: JobSpec) -> list[TrialProgress]:
-        """The trials that have begun, with the epochs and samples that they took."""
+        """The trials of `spec` that have begun, with the epochs and samples that they took."""
         told = {(record.label, record.trial): record for record in self.trial_records()}
         samples: dict[tuple[str, int], dict[int, int]] = {}
         for record in self.records():  # a later record of an epoch replaces an earlier one
@@ -59,11 +63,11 @@ class RecordsFile:
         return progress
 
     def records(self) -> list[EpochRecord]:
-        """The records of epochs, in the order in which they came."""
+        """The records of epochs, in the order in which they were appended."""
         return list(map(EpochRecord.model_validate_json, _lines(self._epochs)))
 
     def trial_records(self) -> list[TrialRecord]:
-        """What was told of trials, in the order in which it came."""
+        """The reports on trials, in the order in which they were appended."""
         return list(map(TrialRecord.model_validate_json, _lines(self._trials)))
 
 

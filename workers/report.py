@@ -1,4 +1,4 @@
-"""Posts results to the API; spools epochs to disk while the API is away, and posts them in order later."""
+"""Posts a worker's results to the API; spools them to disk while the API is away, and posts them in order later."""
 
 import json
 import logging
@@ -21,6 +21,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 15.0
 
 
 class ApiAway(ForerunError):
+    """The API does not answer, or answers with an error of its own: asking again may help."""
+
     code, status, title = "api_away", 503, "The API cannot be reached"
 
 
@@ -34,14 +36,16 @@ _patiently = Retrying(  # while the API is away
 
 
 def exchange_ticket(api_url: str, job_id: str, ticket: str) -> Assignment:
-    """Fetch the job's spec and the report token. Raises StaleAttempt when the attempt is not the live one."""
+    """Exchange the ticket for the job's spec and the report token. Raises StaleAttempt when the attempt is not the live
+    one, and ApiAway when the API does not come back in time."""
     with httpx.Client(base_url=api_url, timeout=TIMEOUT_S, trust_env=False) as client:
         answer = _patiently(_post, client, f"/internal/jobs/{job_id}/ticket", json.dumps({"ticket": ticket}))
     return Assignment.model_validate_json(answer.content)
 
 
 class Reporter:
-    """Reports one attempt. Epochs and trials first go to `spool`, one file each, and leave it when the API has them."""
+    """Reports the results of one attempt to the API. Epochs and trials first go to the folder `spool`, one file each,
+    and leave it when the API has them."""
 
     def __init__(self, api_url: str, assignment: Assignment, spool: Path) -> None:
         self._job_id, self._spool = assignment.job_id, spool
@@ -55,11 +59,13 @@ class Reporter:
         self._client.close()
 
     def epoch(self, record: EpochRecord) -> None:
-        """Hand over one epoch. An API that is away does not hold up the training; a refusal raises."""
+        """Hand over the record of an epoch. An API that is away does not hold up the training; a refusal raises
+        StaleAttempt, RecordConflict or InvalidInput."""
         self._hand_over("epochs", record)
 
     def trial(self, record: TrialRecord) -> None:
-        """Hand over the beginning, or the end, of a trial. An API that is away holds nothing up; a refusal raises."""
+        """Hand over the beginning, or the end, of a trial. An API that is away does not hold up the training; a refusal
+        raises StaleAttempt, RecordConflict or InvalidInput."""
         self._hand_over("trials", record)
 
     def _hand_over(self, kind: str, record: EpochRecord | TrialRecord) -> None:
@@ -71,17 +77,19 @@ class Reporter:
             log.warning("%s; training goes on, %d reports wait in %s", error, len(self.waiting()), self._spool)
 
     def progress(self) -> list[TrialProgress]:
-        """What the API has of every trial that has begun, once it has all that waits."""
+        """Every trial of the job that has begun, as the API has it once all that waits is posted. Raises ApiAway when
+        the API does not come back in time."""
         self.flush()
         answer = _patiently(_get, self._client, f"/internal/jobs/{self._job_id}/trials")
         return TypeAdapter(list[TrialProgress]).validate_json(answer.content)
 
     def flush(self) -> None:
-        """Post what waits. Raises ApiAway when the API does not come back in time; the files stay."""
+        """Post all reports that wait. Raises ApiAway when the API does not come back in time; the files stay."""
         _patiently(self._drain)
 
     def outcome(self, outcome: Outcome) -> None:
-        """Say how the attempt ended. Epochs that still wait go first: a failed job keeps those it finished."""
+        """Report how the attempt ended. Epochs that still wait are posted first: a failed job keeps those it
+        finished."""
         try:
             self.flush()
         except (RecordConflict, InvalidInput) as error:
@@ -89,7 +97,7 @@ class Reporter:
         _patiently(_post, self._client, f"/internal/jobs/{self._job_id}/outcome", outcome.model_dump_json())
 
     def _write(self, name: str, text: str) -> None:
-        """The whole file or none, and on disk before the training goes on."""
+        """Write a file whole or not at all, and to disk before the training goes on."""
         self._spool.mkdir(parents=True, exist_ok=True)
         unfinished = self._spool / f".{name}"
         with unfinished.open("w") as file:
@@ -99,7 +107,7 @@ class Reporter:
         unfinished.rename(self._spool / name)
 
     def waiting(self) -> list[Path]:
-        """Reports that the API does not have yet, oldest first."""
+        """The files of reports that the API does not have yet, oldest first."""
         return sorted(self._spool.glob("[!.]*.json"))
 
     def _drain(self) -> None:

@@ -1,4 +1,5 @@
-"""Every training of a job that is no search, one after another, each epoch checkpointed and reported. Without Ray."""
+"""Runs every training of a job that is no search, one after another, each epoch checkpointed and reported; needs no
+Ray."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,12 +24,19 @@ from workers.methods.base import Training
 
 
 class Recorder(Protocol):
-    """Where records go: a workers.report.Reporter, or a workers.records_file.RecordsFile."""
+    """Takes the reports of trainings: a workers.report.Reporter, or a workers.records_file.RecordsFile."""
 
-    def trial(self, record: TrialRecord) -> None: ...
-    def epoch(self, record: EpochRecord) -> None: ...
-    def waiting(self) -> Sequence[object]: ...
-    def flush(self) -> None: ...
+    def trial(self, record: TrialRecord) -> None:
+        """Hand over the beginning, a change, or the end of a trial."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Hand over the record of an epoch."""
+
+    def waiting(self) -> Sequence[object]:
+        """The reports that have not reached their end yet."""
+
+    def flush(self) -> None:
+        """Hand over all reports that wait."""
 
 
 def train_job(
@@ -42,8 +50,8 @@ def train_job(
     folder: Path,
     recorder: Recorder | None,
 ) -> Iterator[EpochRecord]:
-    """All trials of all methods that do not search, but for those of `trials` that have ended; the others go on from
-    `points`, newest first.
+    """Train all trials of all methods that do not search, but for those of `trials` that have ended, and yield the
+    record of each epoch. Trials go on from `points`, newest first.
 
     Every worker of the world runs this; the one with rank 0, and only it, has a recorder. A trial that diverges ends
     alone, unless it is all that the job has: then this raises Diverged.
@@ -78,8 +86,8 @@ def train_job(
 
 
 def trainings_left(spec: JobSpec, trials: Sequence[TrialProgress]) -> list[tuple[MethodSpec, int, int]]:
-    """(method, trial, seed) of every training that is no search and has not ended, in their order: first the run that
-    budgets are relative to, then as the spec has them."""
+    """The trainings that are no search and have not ended, as (method, trial, seed), in their order: first those of the
+    run that budgets are relative to, then as the spec has them."""
     ended = {(trial.label, trial.trial) for trial in trials if trial.state not in ("pending", "running")}
     return [
         (method, trial, spec.seed + (trial - 1) // trials_of(spec, method))
@@ -98,9 +106,10 @@ def run(
     recorder: Recorder | None,
     trial: TrialRecord | None = None,
 ) -> Iterator[EpochRecord]:
-    """Resume from the newest usable checkpoint in `folder`, then yield each epoch's record as it is handed over.
+    """Resume a training from the newest usable checkpoint in `folder`, then yield each epoch's record as it is handed
+    over.
 
-    `trial`: the training as it has been told of; it is told of again when it has chosen hyperparameters, before the
+    `trial` is the training as it has been reported; it is reported again when it has chosen hyperparameters, before the
     epoch that is the first to be trained by them.
     """
     usable = resume(training, folder, points)
@@ -124,7 +133,7 @@ def run(
 
 @torch.no_grad()
 def resume(training: Training, folder: Path, points: Sequence[ResumePoint]) -> list[ResumePoint]:
-    """Bring every worker to the newest usable point, or leave it at the start; the points up to there.
+    """Bring every worker to the newest usable point, or leave it at the start; return the points up to there.
 
     Rank 0 reads the files and broadcasts, so that all workers go on from one and the same state.
     """
@@ -142,7 +151,7 @@ def resume(training: Training, folder: Path, points: Sequence[ResumePoint]) -> l
 
 
 def resume_point(record: EpochRecord, ref: CheckpointRef) -> ResumePoint:
-    """Where a training may go on: behind the recorded epoch, from the checkpoint `ref`."""
+    """The point from which a training may go on: behind the recorded epoch, from the checkpoint `ref`."""
     return ResumePoint(
         label=record.label,
         trial=record.trial,

@@ -1,4 +1,4 @@
-"""Every branch that a job has trained."""
+"""The route to every branch that a job has trained."""
 
 from typing import Annotated
 
@@ -17,9 +17,12 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 def branches(
     services: ServicesOf,
     job_id: JobId,
-    epoch: Annotated[int | None, Query(ge=1, le=MAX_INT, description="Of this epoch alone.")] = None,
+    epoch: Annotated[
+        int | None, Query(ge=1, le=MAX_INT, description="Only branches of the epoch with this number.")
+    ] = None,
 ) -> answers.BranchList:
-    """Of all trainings of the job, or of one epoch of each, by run, trial, epoch and number."""
+    """Lists every branch of all trainings of the job, or those of one epoch of each training. They come by run, trial,
+    epoch and number."""
     with services.store.read() as session:
         get_job(session, job_id)
         found = branches_of(session, job_id, epoch)

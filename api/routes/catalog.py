@@ -1,4 +1,4 @@
-"""What a spec may name."""
+"""The route to the catalog: the names that a spec may use."""
 
 from dataclasses import asdict
 from typing import get_args
@@ -42,5 +42,6 @@ _CATALOG = answers.Catalog(
 
 @router.get("", summary="Models, datasets, learning-rate sets, tasks, optimizers, metrics, selectors")
 async def catalog() -> answers.Catalog:
-    """Every name that a spec may use. It changes with the version of the service alone."""
+    """Lists every name that a spec may use: models, datasets, learning-rate sets, tasks, optimizers, metrics,
+    selectors. The list changes only with the version of the service."""
     return _CATALOG

@@ -1,4 +1,4 @@
-"""The methods of a job side by side."""
+"""The route to the comparison of the methods of a job."""
 
 from functools import partial
 
@@ -28,7 +28,8 @@ def comparison(
     format_: TableFormat = None,
     accept: Accept = "",
 ) -> Response:
-    """As JSON; as CSV, a line a run and without the curves; or as a figure, accuracy over cost."""
+    """Compares the runs of the job: as JSON; as CSV, with a line for each run and without the curves; or as a figure of
+    accuracy over cost."""
     kind = chosen_format(format_, accept, TABLE_FORMATS)
     with services.store.read() as session:
         job = get_job(session, job_id)

@@ -1,4 +1,4 @@
-"""Every epoch that a job has recorded."""
+"""The routes to the epochs that a job has recorded."""
 
 from fastapi import APIRouter
 
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 
 @router.get("/epochs", summary="Every recorded epoch", responses=documented(404, 422))
 def epochs(services: ServicesOf, job_id: JobId) -> answers.EpochList:
-    """Of all trainings of the job, by run, trial and epoch."""
+    """Lists every recorded epoch of all trainings of the job, by run, trial and epoch."""
     with services.store.read() as session:
         get_job(session, job_id)
         found = epochs_of(session, job_id)
@@ -24,7 +24,8 @@ def epochs(services: ServicesOf, job_id: JobId) -> answers.EpochList:
 
 @router.get("/epochs/{epoch}", summary="One epoch of the first run, with its branches", responses=documented(404, 422))
 def epoch(services: ServicesOf, job_id: JobId, epoch: EpochNumber) -> answers.EpochWithBranches:
-    """Of the job's first training. The branches come in the order that they were tried in, retries included."""
+    """One epoch of the job's first training, with its branches in the order in which they were tried, retries
+    included."""
     with services.store.read() as session:
         get_job(session, job_id)
         trials = list_trials(session, job_id)  # none, until the first search has begun

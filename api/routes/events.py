@@ -1,4 +1,4 @@
-"""What happens to a job, as it happens: server-sent events."""
+"""The route to the events of a job, which are sent as they happen (server-sent events)."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
@@ -40,12 +40,20 @@ def _begin(
     services: ServicesOf,
     job_id: JobId,
     response: Response,
-    after: Annotated[int, Query(ge=0, le=MAX_INT, description="Begin after this event.")] = 0,
+    after: Annotated[
+        int, Query(ge=0, le=MAX_INT, description="Number of the event to begin after; 0: from the first.")
+    ] = 0,
     last_event_id: Annotated[
-        int | None, Header(ge=0, le=MAX_INT, description="The same, as browsers send it; goes before `after`.")
+        int | None,
+        Header(
+            ge=0,
+            le=MAX_INT,
+            description="Number of the event to begin after, as browsers send it; goes before `after`.",
+        ),
     ] = None,
 ) -> int:
-    """The number of the event to begin after. Raises NotFound, for which it is too late once the stream has begun."""
+    """The number of the event to begin after. Raises NotFound where there is no such job; once the stream has begun it
+    would be too late."""
     number = after if last_event_id is None else last_event_id
     batch, ended = _read(services.store, job_id, number)
     if ended and not batch:
@@ -62,9 +70,9 @@ def _begin(
 async def events(
     request: Request, services: ServicesOf, job_id: JobId, number: Annotated[int, Depends(_begin)]
 ) -> AsyncIterator[ServerSentEvent]:
-    """Events are numbered from 1 without gaps; `id` is the number. `event` is `state` (the job moved to another
-    state), `epoch` (an epoch was recorded, in full) or `trial` (a trial of a search began, changed or ended early). The
-    stream ends after the event of a terminal state."""
+    """Streams what happens to the job. Events are numbered from 1 without gaps; `id` is the number. `event` is `state`
+    (the job moved to another state), `epoch` (an epoch was recorded, in full) or `trial` (a trial of a search began,
+    changed or ended early). The stream ends after the event of a terminal state."""
     while not request.app.state.stopping:
         batch, ended = await anyio.to_thread.run_sync(_read, services.store, job_id, number)
         for event in batch:
@@ -77,7 +85,7 @@ async def events(
 
 
 def _read(db: Store, job_id: str, number: int) -> tuple[Sequence[KnownEvent], bool]:
-    """Events after `number`, and whether the job has ended. The state is read first: once it is terminal, the
+    """The events after `number`, and whether the job has ended. The state is read first: once it is terminal, the
     events read after it are all there will ever be."""
     with db.read() as session:
         ended = get_job(session, job_id).state in TERMINAL

@@ -1,4 +1,4 @@
-"""The experiments behind the papers' figures, as jobs."""
+"""The routes to the experiments behind the figures of the three papers, which run as jobs."""
 
 from typing import Any, get_args
 
@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1", tags=["experiments"])
 
 @router.get("/experiments", summary="The experiments behind the papers' figures")
 async def list_experiments() -> answers.ExperimentList:
-    """What `POST /v1/experiments` can submit, and at which sizes."""
+    """Lists the experiments that `POST /v1/experiments` can submit, and the sizes that each can be run at."""
     return answers.ExperimentList(
         items=[
             answers.ExperimentFacts(
@@ -42,15 +42,18 @@ class ExperimentRequest(Frozen):
     """Which experiment to run, at which size, and what all its jobs have in common."""
 
     name: str = Field(
-        max_length=100, description="Of the experiment, as GET /v1/experiments lists it.", examples=["alpha-sweep"]
+        max_length=100, description="Name of the experiment, as GET /v1/experiments lists it.", examples=["alpha-sweep"]
     )
-    scale: Scale = Field("fashion-mnist", description="The paper's own size, or in proportion on smaller data.")
+    scale: Scale = Field(
+        "fashion-mnist", description="Size of the experiment: the paper's own, or in proportion on smaller data."
+    )
     experiment: str | None = Field(
         None,
         min_length=1,
         max_length=100,
         pattern=NO_NUL,
-        description="What its jobs are found by; jobs that have it already are the answer. null: a new one.",
+        description="Name of the experiment, by which its jobs are found; jobs that have it already are the answer. "
+        "null: a new name is made.",
     )
     spec: dict[str, Any] = Field({}, description="Keys of a JobSpec that hold for every job.", examples=[{"epochs": 4}])
 
@@ -72,7 +75,8 @@ _BODY: dict[str, Any] = {
     responses=documented(409, 415, 422),
 )
 def run_experiment(services: ServicesOf, raw: RawSpec) -> answers.ExperimentJobs:
-    """All its jobs are accepted, or none; they train one after another, as the cluster has room."""
+    """Submits the jobs of an experiment. All of them are accepted, or none; they train one after another, as the
+    cluster has room."""
     request = _parse(raw)
     group, job_ids = experiments.run_experiment(
         services.store, request.name, request.scale, request.spec, services.means(), request.experiment

@@ -1,7 +1,8 @@
-"""For whoever starts and watches the service.
+"""The routes for whoever starts and watches the service: is it alive, is it ready.
 
-Ready means: the database answers and has the newest schema. That Ray cannot be reached is reported and does not make
-the service unready: jobs are still accepted and history is still read; the controller submits when Ray is back.
+The service is ready when the database answers and has the newest schema. That Ray cannot be reached is reported and
+does not make the service unready: jobs are still accepted and history is still read; the controller submits when Ray is
+back.
 """
 
 from fastapi import APIRouter, Request
@@ -18,13 +19,14 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz", summary="Is the process up?")
 async def healthz() -> answers.Health:
-    """200 as long as the process answers; nothing else is looked at."""
+    """Answers 200 as long as the process does; nothing else is looked at."""
     return answers.Health(status="ok")
 
 
 @router.get("/readyz", summary="Can it work?", response_model=answers.Readiness, responses=documented(503))
 def readyz(request: Request, services: ServicesOf) -> answers.Readiness | Response:
-    """200 when the database answers and its schema is the newest. Ray's state is told beside, and decides nothing."""
+    """Answers 200 when the database answers and its schema is the newest, and 503 otherwise. The answer also tells
+    whether Ray can be reached, which decides nothing."""
     try:
         trouble = None if is_current(services.store) else "the database's schema is not the newest; migrate it"
     except DatabaseError:

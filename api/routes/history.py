@@ -1,4 +1,4 @@
-"""The learning-rate history of all jobs."""
+"""The route to the learning-rate history of all jobs."""
 
 from typing import Annotated, Literal
 
@@ -18,19 +18,19 @@ router = APIRouter(prefix="/v1", tags=["comparison"])
 
 
 class HistoryFilter(BaseModel):
-    """The query of the history of all jobs."""
+    """The query parameters of the learning-rate history of all jobs."""
 
-    model: Text | None = Field(None, description="Of this model alone.")
-    dataset: Text | None = Field(None, description="Of this dataset alone.")
-    optimizer: OptimizerName | None = Field(None, description="Of this optimizer alone.")
-    batch: int | None = Field(None, ge=1, le=MAX_INT, description="Global batch size.")
-    method: AnyMethod | None = Field(None, description="Of this method alone.")
-    label: RunLabel | None = Field(None, description="Of runs with this label alone.")
+    model: Text | None = Field(None, description="Only epochs of jobs with this model.")
+    dataset: Text | None = Field(None, description="Only epochs of jobs on this dataset.")
+    optimizer: OptimizerName | None = Field(None, description="Only epochs of jobs with this optimizer.")
+    batch: int | None = Field(None, ge=1, le=MAX_INT, description="Only epochs of jobs with this global batch size.")
+    method: AnyMethod | None = Field(None, description="Only epochs of runs of this method.")
+    label: RunLabel | None = Field(None, description="Only epochs of runs with this label.")
     state: Annotated[list[JobState], BeforeValidator(split)] = Field(
-        [], description="Of the job; repeated or comma separated."
+        [], description="Only epochs of jobs in these states; repeated or comma separated."
     )
-    limit: int = Field(500, ge=1, le=5000, description="Epochs on a page.")
-    cursor: Text | None = Field(None, description="`next_cursor` of the page before.")
+    limit: int = Field(500, ge=1, le=5000, description="Most epochs on a page.")
+    cursor: Text | None = Field(None, description="`next_cursor` of the page before; default: the first page.")
     format: Literal["json", "csv"] | None = Field(None, description=FORMAT)
 
 
@@ -43,8 +43,9 @@ class HistoryFilter(BaseModel):
 def lr_history(
     services: ServicesOf, request: Request, query: Annotated[HistoryFilter, Query()], accept: Accept = ""
 ) -> Response:
-    """Newest jobs first; inside a job by run, trial and epoch. Pages stay put while new jobs arrive. JSON or CSV; in
-    both the header `Link` leads to the next page."""
+    """Lists the epochs of all jobs that match, newest jobs first; the epochs of a job come by run, trial and epoch.
+    Pages stay put while new jobs arrive. The answer is JSON or CSV; in both the header `Link` leads to the next
+    page."""
     kind = chosen_format(query.format, accept, ("json", "csv"))
     with services.store.read() as session:
         found = epochs_of_all_jobs(session, **query.model_dump(exclude={"format"}))

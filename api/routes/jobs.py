@@ -1,4 +1,4 @@
-"""Submit, list, read and cancel jobs."""
+"""The routes to submit, list, read and cancel jobs."""
 
 from typing import Annotated
 
@@ -26,7 +26,7 @@ _IdempotencyKey = Annotated[
         min_length=1,
         max_length=200,
         pattern="^[!-~]+$",
-        description="Chosen by the client: the same key and spec again give the same job, not a second one.",
+        description="A key of the client's choice: the same key and spec again give the same job, not a second one.",
     ),
 ]
 
@@ -44,7 +44,8 @@ def submit(
     response: Response,
     idempotency_key: _IdempotencyKey = None,
 ) -> answers.Job:
-    """Checked in full before it is accepted; then it is stored, and trained as soon as the cluster has room."""
+    """Submits a job. Its spec is checked in full before it is accepted; then the job is stored, and trained as soon as
+    the cluster has room."""
     job_id = submission.submit(services.store, raw, services.means(), idempotency_key)
     services.fleet.wake()
     response.headers["Location"] = f"/v1/jobs/{job_id}"
@@ -52,20 +53,22 @@ def submit(
 
 
 class JobFilter(BaseModel):
-    """The query of a list of jobs."""
+    """The query parameters of the list of jobs."""
 
-    state: Annotated[list[JobState], BeforeValidator(split)] = Field([], description="Repeated or comma separated.")
-    model: Text | None = Field(None, description="Of this model alone.")
-    dataset: Text | None = Field(None, description="Of this dataset alone.")
-    name: Text | None = Field(None, description="The whole name, exactly.")
-    experiment: Text | None = Field(None, description="The whole name of the experiment, exactly.")
-    limit: int = Field(50, ge=1, le=200, description="Jobs on a page.")
-    cursor: Text | None = Field(None, description="`next_cursor` of the page before.")
+    state: Annotated[list[JobState], BeforeValidator(split)] = Field(
+        [], description="Only jobs in these states; repeated or comma separated."
+    )
+    model: Text | None = Field(None, description="Only jobs with this model.")
+    dataset: Text | None = Field(None, description="Only jobs on this dataset.")
+    name: Text | None = Field(None, description="Only jobs with this name; the whole name, exactly.")
+    experiment: Text | None = Field(None, description="Only jobs of this experiment; its whole name, exactly.")
+    limit: int = Field(50, ge=1, le=200, description="Most jobs on a page.")
+    cursor: Text | None = Field(None, description="`next_cursor` of the page before; default: the first page.")
 
 
 @router.get("", summary="List jobs, newest first", responses=documented(422))
 def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> answers.JobPage:
-    """Pages stay put while new jobs arrive: a cursor means "older than this"."""
+    """Lists jobs that match, newest first. Pages stay put while new jobs arrive: a cursor means "older than this"."""
     with services.store.read() as session:
         page = stored_jobs.list_jobs(session, **query.model_dump())
         last = latest_epochs(session, [job.id for job in page.items])
@@ -75,13 +78,14 @@ def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> ans
 
 @router.get("/{job_id}", summary="Read a job", responses=documented(404, 422))
 def read(services: ServicesOf, job_id: JobId) -> answers.Job:
-    """What was asked for, where it stands, and the last recorded epoch of its first training."""
+    """The job as it is now: what was asked for, its state, and the last recorded epoch of its first training."""
     return translate.read_job(services, job_id)
 
 
 @router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=documented(404, 409, 422))
 def cancel(services: ServicesOf, job_id: JobId) -> answers.Job:
-    """The job becomes `cancelling`, and `cancelled` once Ray has confirmed its end. Asking again changes nothing."""
+    """Asks for the end of the job. It becomes `cancelling`, and `cancelled` once Ray has confirmed its end. Asking
+    again changes nothing."""
     jobs.cancel(services.store, job_id)
     services.fleet.wake()
     return translate.read_job(services, job_id)

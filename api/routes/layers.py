@@ -1,4 +1,4 @@
-"""Telemetry of layers: norms and trust ratios at sampled steps of a training."""
+"""The route to the telemetry of layers: norms and trust ratios at sampled steps of a training."""
 
 from itertools import chain
 from typing import Annotated, Literal
@@ -24,15 +24,17 @@ FIGURE_POINTS = 1000  # of a line: about as many pixels
 
 
 class LayerFilter(BaseModel):
-    """The query of a job's layers."""
+    """The query parameters of the telemetry of a job's layers."""
 
-    label: RunLabel | None = Field(None, description="Of the run with this label alone.")
-    trial: int | None = Field(None, ge=1, le=MAX_INT, description="Of this trial of each run alone.")
-    layer: Text | None = Field(None, description="The whole name, exactly.")
-    first_epoch: int | None = Field(None, ge=1, le=MAX_INT, description="No earlier epoch.")
-    last_epoch: int | None = Field(None, ge=1, le=MAX_INT, description="No later epoch.")
-    limit: int = Field(100, ge=1, le=1000, description="Layers, each in one epoch, on a page.")
-    cursor: Text | None = Field(None, description="`next_cursor` of the page before.")
+    label: RunLabel | None = Field(None, description="Only layers of the run with this label.")
+    trial: int | None = Field(
+        None, ge=1, le=MAX_INT, description="Only layers of the trial with this number, in each run."
+    )
+    layer: Text | None = Field(None, description="Only the layer with this name; the whole name, exactly.")
+    first_epoch: int | None = Field(None, ge=1, le=MAX_INT, description="Only this epoch and later ones.")
+    last_epoch: int | None = Field(None, ge=1, le=MAX_INT, description="Only this epoch and earlier ones.")
+    limit: int = Field(100, ge=1, le=1000, description="Most items on a page; an item is one layer in one epoch.")
+    cursor: Text | None = Field(None, description="`next_cursor` of the page before; default: the first page.")
     format: Literal["json", "csv", "png", "svg"] | None = Field(None, description=FORMAT)
 
 
@@ -49,9 +51,10 @@ def layers(
     query: Annotated[LayerFilter, Query()],
     accept: Accept = "",
 ) -> Response:
-    """What a job with `telemetry` has recorded. JSON, or CSV with a line a sampled step, in pages; in both the header
-    `Link` leads to the next one. Or a figure of one training, which knows no pages: of the first trial, of the job's
-    first run, unless the query says another; of more than 100 epochs it shows every second, third, …"""
+    """The telemetry that a job with `telemetry` in its spec has recorded: as JSON, or as CSV with a line for each
+    sampled step, both in pages whose header `Link` leads to the next one. Or as a figure of one training, in no pages:
+    that of the first trial of the job's first run, unless the query names another. Of more than 100 epochs the figure
+    shows every second, third, …"""
     kind = chosen_format(query.format, accept, ("json", "csv", "png", "svg"))
     match kind:
         case "png" | "svg":

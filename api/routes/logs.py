@@ -1,4 +1,4 @@
-"""What a job printed."""
+"""The route to what a job has printed."""
 
 from typing import Annotated
 
@@ -23,9 +23,12 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 def logs(
     services: ServicesOf,
     job_id: JobId,
-    attempt: Annotated[int | None, Query(ge=1, le=MAX_INT, description="Default: the newest.")] = None,
+    attempt: Annotated[
+        int | None, Query(ge=1, le=MAX_INT, description="Number of the attempt; default: the newest.")
+    ] = None,
 ) -> str:
-    """The last 65,536 characters that its Ray job printed. While that runs Ray is asked; afterwards SQL has them."""
+    """The last 65,536 characters that the Ray job of an attempt has printed. While it runs Ray is asked for them;
+    afterwards the database has them."""
     with services.store.read() as session:
         number = get_job(session, job_id).attempt if attempt is None else attempt
         kept = get_log(session, job_id, number)

@@ -28,8 +28,9 @@ def lr_history(
     format_: Annotated[Literal["json", "csv"] | None, Query(alias="format", description=FORMAT)] = None,
     accept: Accept = "",
 ) -> Response:
-    """JSON, or CSV when `format=csv` or the Accept header prefers text/csv. In CSV the candidates share one cell,
-    separated by spaces, and a null is an empty cell."""
+    """Lists the learning rate of every epoch of the job. The answer is CSV when `format=csv` or the Accept header
+    prefers text/csv, else JSON. In CSV the candidates share one cell, separated by spaces, and a null is an empty
+    cell."""
     kind = chosen_format(format_, accept, ("json", "csv"))
     with services.store.read() as session:
         get_job(session, job_id)

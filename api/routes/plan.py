@@ -1,4 +1,4 @@
-"""What a spec would cost."""
+"""The route that forecasts what a spec would cost."""
 
 from dataclasses import asdict
 
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1", tags=["experiments"])
 
 @router.post("/plan", summary="Forecast a job", openapi_extra=SPEC_BODY, responses=documented(415, 422))
 def plan(services: ServicesOf, raw: RawSpec) -> answers.Plan:
-    """What a spec amounts to in iterations and samples. Nothing is stored, nothing starts."""
+    """Forecasts the iterations and samples that a job with this spec would take. Nothing is stored, nothing starts."""
     found = submission.plan(services.store, raw, services.means())
     return answers.Plan(
         train_samples=found.train_samples,

@@ -1,4 +1,4 @@
-"""The batch ramps of a job."""
+"""The route to the batch ramps of a job."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ def ramp(
     job_id: JobId,
     label: Annotated[RunLabel | None, Query(description="Label of the ramp; default: the first.")] = None,
 ) -> answers.BatchRamps:
-    """Of each seed, the largest batch before validation accuracy fell, by learning rate and by momentum. The trials of
-    the ramp are among the job's trials, in order."""
+    """Lists, for each seed of the ramp, the largest batch size before validation accuracy fell, by scaling the learning
+    rate and by scaling the momentum. The ramp's trainings are among the trials of the job, in their order."""
     with services.store.read() as session:
         return translate.batch_ramps(job_id, of_jobs.ramps(session, job_id, label))

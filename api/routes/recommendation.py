@@ -1,4 +1,4 @@
-"""The learning rate to begin with, by what past jobs chose."""
+"""The route that recommends a learning rate to begin with, from what past jobs chose."""
 
 from typing import Annotated
 
@@ -26,15 +26,18 @@ def recommendation(
     batch: Annotated[
         int | None, Query(ge=1, le=MAX_BATCH, description="Global batch size; default: that of the best past run.")
     ] = None,
-    optimizer: Annotated[OptimizerName | None, Query(description="Default: that of the best past run.")] = None,
+    optimizer: Annotated[
+        OptimizerName | None, Query(description="Name of the optimizer; default: that of the best past run.")
+    ] = None,
     path: Annotated[
-        str | None, Query(max_length=1024, pattern=NO_NUL, description="Folder of an image-folder.")
+        str | None,
+        Query(max_length=1024, pattern=NO_NUL, description="Folder of the images, for the dataset image-folder."),
     ] = None,
 ) -> answers.Recommendation:
-    """By what stpt chose in the newest 100 succeeded jobs of the same model, dataset and, if given, optimizer, whose
-    task is classification. Runs of the nearest batch are the evidence; their learning rates are scaled to the batch: in
-    proportion for sgd, by the square root for the others. A job gets the same, of its own task, with
-    `lr_set: {from_history: true}`."""
+    """Recommends a learning rate by what the method stpt chose in the newest 100 succeeded jobs of the same model,
+    dataset and, if given, optimizer, whose task is classification. Runs of the nearest batch are the evidence; their
+    learning rates are scaled to the batch: in proportion for sgd, by the square root for other optimizers. A job with
+    `lr_set: {from_history: true}` begins with the same recommendation, made of jobs of its own task."""
     if (dataset == "image-folder") != (path is not None):
         message = "names the folder of an image-folder; give it with dataset=image-folder, and with no other"
         raise InvalidInput([FieldError("path", path, message)])

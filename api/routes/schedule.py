@@ -1,4 +1,4 @@
-"""The learning rates of a job as a schedule to train by."""
+"""The route to the learning rates of a job as a schedule to train by."""
 
 from typing import Annotated
 
@@ -19,7 +19,8 @@ def schedule(
     label: Annotated[RunLabel | None, Query(description="Label of the run; default: the first.")] = None,
     trial: Annotated[int, Query(ge=1, le=MAX_INT, description="Number of the trial in its run, from 1.")] = 1,
 ) -> answers.JobSchedule:
-    """For `forerun.schedules.Replay`, or for the method `replay` of another job."""
+    """The learning rates of a trial that has ended, as a schedule for `forerun.schedules.Replay` or for the method
+    `replay` of another job."""
     with services.store.read() as session:
         found = schedule_replay.schedule(session, job_id, label=label, trial=trial)
     return answers.JobSchedule(

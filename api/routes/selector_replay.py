@@ -1,4 +1,4 @@
-"""What another selector would have chosen."""
+"""The route to what another selector would have chosen."""
 
 from typing import Annotated
 
@@ -23,11 +23,14 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 def selector_replay(
     services: ServicesOf,
     job_id: JobId,
-    selector: Annotated[SelectorName, Query(description="The other selector.")],
-    label: Annotated[RunLabel | None, Query(description="Label of the run; default: the first.")] = None,
-    tolerance: Annotated[float | None, Query(ge=0, le=1, description="Of the selector tolerance.")] = None,
+    selector: Annotated[SelectorName, Query(description="Name of the other selector.")],
+    label: Annotated[RunLabel | None, Query(description="Label of a run of stpt; default: the first.")] = None,
+    tolerance: Annotated[
+        float | None, Query(ge=0, le=1, description="Option of the selector `tolerance`; default: its own.")
+    ] = None,
 ) -> answers.SelectorReplay:
-    """Offline, over the stored branches: each choice starts from the learning rate that the job really had."""
+    """What another selector would have chosen at each epoch of a run, from the stored branches; nothing is trained.
+    Each choice starts from the learning rate that the job really had."""
     options = {"name": selector} | ({} if tolerance is None else {"tolerance": tolerance})
     try:
         other: Selector = TypeAdapter[Selector](Selector).validate_python(options)

@@ -1,4 +1,4 @@
-"""The tables of studies: of one job, and of an experiment."""
+"""The routes to the tables of studies: that of one job, and that of all jobs of an experiment."""
 
 from functools import partial
 from typing import Annotated
@@ -30,8 +30,8 @@ def study(
     format_: TableFormat = None,
     accept: Accept = "",
 ) -> Response:
-    """Test accuracy of every variant at every batch size, over the seeds whose trial has ended: as JSON, as CSV, or as
-    a figure, accuracy over epochs and, of several batch sizes, over them."""
+    """Test accuracy of every variant of a study at every batch size, over the seeds whose trial has ended: as JSON, as
+    CSV, or as a figure of accuracy over epochs and, where there are several batch sizes, over batch size."""
     kind = chosen_format(format_, accept, TABLE_FORMATS)
     with services.store.read() as session:
         job = get_job(session, job_id)
@@ -51,14 +51,18 @@ def study(
 def study_of_experiment(
     services: ServicesOf,
     experiment: Annotated[
-        str, Query(min_length=1, max_length=100, pattern=NO_NUL, description="Its whole name, exactly.")
+        str,
+        Query(
+            min_length=1, max_length=100, pattern=NO_NUL, description="Name of the experiment; the whole name, exactly."
+        ),
     ],
     format_: TableFormat = None,
     accept: Accept = "",
 ) -> Response:
-    """The same of all studies of the experiment's jobs. They may differ in batch sizes, variants and seeds alone, and a
-    variant is the same in each. Of a point that several jobs have trained with the same seed the newest counts. A job
-    that ended without a result is left out."""
+    """Test accuracy of every variant at every batch size, over the studies of all jobs of an experiment taken as one.
+    The jobs may differ in batch sizes, variants and seeds alone, and a variant must be the same in each. Where several
+    jobs have trained the same point with the same seed, the newest counts. A job that ended without a result is left
+    out."""
     kind = chosen_format(format_, accept, TABLE_FORMATS)
     with services.store.read() as session:
         jobs = of_jobs.study_jobs(session, experiment)

@@ -1,4 +1,4 @@
-"""The trainings of a job."""
+"""The route to the trials of a job: its trainings."""
 
 from typing import Annotated
 
@@ -21,12 +21,15 @@ router = APIRouter(prefix="/v1", tags=["comparison"])
 def trials(
     services: ServicesOf,
     job_id: JobId,
-    label: Annotated[RunLabel | None, Query(description="Of the run with this label alone.")] = None,
+    label: Annotated[RunLabel | None, Query(description="Only trials of the run with this label.")] = None,
     state: Annotated[
-        list[TrialState], BeforeValidator(split), Query(description="Only these; repeated or comma separated.")
+        list[TrialState],
+        BeforeValidator(split),
+        Query(description="Only trials in these states; repeated or comma separated."),
     ] = [],  # noqa: B006 - FastAPI reads it
 ) -> answers.TrialList:
-    """By run, in the order of the spec, and number. A search adds its trials as they begin."""
+    """Lists every training of the job, by run in the order of the spec, and by number. A search adds its trials as they
+    begin."""
     with services.store.read() as session:
         get_job(session, job_id)
         of_jobs.check_label(session, job_id, label)

@@ -1,4 +1,4 @@
-"""The weights that a training has come to."""
+"""The route to the weights of a training's model."""
 
 from base64 import b64encode
 from typing import Annotated, Any
@@ -35,13 +35,15 @@ def weights(
     job_id: JobId,
     which: Annotated[
         Which,
-        Query(description="After the epoch with the best validation accuracy (of equals the first), or the last."),
+        Query(
+            description="Weights after the epoch with the best validation accuracy (of equals the first), or the last."
+        ),
     ] = "best",
     label: Annotated[RunLabel | None, Query(description="Label of the run; default: the first.")] = None,
     trial: Annotated[int, Query(ge=1, le=MAX_INT, description="Number of the trial in its run, from 1.")] = 1,
 ) -> StreamingResponse:
-    """Parameters and buffers under the names of the model's `state_dict`; while the job runs, those so far. The trials
-    of searches have none."""
+    """The parameters and buffers of a trained model, under the names of its `state_dict`; while the job runs, those so
+    far. The trials of searches have no weights."""
     found = open_weights(services.store, services.storage_dir, job_id, which=which, label=label, trial=trial)
     headers = {
         "Content-Disposition": f'attachment; filename="{found.file_name}"',

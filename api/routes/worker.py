@@ -1,4 +1,4 @@
-"""The worker's side: what the Ray job of an attempt calls. Not part of the public API.
+"""The routes that the Ray job of an attempt calls: the worker's side, which is not part of the public API.
 
 The ticket and the report token are secrets: they travel in the body and in a header, and no error repeats them.
 """
@@ -21,6 +21,8 @@ router = APIRouter(prefix="/internal/jobs/{job_id}", include_in_schema=False)
 
 
 class Ticket(Frozen):
+    """The body by which a worker exchanges its ticket."""
+
     ticket: str = Field(min_length=1, max_length=200)
 
 
@@ -41,6 +43,8 @@ ReportToken = Annotated[str, Depends(_report_token)]
 
 @router.post("/ticket")
 def ticket(services: ServicesOf, job_id: JobId, raw: Body, response: Response) -> Assignment:
+    """Exchange the attempt's ticket, once, for the job's spec and a report token. Raises StaleAttempt for any other
+    ticket."""
     try:
         secret = Ticket.model_validate_json(raw).ticket
     except ValidationError:
@@ -51,21 +55,27 @@ def ticket(services: ServicesOf, job_id: JobId, raw: Body, response: Response) -
 
 @router.post("/epochs", status_code=204)
 def epochs(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -> None:
+    """Record an epoch of the attempt. Raises InvalidInput, StaleAttempt or RecordConflict where it is refused."""
     reports.record_epoch(services.store, job_id, token, _parse(EpochRecord, raw))
 
 
 @router.post("/trials", status_code=204)
 def trials(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -> None:
+    """Record the beginning, a change or the end of a trial. Raises InvalidInput, StaleAttempt or RecordConflict where
+    it is refused."""
     reports.record_trial(services.store, job_id, token, _parse(TrialRecord, raw))
 
 
 @router.get("/trials")
 def progress(services: ServicesOf, job_id: JobId, token: ReportToken) -> list[TrialProgress]:
+    """Every trial of the job that has begun, as far as it is recorded."""
     return reports.progress(services.store, job_id, token)
 
 
 @router.post("/outcome", status_code=204)
 def outcome(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -> None:
+    """Record how the attempt ended, and wake the controller. Raises InvalidInput or StaleAttempt where it is
+    refused."""
     reports.finish(services.store, job_id, token, _parse(Outcome, raw))
     services.fleet.wake()
 

@@ -1,4 +1,4 @@
-"""`forerun experiment`: the papers' experiments, as groups of jobs."""
+"""The commands `forerun experiment`: the papers' experiments, run as groups of jobs."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from forerun.program import program
 
 
 class _Experiments(TyperGroup):
-    """An experiment's name where a command should stand is answered with the command that runs it."""
+    """A group that answers the name of an experiment, where a command should stand, with the command that runs it."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if self.get_command(ctx, args[0]) is None:
@@ -36,14 +36,17 @@ def list_experiments(ctx: typer.Context, as_json: AsJson = False) -> None:
 @app.command(epilog=example("experiment run lr-sets --scale fashion-mnist --spec more.yaml"))
 def run(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `forerun experiment list` has it.")],
-    scale: Annotated[str, typer.Option(help="paper, fashion-mnist or cifar10.")] = "fashion-mnist",
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the experiment, as `forerun experiment list` has it.")
+    ],
+    scale: Annotated[str, typer.Option(help="Size: paper, fashion-mnist or cifar10.")] = "fashion-mnist",
     file: Annotated[
-        Path | None, typer.Option("--spec", exists=True, dir_okay=False, help="Keys that hold for every job.")
+        Path | None,
+        typer.Option("--spec", exists=True, dir_okay=False, help="File with keys of a spec that hold for every job."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run an experiment of a paper: submits its jobs."""
+    """Run an experiment of a paper: submit its jobs."""
     submitted = client_of(ctx).run_experiment(name, scale, **(read_spec(file) if file else {}))
     print_json(submitted) if as_json else typer.echo(tables.job_table(submitted.items))
     say(f"List them with: {command_line(ctx, 'jobs', '--experiment', submitted.experiment)}")

@@ -1,4 +1,4 @@
-"""`forerun job`: submit, list, show, watch, cancel, and the log of a job."""
+"""The commands `forerun job`: submit, list, show, watch and cancel jobs, and print their logs."""
 
 import json
 from itertools import islice
@@ -34,10 +34,10 @@ app = new_group("Jobs: submit, list, show, watch, cancel, and what they printed.
 def submit(
     ctx: typer.Context,
     file: SpecFile,
-    watch_: Annotated[bool, typer.Option("--watch", help="Show it live until it ends.")] = False,
+    watch_: Annotated[bool, typer.Option("--watch", help="Show the job live until it ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Submit a job; prints its id."""
+    """Submit a job and print its id."""
     job = client_of(ctx).submit(read_spec(file)).answer
     if watch_:
         _follow(ctx, job, as_json)
@@ -58,12 +58,14 @@ def watch(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
 @app.command("list", epilog=example("job list --state running --state queued"))
 def list_jobs(
     ctx: typer.Context,
-    state: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
-    model: Annotated[str | None, typer.Option(help="Of this model.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="On this dataset.")] = None,
-    name: Annotated[str | None, typer.Option(help="The whole name, exactly.")] = None,
-    experiment: Annotated[str | None, typer.Option(help="The whole name of the experiment, exactly.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
+    state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only jobs with this model.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only jobs on this dataset.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only jobs with this name; the whole name, exactly.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="Only jobs of this experiment; its whole name, exactly.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most jobs to list, the newest.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
@@ -94,9 +96,9 @@ def cancel(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
 def logs(
     ctx: typer.Context,
     job_id: JobId,
-    attempt: Annotated[int | None, typer.Option(min=1, help="Of this attempt; default: the newest.")] = None,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Number of the attempt; default: the newest.")] = None,
 ) -> None:
-    """What a job printed: the end of the log of its Ray job."""
+    """Print the end of what a job has printed: the log of its Ray job."""
     typer.echo(clean(click.unstyle(client_of(ctx).logs(job_id, attempt))), nl=False)
 
 

@@ -1,4 +1,5 @@
-"""The command line. Exit codes: 0 done; 1 the service refused, or the job did not succeed; 2 wrong usage; 130 Ctrl-C.
+"""The command line `forerun`: its groups, the frequent commands beside them, and how errors end it. Exit codes: 0 done;
+1 the service refused, or the job did not succeed; 2 wrong usage; 130 Ctrl-C.
 
 What was asked for goes to standard output, hints and errors to standard error.
 """
@@ -17,7 +18,7 @@ from service.errors import ForerunError
 
 
 class _Commands(TyperGroup):
-    """Errors that are meant for the user end a command with a sentence instead of a traceback."""
+    """A group in which an error that is meant for the user ends the command with a sentence instead of a traceback."""
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
         """Run a command and exit. Wrong usage is told in plain lines: a box would break the paths in them."""
@@ -65,7 +66,7 @@ def connect(
     _: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    url: Annotated[str, typer.Option(envvar="FORERUN_URL", help="Where the service is.")] = DEFAULT_URL,
+    url: Annotated[str, typer.Option(envvar="FORERUN_URL", help="URL of the service.")] = DEFAULT_URL,
 ) -> None:
     # without a docstring, which would replace the help of the whole
     try:

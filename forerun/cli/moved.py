@@ -1,4 +1,4 @@
-"""Names that commands had before they were grouped: each says where its command is now, with exit code 2."""
+"""The names that commands had before they were grouped: each tells where its command is now, and exits with code 2."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ MOVED = {
 
 
 def add_to(app: typer.Typer) -> None:
-    """The old names as commands that take any arguments and are in no help."""
+    """Add the old names to `app` as commands that take any arguments and are in no help."""
     anything = {"ignore_unknown_options": True, "allow_extra_args": True}
     for old, new in MOVED.items():
         app.command(old, hidden=True, add_help_option=False, context_settings=anything)(_refusal(old, new))

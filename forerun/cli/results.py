@@ -1,10 +1,10 @@
-"""`forerun results`: what a job chose, what its methods came to, and what all jobs teach."""
+"""The commands `forerun results`: what a job chose, how good its methods became, and what all jobs teach."""
 
 import csv
 import io
 from functools import partial
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -21,6 +21,7 @@ from forerun.cli.shared import (
     print_json,
 )
 from forerun.display import tables
+from service.spec.stpt import SelectorName
 from service.wire.answers import HistoryStep
 
 JOB, ALL = "Of a job", "Of all jobs"
@@ -34,7 +35,7 @@ def lr_history(
     job_id: JobId,
     format_: Annotated[HistoryFormat, typer.Option("--format")] = HistoryFormat.TABLE,
 ) -> None:
-    """The learning rate of every epoch."""
+    """Print the learning rate of every epoch of a job."""
     client = client_of(ctx)
     match format_:
         case HistoryFormat.TABLE:
@@ -49,10 +50,10 @@ def lr_history(
 def schedule(
     ctx: typer.Context,
     job_id: JobId,
-    label: Annotated[str | None, typer.Option(help="Of the run with this label. Default: the job's first.")] = None,
-    trial: Annotated[int, typer.Option(min=1, help="Of this trial of the run.")] = 1,
+    label: Annotated[str | None, typer.Option(help="Label of the run. Default: the job's first run.")] = None,
+    trial: Annotated[int, typer.Option(min=1, help="Number of the trial in its run.")] = 1,
 ) -> None:
-    """The learning rates of a job as JSON, for forerun.schedules.Replay."""
+    """Print the learning rates of a job as JSON, for forerun.schedules.Replay."""
     print_json(client_of(ctx).schedule(job_id, label=label, trial=trial))
 
 
@@ -60,14 +61,12 @@ def schedule(
 def selector_replay(
     ctx: typer.Context,
     job_id: JobId,
-    selector: Annotated[str, typer.Option(help="greedy or tolerance.")],
-    tolerance: Annotated[float | None, typer.Option(help="Of the selector tolerance.")] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Of the run with this label. Default: the job's first of stpt.")
-    ] = None,
+    selector: Annotated[str, typer.Option(help=f"The other selector: {' or '.join(get_args(SelectorName))}.")],
+    tolerance: Annotated[float | None, typer.Option(help="Option of the selector tolerance.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label of the run. Default: the job's first run of stpt.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What another selector would have chosen at each epoch, from the stored branches."""
+    """Print what another selector would have chosen at each epoch, from the stored branches."""
     replayed = client_of(ctx).selector_replay(job_id, selector, tolerance=tolerance, label=label)
     print_json(replayed) if as_json else typer.echo(tables.replay_table(replayed))
 
@@ -76,11 +75,11 @@ def selector_replay(
 def trials(
     ctx: typer.Context,
     job_id: JobId,
-    label: Annotated[str | None, typer.Option(help="Of the run with this label alone.")] = None,
-    state: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    label: Annotated[str | None, typer.Option(help="Only the run with this label.")] = None,
+    state: Annotated[list[str] | None, typer.Option(help="Only trials in this state; may be repeated.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Every training of every run: its hyperparameters, its state, and how good it became."""
+    """List every training of every run: its hyperparameters, its state, and its accuracies."""
     found = client_of(ctx).trials(job_id, label=label, state=state or ())
     print_json(found) if as_json else typer.echo(tables.trial_table(found))
 
@@ -92,7 +91,7 @@ def comparison(
     format_: Annotated[FileFormat, typer.Option("--format")] = FileFormat.TABLE,
     output: Output = None,
 ) -> None:
-    """The methods of a job side by side, as a table, JSON, CSV or a figure: accuracy over cost."""
+    """Compare the methods of a job, as a table, JSON, CSV or a figure of accuracy over cost."""
     client = client_of(ctx)
     rows, file = partial(client.comparison, job_id), partial(client.comparison_file, job_id)
     export(format_, output, rows, tables.comparison_table, file)
@@ -103,12 +102,13 @@ def study(
     ctx: typer.Context,
     job_id: Annotated[str | None, typer.Argument(metavar="JOB", help="Id of a job with a study.")] = None,
     experiment: Annotated[
-        str | None, typer.Option(help="Instead of a job: the studies of all its jobs as one.")
+        str | None, typer.Option(help="Name of an experiment, in place of a job: the studies of all its jobs as one.")
     ] = None,
     format_: Annotated[FileFormat, typer.Option("--format")] = FileFormat.TABLE,
     output: Output = None,
 ) -> None:
-    """What a study came to, as a table, JSON, CSV or a figure: test accuracy by variant, batch size and epoch."""
+    """Print the results of a study, as a table, JSON, CSV or a figure: test accuracy by variant, batch size and
+    epoch."""
     client = client_of(ctx)
     if job_id is not None and experiment is None:
         rows, file = partial(client.study, job_id), partial(client.study_file, job_id)
@@ -122,7 +122,7 @@ def study(
 
 @app.command(rich_help_panel=JOB)
 def ramp(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
-    """The largest batches of a batch ramp before validation accuracy fell."""
+    """Print the largest batches of a batch ramp before validation accuracy fell."""
     found = client_of(ctx).ramp(job_id)
     print_json(found) if as_json else typer.echo(tables.ramp_table(found))
 
@@ -131,15 +131,15 @@ def ramp(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
 def layers(
     ctx: typer.Context,
     job_id: JobId,
-    label: Annotated[str | None, typer.Option(help="Of the run with this label alone.")] = None,
-    trial: Annotated[int | None, typer.Option(min=1, help="Of this trial alone.")] = None,
-    layer: Annotated[str | None, typer.Option(help="The whole name, exactly.")] = None,
-    first_epoch: Annotated[int | None, typer.Option(min=1, help="From this epoch on.")] = None,
-    last_epoch: Annotated[int | None, typer.Option(min=1, help="Up to this epoch.")] = None,
+    label: Annotated[str | None, typer.Option(help="Only the run with this label.")] = None,
+    trial: Annotated[int | None, typer.Option(min=1, help="Only the trial with this number.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Only the layer with this name; the whole name, exactly.")] = None,
+    first_epoch: Annotated[int | None, typer.Option(min=1, help="Only this epoch and later ones.")] = None,
+    last_epoch: Annotated[int | None, typer.Option(min=1, help="Only this epoch and earlier ones.")] = None,
     format_: Annotated[FileFormat, typer.Option("--format")] = FileFormat.TABLE,
     output: Output = None,
 ) -> None:
-    """Norms of each layer's weights and gradient, of a job with telemetry.
+    """Print the norms of each layer's weights and gradient, of a job with telemetry.
 
     The table has the last sample of each epoch; a figure is of one training, the first unless another is named.
     """
@@ -157,17 +157,17 @@ def layers(
 @app.command(rich_help_panel=ALL, epilog=example("results history --model lenet5 --dataset digits --format csv"))
 def history(
     ctx: typer.Context,
-    model: Annotated[str | None, typer.Option(help="Of jobs with this model.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Of jobs on this dataset.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="Of jobs with this optimizer.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Global batch size.")] = None,
-    method: Annotated[str | None, typer.Option(help="Of this method alone.")] = None,
-    label: Annotated[str | None, typer.Option(help="Of runs with this label alone.")] = None,
-    state: Annotated[list[str] | None, typer.Option(help="Of the job; may be repeated.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="So many epochs.")] = 500,
+    model: Annotated[str | None, typer.Option(help="Only jobs with this model.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only jobs on this dataset.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Only jobs with this optimizer.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Only jobs with this global batch size.")] = None,
+    method: Annotated[str | None, typer.Option(help="Only runs of this method.")] = None,
+    label: Annotated[str | None, typer.Option(help="Only runs with this label.")] = None,
+    state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most epochs to print.")] = 500,
     format_: Annotated[HistoryFormat, typer.Option("--format")] = HistoryFormat.TABLE,
 ) -> None:
-    """The learning rate of every epoch of all jobs, newest jobs first."""
+    """Print the learning rate of every epoch of all jobs, newest jobs first."""
     found = client_of(ctx).history(
         model=model,
         dataset=dataset,
@@ -194,13 +194,13 @@ def history(
 @app.command(rich_help_panel=ALL, epilog=example("results recommendation lenet5 digits --batch 128"))
 def recommendation(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Such as lenet5.")],
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Such as digits.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model, such as lenet5.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of a dataset, such as digits.")],
     batch: Annotated[int | None, typer.Option(min=1, help="Global batch size; default: the best past run's.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="Default: the best past run's.")] = None,
-    path: Annotated[str | None, typer.Option(help="Folder of an image-folder.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Name of the optimizer; default: the best past run's.")] = None,
+    path: Annotated[str | None, typer.Option(help="Folder of the images, for the dataset image-folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The learning rate to begin with, by what past jobs chose."""
+    """Recommend a learning rate to begin with, by what past jobs chose."""
     found = client_of(ctx).recommendation(model, dataset, batch=batch, optimizer=optimizer, path=path)
     print_json(found) if as_json else typer.echo(tables.recommendation_table(found))

@@ -1,4 +1,5 @@
-"""`forerun serve`, `forerun demo` and `forerun plan`: the service, alone or for one job, and its forecast of a job."""
+"""The commands `forerun serve`, `forerun demo` and `forerun plan`: the service, alone or for one job, and its forecast
+of a job."""
 
 import json
 import os
@@ -16,7 +17,7 @@ from forerun.program import program
 
 
 def plan(ctx: typer.Context, file: SpecFile, as_json: AsJson = False) -> None:
-    """What a spec would cost; nothing starts."""
+    """Forecast what a spec would cost; nothing starts."""
     forecast = client_of(ctx).plan(read_spec(file))
     print_json(forecast) if as_json else typer.echo(tables.plan_table(forecast))
 
@@ -38,7 +39,7 @@ def demo(
             metavar="FILE",
             exists=True,
             dir_okay=False,
-            help="A spec, YAML or JSON.",
+            help="A job spec, in YAML or JSON.",
             show_default="examples/digits.yaml",
         ),
     ] = None,
@@ -46,7 +47,7 @@ def demo(
         Path, typer.Option(envvar="FORERUN_HOME", file_okay=False, help="Where the demo keeps its files.")
     ] = Path(".forerun/demo"),
 ) -> None:
-    """Start a service, train one job on it, end it.
+    """Start a service, train one job on it, and end it.
 
     The last line printed is the result as JSON.
     """

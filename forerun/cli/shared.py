@@ -20,13 +20,15 @@ from service.wire.answers import Answer
 Row = TypeVar("Row", bound=Answer)
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, as `forerun jobs` lists it.")]
-SpecFile = Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="A spec, YAML or JSON.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
-Output = Annotated[Path | None, typer.Option(dir_okay=False, help="Write it to this file, instead of standard output.")]
+SpecFile = Annotated[
+    Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="A job spec, in YAML or JSON.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Output = Annotated[Path | None, typer.Option(dir_okay=False, help="Write to this file instead of standard output.")]
 
 
 class HistoryFormat(StrEnum):
-    """What a history of learning rates is printed as."""
+    """The formats in which a history of learning rates can be printed."""
 
     TABLE = "table"
     CSV = "csv"
@@ -34,7 +36,7 @@ class HistoryFormat(StrEnum):
 
 
 class FileFormat(StrEnum):
-    """What a result is printed as or written to a file as."""
+    """The formats in which a result can be printed or written to a file."""
 
     TABLE = "table"
     JSON = "json"
@@ -44,7 +46,8 @@ class FileFormat(StrEnum):
 
 
 def new_group(about: str, cls: type[TyperGroup] = TyperGroup, *, add_completion: bool = False) -> typer.Typer:
-    """A group of commands, which prints its help when it is called alone."""
+    """Make a group of commands, which prints its help when it is called alone. `about` is the first line of that
+    help."""
     return typer.Typer(
         cls=cls,
         no_args_is_help=True,
@@ -61,19 +64,20 @@ def example(*commands: str) -> str:
 
 
 def client_of(ctx: typer.Context) -> Client:
-    """The client that the options before the command ask for."""
+    """The client of the service that the options before the command name."""
     client: Client = ctx.obj
     return client
 
 
 def command_line(ctx: typer.Context, *words: str) -> str:
-    """What to type for the command `words` against the same service."""
+    """What to type to run the command `words` against the same service, its URL included where that is not the
+    default."""
     url = client_of(ctx).base_url
     return " ".join([program(), *([] if url == DEFAULT_URL else ["--url", url]), *words])
 
 
 def console() -> Console:
-    """The terminal, for text that is shown as it is."""
+    """The terminal to print to, for text that is shown as it is, without markup."""
     return Console(highlight=False, markup=False)
 
 
@@ -84,7 +88,7 @@ def export(
     table: Callable[[Iterable[Row]], str],
     file: Callable[[str], str | bytes],
 ) -> None:
-    """What `rows` fetches, as a table or JSON, or the `file` of that kind."""
+    """Print `rows` as a table or as JSON, or write the `file` of that format, to `output` or to standard output."""
     if output is None and format_ is FileFormat.PNG and sys.stdout.isatty():
         raise typer.BadParameter("a terminal cannot show a PNG; name a file", param_hint="--output")
     match format_:
@@ -97,7 +101,7 @@ def export(
 
 
 def _write(content: str | bytes, output: Path | None) -> None:
-    """To the file, or to standard output."""
+    """Write the content to the file `output`, or where that is None to standard output."""
     raw = content.encode() if isinstance(content, str) else content
     if output is None:
         typer.echo(raw, nl=False)
@@ -110,17 +114,17 @@ def _write(content: str | bytes, output: Path | None) -> None:
 
 
 def print_json(value: BaseModel | Iterable[BaseModel]) -> None:
-    """Print what the service sent to standard output, indented."""
+    """Print what the service sent to standard output, as indented JSON."""
     typer.echo(json.dumps(as_document(value), indent=2))
 
 
 def as_document(value: BaseModel | Iterable[BaseModel]) -> Any:
-    """What the service sent, as JSON has it."""
+    """What the service sent, as plain values that JSON can hold."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", exclude_unset=True)
     return [as_document(item) for item in value]
 
 
 def say(text: str) -> None:
-    """Print a hint or an error to standard error, without what could command the terminal."""
+    """Print a hint or an error to standard error, without characters that could command the terminal."""
     typer.echo(clean(text), err=True)

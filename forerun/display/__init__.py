@@ -1,1 +1,2 @@
-"""What a person sees in the terminal: `live` one job, `tables` lists of anything, `text` what both are made of."""
+"""What a person sees in the terminal: `live` shows one job, `tables` has tables of answers, `text` is what both are
+made of."""

@@ -1,4 +1,4 @@
-"""One job for a person: its facts, a row an epoch, and live progress.
+"""Shows one job to a person: its facts, a row for each epoch, and live progress.
 
 An epoch takes one row, and below it, indented, the branches of its Pre-train: learning rate and metric of each, the
 chosen one marked `*`, in as many columns as the width has room for. In a terminal a progress bar stays below the rows;
@@ -50,7 +50,7 @@ def follow(job: Job, events: Iterable[Event], console: Console) -> None:
 
 
 def show(job: Job, epochs: Sequence[EpochValues], branches: Sequence[BranchOfEpoch], console: Console) -> None:
-    """Everything about a job: its facts, then a row an epoch."""
+    """Print everything about a job: its facts, then a row for each epoch."""
     facts = [
         ("state", job.state),
         ("why", job.error and f"{job.error.message} ({job.error.code})"),
@@ -73,6 +73,7 @@ def show(job: Job, epochs: Sequence[EpochValues], branches: Sequence[BranchOfEpo
 
 
 def heading(job: Job) -> Text:
+    """The lines above the epochs of a job: its facts."""
     spec = job.spec
     workers = f"{spec['workers']} worker{'s' if spec['workers'] > 1 else ''}"
     what = f"{job.model} on {job.dataset}, {workers}, batch {spec['global_batch_size']}, seed {spec['seed']}"
@@ -81,23 +82,26 @@ def heading(job: Job) -> Text:
 
 
 def column_names(job: Job) -> Text:
+    """The names of the columns of the rows of epochs."""
     names = _columns("epoch", "phase", "learning rate", "val acc", "test acc", "seconds", epochs=job.epochs)
     return Text(f"{names}\n{INDENT}each branch: learning rate {_judged_by(job)} (* chosen)", "dim")
 
 
 def _judged_by(job: Job) -> str:
-    """What the branches of the job are judged by; the runs of stpt may differ."""
+    """The metric that the branches of the job are judged by, or several where runs of stpt differ."""
     metrics = {method["metric"]: None for method in job.spec["methods"] if "metric" in method}
     return " or ".join(metrics)
 
 
 def state_row(event: StateEvent) -> Text:
+    """The row that tells that the job has moved to another state."""
     attempt = f" (attempt {event.attempt})" if event.attempt and event.attempt > 1 else ""
     return Text(f"{event.state}{attempt}", STATE_STYLES.get(event.state, "dim"))
 
 
 def epoch_row(epoch: EpochValues, branches: Sequence[Branch], epochs: int, width: int) -> Text:
-    """The row of an epoch (of `epochs`) and the branches below it, no line longer than `width` if it can be."""
+    """The row of an epoch and, below it, its branches. `epochs` is the length of the training; no line is longer than
+    `width` characters if it can be."""
     row = Text(
         _columns(
             f"{epoch.epoch}/{epochs}",
@@ -120,7 +124,7 @@ def _doing(epoch: EpochValues) -> str:
     """The phase of STPT, behind the run's label where that is another; of other runs the label and the trial."""
     if epoch.phase == "scheduled":
         return f"{epoch.label} {epoch.trial}"
-    return epoch.phase if epoch.label == "stpt" else f"{epoch.label} {epoch.phase}"
+    return epoch.phase if epoch.label == epoch.method else f"{epoch.label} {epoch.phase}"
 
 
 def _append_branches(row: Text, branches: Sequence[Branch], width: int) -> None:

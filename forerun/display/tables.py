@@ -1,4 +1,4 @@
-"""What the service answers as tables for a person, a line a row; telemetry of layers as CSV, too."""
+"""Tables of the service's answers for a person, one line a row; telemetry of layers also as CSV."""
 
 import csv
 import io
@@ -26,6 +26,7 @@ LONGEST_VALUE = 60  # of a hyperparameter, in characters
 
 
 def job_table(jobs: Iterable[Job]) -> str:
+    """A table of jobs, a row for each."""
     return table(
         ("job", "state", "model", "dataset", "epochs", "test acc", "name"),
         [
@@ -44,7 +45,8 @@ def job_table(jobs: Iterable[Job]) -> str:
 
 
 def lr_table(steps: Sequence[LrStep]) -> str:
-    """A line for each epoch; whose it is, where there are several trainings."""
+    """A table of the learning rates of a job, a row for each epoch; it has columns for the training where there are
+    several."""
     several = len({(step.label, step.trial) for step in steps}) > 1
     whose = ("run", "trial") if several else ()
     return table(
@@ -79,6 +81,7 @@ def lr_table(steps: Sequence[LrStep]) -> str:
 
 
 def replay_table(replayed: SelectorReplay) -> str:
+    """A table of what another selector would have chosen, a row for each epoch."""
     rows = [
         (
             str(step.epoch),
@@ -93,6 +96,7 @@ def replay_table(replayed: SelectorReplay) -> str:
 
 
 def plan_table(plan: Plan) -> str:
+    """A table of the forecast of a job, a row for each run."""
     rows = [
         (
             run.label,
@@ -109,11 +113,13 @@ def plan_table(plan: Plan) -> str:
 
 
 def experiment_table(experiments: Iterable[ExperimentFacts]) -> str:
+    """A table of the studies that can be run."""
     rows = [(e.name, e.paper, e.figures, str(len(e.jobs)), e.description) for e in experiments]
     return table(("name", "paper", "figures", "jobs", "description"), rows)
 
 
 def trial_table(trials: Iterable[TrialResult]) -> str:
+    """A table of trials, a row for each."""
     rows = [
         (
             trial.label,
@@ -134,7 +140,8 @@ def trial_table(trials: Iterable[TrialResult]) -> str:
 
 
 def comparison_table(runs: Iterable[ComparedRun]) -> str:
-    """Means over seeds, with the spread behind ± where there are several."""
+    """A table of the runs of a job, a row for each: means over the seeds, with the spread behind ± where there are
+    several."""
     rows = [
         (
             run.label,
@@ -155,7 +162,8 @@ def comparison_table(runs: Iterable[ComparedRun]) -> str:
 
 
 def study_table(rows_: Iterable[StudyRow]) -> str:
-    """Means over seeds, with the spread behind ± where there are several."""
+    """A table of a study, a row for each variant and batch size: means over the seeds, with the spread behind ± where
+    there are several."""
     rows = [
         (
             clean(row.variant),
@@ -171,7 +179,7 @@ def study_table(rows_: Iterable[StudyRow]) -> str:
 
 
 def ramp_table(ramps: Iterable[BatchRamp]) -> str:
-    """A row for each phase that has a good batch."""
+    """A table of batch ramps, with a row for each phase that has a batch size of undiminished accuracy."""
     rows = [
         (
             str(ramp.seed),
@@ -189,6 +197,7 @@ def ramp_table(ramps: Iterable[BatchRamp]) -> str:
 
 
 def history_table(steps: Iterable[HistoryStep]) -> str:
+    """A table of the learning rates of all jobs, a row for each epoch."""
     rows = [
         (
             step.job_id,
@@ -213,7 +222,7 @@ def history_table(steps: Iterable[HistoryStep]) -> str:
 
 
 def layer_table(epochs: Iterable[LayerEpoch]) -> str:
-    """The last sample of each layer in each epoch."""
+    """A table of the norms of layers, a row for each layer in each epoch, with its last sample."""
     rows = [
         (
             one.label,
@@ -230,7 +239,7 @@ def layer_table(epochs: Iterable[LayerEpoch]) -> str:
 
 
 def layer_csv(epochs: Iterable[LayerEpoch]) -> str:
-    """A line a sampled step, as the service has it."""
+    """The telemetry of layers as CSV, a line for each sampled step, in the columns that the service has."""
     writer = csv.DictWriter(text := io.StringIO(), LAYER_COLUMNS)
     writer.writeheader()
     for one in epochs:
@@ -239,6 +248,7 @@ def layer_csv(epochs: Iterable[LayerEpoch]) -> str:
 
 
 def recommendation_table(found: Recommendation) -> str:
+    """A table of the recommended learning rate, with the past runs that it rests on."""
     rows = [
         (
             one.job_id,
@@ -270,7 +280,7 @@ def _statistic(value: Statistic, form: str) -> str:
 
 
 def _short(value: object) -> str:
-    """In a cell; of what is too long for one, such as a curve, the JSON answer tells."""
+    """The value as a cell shows it; of what is too long for a cell, such as a curve, the JSON answer tells."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return text if len(text := str(value)) <= LONGEST_VALUE else "…"

@@ -1,10 +1,11 @@
-"""Text that is safe to print and lines up: no control characters, columns as wide as they need to be."""
+"""Makes text that is safe to print and lines up: no control characters, columns as wide as they need to be."""
 
 from collections.abc import Iterable, Sequence
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns as wide as they need to be, one line a row whatever the width, so that grep and cut can read it."""
+    """A table with columns as wide as they need to be, one line a row whatever the width, so that grep and cut can read
+    it."""
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)

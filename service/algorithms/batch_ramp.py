@@ -1,4 +1,5 @@
-"""The batch ramp of S2, section IV (after Smith & Le 2017, arXiv 1710.06451): how large a batch may become.
+"""The batch ramp: how large a batch may become (Signer & Barbier, "How to achieve large batch size training of a DNN
+with SGD by adjusting hyperparameters?", section IV, after Smith & Le 2017, arXiv 1710.06451).
 
 From a batch that reaches the best accuracy the batch is doubled, the learning rate following by the square root, until
 validation accuracy falls; then it is doubled from the largest that was good with the momentum following instead, until
@@ -9,13 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from service.algorithms.batch_scaling import effective_learning_rate
-from service.spec.scaling import scale, scaled_momentum
+from service.spec.scaling import effective_learning_rate, scale, scaled_momentum
 
 
 @dataclass(frozen=True)
 class Step:
-    """One training of a ramp."""
+    """One training of a batch ramp: the global batch in samples, and the learning rate and momentum that go with it."""
 
     global_batch_size: int
     learning_rate: float
@@ -23,13 +23,14 @@ class Step:
 
     @property
     def effective_learning_rate(self) -> float:
+        """The learning rate with what momentum adds to it: learning_rate / (1 - momentum)."""
         return effective_learning_rate(self.learning_rate, self.momentum)
 
 
 @dataclass(frozen=True)
 class Ramp:
-    """Where a ramp stands: what it trains next (None: it has ended), and the largest batch that was good in each
-    phase; None: the phase has none yet."""
+    """Where a batch ramp stands: `next` is what it trains next, None when it has ended; `by_learning_rate` and
+    `by_momentum` are the training with the largest batch that was good in each phase, None while there is none."""
 
     next: Step | None
     by_learning_rate: Step | None
@@ -37,9 +38,11 @@ class Ramp:
 
 
 def ramp(start: Step, val_accuracies: Sequence[float | None], *, tolerance: float, largest_batch: int) -> Ramp:
-    """After trainings that ended with `val_accuracies`, in order; None: the training diverged or failed. Accuracy has
-    fallen where there is none, or where it is more than `tolerance` below the best before; no batch goes over
-    `largest_batch` samples."""
+    """Return where a ramp from `start` stands after trainings that ended with `val_accuracies`, in order.
+
+    An accuracy is from 0 to 1, or None where the training diverged or failed. It has fallen where it is None, or more
+    than `tolerance` below the best before; no batch goes over `largest_batch` samples.
+    """
     step = good = start
     best, by_learning_rate, by_momentum, learning_rate_ends = -math.inf, None, None, False
     for accuracy in val_accuracies:

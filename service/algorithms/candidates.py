@@ -31,7 +31,8 @@ MIX = ((19, "narrow"), (29, "middle"), (40, "wide"))
 
 
 def mix_phase(epoch: int, epochs: int) -> str:
-    """Name of the set that `mix` uses at `epoch` (from 1) of `epochs`: Table 4 with its boundaries scaled, rounded."""
+    """The name of the set that `mix` uses at `epoch` (from 1) of `epochs`: Table 4 of Yamada et al., its boundaries
+    scaled to `epochs` and rounded."""
     for last, name in MIX:
         if epoch <= (2 * last * epochs + MIX_EPOCHS) // (2 * MIX_EPOCHS):
             return name
@@ -41,7 +42,8 @@ def mix_phase(epoch: int, epochs: int) -> str:
 def candidates(lr_set: LrSet, *, epoch: int, epochs: int, current: float, warmup_epochs: int = 0) -> tuple[float, ...]:
     """The learning rates to try at `epoch` (from 1) of `epochs`, in the set's order.
 
-    Relative sets multiply `current` and are capped; values equal after the cap become one.
+    Relative sets multiply the learning rate `current` and are capped; values equal after the cap become one. Stages
+    count from the epoch after `warmup_epochs`.
     """
     match lr_set:
         case AbsoluteLrSet(learning_rates=values):
@@ -70,7 +72,8 @@ def _distinct(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def epoch_candidates(spec: JobSpec, method: StptMethod, *, epoch: int, current: float) -> tuple[float, ...]:
-    """The learning rates that the method tries at `epoch`, which is behind its warm-up."""
+    """The learning rates that a run of stpt tries at `epoch` (from 1), which is behind its warm-up, when the learning
+    rate is `current`."""
     return candidates(
         method.candidates_of(spec),
         epoch=epoch,
@@ -81,8 +84,8 @@ def epoch_candidates(spec: JobSpec, method: StptMethod, *, epoch: int, current: 
 
 
 def first_candidates(spec: JobSpec) -> tuple[float, ...]:
-    """What everything that searches goes over: what the job's lr_set tries first, at the first Pre-train of the job, or
-    else at its first epoch from the initial learning rate."""
+    """The learning rates that everything that searches goes over: those that the job's lr_set tries at the job's first
+    Pre-train, or without one at its first epoch, from the initial learning rate."""
     known = (method.first_pretrain(spec) for method in spec.methods)
     epoch, start = next((first for first in known if first is not None), (1, spec.initial_learning_rate))
     epochs = max(epoch, spec.epochs)
@@ -90,5 +93,6 @@ def first_candidates(spec: JobSpec) -> tuple[float, ...]:
 
 
 def trials_of(spec: JobSpec, method: MethodSpec) -> int:
-    """Trainings that a method of the job takes with one seed; 0: a search finds out."""
+    """The number of trainings that a method of the job takes with one seed; 0 for a search, which decides as it
+    goes."""
     return method.trainings(first_candidates(spec))

@@ -1,4 +1,4 @@
-"""What a job will take, run by run, and the learning rates within its reach, before anything starts."""
+"""What a job will take, run by run, and the learning rates within its reach, forecast from its spec alone."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ class SearchArea:
 
 @dataclass(frozen=True)
 class Cost:
-    """Training work of one run, search included, evaluation not; at most this where candidates coincide. `plan` and
-    `search_area` are those of a run that has Pre-trains."""
+    """The training work of one run over all its seeds, search included, evaluation not; an upper bound where candidates
+    coincide. `plan` is None and `search_area` empty where the run has no Pre-trains."""
 
     label: str
     method: str
@@ -42,8 +42,10 @@ class Cost:
 
 
 def forecast(spec: JobSpec, train_samples: int) -> list[Cost]:
-    """What each run of the job takes, over all its seeds (STPT, Fig. 4: 87.5 % less than the sweep for 8 candidates on
-    8 workers); at most this where a search stops trials early, and where candidates are added nothing is foreseen."""
+    """Return the cost of each run of the job over all its seeds, in the order of its methods; `train_samples` are those
+    of the dataset that are not held out (STPT, Yamada et al., Fig. 4: 87.5 % less than the sweep for 8 candidates on 8
+    workers). It is an upper bound where a search stops trials early; candidates that a stage adds are not foreseen.
+    Raises InvalidInput where an epoch has no whole batch."""
     known: Known = {}
     facts = _facts(spec, train_samples, known)
     facts = replace(facts, budget=budget_samples(spec, facts.epoch_samples, _measure(spec, facts)))
@@ -100,7 +102,8 @@ def _most_branches(spec: JobSpec, known: Known) -> int:
 
 
 def search_area(spec: JobSpec, method: StptMethod) -> list[SearchArea]:
-    """Bounds of the candidates, epoch by epoch, whatever is chosen; warm-up epochs have none."""
+    """The smallest and largest candidate of each epoch behind the warm-up, whatever is chosen (STPT, Yamada et al.,
+    Fig. 9)."""
     areas = []
     first, low = method.first_pretrain(spec)
     high = low

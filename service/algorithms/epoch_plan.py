@@ -1,4 +1,4 @@
-"""How long an epoch is: the training samples of a dataset, and the iterations over them."""
+"""How long an epoch is: the training samples of a dataset, and the iterations over them, a batch each."""
 
 from pathlib import Path
 
@@ -9,20 +9,20 @@ from service.spec.job import JobSpec
 
 
 def split_sizes(train_samples: int, validation_fraction: float) -> tuple[int, int]:
-    """(training samples left, validation samples held out); at least one is held out."""
+    """Split `train_samples` into (training samples left, validation samples held out); at least one is held out."""
     held_out = max(1, round(train_samples * validation_fraction))
     return train_samples - held_out, held_out
 
 
 def known_train_samples(spec: JobSpec) -> int | None:
-    """Training samples after the validation split; None for a dataset that must be looked at first. Raises
-    InvalidInput."""
+    """The training samples of the job's dataset after the validation split; None for one whose files must be looked at
+    first. Raises InvalidInput where it has fewer than the spec asks for."""
     return count_train_samples(spec.dataset, Path()) if isinstance(spec.dataset, NamedDataset) else None
 
 
 def count_train_samples(dataset: Dataset, data_dir: Path) -> int:
-    """The same of any dataset, by looking at its files' names. Raises DatasetMissing, and InvalidInput where it has
-    fewer than are asked for."""
+    """The training samples of a dataset after the validation split; those of a folder are counted by its files' names.
+    Raises DatasetMissing where the folder is absent, and InvalidInput where there are fewer than are asked for."""
     if isinstance(dataset, NamedDataset):
         samples = DATASETS[dataset.name].train_samples
     else:
@@ -45,5 +45,6 @@ def iterations_per_epoch(spec: JobSpec, train_samples: int) -> int:
 
 
 def samples_per_epoch(spec: JobSpec, train_samples: int) -> int:
-    """Training samples that one model takes in an epoch, without search. Raises InvalidInput."""
+    """The training samples that one model takes in an epoch, without search: its whole batches. Raises InvalidInput
+    where there is no whole one."""
     return iterations_per_epoch(spec, train_samples) * spec.global_batch_size

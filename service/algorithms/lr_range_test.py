@@ -14,7 +14,7 @@ MOST_POINTS, DIGITS = 100, 6  # of a curve that is kept, and the significant one
 
 @dataclass(frozen=True)
 class RangeTest:
-    """What a range test has seen: of each iteration tried its learning rate and the smoothed loss, in their order.
+    """What a learning-rate range test has seen: the learning rate and the smoothed loss of each iteration, in order.
 
     Where it `diverged`, the last learning rate is the one at which that showed; the last loss may then be NaN or inf.
     `planned`: the iterations of a test that does not diverge.
@@ -36,7 +36,7 @@ def range_learning_rates(lowest: float, highest: float, iterations: int) -> list
 def run_range_test(
     learning_rates: Sequence[float], losses: Iterable[float], *, smoothing: float, threshold: float
 ) -> RangeTest:
-    """The range test over the training losses of its iterations, each measured before the step at its learning rate.
+    """Run a range test over the training losses of its iterations, each measured before the step at its learning rate.
 
     Takes losses one by one, no more once the test has diverged: at a loss that is not finite, or where the smoothed
     loss is above `threshold` times its least value so far. Smoothed is the exponential moving average with weight
@@ -57,7 +57,7 @@ def run_range_test(
 
 
 def suggested_learning_rate(test: RangeTest, suggestion: Suggestion) -> float | None:
-    """The learning rate to train with; None where the test suggests none.
+    """The learning rate to train with after a range test; None where the test suggests none.
 
     `divergence`: a tenth of the learning rate at which the loss diverged, or of the last one where it did not; none
     where the first loss is not finite already, before any step. `steepest`: the learning rate of the step behind which
@@ -72,8 +72,8 @@ def suggested_learning_rate(test: RangeTest, suggestion: Suggestion) -> float | 
 
 
 def curve_of(test: RangeTest) -> dict[str, list[float]]:
-    """`learning_rates` and `smoothed_losses` of a test to draw, with the one that diverged left out where it is not
-    finite; of more than MOST_POINTS every second, third, …, the last one among them."""
+    """The curve of a range test to draw, as lists of equal length under `learning_rates` and `smoothed_losses`. A loss
+    that is not finite is left out; of more than MOST_POINTS every second, third, … is kept, the last one among them."""
     known = [pair for pair in zip(test.learning_rates, test.smoothed_losses, strict=True) if math.isfinite(pair[1])]
     step = math.ceil(len(known) / MOST_POINTS) or 1
     kept = known[::-1][::step][::-1]

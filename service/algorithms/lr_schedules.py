@@ -1,9 +1,9 @@
-"""Learning rates that are functions of the position in a training. Pure; shared by the engine and by users' replays."""
+"""Learning rates as pure functions of the position in a training, shared by the engine and by users' replays."""
 
 import math
 from collections.abc import Sequence
 
-from service.algorithms.batch_scaling import (
+from service.algorithms.warmup_and_decay import (
     cosine_between,
     cosine_decay,
     polynomial_decay,
@@ -27,7 +27,7 @@ from service.spec.types import MIN_LEARNING_RATE
 
 
 def lr_factor(kind: LrSchedule, progress: float) -> float:
-    """What a learning rate is multiplied by at `progress`, from 0 (the first iteration) to 1 (after the last one)."""
+    """The factor on a learning rate at `progress`, from 0 (the first iteration) to 1 (after the last one)."""
     match kind:
         case "constant":
             return 1.0
@@ -38,19 +38,20 @@ def lr_factor(kind: LrSchedule, progress: float) -> float:
 
 
 def epoch_lr_factors(kind: LrSchedule, *, epoch: int, epochs: int, iterations: int) -> list[float]:
-    """What a learning rate is multiplied by at each of the `iterations` of `epoch` (from 1) of `epochs`."""
+    """The factors on a learning rate, one for each of the `iterations` of `epoch` (from 1) of `epochs`."""
     done, whole = (epoch - 1) * iterations, epochs * iterations
     return [lr_factor(kind, (done + iteration) / whole) for iteration in range(iterations)]
 
 
 def schedule_learning_rates(schedule: Schedule, *, epoch: int, iterations: int) -> list[float]:
-    """Applied at each of the `iterations` of `epoch` (from 1)."""
+    """The learning rates of a schedule, lr_schedule applied, at each of the `iterations` of `epoch` (from 1)."""
     first = (epoch - 1) * iterations
     return [schedule_learning_rate(schedule, first + iteration, iterations) for iteration in range(iterations)]
 
 
 def schedule_learning_rate(schedule: Schedule, iteration: int, iterations_per_epoch: int) -> float:
-    """Applied at `iteration` (from 0) of the whole training; after its end, that of the last iteration."""
+    """The learning rate of a schedule, lr_schedule applied, at `iteration` (from 0) of the whole training; after its
+    end that of the last iteration."""
     whole = len(schedule.learning_rates) * iterations_per_epoch
     iteration = min(iteration, whole - 1)
     epoch = iteration // iterations_per_epoch  # from 0
@@ -62,8 +63,8 @@ WARMUP_SHARE, START_DIVISOR, END_DIVISOR = 0.3, 25.0, 1e4  # torch's OneCycleLR:
 
 
 def one_cycle(iteration: int, iterations: int) -> float:
-    """What the highest learning rate is multiplied by at `iteration` (from 0) of `iterations` in all: torch's
-    OneCycleLR with its defaults (Smith & Topin 2018, arXiv 1708.07120)."""
+    """The factor on the highest learning rate at `iteration` (from 0) of `iterations` in all, by torch's OneCycleLR
+    with its defaults (the 1cycle policy, Smith & Topin 2018, arXiv 1708.07120)."""
     start, end = 1 / START_DIVISOR, 1 / (START_DIVISOR * END_DIVISOR)
     top, last = WARMUP_SHARE * iterations - 1, iterations - 1
     if iteration <= top:
@@ -72,7 +73,8 @@ def one_cycle(iteration: int, iterations: int) -> float:
 
 
 def one_cycle_factors(*, epoch: int, epochs: int, iterations: int) -> list[float]:
-    """What the highest learning rate is multiplied by at each of the `iterations` of `epoch` (from 1) of `epochs`."""
+    """The factors of the 1cycle policy on the highest learning rate, one for each of the `iterations` of `epoch` (from
+    1) of `epochs`."""
     done, whole = (epoch - 1) * iterations, epochs * iterations
     return [one_cycle(done + iteration, whole) for iteration in range(iterations)]
 
@@ -95,8 +97,8 @@ def wsd_factors(method: WsdMethod, *, epoch: int, epochs: int, iterations: int) 
 
 
 def reference_learning_rate(method: ReferenceMethod, val_accuracies: Sequence[float]) -> float:
-    """Of the epoch after those: divided each time that `patience` epochs went by without a new best accuracy (STPT,
-    Yamada et al., section III)."""
+    """The learning rate of the epoch after those with `val_accuracies`: that of the reference, divided by `factor` each
+    time that `patience` epochs went by without a new best accuracy (STPT, Yamada et al., section III)."""
     learning_rate, best, since_best = method.learning_rate, -math.inf, 0
     for accuracy in val_accuracies:
         best, since_best = (accuracy, 0) if accuracy > best else (best, since_best + 1)
@@ -109,7 +111,8 @@ def reference_learning_rate(method: ReferenceMethod, val_accuracies: Sequence[fl
 
 
 def scaled_learning_rate(method: FixedMethod, spec: JobSpec) -> float:
-    """What its warm-up leads to and its lr_schedule begins with."""
+    """The learning rate of the method `fixed`, scaled to the job's batch: its warm-up leads to it, its lr_schedule
+    begins with it."""
     learning_rate = method.own_learning_rate(spec)
     return (
         learning_rate if method.scaling is None else method.scaling.learning_rate(learning_rate, spec.global_batch_size)
@@ -117,8 +120,8 @@ def scaled_learning_rate(method: FixedMethod, spec: JobSpec) -> float:
 
 
 def scaled_optimizer(scaling: Scaling | None, spec: JobSpec) -> Optimizer:
-    """The job's optimizer, its momentum scaled to the batch where that is asked for. Raises ValueError where there is
-    no such momentum."""
+    """The job's optimizer, its momentum scaled to the batch where `scaling` asks for it. Raises ValueError where the
+    optimizer has no momentum, or no momentum from 0 on fits."""
     return spec.optimizer if scaling is None else scaling.optimizer(spec.optimizer, spec.global_batch_size)
 
 
@@ -126,8 +129,8 @@ def scaled_optimizer(scaling: Scaling | None, spec: JobSpec) -> Optimizer:
 
 
 def fixed_learning_rates(method: FixedMethod, spec: JobSpec, *, epoch: int, iterations: int) -> list[float]:
-    """Applied at each of the `iterations` of `epoch` (from 1) of the job's epochs: the warm-up, then lr_schedule over
-    all that is left."""
+    """The learning rates of the method `fixed` at each of the `iterations` of `epoch` (from 1) of the job's epochs: the
+    warm-up, then lr_schedule over all that is left."""
     base, scaled, first = method.own_learning_rate(spec), scaled_learning_rate(method, spec), (epoch - 1) * iterations
     warmup = method.warmup
     if warmup is not None and epoch <= warmup.epochs:

@@ -1,4 +1,4 @@
-"""What a search tries: its space, its budget, the spec of each of its trials. Functions of the job's spec alone."""
+"""What a search tries: its space, its number of trials, its points and its budget, as functions of the job's spec."""
 
 from typing import Any
 
@@ -10,23 +10,25 @@ from service.spec.methods.search import Distribution, SearchMethod
 
 
 def search_space(spec: JobSpec, method: SearchMethod) -> dict[str, Distribution]:
-    """Where each hyperparameter of the search is drawn from."""
+    """The distribution that each hyperparameter of the search is drawn from, by its name."""
     return method.space(spec, first_candidates(spec))
 
 
 def most_trials(spec: JobSpec, method: SearchMethod, samples: int, budget: int | None) -> int:
-    """Trials, of `samples` samples an epoch, that one seed of the search may begin."""
+    """The number of trials that one seed of the search may begin; `samples` are the training samples of an epoch,
+    `budget` those of the seed (None: no limit)."""
     return method.most_trials(spec, Facts(first_candidates(spec), samples, budget))
 
 
 def known_points(spec: JobSpec, method: SearchMethod, samples: int, budget: int | None) -> list[dict[str, Any]] | None:
-    """The hyperparameters of each trial, where they are known beforehand; else None."""
+    """The hyperparameters of each trial of one seed, by name, where they are known beforehand, as of a grid; else None.
+    `samples` are the training samples of an epoch, `budget` those of the seed (None: no limit)."""
     return method.points(spec, Facts(first_candidates(spec), samples, budget))
 
 
 def budget_samples(spec: JobSpec, samples: int, measure: int | None) -> int | None:
-    """The budget of a baseline for one seed, in training samples. `samples`: of an epoch of the job; `measure`:
-    what the run that it is relative to took."""
+    """The budget of a baseline for one seed, in training samples; None: no limit. `samples` are those of an epoch of
+    the job, `measure` those that the run took which the budget is relative to."""
     budget = spec.budget
     if budget is None:
         return None
@@ -39,5 +41,5 @@ def budget_samples(spec: JobSpec, samples: int, measure: int | None) -> int | No
 
 
 def ramp_start(spec: JobSpec) -> Step:
-    """Where a ramp of the job begins."""
+    """The first training of a batch ramp of the job: its batch, its initial learning rate, its optimizer's momentum."""
     return Step(spec.global_batch_size, spec.initial_learning_rate, getattr(spec.optimizer, "momentum", 0.0))

@@ -1,4 +1,4 @@
-"""Selectors: the results of an epoch's branches in, the chosen branch and the selector's own state out. Pure.
+"""Selectors as pure functions: the results of an epoch's branches in, the chosen branch and the selector's state out.
 
 To add one: a function here and a line in SELECTORS; in service/spec/stpt.py a type with its options, in the union of
 selectors and their names. What `GET …/selector-replay` and its command take of options is theirs to say.
@@ -16,7 +16,7 @@ MAXIMIZE: dict[Metric, bool] = {"val_accuracy": True, "train_accuracy": True, "v
 
 @dataclass(frozen=True)
 class BranchResult:
-    """One branch after its alpha iterations. `metric` is NaN when the branch diverged."""
+    """One branch of a Pre-train after its alpha iterations. `metric` is NaN when the branch diverged."""
 
     number: int
     learning_rate: float
@@ -24,12 +24,14 @@ class BranchResult:
 
     @property
     def diverged(self) -> bool:
+        """Whether the metric is not finite, so that the branch can never be chosen."""
         return not math.isfinite(self.metric)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The number of the chosen branch, None when every branch diverged, and what the selector wants to remember."""
+    """What a selector has decided: the number of the chosen branch, None when every branch diverged, and the state that
+    it wants to be given at its next decision."""
 
     chosen: int | None
     state: Mapping[str, Any] = field(default_factory=dict)  # JSON
@@ -43,7 +45,10 @@ def select(
     maximize: bool,
     state: Mapping[str, Any],
 ) -> Decision:
-    """Let `selector` choose. `state` is that of its last decision, {} at first; a diverged branch is never chosen."""
+    """Let `selector` choose between the branches of a Pre-train; one that diverged is never chosen.
+
+    `maximize`: whether a larger metric is better. `state`: that of the selector's last decision, {} at first.
+    """
     alive = [branch for branch in branches if not branch.diverged]
     if not alive:
         return Decision(None, state)
@@ -53,8 +58,8 @@ def select(
 def _greedy(
     _: GreedySelector, alive: Sequence[BranchResult], current: float, maximize: bool, state: Mapping[str, Any]
 ) -> Decision:
-    """S1, Algorithm 1: the best metric. Ties go to the learning rate nearest the current one (as a ratio), then to
-    the smaller."""
+    """STPT, Yamada et al., Algorithm 1: the best metric. Ties go to the learning rate nearest the current one (as a
+    ratio), then to the smaller."""
 
     def rank(branch: BranchResult) -> tuple[float, float, float]:
         metric = -branch.metric if maximize else branch.metric

@@ -5,14 +5,14 @@ from typing import Protocol, TypeVar
 
 
 class Recorded(Protocol):
-    """An epoch and the attempt that recorded it."""
+    """What `newest_trajectory` asks of a recorded epoch: the number of the attempt that recorded it."""
 
     @property
     def attempt(self) -> int: ...
 
 
 class Judged(Protocol):
-    """An epoch and its validation accuracy."""
+    """What `best_of` asks of a recorded epoch: its number in the training, and its validation accuracy."""
 
     @property
     def epoch(self) -> int: ...
@@ -25,7 +25,7 @@ J = TypeVar("J", bound=Judged)
 
 
 def newest_trajectory(epochs: Sequence[R]) -> list[R]:
-    """Of a trial's epochs in order, those of its newest trajectory.
+    """Return, of a trial's recorded epochs in order, those of its newest trajectory.
 
     An attempt that went back to epoch e and recorded e + 1 leaves later epochs of the attempt before it standing;
     those lie on another trajectory (where arithmetic is not reproducible), and nothing may go on from them.

@@ -1,5 +1,5 @@
-"""The promise that a Ray cluster keeps to the controller. `ray_jobs` keeps it over HTTP, `fake` in memory for tests;
-tests/integration/test_cluster.py holds both to it."""
+"""The promise that a Ray cluster keeps to the controller, as a protocol. `ray_jobs` keeps it over HTTP, `fake` in
+memory for tests; tests/integration/test_cluster.py holds both to it."""
 
 import re
 from collections.abc import Mapping
@@ -9,6 +9,8 @@ from typing import Protocol
 
 
 class RayJobStatus(StrEnum):
+    """The status of a Ray job, in Ray's own words."""
+
     PENDING = "PENDING"  # accepted, the driver has not started
     RUNNING = "RUNNING"  # the driver runs
     SUCCEEDED = "SUCCEEDED"  # the driver ended with exit code 0
@@ -30,7 +32,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the live nodes have in total, whether in use or not."""
+    """The CPUs and GPUs that the cluster's live nodes have in total, whether in use or not."""
 
     cpus: float
     gpus: float
@@ -45,26 +47,31 @@ class Cluster(Protocol):
 
     dashboard_url: str
 
-    def capacity(self) -> Capacity: ...
+    def capacity(self) -> Capacity:
+        """The CPUs and GPUs of the live nodes, whether in use or not."""
 
     def submit(self, submission_id: str, job_id: str, env: Mapping[str, str]) -> None:
-        """Ray knows `submission_id` when this returns. If Ray knew it before, that submission is adopted as it is and
-        nothing is started; so a submit that was cut off is simply repeated."""
+        """Submit the Ray job of an attempt, with `env` as its environment; Ray knows `submission_id` when this returns.
+
+        If Ray knew it before, that submission is adopted as it is and nothing is started; so a submit that was cut off
+        is simply repeated.
+        """
 
     def find(self, submission_id: str) -> Submission | None:
-        """None: Ray answered, and does not know it."""
+        """The submission of that id as Ray sees it; None when Ray answers that it does not know the id."""
 
     def stop(self, submission_id: str) -> None:
-        """Asks for an end and does not wait for it. A submission that is unknown or has ended stays as it is."""
+        """Ask Ray to end a submission, without waiting for it. One that is unknown or has ended stays as it is."""
 
     def live(self) -> list[str]:
-        """The submissions that are PENDING or RUNNING, whoever made them, sorted."""
+        """The ids of all submissions that are PENDING or RUNNING, whoever made them, sorted."""
 
     def logs(self, submission_id: str) -> str:
-        """What the driver has printed so far; "" when Ray does not know the submission."""
+        """What the driver of a submission has printed so far; "" when Ray does not know the submission."""
 
 
 def checked_id(identifier: str) -> str:
-    """Ids end up in a URL and in a shell line. They are ours: a wrong one is our own mistake, not a user's."""
+    """Return the id of a job or submission if it is fit for a URL and a shell line. A wrong one is our own mistake, not
+    a user's, and fails an assertion."""
     assert re.fullmatch(r"[a-z0-9-]+", identifier), identifier
     return identifier

@@ -33,7 +33,11 @@ EXIT_GRACE = timedelta(seconds=30)  # a Ray job that has reported its outcome ta
 
 
 class Controller:
-    """Runs passes in a thread of its own. `environment` goes to every Ray job, beside its ticket."""
+    """The reconciler of jobs in SQL with Ray, which runs passes in a thread of its own.
+
+    `environment` goes to every Ray job, beside its ticket. A job fails when `max_attempts` Ray jobs in a row were lost
+    without a new epoch.
+    """
 
     def __init__(
         self,
@@ -55,38 +59,42 @@ class Controller:
 
     @property
     def dashboard_url(self) -> str:
+        """The address of Ray's dashboard."""
         return self._cluster.dashboard_url
 
     @property
     def capacity(self) -> Capacity | None:
-        """Last known; None: Ray has not answered yet."""
+        """The CPUs and GPUs that the cluster had when last asked; None while Ray has never answered."""
         return self._capacity
 
     @property
     def trouble(self) -> str | None:
-        """Why the last pass could not be finished; None: it was."""
+        """Why the last pass could not be finished, in a sentence; None when it was."""
         return self._trouble
 
     def logs(self, submission_id: str) -> str:
-        """What the attempt has printed so far. Raises ClusterUnreachable."""
+        """What the Ray job of an attempt has printed so far. Raises ClusterUnreachable when Ray does not answer."""
         return self._cluster.logs(submission_id)
 
     def wake(self) -> None:
-        """There is something new to do: do not wait for the next poll."""
+        """Begin the next pass at once instead of at the next poll, because there is something new to do."""
         self._wake.set()
 
     # --- the loop ------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        """Start the thread that runs passes."""
         self._thread.start()
 
     def stop(self) -> None:
+        """End the thread that runs passes, and wait until it has ended; Ray jobs go on."""
         self._stopping = True
         self._wake.set()
         self._thread.join()
 
     def release(self) -> None:
-        """Ray is about to end in order: what runs there is over, and that does not count against it. After `stop`."""
+        """Let every live attempt end because Ray is about to end in order, which does not count as a loss; keep their
+        logs. To be called after `stop`."""
         with self._db.read() as session:
             live = live_jobs(session)
         for job in live:
@@ -112,7 +120,8 @@ class Controller:
             self._wake.wait(self._poll_seconds)
 
     def run_pass(self) -> None:
-        """Look at every live job once, stop orphans, submit what fits, keep logs. Raises ClusterUnreachable."""
+        """Look at every live job once, stop orphans, submit what fits, keep logs. Raises ClusterUnreachable when Ray
+        does not answer."""
         self._capacity = self._cluster.capacity()
         with self._db.read() as session:
             live = live_jobs(session)

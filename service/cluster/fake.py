@@ -1,4 +1,4 @@
-"""A cluster in memory, for tests of whoever talks to one."""
+"""A cluster in memory that keeps the promise of `base.Cluster`, for tests of whoever talks to one."""
 
 from collections.abc import Mapping
 
@@ -23,11 +23,12 @@ class FakeCluster:
         self._submissions: dict[str, Submission] = {}
 
     def set_status(self, submission_id: str, status: RayJobStatus, message: str = "") -> None:
-        """What Ray says from now on; also of a submission that nobody made here, such as an orphan."""
+        """Set what the cluster says of a submission from now on; also of one that nobody made here, such as an
+        orphan."""
         self._submissions[submission_id] = Submission(submission_id, status, message)
 
     def forget(self, submission_id: str) -> None:
-        """As when Ray itself was started anew: it does not know the submission any more."""
+        """Let the cluster not know a submission any more, as when Ray itself was started anew."""
         del self._submissions[submission_id]
 
     def capacity(self) -> Capacity:

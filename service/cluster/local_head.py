@@ -104,9 +104,10 @@ class EmbeddedHead:
             raise
 
     def revive(self) -> bool:
-        """Start it again, at the same address with the same token, if it has ended by itself; whether it had.
+        """Start the head again, at the same address with the same token, if it has ended by itself; return whether it
+        had.
 
-        Its jobs are gone with it. Not to be called after `stop`.
+        The jobs of the head that ended are gone with it. Not to be called after `stop`.
         """
         if self._supervisor.poll() is None:
             return False
@@ -115,7 +116,7 @@ class EmbeddedHead:
         return True
 
     def stop(self) -> None:
-        """Ends every process of this head and removes its files; returns when they are gone. May be repeated."""
+        """End every process of this head and remove its files; return when they are gone. May be repeated."""
         self._end()
         for file in (self._output, self._dashboard_claim, self._client_claim):
             file.close()
@@ -155,13 +156,14 @@ class EmbeddedHead:
 
 
 class OwnCluster(RayCluster):
-    """The cluster of a head of our own: when the head has died, the next look at the cluster starts it again."""
+    """The cluster of a Ray head of our own: when the head has died, the next look at the cluster starts it again."""
 
     def __init__(self, head: EmbeddedHead) -> None:
         super().__init__(head.dashboard_url, head.token, sys.executable)
         self._head = head
 
     def capacity(self) -> Capacity:
+        """The CPUs and GPUs of the head, which is started again first where it has died."""
         if self._head.revive():
             log.error("the local Ray head had died and was started again; its jobs are lost and will be tried again")
         return super().capacity()

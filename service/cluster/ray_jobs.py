@@ -1,4 +1,4 @@
-"""What the controller asks of Ray: submit, find, stop, list, read the log.
+"""What the controller asks of Ray: submit, find, stop, list, read the log, over Ray's REST API.
 
 `Cluster` is the promise. `RayCluster` keeps it by talking to a Ray dashboard, `FakeCluster` in memory for the tests of
 the controller; tests/integration/test_cluster.py holds both to it. A Ray of our own to talk to: local_head.py.

@@ -16,10 +16,11 @@ from service.validation.means import Means, check_means, look_up_train_samples
 def run_experiment(
     db: Store, name: str, scale: Scale, changes: dict[str, Any], means: Means, group: str | None = None
 ) -> tuple[str, list[str]]:
-    """Accept every job of the experiment, or none: (what they are found by, their ids).
+    """Accept every job of the experiment, or none; return (the name that they share, their ids).
 
-    `changes`: keys of a JobSpec that hold for all of them. `group`: what they are to be found by; jobs that have it
-    already are the answer. Raises InvalidInput or NotEnoughWorkers.
+    `changes` are keys of a JobSpec that hold for all of them, and `group` is the name that they are to share, in their
+    key `experiment`; jobs that have it already are the answer. Raises InvalidInput where the experiment, its scale or a
+    spec is wrong, and NotEnoughWorkers where the cluster is too small.
     """
     experiment = _known(name, scale)
     group = group or f"{experiment.name}-{secrets.token_hex(4)}"

@@ -1,4 +1,5 @@
-"""Use cases of a job: submit, cancel, claim, recover. What its workers report is in `service.jobs.reports`.
+"""Use cases of a job: cancel, claim, recover. How it is submitted is in `service.jobs.submit`, what its workers report
+in `service.jobs.reports`.
 
 Every change is compare-and-set on the job's locked row and appends its event in the same transaction.
 """
@@ -22,7 +23,7 @@ LOG_CHARACTERS = 64 * 1024  # kept of each attempt's log, from its end
 
 @dataclass(frozen=True)
 class Claim:
-    """An attempt the controller is to submit. The ticket exists here alone; SQL has its hash."""
+    """An attempt that the controller is to submit to Ray. The ticket exists here alone; SQL has its hash."""
 
     job_id: str
     attempt: int
@@ -34,7 +35,8 @@ class Claim:
 
 
 def cancel(db: Store, job_id: str) -> JobState:
-    """Ask for the job's end; returns its state. Asking again is fine. Raises StateConflict once it ended otherwise."""
+    """Ask for the job's end and return its state; asking again is fine. Raises NotFound when there is no such job, and
+    StateConflict when it has ended otherwise."""
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         if job.state in (JobState.CANCELLING, JobState.CANCELLED):
@@ -50,10 +52,10 @@ def cancel(db: Store, job_id: str) -> JobState:
 
 
 def claim_next(db: Store, *, free: float = math.inf, total: float = math.inf) -> Claim | None:
-    """Make the next attempt of the oldest waiting job; None when none waits or it does not fit.
+    """Make the next attempt of the oldest waiting job and return it; None when none waits or it does not fit.
 
-    `free`, `total`: workers that the cluster can take now and at best. First come, first served, so that large jobs
-    are not starved; a job larger than the whole cluster is passed over until the cluster grows.
+    `free` and `total` are the numbers of workers that the cluster can take now and at best. First come, first served,
+    so that large jobs are not starved; a job larger than the whole cluster is passed over until the cluster grows.
     """
     with db.write() as session:
         job = next_to_submit(session, total)
@@ -74,7 +76,8 @@ def claim_next(db: Store, *, free: float = math.inf, total: float = math.inf) ->
 
 
 def reissue_ticket(db: Store, job_id: str, attempt: int) -> Claim | None:
-    """A fresh ticket for an attempt that Ray never got (the service died in between); None when it moved on."""
+    """Give an attempt that Ray never got (the service died in between) a fresh ticket and return it; None when the job
+    has moved on meanwhile."""
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         live = job.last_attempt
@@ -86,9 +89,9 @@ def reissue_ticket(db: Store, job_id: str, attempt: int) -> Claim | None:
 
 
 def attempt_lost(db: Store, job_id: str, attempt: int, message: str, *, max_attempts: int) -> None:
-    """The Ray job of the live attempt ended without an outcome: recover, or give the job up.
+    """End the live attempt, whose Ray job ended without an outcome; let the job recover, or give it up.
 
-    It is given up when `max_attempts` in a row were lost without a new epoch; a job that makes progress never is.
+    A job is given up when `max_attempts` in a row were lost without a new epoch; a job that makes progress never is.
     """
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
@@ -105,7 +108,8 @@ def attempt_lost(db: Store, job_id: str, attempt: int, message: str, *, max_atte
 
 
 def attempt_interrupted(db: Store, job_id: str, attempt: int) -> None:
-    """The service stops in order, and its Ray with it: the live attempt is over, which does not count as a loss."""
+    """End the live attempt because the service stops in order, and its Ray with it, which does not count as a loss; the
+    job recovers."""
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         if _is_live(job, attempt):
@@ -114,19 +118,19 @@ def attempt_interrupted(db: Store, job_id: str, attempt: int) -> None:
 
 
 def keep_log(db: Store, submission_id: str, log: str) -> None:
-    """Keep the end of an attempt's log, which Ray forgets when it ends."""
+    """Store the end of an attempt's log, which Ray forgets when it ends itself."""
     with db.write() as session:
         attempts.set_log(session, submission_id, log_end(log))
 
 
 def log_end(log: str) -> str:
-    """The last lines of a log, as many as LOG_CHARACTERS have room for."""
+    """The last whole lines of a log, as many as LOG_CHARACTERS have room for, fit for the database."""
     end = storable(log[-LOG_CHARACTERS:])
     return end if len(log) <= LOG_CHARACTERS else end.partition("\n")[2] or end
 
 
 def confirm_cancelled(db: Store, job_id: str) -> None:
-    """Ray confirms that nothing of the job runs any more."""
+    """Bring a cancelling job into the state cancelled, once Ray confirms that nothing of it runs any more."""
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         if job.state is JobState.CANCELLING:
@@ -138,7 +142,11 @@ def confirm_cancelled(db: Store, job_id: str) -> None:
 
 
 def move(session: Session, job: Job, to: JobState, *, code: str | None = None, message: str | None = None) -> None:
-    """Bring a job, whose row is locked, into its next state, and tell of it. `job`: with what changes beside that."""
+    """Bring a job, whose row is locked, into the state `to`, and write the event that tells of it.
+
+    `job` has whatever else changes in its place already; `code` and `message` say why a job failed. Where the state is
+    terminal, trials that have not ended stop.
+    """
     assert to in FOLLOWS[job.state], f"{job.id}: {job.state} -> {to}"
     message = message and storable(message)
     moved = replace(job, state=to)
@@ -155,19 +163,22 @@ def _is_live(job: Job, attempt: int) -> bool:
 
 
 def end_attempt(session: Session, job: Job, message: str | None, *, lost: bool = False) -> None:
-    """The job's live attempt is over; one that was over already, cancelled while it recovered, stays as it was."""
+    """End the job's live attempt in SQL; one that was over already (cancelled while it recovered) stays as it was."""
     message = message and storable(message)
     attempts.end_attempt(session, job.id, job.attempt, ended_at=now(), message=message, lost=lost)
 
 
 def storable(text: str) -> str:
-    """A Ray job's last words may be anything: PostgreSQL keeps no NUL, and no database a lone surrogate."""
+    """The text without what databases cannot keep: NUL (PostgreSQL) becomes U+FFFD, and a lone surrogate a question
+    mark."""
     return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 
 def hash_of(secret: str) -> str:
+    """The SHA-256 of a text in hexadecimal digits, by which tickets, tokens and specs are known in SQL."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def now() -> datetime:
+    """The present time, aware and in UTC."""
     return datetime.now(UTC)

@@ -42,7 +42,9 @@ MAX_RESUME_POINTS = 20
 
 
 def exchange_ticket(db: Store, job_id: str, ticket: str) -> Assignment:
-    """The Ray job of the live attempt begins: its ticket, once, for its spec and its report token."""
+    """Exchange the ticket of the live attempt, once, for its spec, its report token, and what is recorded already; the
+    job is running from then on. Raises NotFound when there is no such job, and StaleAttempt when the ticket is not for
+    the live attempt or was used."""
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         live = job.last_attempt if job.state is JobState.SUBMITTING else None
@@ -63,7 +65,7 @@ def exchange_ticket(db: Store, job_id: str, ticket: str) -> Assignment:
 
 
 def progress(db: Store, job_id: str, token: str) -> list[TrialProgress]:
-    """What is recorded of every trial that has begun. Raises StaleAttempt."""
+    """What is recorded of every trial that has begun. Raises StaleAttempt when the token is not the live attempt's."""
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         _require_live(job, token)
@@ -71,8 +73,11 @@ def progress(db: Store, job_id: str, token: str) -> list[TrialProgress]:
 
 
 def record_trial(db: Store, job_id: str, token: str, record: TrialRecord) -> None:
-    """A trial begins, changes its hyperparameters, or ends before its last epoch. Raises StaleAttempt, or
-    RecordConflict when the job has no such run, or the number is another trial's."""
+    """Write that a trial begins, changes its hyperparameters, or ends before its last epoch.
+
+    Raises StaleAttempt when the token is not the live attempt's, and RecordConflict when the job has no such run or the
+    number is another trial's.
+    """
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         _require_live(job, token)
@@ -104,8 +109,8 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Non
     """Write one epoch with its branches and layers. The same record again is accepted and changes nothing.
 
     A record of an earlier attempt is replaced: the live attempt's trajectory is the one that goes on, and what the
-    other one cost is kept. Raises StaleAttempt, or RecordConflict when another record of this attempt stands there or
-    an epoch would be left out.
+    other one cost is kept. Raises StaleAttempt when the token is not the live attempt's, and RecordConflict when the
+    job has no such trial or epoch, another record of this attempt stands there, or an epoch would be left out.
     """
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
@@ -133,7 +138,11 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Non
 
 
 def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:
-    """The live attempt ends. Success needs every trial to have ended (else RecordConflict)."""
+    """End the live attempt, and the job with it, with that outcome; the same outcome again changes nothing.
+
+    Raises StaleAttempt when the token is not the live attempt's, and RecordConflict when the job is to have succeeded
+    and a trial has not ended.
+    """
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         if job.state == outcome.state and _holds_token(job, token):

@@ -1,4 +1,4 @@
-"""Use cases of whoever submits a job: read its spec, plan it, accept it.
+"""Use cases of whoever submits a job: read its spec, forecast it, accept it.
 
 Every spec comes through one door (service.validation): a job's, a plan's, those of an experiment.
 """
@@ -28,7 +28,8 @@ from service.wire.states import JobState
 
 @dataclass(frozen=True)
 class JobPlan:
-    """What a spec amounts to before anything starts; `train_samples` are those that are not held out."""
+    """What a job's spec amounts to before anything starts: training samples that are not held out, iterations of an
+    epoch, and the cost of each run."""
 
     train_samples: int
     iterations_per_epoch: int
@@ -36,10 +37,11 @@ class JobPlan:
 
 
 def submit(db: Store, raw: bytes, means: Means, idempotency_key: str | None = None) -> str:
-    """Accept the job whose spec is in `raw` (JSON), checked in full; the id of the job.
+    """Accept the job whose spec is in `raw` (JSON), checked in full, and return the id of the job.
 
     A request that is sent again with its key gets its job, even when the cluster has shrunk, or past jobs have taught
-    something else, since. Raises InvalidInput, NotEnoughWorkers, or IdempotencyConflict.
+    something else, since. Raises InvalidInput where the spec is wrong, NotEnoughWorkers where the cluster is too small,
+    and IdempotencyConflict where the key came with another spec.
     """
     accepted = None if idempotency_key is None else _accepted(db, idempotency_key)
     spec = read_spec(db, raw, accepted)
@@ -50,15 +52,16 @@ def submit(db: Store, raw: bytes, means: Means, idempotency_key: str | None = No
 
 
 def plan(db: Store, raw: bytes, means: Means) -> JobPlan:
-    """What the spec in `raw` (JSON) amounts to in iterations and samples; nothing is stored. Raises InvalidInput."""
+    """Forecast what the spec in `raw` (JSON) amounts to in iterations and samples; nothing is stored. Raises
+    InvalidInput where the spec is wrong."""
     spec = read_spec(db, raw)
     samples = look_up_train_samples(spec, means)
     return JobPlan(samples, iterations_per_epoch(spec, samples), forecast(spec, samples))
 
 
 def read_spec(db: Store, raw: bytes, accepted: JobSpec | None = None) -> JobSpec:
-    """The spec in `raw` (JSON), with what it takes from past jobs in place. `accepted`: what the same request was
-    accepted as before. Raises InvalidInput."""
+    """Read the spec in `raw` (JSON), with what it takes from past jobs in place; `accepted` is what the same request
+    was accepted as before. Raises InvalidInput where the spec is wrong, or past jobs do not have what it takes."""
     spec = parse_spec(raw)
     with db.read() as session:
         return complete(session, spec, accepted)
@@ -71,7 +74,7 @@ def _accepted(db: Store, idempotency_key: str) -> JobSpec | None:
 
 
 def submit_job(db: Store, spec: JobSpec, idempotency_key: str | None = None) -> tuple[str, bool]:
-    """Accept a job: (its id, whether it is new). The same key and spec again give the same job.
+    """Accept a job and return (its id, whether it is new). The same key and spec again give the same job.
 
     Raises IdempotencyConflict when the key came with another spec.
     """
@@ -94,7 +97,8 @@ def submit_job(db: Store, spec: JobSpec, idempotency_key: str | None = None) -> 
 
 
 def submit_jobs(db: Store, specs: Sequence[JobSpec], experiment: str) -> list[str]:
-    """Accept the jobs of an experiment at once, or none of them; their ids. Jobs that it has already are its jobs."""
+    """Accept the jobs of an experiment at once, or none of them, and return their ids; where the experiment has jobs
+    already, nothing is added, and theirs are returned."""
     with db.write() as session:
         lock_experiment(session, experiment)
         if known := jobs_of_experiment(session, experiment):

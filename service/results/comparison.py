@@ -1,4 +1,4 @@
-"""What the methods of a job came to, and what it took them. Values in, values out: no SQL.
+"""What the methods of a job came to, and what it took them: values in, values out, no SQL.
 
 A model is selected by its validation accuracy alone; the test accuracy beside it is that of the same epoch. Cost is
 counted in training samples, those of every trial and of the search included. Audits and samples that a lost attempt
@@ -9,21 +9,10 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+
+from service.store.records import EpochCost
 
 TARGET = "stpt"  # the method whose best validation accuracy the others are to reach; of several runs, the first's
-
-
-@dataclass(frozen=True)
-class Point:
-    """One recorded epoch of one trial."""
-
-    samples: int  # training samples of the epoch, search included
-    val_accuracy: float
-    test_accuracy: float
-    evaluation_samples: int
-    seconds: float
-    recorded_at: datetime
 
 
 @dataclass(frozen=True)
@@ -33,7 +22,7 @@ class SeedRun:
     seed: int
     trials: int
     lost_samples: int
-    points: Sequence[Point]
+    points: Sequence[EpochCost]
 
 
 @dataclass(frozen=True)
@@ -47,7 +36,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch so far, once `samples` training samples were processed."""
+    """A point of an anytime curve: the accuracies of the best epoch so far, once `samples` training samples were
+    processed."""
 
     samples: int
     val_accuracy: float
@@ -56,7 +46,8 @@ class Best:
 
 @dataclass(frozen=True)
 class Statistic:
-    """Over seeds: the mean, and the sample standard deviation where there are several. None: there is no number."""
+    """A quantity over seeds: its mean, None where a seed has no number, and its sample standard deviation (`spread`),
+    None also where there is one seed alone."""
 
     mean: float | None
     spread: float | None
@@ -64,7 +55,8 @@ class Statistic:
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What a method came to with one seed; at least one epoch is recorded. Durations are in seconds."""
+    """What a run came to with one seed that has recorded an epoch: the best validation accuracy, the test accuracy of
+    the same epoch, and what they took. Durations are in seconds."""
 
     seed: int
     trials: int
@@ -82,7 +74,7 @@ class SeedResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a method came to: statistics over the seeds that have recorded an epoch."""
+    """What a run came to: statistics over the seeds that have recorded an epoch, of what SeedResult has for each."""
 
     label: str
     method: str
@@ -102,7 +94,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class MeanPoint:
-    """The anytime curves of several seeds at one cost."""
+    """A point of the mean anytime curve: accuracies over several seeds, each after `samples` training samples."""
 
     samples: int
     val_accuracy: Statistic
@@ -110,14 +102,16 @@ class MeanPoint:
 
 
 def compare(runs: Sequence[Run]) -> list[RunResult]:
-    """The results of each run, in the order given."""
+    """Return the results of each run, in the order given; costs are relative to the first run of stpt with the same
+    seed."""
     target = next((run.by_seed for run in runs if run.method == TARGET), ())
     targets = {seed.seed: anytime(seed.points) for seed in target}
     return [_run_result(run, targets) for run in runs]
 
 
-def anytime(points: Sequence[Point]) -> list[Best]:
-    """The best epoch so far after each epoch; of equal validation accuracies the first stays."""
+def anytime(points: Sequence[EpochCost]) -> list[Best]:
+    """The anytime curve of epochs in the order recorded: after each of them the best so far by validation accuracy, of
+    equals the first, and the training samples taken until then."""
     curve: list[Best] = []
     samples = 0
     for point in points:
@@ -130,12 +124,13 @@ def anytime(points: Sequence[Point]) -> list[Best]:
 
 
 def samples_to(curve: Sequence[Best], val_accuracy: float) -> int | None:
-    """Training samples until that validation accuracy was reached; None: it never was."""
+    """The training samples until an anytime curve reached that validation accuracy; None when it never did."""
     return next((best.samples for best in curve if best.val_accuracy >= val_accuracy), None)
 
 
 def statistic(values: Sequence[float | None]) -> Statistic:
-    """Without a number from every seed there is none over them: leaving out those that never came flatters."""
+    """The mean and spread of a number for each seed. Where one is None there is no mean either: leaving out a seed that
+    never got there would flatter."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return Statistic(None, None)
@@ -143,8 +138,8 @@ def statistic(values: Sequence[float | None]) -> Statistic:
 
 
 def mean_curve(curves: Sequence[Sequence[Best]]) -> list[MeanPoint]:
-    """Curves of several seeds as one, from the cost at which each has its first epoch; one that has ended stays as it
-    is."""
+    """The mean of the anytime curves of several seeds, from the cost at which each has its first epoch; one that has
+    ended stays as it is. Empty where a seed has no epoch."""
     if not curves or not all(curves):
         return []
     first = max(curve[0].samples for curve in curves)

@@ -1,16 +1,16 @@
-"""Telemetry of layers as it is read (S3, Fig. 2): an epoch of a layer, and its curve over a training."""
+"""Telemetry of layers as curves over a training (Do et al., "Revisiting LARS for Large Batch Training Generalization of
+Neural Networks", Fig. 2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.store.records import LayerEpoch
 
-Values = Sequence[float | None]  # None: not finite
-
 
 @dataclass(frozen=True)
 class LayerCurve:
-    """One layer over the training."""
+    """The telemetry of one layer over a training: the sampled steps, and for each the norm of the weights (lwn), the
+    norm of the gradient (lgn), their ratio (lnr) and the trust ratio; None where a value was not finite."""
 
     layer: str
     steps: list[int]
@@ -21,8 +21,8 @@ class LayerCurve:
 
 
 def curves(epochs: Sequence[LayerEpoch], most_points: int) -> list[LayerCurve]:
-    """The layers of one training from the input on, each over its epochs, in their order, with at most `most_points`
-    points: every second, third, … sample alone where there are more."""
+    """Join the epochs of each layer of one training, given in order, into curves, the layers from the input on. A curve
+    has at most `most_points` points: every second, third, … sample alone where there are more."""
     by_layer: dict[str, list[LayerEpoch]] = {}
     for one in epochs:
         by_layer.setdefault(one.layer, []).append(one)

@@ -1,4 +1,5 @@
-"""What the recorded epochs of jobs come to: comparison, study, batch ramp, and the branches to judge a selector by."""
+"""What the recorded epochs of jobs come to, read from SQL: comparison, study, batch ramp, and the branches to judge a
+selector by."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from service.algorithms.batch_ramp import Ramp, ramp
 from service.algorithms.search_space import ramp_start
 from service.algorithms.selectors import BranchResult
 from service.errors import FieldError, InvalidInput, NotFound
-from service.results.comparison import Point, Run, RunResult, SeedRun, compare
+from service.results.comparison import Run, RunResult, SeedRun, compare
 from service.results.selector_replay import StoredEpoch
 from service.results.study import COUNTED, StudyRow, TrialOutcome, common_to_a_table, study_rows
 from service.spec.job import JobSpec
@@ -19,7 +20,7 @@ from service.spec.types import MAX_BATCH
 from service.store.engine import Session
 from service.store.epochs import costs_of, epochs_with_branches
 from service.store.jobs import get_job, job_spec, jobs_of_experiment
-from service.store.records import EpochWithBranches, Job, Trial
+from service.store.records import EpochCost, EpochWithBranches, Job, Trial
 from service.store.trials import has_study_trials, list_trials, runs_of, study_trials, trials_with_results
 from service.wire.states import TERMINAL
 
@@ -28,17 +29,9 @@ _Kind = TypeVar("_Kind", StudyMethod, RampMethod, StptMethod)
 
 def comparison(session: Session, job_id: str) -> list[RunResult]:
     """The results of every method of the job, in the order of its runs."""
-    points: dict[tuple[str, int], list[Point]] = {}
+    points: dict[tuple[str, int], list[EpochCost]] = {}
     for epoch in costs_of(session, job_id):
-        point = Point(
-            samples=epoch.samples,
-            val_accuracy=epoch.val_accuracy,
-            test_accuracy=epoch.test_accuracy,
-            evaluation_samples=epoch.evaluation_samples,
-            seconds=epoch.seconds,
-            recorded_at=epoch.recorded_at,
-        )
-        points.setdefault((epoch.label, epoch.seed), []).append(point)
+        points.setdefault((epoch.label, epoch.seed), []).append(epoch)
     runs = runs_of(session, job_id)
     trials: dict[str, dict[int, list[Trial]]] = {run.label: {} for run in runs}
     for trial in list_trials(session, job_id):
@@ -47,7 +40,7 @@ def comparison(session: Session, job_id: str) -> list[RunResult]:
 
 
 def _by_seed(
-    label: str, trials: Mapping[int, Sequence[Trial]], points: Mapping[tuple[str, int], Sequence[Point]]
+    label: str, trials: Mapping[int, Sequence[Trial]], points: Mapping[tuple[str, int], Sequence[EpochCost]]
 ) -> list[SeedRun]:
     """What the run with that label did with each seed."""
     return [
@@ -57,8 +50,8 @@ def _by_seed(
 
 
 def study(session: Session, jobs: Sequence[Job], label: str | None = None) -> list[StudyRow]:
-    """The table of the jobs' studies, of each the first, or the one with that label. Raises NotFound where a job has
-    none."""
+    """The table of the studies of jobs, of each job the first one, or the one with that label. Raises NotFound where a
+    job has no such study."""
     methods = [method_of(job_spec(job), job.id, StudyMethod, label) for job in jobs]
     outcomes = [
         TrialOutcome(
@@ -76,8 +69,9 @@ def study(session: Session, jobs: Sequence[Job], label: str | None = None) -> li
 
 
 def study_jobs(session: Session, experiment: str) -> list[Job]:
-    """The experiment's jobs that have a study, oldest first, at least one; not those that ended without a result.
-    Raises NotFound; InvalidInput where they differ in more than the points and seeds of one table."""
+    """The experiment's jobs that have a study, oldest first, at least one; those that ended without a result are left
+    out. Raises NotFound where none has a study, and InvalidInput where they differ in more than the points and seeds of
+    one table."""
     specs = [(job, job_spec(job)) for job in jobs_of_experiment(session, experiment)]
     studies = [(job, spec) for job, spec in specs if spec.methods_of(StudyMethod)]
     if not studies:
@@ -95,8 +89,8 @@ def study_jobs(session: Session, experiment: str) -> list[Job]:
 
 
 def ramps(session: Session, job_id: str, label: str | None = None) -> dict[int, Ramp]:
-    """Where the batch ramp of each seed of the job stands, of its first one or the one with that label. Raises NotFound
-    where it has none."""
+    """Where the job's batch ramp stands, by seed: its first one, or the one with that label. Raises NotFound where
+    there is no such job, or it has no such ramp."""
     spec = job_spec(get_job(session, job_id))
     method = method_of(spec, job_id, RampMethod, label)
     accuracies: dict[int, list[float | None]] = {}
@@ -112,7 +106,7 @@ def ramps(session: Session, job_id: str, label: str | None = None) -> dict[int, 
 
 
 def check_label(session: Session, job_id: str, label: str | None) -> None:
-    """Raise InvalidInput where the job has no run with that label; None: it need not."""
+    """Raise InvalidInput where the job has no run with that label; a label of None asks for nothing."""
     if label is None:
         return
     labels = [run.label for run in runs_of(session, job_id)]
@@ -122,7 +116,8 @@ def check_label(session: Session, job_id: str, label: str | None) -> None:
 
 
 def method_of(spec: JobSpec, job_id: str, kind: type[_Kind], label: str | None = None) -> _Kind:
-    """The job's first method of that kind, or the one with that label. Raises NotFound where it has none."""
+    """The job's first method of the class `kind`, or the one of them with that label. Raises NotFound where it has
+    none."""
     for method in spec.methods_of(kind):
         if label in (None, method.label):
             return method
@@ -135,8 +130,8 @@ def method_of(spec: JobSpec, job_id: str, kind: type[_Kind], label: str | None =
 
 
 def stored_epochs(session: Session, job_id: str, label: str) -> list[StoredEpoch]:
-    """Epochs of that STPT run of the job that had a Pre-train, with the branches that competed in the end: those of the
-    last retry, and after a rollback the tamer ones alone."""
+    """The epochs that had a Pre-train of the job's stpt run with that label, with the branches that competed in the
+    end: those of the last retry, and after a rollback only those with smaller learning rates than the ones undone."""
     return [
         StoredEpoch(
             epoch=row.epoch,

@@ -1,8 +1,8 @@
-"""What past jobs teach: a learning rate to begin with, and what a spec takes from them."""
+"""What past jobs in SQL teach: a learning rate to begin with, and what a spec takes from them."""
 
 from service.errors import FieldError, InvalidInput, NotFound
 from service.results.of_jobs import method_of
-from service.results.recommendation import PastEpoch, PastRun, Recommendation, recommend
+from service.results.recommendation import PastRun, Recommendation, recommend
 from service.results.schedule_replay import with_schedules
 from service.spec.data import FolderDataset
 from service.spec.job import JobSpec
@@ -18,8 +18,8 @@ EVIDENCE_JOBS = 100  # the newest so many are asked for a recommendation
 def complete(session: Session, spec: JobSpec, accepted: JobSpec | None = None) -> JobSpec:
     """The spec with what it takes from past jobs in place: schedules to replay, and learning rates of the history.
 
-    `accepted`: that of the job that the same request has made; what it was given stays, whatever was learned since.
-    Raises InvalidInput.
+    `accepted` is the spec of the job that the same request has made before; what it was given stays, whatever was
+    learned since. Raises InvalidInput where past jobs do not have what the spec takes.
     """
     spec = with_schedules(session, spec)
     if not isinstance(spec.lr_set, HistoryLrSet):
@@ -57,7 +57,11 @@ def recommendation(
     batch: int | None,
     task: TaskName = "classification",
 ) -> Recommendation:
-    """What the newest succeeded jobs of this model, dataset and task recommend. Raises NotFound when there is none."""
+    """What the newest EVIDENCE_JOBS succeeded jobs of this model, dataset and task that ran stpt recommend.
+
+    `path` is the folder, of an image-folder. Without an optimizer, or a batch in samples, those of the best run are
+    taken. Raises NotFound when there is no such job.
+    """
     trainings = succeeded_stpt_trainings(
         session, model=model, dataset=dataset, path=path, task=task, optimizer=optimizer, limit=EVIDENCE_JOBS
     )
@@ -67,10 +71,7 @@ def recommendation(
             spec=one.spec,
             method=method_of(one.spec, one.job_id, StptMethod, one.label),
             seed=one.seed,
-            epochs=[
-                PastEpoch(epoch.epoch, epoch.learning_rate, epoch.val_accuracy, epoch.test_accuracy)
-                for epoch in one.epochs
-            ],
+            epochs=one.epochs,
         )
         for one in trainings
     ]

@@ -1,4 +1,4 @@
-"""Which learning rate to begin with, by what past runs of stpt have chosen. Values in, values out: no SQL.
+"""Which learning rate to begin with, by what past runs of stpt have chosen: values in, values out, no SQL.
 
 Learning rates are those before lr_schedule. A run that had another batch counts with its learning rate scaled:
 in proportion to the batch with sgd (Goyal et al. 2017, arXiv 1706.02677), with the square root of the proportion for
@@ -15,25 +15,18 @@ from service.spec.methods.base import Schedule
 from service.spec.methods.stpt import StptMethod
 from service.spec.scaling import Rule, scale
 from service.spec.types import MAX_LEARNING_RATE, MIN_LEARNING_RATE
-
-
-@dataclass(frozen=True)
-class PastEpoch:
-    epoch: int
-    learning_rate: float  # before lr_schedule
-    val_accuracy: float
-    test_accuracy: float
+from service.store.records import EpochResult
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """One trial of stpt of a job that succeeded; all its epochs, in order."""
+    """One trial of stpt of a job that succeeded, with all its epochs in order."""
 
     job_id: str
     spec: JobSpec
     method: StptMethod
     seed: int
-    epochs: Sequence[PastEpoch]
+    epochs: Sequence[EpochResult]
 
 
 @dataclass(frozen=True)
@@ -53,8 +46,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """`low` and `high` are the smallest and the largest that the evidence chose, `learning_rate` the one in its
-    middle; the schedule is that of the run with the best validation accuracy. All are scaled to the batch."""
+    """The learning rate to begin with, and the evidence for it.
+
+    `low` and `high` are the smallest and the largest learning rate that the evidence chose, `learning_rate` the one in
+    its middle; the schedule is that of the run with the best validation accuracy. All are scaled to the batch.
+    """
 
     optimizer: str
     global_batch_size: int
@@ -68,10 +64,10 @@ class Recommendation:
 
 
 def recommend(runs: Sequence[PastRun], *, optimizer: str | None, batch: int | None) -> Recommendation | None:
-    """From runs of the same model and dataset; None without any that fits.
+    """Recommend a learning rate from runs of the same model and dataset; None without any run that fits.
 
-    Without an optimizer, or a batch, those of the run with the best validation accuracy are taken. Only the runs whose
-    batch is nearest, in proportion, are evidence.
+    Without an optimizer, or a batch in samples, those of the run with the best validation accuracy are taken. Only the
+    runs whose batch is nearest, in proportion, are evidence.
     """
     fitting = [run for run in runs if optimizer in (None, run.spec.optimizer.name)]
     if not fitting:
@@ -99,8 +95,8 @@ def recommend(runs: Sequence[PastRun], *, optimizer: str | None, batch: int | No
 
 
 def settled_learning_rate(run: PastRun) -> float:
-    """What the search came to: the median of the learning rates from the last stage on, or, for a set that goes on
-    searching, of every epoch behind the warm-up."""
+    """The learning rate that the search of a past run came to: the median of those from the last stage on, or, for a
+    set that goes on searching, of every epoch behind the warm-up."""
     first = run.method.settled_epoch(run.spec)
     behind = [epoch.learning_rate for epoch in run.epochs if epoch.epoch >= first]
     return statistics.median_low(behind or [run.epochs[-1].learning_rate])
@@ -134,7 +130,7 @@ def _best(runs: Sequence[PastRun]) -> PastRun:
     return max(runs, key=lambda run: _best_epoch(run).val_accuracy)
 
 
-def _best_epoch(run: PastRun) -> PastEpoch:
+def _best_epoch(run: PastRun) -> EpochResult:
     return max(run.epochs, key=lambda epoch: epoch.val_accuracy)
 
 

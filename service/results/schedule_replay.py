@@ -24,9 +24,10 @@ class TrialSchedule:
 
 
 def schedule(session: Session, job_id: str, *, label: str | None = None, trial: int = 1) -> TrialSchedule:
-    """The learning rates of a trial, by default of the job's first run.
+    """The learning rates of a trial as a schedule to train by again; by default of the job's first run.
 
-    Raises NotFound, or StateConflict when not all epochs are recorded.
+    Raises NotFound when there is no such job or trial, and StateConflict when not all its epochs are recorded, or no
+    schedule can tell what its method did.
     """
     spec = job_spec(get_job(session, job_id))
     run = spec.run(label)
@@ -53,7 +54,8 @@ def schedule(session: Session, job_id: str, *, label: str | None = None, trial: 
 
 
 def with_schedules(session: Session, spec: JobSpec) -> JobSpec:
-    """The spec with the schedule of every job that it is to replay. Raises InvalidInput."""
+    """The spec with the schedule of every job that it is to replay in place. Raises InvalidInput where a job has none,
+    or one of another length."""
     methods, errors = list(spec.methods), []
     for number, method in enumerate(spec.methods):
         if method.replayed_job is not None:

@@ -1,4 +1,4 @@
-"""What another selector would have chosen, from the branches that a job has stored. Pure."""
+"""What another selector would have chosen, from the branches that a job has stored: values in, values out, no SQL."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,9 @@ class StoredEpoch:
 
 @dataclass(frozen=True)
 class Replayed:
-    """`regret`: how much better the best audited branch ended than this choice; None where that is not known."""
+    """What another selector would have chosen at one epoch: `replayed`, beside the learning rate that was `recorded`;
+    None where every branch diverged. `regret` is how much better, in the metric, the best audited branch ended than
+    this choice; None where that is not known."""
 
     epoch: int
     recorded: float
@@ -31,7 +33,8 @@ class Replayed:
 def replay(
     selector: Selector, epochs: Sequence[StoredEpoch], *, initial_learning_rate: float, maximize: bool
 ) -> list[Replayed]:
-    """Let `selector` choose at every epoch, each from the learning rate that the job really had."""
+    """Let `selector` choose at every epoch, each time from the learning rate that the job really had; `maximize` says
+    whether a larger metric is better."""
     current, state = initial_learning_rate, dict[str, Any]()
     replayed = []
     for stored in epochs:

@@ -1,4 +1,4 @@
-"""What a study came to: a table of test accuracies, as the papers have them. Values in, values out: no SQL.
+"""What a study came to: a table of test accuracies, as papers have them; values in, values out, no SQL.
 
 `final` is the test accuracy of a trial's last epoch, `best` the highest of all its epochs: the latter is what papers
 often print, and it is selected by the test images. A trial that diverged has 0 in the end.
@@ -24,7 +24,7 @@ COUNTED = ("completed", "diverged")  # states of a trial; what failed or still t
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """A trial of a study; `test_accuracies`, of its recorded epochs in order."""
+    """What a trial of a study came to; `test_accuracies` are those of its recorded epochs in order, from 0 to 1."""
 
     variant: str
     global_batch_size: int
@@ -35,7 +35,7 @@ class TrialOutcome:
 
 @dataclass(frozen=True)
 class StudyRow:
-    """A variant at a batch size, over the seeds whose trial has ended."""
+    """A line of a study's table: a variant at a batch size, with statistics over the seeds whose trial has ended."""
 
     variant: str
     global_batch_size: int
@@ -47,8 +47,8 @@ class StudyRow:
 
 
 def study_rows(methods: Sequence[StudyMethod], trials: Sequence[TrialOutcome]) -> list[StudyRow]:
-    """A row for each variant and batch size of one study or several, in their order; what failed or still trains is in
-    none. Of two trials of a point with the same seed the later one counts."""
+    """Return a row for each variant and batch size of one study or several, in their order. Trials that failed or still
+    train are in none; of two trials of a point with the same seed the later one counts."""
     points = dict.fromkeys(
         (variant.name, batch) for method in methods for variant in method.variants for batch in method.batch_sizes
     )
@@ -83,7 +83,8 @@ def _mean_curve(trials: Sequence[TrialOutcome]) -> list[float]:
 
 
 def common_to_a_table(spec: JobSpec) -> dict[str, Any]:
-    """What jobs whose studies are one table have in common, by name; a variant is the same wherever a batch is."""
+    """What must be equal in jobs whose studies are to be one table, by name: all keys of the spec but FREE, and each
+    variant at each batch size."""
     points = {
         f"variant {variant.name!r} at batch {batch}": variant
         for method in spec.methods_of(StudyMethod)

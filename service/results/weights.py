@@ -34,7 +34,8 @@ CHUNK = 2**20  # bytes
 
 @dataclass(frozen=True)
 class Weights:
-    """A safetensors file: `sha256` is that of all `chunks`, which can be read once."""
+    """A safetensors file to be sent: its name, its size in bytes, the SHA-256 of its bytes, and these in `chunks`,
+    which can be read once."""
 
     file_name: str
     size: int
@@ -45,7 +46,7 @@ class Weights:
 def open_weights(
     db: Store, storage: Path, job_id: str, *, which: Which, label: str | None = None, trial: int = 1
 ) -> Weights:
-    """The model of a trial (by default of the job's first run) as it was after an epoch.
+    """Open the weights of a trial's model (by default of the job's first run) as they were after an epoch.
 
     `which`: the epoch with the best validation accuracy, or the last one, of those that left a checkpoint: one that
     diverged leaves none. `storage`: the folder of all jobs' files. Raises NotFound where there is no such job, and

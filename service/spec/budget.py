@@ -9,12 +9,17 @@ from service.spec.types import Frozen, Label
 
 
 class Budget(Frozen):
-    """Training samples of each baseline and seed, its search included; exactly one of these."""
+    """The training samples that each baseline may take with each seed, its search included; given by exactly one of
+    `samples`, `epochs` and `relative_to`."""
 
-    samples: int | None = Field(None, ge=1, lt=2**53, description="So many.")
-    epochs: float | None = Field(None, gt=0, le=1e9, description="Those of so many epochs.")
-    relative_to: Label | None = Field(None, description="As many as the run of stpt with this label took, times:")
-    times: float = Field(1.0, gt=0, le=1e6, description="Only with relative_to.")
+    samples: int | None = Field(None, ge=1, lt=2**53, description="The budget in training samples.")
+    epochs: float | None = Field(
+        None, gt=0, le=1e9, description="The budget as a number of epochs of the job, whose samples it has."
+    )
+    relative_to: Label | None = Field(
+        None, description="Label of a run of stpt: the budget is what that took, times `times`."
+    )
+    times: float = Field(1.0, gt=0, le=1e6, description="Factor on what the run `relative_to` took; only with that.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -1,4 +1,4 @@
-"""What models and datasets exist: names and facts, so that the door can check a spec without torch.
+"""What models and datasets exist: their names and facts, so that a spec can be checked without torch.
 
 `workers/models/build.py` and `workers/datasets/load.py` build what stands here; their tests hold both lists equal.
 """
@@ -69,12 +69,13 @@ _IMAGE_SIZES = {  # by the beginning of a model's name; the first that fits coun
 
 
 def image_sizes(model: str) -> ImageSizes:
+    """The sizes of images that the model of that name takes."""
     return next((sizes for beginning, sizes in _IMAGE_SIZES.items() if model.startswith(beginning)), _HALVING)
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """A dataset of known size. `layouts`: folders under the data folder, any one of which holds its files."""
+    """A dataset of known size; `layouts` are folders under the data folder, any one of which holds its files."""
 
     name: str
     train_samples: int  # validation split included
@@ -120,12 +121,14 @@ def require_files(name: str, data_dir: Path) -> None:
 
 
 def how_to_fetch(name: str) -> str:
+    """What a user can do to have the files of the dataset of that name, as part of a sentence."""
     facts = DATASETS[name]
     return "set dataset.download to true" if facts.can_download else f"unpack {facts.published} in the data folder"
 
 
 def require_image_folder(path: str, data_dir: Path) -> Path:
-    """Root of the tree `path` (relative to the data folder); DatasetMissing unless it has train/ and test/ or val/."""
+    """The root of the image tree at `path`, relative to the data folder. Raises DatasetMissing unless it has train/,
+    and test/ or val/."""
     root = data_dir / path
     # os.path.isdir: False, not an OSError, for a name too long for the file system
     if os.path.isdir(root / "train") and any(os.path.isdir(root / name) for name in TEST_FOLDERS):
@@ -137,5 +140,5 @@ def require_image_folder(path: str, data_dir: Path) -> Path:
 
 
 def count_images(folder: Path) -> int:
-    """Images in a class-per-folder tree, by their file names."""
+    """The number of images in a class-per-folder tree, counted by their file names."""
     return sum(name.lower().endswith(IMAGE_SUFFIXES) for _, _, names in os.walk(folder) for name in names)

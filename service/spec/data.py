@@ -21,13 +21,13 @@ def _inside(path: str) -> str:
 
 
 DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar10", "tiny-imagenet"]
-_SUBSET = "Train on so many alone, the same ones for every job; null: all that are not held out."
+_SUBSET = "Train on this many samples alone, the same ones for every job; null: all that are not held out."
 
 
 class NamedDataset(Frozen):
     """A dataset of known size; its files lie in the service's data folder (`digits` brings its own)."""
 
-    name: DatasetName = Field(description="Which one; GET /v1/catalog has their sizes.")
+    name: DatasetName = Field(description="Name of the dataset; GET /v1/catalog lists them with their sizes.")
     download: bool = Field(False, description="Fetch the files from their publisher when they are absent.")
     validation_fraction: float = Field(0.1, gt=0, le=0.5, description="Share of the training split held out.")
     train_samples: int | None = Field(None, ge=1, description=_SUBSET)
@@ -43,7 +43,7 @@ class NamedDataset(Frozen):
 class FolderDataset(Frozen):
     """A class-per-folder tree of images: PATH/train/CLASS/IMAGE and PATH/test/CLASS/IMAGE (or val/)."""
 
-    name: Literal["image-folder"] = Field(description="This kind of dataset.")
+    name: Literal["image-folder"] = Field(description="A tree of image files.")
     path: Annotated[str, AfterValidator(_inside)] = Field(
         min_length=1, max_length=1024, description="Folder inside the service's data folder."
     )

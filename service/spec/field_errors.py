@@ -20,7 +20,8 @@ from service.spec.types import Frozen
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The mapping of `pairs`, as json's object_pairs_hook. Raises InvalidInput when a key stands there twice."""
+    """The mapping of (key, value) `pairs`, as json's object_pairs_hook. Raises InvalidInput when a key stands there
+    twice."""
     mapping: dict[str, Any] = {}
     for key, value in pairs:
         if key in mapping:
@@ -30,7 +31,8 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def field_errors(error: ValidationError, model: type[Frozen]) -> list[FieldError]:
-    """Pydantic's errors about a `model`: paths as the user wrote them, without union tags, with indices in brackets."""
+    """Pydantic's errors about a `model`, one for each wrong field: paths as the user wrote them, without union tags,
+    with indices in brackets."""
     return [_field_error(details, model) for details in error.errors(include_url=False)]
 
 
@@ -58,7 +60,8 @@ def _field_error(details: ErrorDetails, model: type[Frozen]) -> FieldError:
 
 
 def unknown_key(key: str, known: Iterable[str], what: str = "key") -> str:
-    """What to say about a key that is not among the known ones."""
+    """The message about a key that is not among the known ones: the nearest of them, and all of them; `what` names the
+    kind of thing."""
     near = difflib.get_close_matches(key, known, n=1)
     return f"unknown {what}; {f'did you mean {near[0]}? ' if near else ''}known: {', '.join(known) or 'none'}"
 

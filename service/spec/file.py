@@ -11,7 +11,7 @@ from service.spec.field_errors import unique_keys
 
 
 def read_spec_file(file: Path) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file, as JSON would have it; not yet checked as a spec. Raises ValueError, whose
+    """Read the mapping in a YAML or JSON file, as JSON would have it, unchecked as a spec. Raises ValueError, whose
     message names the file and what is wrong with it."""
     try:
         text = file.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
-"""What a user may ask for: frozen types, validated at the door, with defaults and units.
+"""JobSpec, which is what a user may ask for: frozen types, validated at the door, with defaults and units.
 
-Epochs count from 1. Learning rates are positive and finite. The names follow torch and the field; the paper's
-alpha is `pretrain.iterations`, its beta `main_train.iterations`.
+Epochs count from 1. Learning rates are positive and finite. The names follow torch and the field; alpha of STPT (Yamada
+et al., Algorithm 1) is `pretrain.iterations`, its beta `main_train.iterations`.
 """
 
 import difflib
@@ -46,7 +46,8 @@ def _without_nul(text: str) -> str:
 
 
 class Telemetry(Frozen):
-    """Norms of each layer's weights and gradient as the training goes (S3, Fig. 2). Changes nothing else."""
+    """Record the norms of each layer's weights and gradient as the training goes, as Fig. 2 of Do et al. ("Revisiting
+    LARS for Large Batch Training Generalization of Neural Networks") has them. It changes nothing else."""
 
     every: int = Field(
         10, ge=1, le=100_000, description="Steps from one sample to the next, more where an epoch would have too many."
@@ -57,7 +58,7 @@ Kind = TypeVar("Kind", bound=MethodSpec)
 
 
 class JobSpec(Frozen):
-    """One tuning job."""
+    """The spec of one tuning job: what is trained on what, by which methods, on how many workers."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -96,7 +97,9 @@ class JobSpec(Frozen):
     experiment: Annotated[str, Field(max_length=100), AfterValidator(_without_nul)] = Field(
         "", description="Free text that jobs of one experiment share; the job list filters by it."
     )
-    preset: PresetName | None = Field(None, description="Where its defaults come from; what you say goes before it.")
+    preset: PresetName | None = Field(
+        None, description="Name of a set of defaults; what the spec itself says goes before them."
+    )
     model: Annotated[str, AfterValidator(_known_model)] = Field(
         max_length=100, description="A model of GET /v1/catalog that takes images of the dataset's size."
     )
@@ -118,7 +121,7 @@ class JobSpec(Frozen):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: one GPU a worker where the cluster has them."
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="Of initial weights, the order of samples and dropout.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the initial weights, the order of samples and dropout.")
     initial_learning_rate: LearningRate = Field(
         0.1, description="What stpt's first Pre-train goes by, and what methods without a search begin with."
     )
@@ -144,8 +147,8 @@ class JobSpec(Frozen):
     seeds: int = Field(1, ge=1, le=100, description="Each method once with each of the seeds seed, seed + 1, …")
     budget: Budget | None = Field(
         None,
-        description="Of each seed of a baseline: all but stpt, sweep, reference, replay, fixed, study, batch-ramp. "
-        "null: no limit.",
+        description="What each baseline may take with each seed; baselines are all methods but stpt, sweep, reference, "
+        "replay, fixed, study and batch-ramp. null: no limit.",
     )
 
     @model_validator(mode="before")
@@ -171,25 +174,27 @@ class JobSpec(Frozen):
         return methods
 
     def run(self, label: str | None = None) -> Method | None:
-        """The method of the run with that label, by default of the first; None: there is no such run."""
+        """The method of the run with that label, by default of the first run; None when there is no such run."""
         return next((method for method in self.methods if label in (None, method.label)), None)
 
     @property
     def measuring_run(self) -> str | None:
-        """Label of the run that the budget is relative to; None: it is relative to none."""
+        """The label of the run that the budget is relative to; None when it is relative to none."""
         return None if self.budget is None else self.budget.relative_to
 
     def methods_of(self, kind: type[Kind]) -> list[Kind]:
-        """The job's methods of a kind."""
+        """Those of the job's methods that are of the class `kind`, in the order of the spec."""
         return [method for method in self.methods if isinstance(method, kind)]
 
     @property
     def batch_per_worker(self) -> int:
+        """The samples of an iteration that one worker takes: its share of the global batch."""
         return self.global_batch_size // self.workers
 
     @property
     def passes(self) -> list[int]:
-        """Samples of each forward pass over a worker's share of the batch: as equal as can be."""
+        """The samples of each forward pass over a worker's share of the batch, as equal as can be, the larger ones
+        first."""
         share = self.batch_per_worker
         count = -(-share // (self.microbatch_size or share))
         return [share // count + (number < share % count) for number in range(count)]

@@ -14,7 +14,7 @@ from service.spec.types import MAX_LEARNING_RATE, MAX_LEARNING_RATES, Factor, Fr
 
 LrSetName = Literal["paper-alpha", "narrow", "middle", "wide", "mix"]
 _KIND = "May be left out: the other keys tell it."
-_CAP = "No candidate is larger."
+_CAP = "Candidates above it are lowered to it."
 
 
 class _LrSet(Frozen):
@@ -22,7 +22,8 @@ class _LrSet(Frozen):
 
 
 class RelativeLrSet(_LrSet):
-    """Candidates = current learning rate x factor, capped at `max_learning_rate`."""
+    """A learning-rate set whose candidates are the current learning rate times each factor, capped at
+    `max_learning_rate`."""
 
     kind: Literal["relative"] = Field("relative", description=_KIND)
     factors: list[Factor] = Field(
@@ -32,7 +33,7 @@ class RelativeLrSet(_LrSet):
 
 
 class AbsoluteLrSet(_LrSet):
-    """The candidates themselves, the same every epoch."""
+    """A learning-rate set that lists the candidates themselves, the same ones every epoch."""
 
     why_not_scaled: ClassVar[str | None] = "are absolute"
 
@@ -43,7 +44,8 @@ class AbsoluteLrSet(_LrSet):
 
 
 class NamedLrSet(_LrSet):
-    """A set of STPT's paper by name: capped relative factors; `mix` is its Table 4, scaled to the epochs."""
+    """A learning-rate set of STPT's paper (Yamada et al., Tables 2 and 3) by its name: capped relative factors. `mix`
+    is Table 4, scaled to the epochs."""
 
     kind: Literal["named"] = Field("named", description=_KIND)
     name: LrSetName = Field(description="The set's name; GET /v1/catalog has its factors.")
@@ -71,17 +73,17 @@ SimpleLrSet = Annotated[_SimpleLrSets, _tagged(_KINDS, _SimpleLrSets)]
 
 
 class LrSetPhase(Frozen):
-    """From `first_epoch` (counted from 1) until the next phase begins."""
+    """A phase of a learning-rate set, from `first_epoch` (counted from 1) until the next phase begins."""
 
     first_epoch: int = Field(ge=1, description="The first epoch that takes this set; no later than the last epoch.")
     lr_set: SimpleLrSet = Field(description="The set: any but one of phases, stages or the history.")
 
 
 class PhasedLrSet(_LrSet):
-    """One set after another (STPT, Table 4): each phase lasts until the next begins."""
+    """One learning-rate set after another (STPT, Yamada et al., Table 4): each phase lasts until the next begins."""
 
     kind: Literal["phases"] = Field("phases", description=_KIND)
-    phases: list[LrSetPhase] = Field(min_length=1, max_length=64, description="By ascending first epoch.")
+    phases: list[LrSetPhase] = Field(min_length=1, max_length=64, description="The phases, by ascending first epoch.")
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -91,7 +93,7 @@ class PhasedLrSet(_LrSet):
         return self
 
     def late_phases(self, epochs: int, field: str) -> list[FieldError]:
-        """An error for each phase that begins behind the last of `epochs`; `field`: the set's place."""
+        """An error for each phase that begins behind the last of `epochs`; `field` is the set's place in the spec."""
         message = f"after the last epoch ({epochs}); lower it, raise epochs, or leave the phase out"
         return [
             FieldError(f"{field}.phases[{number}].first_epoch", phase.first_epoch, message)
@@ -101,10 +103,10 @@ class PhasedLrSet(_LrSet):
 
 
 class Stage(Frozen):
-    """One epoch's search."""
+    """The search of one epoch: its candidates, as factors on the current learning rate, and how long each is tried."""
 
     factors: list[Factor] = Field(
-        min_length=1, max_length=MAX_LEARNING_RATES, description="On the current learning rate."
+        min_length=1, max_length=MAX_LEARNING_RATES, description="Factors on the current learning rate."
     )
     pretrain_share: float | None = Field(
         None, gt=0, le=1, description="alpha as a share of the epoch; null: as `pretrain.iterations` says."
@@ -112,10 +114,13 @@ class Stage(Frozen):
 
 
 class StagedLrSet(_LrSet):
-    """Search first, then train: one stage an epoch after the warm-up; behind the last, the learning rate stays."""
+    """A learning-rate set that searches first and then trains: one stage an epoch after the warm-up; behind the last
+    stage the learning rate stays."""
 
     kind: Literal["stages"] = Field("stages", description=_KIND)
-    stages: list[Stage] = Field(min_length=1, max_length=64, description="Of the first epochs after the warm-up.")
+    stages: list[Stage] = Field(
+        min_length=1, max_length=64, description="The searches of the first epochs after the warm-up, one an epoch."
+    )
     max_learning_rate: LearningRate = Field(MAX_LEARNING_RATE, description=_CAP)
     max_extensions: int = Field(
         4,
@@ -126,8 +131,9 @@ class StagedLrSet(_LrSet):
 
 
 class HistoryLrSet(_LrSet):
-    """What past jobs have chosen: one short stage around the learning rate that GET /v1/recommendation would give,
-    which becomes `initial_learning_rate`. When the job is accepted the stored spec gets both in its place."""
+    """A learning-rate set by what past jobs have chosen: one short stage around the learning rate that
+    GET /v1/recommendation would give, which becomes `initial_learning_rate`. When the job is accepted the stored spec
+    gets both in its place."""
 
     why_not_scaled: ClassVar[str | None] = "of the history are for this batch already"
 

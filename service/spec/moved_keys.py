@@ -1,4 +1,5 @@
-"""What keys of a spec were called before they got their present names: an error names the new one."""
+"""What keys and values of a spec were called before they got their present names, so that an error names the new
+one."""
 
 from service.spec.types import Frozen
 
@@ -26,7 +27,8 @@ RENAMED = {
 
 
 def moved_key(owner: type[Frozen], key: str) -> str | None:
-    """Where a key that the model no longer has is found now; None: it never had it."""
+    """The message that says where a key that the model `owner` no longer has is found now; None when it never had
+    it."""
     if key == "schedule" and "search_space" in owner.model_fields:
         return _LR_SCHEDULE
     return _MOVED.get((owner.__name__, key))

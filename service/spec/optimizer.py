@@ -1,4 +1,5 @@
-"""The optimizers that a job may name, with their options: torch's own, and the layer-wise ones of S3."""
+"""The optimizers that a job may name, with their options: torch's own, and the layer-wise LARS, LAMB and TVLARS (Do et
+al., "Revisiting LARS for Large Batch Training Generalization of Neural Networks")."""
 
 from typing import Annotated, Literal, Self
 
@@ -17,7 +18,7 @@ _DENOMINATOR = "Added to the denominator."
 
 
 class SgdOptimizer(Frozen):
-    """Stochastic gradient descent with momentum."""
+    """Stochastic gradient descent, with momentum unless that is 0."""
 
     name: Literal["sgd"] = Field("sgd", description="torch.optim.SGD.")
     momentum: Beta = Field(0.9, description="Momentum; 0: none.")
@@ -36,7 +37,7 @@ AdaptiveName = Literal["adagrad", "adadelta", "rmsprop"]
 
 
 class AdamOptimizer(Frozen):
-    """Adam, with its own or with decoupled weight decay."""
+    """Adam, with weight decay as an L2 penalty (adam) or decoupled from the gradient (adamw)."""
 
     name: AdamName = Field(description="torch.optim.Adam or AdamW.")
     betas: Betas = Field([0.9, 0.999], description=_BETAS)
@@ -45,13 +46,13 @@ class AdamOptimizer(Frozen):
 
 
 class AdaptiveOptimizer(Frozen):
-    """torch's defaults for everything but the learning rate and the weight decay."""
+    """Adagrad, Adadelta or RMSprop with torch's defaults for everything but the learning rate and the weight decay."""
 
     name: AdaptiveName = Field(description="torch.optim.Adagrad, Adadelta or RMSprop.")
     weight_decay: WeightDecay = Field(0.0, description=_DECAY)
 
 
-# --- layer-wise (S3): docs/method.md has the equations ---------------------------------------------
+# --- layer-wise: docs/method.md has the equations --------------------------------------------------
 
 AdaptOneDimension = Annotated[
     bool, Field(description="Adapt and decay parameters of one dimension (biases, norms) like the others.")
@@ -65,7 +66,8 @@ LarsDecay = Annotated[WeightDecay, Field(description="L2 penalty, part of the no
 
 
 class LarsOptimizer(Frozen):
-    """Momentum SGD whose step is scaled, layer by layer, by the norms of weights and gradient."""
+    """LARS (You et al. 2017, arXiv 1708.03888): momentum SGD whose step is scaled, layer by layer, by the norms of
+    weights and gradient."""
 
     name: Literal["lars"] = Field(description="Layer-wise adaptive rate scaling (You et al. 2017).")
     momentum: Momentum = 0.9
@@ -76,7 +78,8 @@ class LarsOptimizer(Frozen):
 
 
 class LambOptimizer(Frozen):
-    """Adam whose step is scaled, layer by layer, by the norms of weights and step."""
+    """LAMB (You et al. 2020, arXiv 1904.00962): Adam whose step is scaled, layer by layer, by the norms of weights and
+    step."""
 
     name: Literal["lamb"] = Field(description="Layer-wise Adam (You et al. 2020).")
     betas: Betas = Field([0.9, 0.999], description=_BETAS)
@@ -90,19 +93,23 @@ class LambOptimizer(Frozen):
 
 
 class TvlarsOptimizer(Frozen):
-    """LARS that varies in time: large steps at first, which then decay to those of LARS."""
+    """TVLARS (Do et al., "Revisiting LARS for Large Batch Training Generalization of Neural Networks"): LARS that
+    varies in time, with large steps at first, which then decay to those of LARS."""
 
-    name: Literal["tvlars"] = Field(description="LARS times a decay in time, in place of a warm-up (S3).")
+    name: Literal["tvlars"] = Field(description="LARS times a decay in time, in place of a warm-up (Do et al.).")
     variant: Literal["paper", "reference_code"] = Field(
         "paper", description="reference_code: a = 0.1 instead of 1, no delay, no minimum, norms of at most 10."
     )
-    decay: float = Field(1e-4, ge=0, le=1, description="lambda, a step (S3: 1e-6 to 1e-2).")
+    decay: float = Field(1e-4, ge=0, le=1, description="lambda, a step (Do et al.: 1e-6 to 1e-2).")
     delay_epochs: int = Field(0, ge=0, le=100_000, description="d_e, in epochs: where the decay is half done.")
     minimum: float | None = Field(
         None, ge=0, le=1, description="gamma_min; null: global_batch_size / base_batch_size x 0.001."
     )
     base_batch_size: int = Field(
-        512, ge=1, le=MAX_BATCH, description="Of the minimum, in samples; the smallest batch of S3."
+        512,
+        ge=1,
+        le=MAX_BATCH,
+        description="Batch, in samples, that the minimum is relative to; 512 is the smallest of Do et al.",
     )
     momentum: Momentum = 0.9
     trust_coefficient: TrustCoefficient = 1e-3

@@ -1,5 +1,5 @@
-"""Named job specs: what the paper of STPT (Yamada et al.) trained with, and the same in proportion for smaller models
-and data. Plain documents."""
+"""Named job specs as plain documents: what the paper of STPT (Yamada et al.) trained with, and the same in proportion
+for smaller models and data."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -32,8 +32,8 @@ PRESETS: dict[str, Document] = {
 
 
 def with_preset(document: Document) -> Document:
-    """The spec with what its preset says where it says nothing itself, also of each stpt among its methods, and inside
-    their pretrain, warmup and guards. Unchanged where it names no preset that there is."""
+    """The document of a spec with what its preset says where it says nothing itself, also of each stpt among its
+    methods, and inside their pretrain, warmup and guards. It is unchanged where it names no preset that there is."""
     name = document.get("preset")
     if not isinstance(name, str) or name not in PRESETS:
         return document
@@ -46,7 +46,7 @@ def with_preset(document: Document) -> Document:
 
 
 def with_settings(method: Any, settings: Document) -> Any:
-    """The method, if it is stpt, with settings where it says nothing."""
+    """The document of a method, if it is stpt with `settings` where it says nothing itself, else unchanged."""
     named = {"name": method} if isinstance(method, str) else method
     if not isinstance(named, Mapping) or named.get("name") != "stpt":
         return method

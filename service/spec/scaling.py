@@ -17,14 +17,21 @@ Rule = Literal["none", "sqrt", "linear"]
 
 
 def scale(rule: Rule, *, batch: int, base_batch: int) -> float:
-    """The factor for `batch` (section II): k = batch / base_batch, its square root, or 1."""
+    """The factor by which the learning rate follows the batch (Signer & Barbier, section II): k = batch / base_batch,
+    its square root, or 1; batches are in samples."""
     proportion = batch / base_batch
     return {"none": 1.0, "sqrt": math.sqrt(proportion), "linear": proportion}[rule]
 
 
+def effective_learning_rate(learning_rate: float, momentum: float) -> float:
+    """The learning rate with what momentum adds to it, e / (1 - m): what a gradient moves the weights by in all (Signer
+    & Barbier, section III)."""
+    return learning_rate / (1 - momentum)
+
+
 def scaled_momentum(momentum: float, factor: float) -> float:
     """The momentum whose effective learning rate is `factor` times that of `momentum`, the learning rate staying as it
-    is: m = 1 - (1 - m0) / factor (section IV). Raises ValueError where none from 0 on has it."""
+    is: m = 1 - (1 - m0) / factor (Signer & Barbier, section IV). Raises ValueError where that is below 0."""
     scaled = 1 - (1 - momentum) / factor
     if scaled < 0:
         raise ValueError(
@@ -35,9 +42,12 @@ def scaled_momentum(momentum: float, factor: float) -> float:
 
 
 class Scaling(Frozen):
-    """How the learning rate follows the batch (S2, section II), or the momentum in its place (S2, section IV)."""
+    """How the learning rate, or the momentum in its place, follows the batch (Signer & Barbier, "How to achieve large
+    batch size training of a DNN with SGD by adjusting hyperparameters?", sections II and IV)."""
 
-    rule: Rule = Field(description="Times 1, the square root of B/b0, or B/b0, for batch B and base batch b0.")
+    rule: Rule = Field(
+        description="Factor for batch B and base batch b0: none, 1; sqrt, the square root of B/b0; linear, B/b0."
+    )
     base_batch_size: int = Field(ge=1, le=MAX_BATCH, description="b0: the batch that the learning rate was chosen for.")
     momentum: bool = Field(
         False,
@@ -45,16 +55,16 @@ class Scaling(Frozen):
     )
 
     def factor(self, batch: int) -> float:
-        """Of the learning rate, or of 1 / (1 - momentum), at a global batch of `batch` samples."""
+        """The factor on the learning rate, or on 1 / (1 - momentum), at a global batch of `batch` samples."""
         return scale(self.rule, batch=batch, base_batch=self.base_batch_size)
 
     def learning_rate(self, learning_rate: float, batch: int) -> float:
-        """That learning rate at a global batch of `batch` samples; it stays where the momentum is scaled."""
+        """The learning rate scaled to a global batch of `batch` samples; it stays where the momentum is scaled."""
         return learning_rate if self.momentum else learning_rate * self.factor(batch)
 
     def optimizer(self, optimizer: Optimizer, batch: int) -> Optimizer:
-        """The optimizer, its momentum scaled to the batch where that is asked for. Raises ValueError where it has no
-        such momentum."""
+        """The optimizer, its momentum scaled to a global batch of `batch` samples where that is asked for. Raises
+        ValueError where it has no momentum, or the scaled one is none that it takes."""
         if not self.momentum:
             return optimizer
         momentum = getattr(optimizer, "momentum", None)
@@ -67,7 +77,8 @@ class Scaling(Frozen):
         return type(optimizer).model_validate(optimizer.model_dump() | {"momentum": scaled})
 
     def errors(self, spec: "JobSpec", field: str, learning_rate: float) -> list[FieldError]:
-        """What is wrong with it in a job whose method begins with `learning_rate`; `field`: its place in the spec."""
+        """What is wrong with this scaling in a job whose method begins with `learning_rate`; `field` is its place in
+        the spec."""
         errors = []
         try:
             self.optimizer(spec.optimizer, spec.global_batch_size)

@@ -11,20 +11,22 @@ from service.spec.types import Frozen, LearningRate, named
 
 
 class Warmup(Frozen):
-    """The first epochs at one small learning rate, without Pre-train."""
+    """The warm-up of stpt: the first epochs at one small learning rate, without Pre-train."""
 
-    epochs: int | None = Field(0, ge=0, description="null: a tenth of the epochs, rounded (S1: 4 of 40).")
-    learning_rate: LearningRate = Field(0.005, description="Of all warm-up epochs.")
+    epochs: int | None = Field(
+        0, ge=0, description="Epochs of warm-up; null: a tenth of all, rounded (Yamada et al.: 4 of 40)."
+    )
+    learning_rate: LearningRate = Field(0.005, description="The learning rate of all warm-up epochs.")
 
 
 class Pretrain(Frozen):
-    """alpha iterations of every candidate from the same state."""
+    """The Pre-train of an epoch of stpt: alpha iterations of every candidate from the same state."""
 
     weights: Literal["raw", "averaged"] = Field(
         "averaged", description="What is judged: the last weights, or the mean of those of the last half of alpha."
     )
 
-    iterations: int | None = Field(None, ge=1, description="alpha; null: 8 % of an epoch (S1: 200 of 2500).")
+    iterations: int | None = Field(None, ge=1, description="alpha; null: 8 % of an epoch (Yamada et al.: 200 of 2500).")
     placement: Literal["split", "sequential"] = Field(
         "split", description="split: branches side by side on groups of workers; sequential: one after another on all."
     )
@@ -38,13 +40,13 @@ class Pretrain(Frozen):
 
 
 class MainTrain(Frozen):
-    """beta iterations at the chosen learning rate on all workers."""
+    """The Main-train of an epoch of stpt: beta iterations at the chosen learning rate on all workers."""
 
     iterations: int | None = Field(None, ge=0, description="beta; null: the rest of the epoch.")
 
 
 class Guards(Frozen):
-    """What saves a training from a choice that turns out badly. On unless switched off."""
+    """Guards of stpt, which save a training from a choice that turns out badly. Each is on unless switched off."""
 
     extend: bool = Field(True, description="When no branch improves on the epoch's start, try far smaller ones too.")
     skip_dead: bool = Field(
@@ -61,24 +63,28 @@ class Guards(Frozen):
 
 
 class Audit(Frozen):
-    """Train losing branches to the end of the epoch too, to see whether the choice was right. Changes nothing else."""
+    """Train losing branches of stpt to the end of the epoch too, to see whether the choice was right. It changes
+    nothing else."""
 
     every: int = Field(5, ge=1, le=100_000, description="Epochs from one audit to the next, from the first Pre-train.")
-    branches: int = Field(2, ge=1, le=64, description="Losing branches, drawn at random.")
+    branches: int = Field(2, ge=1, le=64, description="Losing branches that are trained on, drawn at random.")
 
 
 class GreedySelector(Frozen):
-    """S1, Algorithm 1: the best metric."""
+    """The selector of STPT (Yamada et al., Algorithm 1): the branch with the best metric goes on."""
 
     name: Literal["greedy"] = Field("greedy", description="The best metric wins.")
 
 
 class ToleranceSelector(Frozen):
-    """The largest learning rate whose metric is nearly as good as the best."""
+    """A selector that takes the largest learning rate whose metric is nearly as good as the best."""
 
     name: Literal["tolerance"] = Field("tolerance", description="The largest that is nearly as good as the best.")
     tolerance: float = Field(
-        0.03, ge=0, le=1, description="Loss: share of the best loss. Accuracy: share of the best error (1 - accuracy)."
+        0.03,
+        ge=0,
+        le=1,
+        description="How much worse it may be, as a share of the best loss, or of the best error (1 - accuracy).",
     )
 
 

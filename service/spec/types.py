@@ -1,4 +1,4 @@
-"""Types that specs and records are made of."""
+"""Types that specs and records are made of: the strict base model, labels, learning rates, and their limits."""
 
 from typing import Annotated, Any
 
@@ -6,7 +6,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Frozen(BaseModel):
-    """Strict: no key that is not named here, no value of another type (`true` is not 1)."""
+    """The base of specs and of what workers report: read-only and strict, with no key that it does not name, no value
+    of another type (`true` is not 1), and no number that is not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -22,7 +23,8 @@ Factor = Annotated[float, Field(gt=0, le=1e6)]
 
 
 def named(names: Any, union: Any, key: str = "name") -> Any:
-    """Read a bare string as a name, or as what else the union is told apart by. The JSON schema has both."""
+    """A validator for a `union` that reads a bare string as {key: string}, so that a name stands for a document; the
+    JSON schema has both, `names` being those that may stand alone."""
     return BeforeValidator(
         lambda value: {key: value} if isinstance(value, str) else value, json_schema_input_type=names | union
     )

@@ -1,4 +1,4 @@
-"""SQL. What the store promises to whoever calls it:
+"""The store keeps all records in SQL. What it promises to whoever calls it:
 
 - What comes out is a frozen record (`store.records`), whole and made by name. No row of a table leaves, and nothing is
   read later on behind the caller's back. A record is what was true in its transaction, and stays so.

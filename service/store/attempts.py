@@ -22,19 +22,20 @@ def attempts_by_job(session: Session, of: ColumnElement[bool]) -> dict[str, list
 
 
 def ended_submissions(session: Session, submission_ids: Sequence[str], before: datetime) -> Sequence[str]:
-    """Those of the ids that are attempts of this service and ended before that time."""
+    """Those of the submission ids that are attempts of this service's jobs and ended before the time `before`."""
     query = select(Attempt.submission_id).where(Attempt.submission_id.in_(submission_ids), Attempt.ended_at < before)
     return session.scalars(query).all()
 
 
 def attempts_without_log(session: Session) -> Sequence[str]:
-    """Submissions of attempts that have ended, and whose log is not kept yet."""
+    """The submission ids of attempts that have ended, and whose log is not kept yet, oldest first."""
     query = select(Attempt.submission_id).where(Attempt.ended_at.is_not(None), Attempt.log.is_(None))
     return session.scalars(query.order_by(Attempt.id)).all()
 
 
 def get_log(session: Session, job_id: str, attempt: int) -> records.AttemptLog:
-    """What the attempt has printed. Raises NotFound."""
+    """The log of an attempt of a job, as far as it is kept. Raises NotFound when the job has no attempt of that
+    number."""
     query = select(Attempt.submission_id, Attempt.log).where(Attempt.job_id == job_id, Attempt.number == attempt)
     row = session.execute(query).one_or_none()
     if row is None:
@@ -43,7 +44,7 @@ def get_log(session: Session, job_id: str, attempt: int) -> records.AttemptLog:
 
 
 def last_attempt_with_epoch(session: Session, job_id: str) -> int:
-    """Number of the newest attempt that recorded an epoch; 0: none did."""
+    """The number of the newest attempt of a job that recorded an epoch; 0 when none did."""
     query = select(func.max(Epoch.attempt)).join(Trial).join(Run).where(Run.job_id == job_id)
     return session.scalar(query) or 0
 
@@ -54,31 +55,31 @@ def last_attempt_with_epoch(session: Session, job_id: str) -> int:
 def insert_attempt(
     session: Session, job_id: str, number: int, *, submission_id: str, ticket_hash: str, created_at: datetime
 ) -> None:
-    """The next attempt of a job."""
+    """Insert the next attempt of a job, which has not exchanged its ticket yet."""
     values = {"submission_id": submission_id, "ticket_hash": ticket_hash, "created_at": created_at}
     session.execute(insert(Attempt).values(job_id=job_id, number=number, **values))
 
 
 def set_ticket(session: Session, job_id: str, number: int, ticket_hash: str) -> None:
-    """Another ticket for an attempt that has not exchanged its own."""
+    """Give an attempt that has not exchanged its ticket another one in its place."""
     session.execute(_attempt(job_id, number).values(ticket_hash=ticket_hash))
 
 
 def set_token(session: Session, job_id: str, number: int, token_hash: str) -> None:
-    """The report token of an attempt, for its ticket, which is worthless from now on."""
+    """Give an attempt its report token in exchange for its ticket, which is worthless from now on."""
     session.execute(_attempt(job_id, number).values(ticket_hash=None, token_hash=token_hash))
 
 
 def end_attempt(
     session: Session, job_id: str, number: int, *, ended_at: datetime, message: str | None, lost: bool = False
 ) -> None:
-    """An attempt is over. One that has ended already stays as it is: how it ended is known."""
+    """Write that an attempt is over, and whether it was lost; one that has ended already stays as it is."""
     values = {"ended_at": ended_at, "message": message, "ticket_hash": None, "lost": lost}
     session.execute(_attempt(job_id, number).where(Attempt.ended_at.is_(None)).values(values))
 
 
 def set_log(session: Session, submission_id: str, log: str) -> None:
-    """Keep the end of an attempt's log."""
+    """Store the end of an attempt's log, which the caller has cut."""
     session.execute(update(Attempt).where(Attempt.submission_id == submission_id).values(log=log))
 
 

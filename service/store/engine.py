@@ -24,6 +24,11 @@ BUSY_TIMEOUT_MS = 30_000
 
 
 class Store:
+    """A database by its SQLAlchemy URL, which hands out sessions to read and to write, one transaction each.
+
+    The folder of an SQLite file is made where it is absent. Raises DatabaseError for a URL that means no database.
+    """
+
     def __init__(self, url: str) -> None:
         parsed = make_url(url)
         if parsed.drivername == "postgresql":
@@ -35,29 +40,33 @@ class Store:
         self._writer = self._engine.execution_options(forerun_write=True)
 
     def close(self) -> None:
+        """Close the connections that nobody uses any more."""
         self._engine.dispose()
 
     def connect(self) -> Connection:
-        """A connection whose transactions write."""
+        """A connection of SQLAlchemy whose transactions write: on SQLite they take the lock as they begin."""
         return self._writer.connect()
 
     def connect_to_read(self) -> Connection:
-        """A connection whose transactions only read."""
+        """A connection of SQLAlchemy whose transactions only read."""
         return self._engine.connect()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
+        """A session for one transaction that only reads."""
         with Session(self._engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
+        """A session for one transaction that writes: committed when the block ends, rolled back when it raises."""
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
 
 def reason_of(error: Exception) -> BaseException:
-    """What the database's driver itself said, where it is behind the error; else the error."""
+    """The error of the database's driver that is behind an error of the store, where there is one; else the error
+    itself."""
     return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
 
 

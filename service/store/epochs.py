@@ -1,4 +1,4 @@
-"""Epochs and their branches, of one job and of all."""
+"""Epochs and their branches in SQL, of one job and of all: queries and changes."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,25 +18,26 @@ from service.wire.worker import EpochRecord, LayersRecord
 
 
 def get_epoch(session: Session, trial_id: int, epoch: int) -> records.Epoch | None:
-    """That epoch of a trial; None: it is not recorded."""
+    """The epoch of that number of a trial; None when it is not recorded."""
     row = session.execute(_select_epochs(Epoch.trial_id == trial_id, Epoch.epoch == epoch)).one_or_none()
     return None if row is None else record_of(records.Epoch, row)
 
 
 def last_epoch(session: Session, trial_id: int) -> int:
-    """Number of the last recorded epoch of a trial; 0: none is."""
+    """The number of the last recorded epoch of a trial; 0 when none is recorded."""
     return session.scalar(select(func.max(Epoch.epoch)).where(Epoch.trial_id == trial_id)) or 0
 
 
 def epochs_of(session: Session, job_id: str) -> Sequence[records.Epoch]:
-    """Epochs of a job, by run, trial and epoch."""
+    """The recorded epochs of a job, ordered by run, trial and epoch."""
     return records_of(records.Epoch, session.execute(_select_epochs(Run.job_id == job_id)))
 
 
 def epochs_with_branches(
     session: Session, job_id: str, *, label: str | None = None, trial: int | None = None, epoch: int | None = None
 ) -> Sequence[records.EpochWithBranches]:
-    """Epochs of a job with their branches, by run, trial and epoch."""
+    """The recorded epochs of a job with their branches, ordered by run, trial and epoch; of one run, trial or epoch
+    alone where that is given."""
     wanted = [(Run.label, label), (Trial.number, trial), (Epoch.epoch, epoch)]
     of = (Run.job_id == job_id, *(column == value for column, value in wanted if value is not None))
     rows = session.execute(_select_epochs(*of)).all()
@@ -47,25 +48,25 @@ def epochs_with_branches(
 
 
 def epochs_of_trial(session: Session, trial_id: int) -> Sequence[records.Epoch]:
-    """Epochs of a trial, in order."""
+    """The recorded epochs of a trial, in order of their numbers."""
     return records_of(records.Epoch, session.execute(_select_epochs(Epoch.trial_id == trial_id)))
 
 
 def branches_of(session: Session, job_id: str, epoch: int | None = None) -> Sequence[records.BranchOfEpoch]:
-    """Branches of a job, or of one epoch of each of its trials, by run, trial, epoch and number."""
+    """The branches of a job, or of one epoch of each of its trials, ordered by run, trial, epoch and number."""
     query = _select_branches(Run.job_id == job_id)
     rows = session.execute(query if epoch is None else query.where(Epoch.epoch == epoch))
     return records_of(records.BranchOfEpoch, rows)
 
 
 def branches_of_epoch(session: Session, epoch_id: int) -> Sequence[records.Branch]:
-    """Branches of an epoch, in the order tried."""
+    """The branches of an epoch, given by its id, in the order in which they were tried."""
     query = select(*columns_of(Branch, records.Branch)).where(Branch.epoch_id == epoch_id).order_by(Branch.number)
     return records_of(records.Branch, session.execute(query))
 
 
 def latest_epochs(session: Session, job_ids: Sequence[str]) -> dict[str, records.Epoch]:
-    """The newest epoch of the first trial of each job's first run, by job id."""
+    """The newest epoch of the first trial of each job's first run, by job id; a job without one is left out."""
     first = select(func.min(Run.id)).where(Run.job_id.in_(job_ids)).group_by(Run.job_id)
     last = (
         select(Epoch.trial_id, func.max(Epoch.epoch).label("epoch"))
@@ -79,16 +80,16 @@ def latest_epochs(session: Session, job_ids: Sequence[str]) -> dict[str, records
     return {row.job_id: record_of(records.Epoch, row) for row in rows}
 
 
-def costs_of(session: Session, job_id: str) -> Sequence[records.EpochCost]:
-    """Every epoch of a job in the order recorded."""
+def costs_of(session: Session, job_id: str) -> Sequence[records.EpochCostOfRun]:
+    """What every epoch of a job took and came to, in the order in which they were recorded."""
     query = (
-        select(Run.label.label("label"), Trial.seed, *columns_of(Epoch, records.EpochCost))
+        select(Run.label.label("label"), Trial.seed, *columns_of(Epoch, records.EpochCostOfRun))
         .join(Trial, Trial.run_id == Run.id)
         .join(Epoch, Epoch.trial_id == Trial.id)
         .where(Run.job_id == job_id)
         .order_by(Epoch.recorded_at, Epoch.id)
     )
-    return records_of(records.EpochCost, session.execute(query))
+    return records_of(records.EpochCostOfRun, session.execute(query))
 
 
 def epochs_of_all_jobs(
@@ -104,10 +105,9 @@ def epochs_of_all_jobs(
     limit: int,
     cursor: str | None = None,
 ) -> Page[records.HistoryStep]:
-    """The learning rate of every epoch of every job: newest jobs first; inside a job by run, trial and epoch.
-
-    Optimizer and batch are those of the trial, where a search has chosen them, else those of the job.
-    """
+    """A page of the epochs of all jobs that the filters fit: newest jobs first, inside a job by run, trial and epoch.
+    Optimizer and batch are the trial's, where a search chose them, else the job's. Raises InvalidInput when `cursor` is
+    none of this list."""
     its_optimizer, its_batch = _optimizer_of_trial(), _batch_of_trial()
     query = (
         select(
@@ -176,7 +176,7 @@ def _of_runs(query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
 
 
 def insert_epoch(session: Session, trial_id: int, record: EpochRecord, *, attempt: int, recorded_at: datetime) -> None:
-    """An epoch of a trial as an attempt has reported it, with its branches and layers."""
+    """Insert an epoch of a trial as an attempt has reported it, with its branches and layers."""
     session.add(
         Epoch(
             **record.model_dump(exclude={"label", "trial", "branches", "layers"}),
@@ -201,7 +201,7 @@ def _layers(record: LayersRecord) -> list[Layer]:
 
 
 def discard_epoch(session: Session, epoch: records.Epoch) -> None:
-    """Delete an epoch with its branches and layers; what it took is kept as lost by its trial."""
+    """Delete an epoch with its branches and layers; the samples that it took are kept as lost by its trial."""
     lost = Trial.lost_samples + epoch.samples
     session.execute(update(Trial).where(Trial.id == epoch.trial_id).values(lost_samples=lost))
     session.execute(delete(Epoch).where(Epoch.id == epoch.id))

@@ -1,4 +1,4 @@
-"""Jobs."""
+"""Jobs in SQL with their attempts: queries, and the changes of where a job stands."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,8 @@ def job_spec(job: records.Job) -> JobSpec:
 
 
 def get_job(session: Session, job_id: str, *, lock: bool = False) -> records.JobWithAttempts:
-    """The job, its row locked when the caller goes on to change it. Raises NotFound."""
+    """The job of that id with its attempts, its row locked if `lock`, for a caller that goes on to change it. Raises
+    NotFound when the store has no job of that id."""
     query = _select_jobs().where(Job.id == job_id)
     row = session.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
@@ -47,7 +48,8 @@ def list_jobs(
     limit: int,
     cursor: str | None = None,
 ) -> Page[records.JobWithAttempts]:
-    """Newest first."""
+    """A page of at most `limit` jobs that the filters fit, with their attempts, newest first. Raises InvalidInput when
+    `cursor` is none of this list."""
     query = _select_jobs().order_by(Job.number.desc()).limit(limit + 1)
     if state:
         query = query.where(Job.state.in_(state))
@@ -61,13 +63,13 @@ def list_jobs(
 
 
 def jobs_of_experiment(session: Session, experiment: str) -> Sequence[records.Job]:
-    """Oldest first."""
+    """The jobs whose spec names that experiment, oldest first."""
     rows = session.execute(_select_jobs().where(Job.experiment == experiment).order_by(Job.number))
     return [_job(row) for row in rows]
 
 
 def live_jobs(session: Session) -> Sequence[records.JobWithAttempts]:
-    """Jobs that are not in a terminal state, oldest first."""
+    """The jobs that are not in a terminal state, with their attempts, oldest first."""
     live = Job.state.not_in(TERMINAL)
     rows = session.execute(_select_jobs().where(live).order_by(Job.number)).all()
     attempts = attempts_by_job(session, live)
@@ -75,7 +77,8 @@ def live_jobs(session: Session) -> Sequence[records.JobWithAttempts]:
 
 
 def next_to_submit(session: Session, total_workers: float) -> records.Job | None:
-    """The oldest job that waits for an attempt and fits the cluster, locked; jobs another holds are passed over."""
+    """The oldest job that waits for an attempt and takes at most `total_workers` workers, its row locked; None when
+    there is none. On PostgreSQL jobs whose row another transaction holds are passed over."""
     query = _select_jobs().where(Job.state.in_([JobState.QUEUED, JobState.RECOVERING]))
     if total_workers != math.inf:
         query = query.where(Job.workers <= total_workers)
@@ -103,7 +106,8 @@ def _with_attempts(
 
 
 def lock_experiment(session: Session, experiment: str) -> None:
-    """Of two transactions that submit it at once, the second waits for the first, as on SQLite every writer does."""
+    """Lock the name of an experiment until the transaction ends: of two that submit it at once the second waits for the
+    first, as on SQLite every writer does anyway."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(experiment, 0))))
 
@@ -111,7 +115,7 @@ def lock_experiment(session: Session, experiment: str) -> None:
 def insert_job(
     session: Session, job_id: str, spec: JobSpec, runs: Sequence[records.NewRun], created_at: datetime
 ) -> None:
-    """A job that waits for its first attempt, with its runs and the trials that these begin with."""
+    """Insert a job that waits for its first attempt, with its runs and the trials that these begin with."""
     session.add(
         Job(
             id=job_id,
@@ -149,7 +153,7 @@ def set_job_state(
 ) -> None:
     """Write where a job stands now (its state, attempt, times and error) and the event that tells of it.
 
-    Only from the state `before`, which it has where its row was locked to read it.
+    The job must be in the state `before`, as it is where its row was locked to read it; else an assertion fails.
     """
     moved = (
         update(Job)

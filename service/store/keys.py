@@ -1,4 +1,4 @@
-"""Idempotency keys."""
+"""Idempotency keys in SQL: the keys of requests, and the jobs that these made."""
 
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from service.store.tables import IdempotencyKey
 
 
 class KeyTaken(Exception):
-    """Another transaction has stored the key meanwhile; this one must end without a commit."""
+    """Another transaction has stored the idempotency key meanwhile; this one must end without a commit."""
 
     def __init__(self, key: str) -> None:
         super().__init__(key)
@@ -20,14 +20,14 @@ class KeyTaken(Exception):
 
 
 def get_idempotency_key(session: Session, key: str) -> records.IdempotencyKey | None:
-    """What is known of the key; None: it is new."""
+    """What is stored of an idempotency key; None when it is new."""
     query = select(*columns_of(IdempotencyKey, records.IdempotencyKey)).where(IdempotencyKey.key == key)
     row = session.execute(query).one_or_none()
     return None if row is None else record_of(records.IdempotencyKey, row)
 
 
 def insert_idempotency_key(session: Session, key: str, *, fingerprint: str, job_id: str, created_at: datetime) -> None:
-    """Store the key of a job. Raises KeyTaken where it is not new any more."""
+    """Store the idempotency key of the request that made a job. Raises KeyTaken where the key is not new any more."""
     values = {"key": key, "fingerprint": fingerprint, "job_id": job_id, "created_at": created_at}
     try:
         session.execute(insert(IdempotencyKey).values(values))

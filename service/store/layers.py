@@ -1,4 +1,4 @@
-"""Telemetry of layers as it is read: one record a layer and epoch."""
+"""Telemetry of layers in SQL as it is read: one record for each layer and epoch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +25,8 @@ def layers_of(
     limit: int,
     cursor: str | None = None,
 ) -> Page[LayerEpoch]:
-    """Telemetry of a job by run, trial, epoch and layer, the latter from the input on."""
+    """A page of the telemetry of a job that the filters fit, ordered by run, trial, epoch and layer, the layers from
+    the input on. Raises InvalidInput when `cursor` is none of this list."""
     query = _layers(job_id, label, trial, layer, first_epoch, last_epoch).limit(limit + 1)
     if cursor is not None:
         query = query.where(tuple_(Run.id, Trial.number, Epoch.epoch, Layer.number) > tuple_(*decode_cursor(cursor, 4)))
@@ -44,8 +45,8 @@ def layers_of_training(
     last_epoch: int | None,
     most_epochs: int,
 ) -> Sequence[LayerEpoch]:
-    """The same of one trial, of the job's first run unless a label is given, and of every second, third, … epoch
-    alone where there are more than `most_epochs`."""
+    """The telemetry of one trial, of the job's first run unless a label is given, ordered by epoch and layer; of every
+    second, third, … epoch alone where there are more than `most_epochs`."""
     if label is None:
         label = session.scalar(select(Run.label).where(Run.job_id == job_id).order_by(Run.id).limit(1))
     query = _layers(job_id, label, trial, layer, first_epoch, last_epoch)

@@ -13,24 +13,26 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Page(Generic[Item]):
-    """Items in the order of their query; `next_cursor` is None on the last page."""
+    """A page of a list: its items in the order of their query, and the cursor of the next page, None on the last
+    one."""
 
     items: Sequence[Item]
     next_cursor: str | None
 
 
 def page_of(rows: Sequence[Item], limit: int, place: Callable[[Item], Sequence[int]]) -> Page[Item]:
-    """Of `limit` + 1 rows at most: one too many tells that there is another page. `place`: the numbers of a row's
-    cursor."""
+    """Make a page of at most `limit` + 1 rows, of which one too many tells that there is another page; `place` gives
+    the numbers of a row that its cursor is made of."""
     return Page(rows[:limit], encode_cursor(*place(rows[limit - 1])) if len(rows) > limit else None)
 
 
 def encode_cursor(*numbers: int) -> str:
+    """The cursor that is made of these numbers, as URL-safe base64."""
     return base64.urlsafe_b64encode(".".join(map(str, numbers)).encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str, length: int) -> list[int]:
-    """The `length` numbers of a cursor: ids and numbers, all from 1. Raises InvalidInput."""
+    """The `length` numbers that a cursor is made of, all from 1. Raises InvalidInput when it is not such a cursor."""
     try:
         numbers = [int(part) for part in base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).split(b".")]
         if len(numbers) != length or not all(0 < number < 2**63 for number in numbers):

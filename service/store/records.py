@@ -16,7 +16,7 @@ from service.wire.worker import BranchState, TrialState
 
 @dataclass(frozen=True)
 class Attempt:
-    """One Ray job for a job. Of its ticket and its report token only hashes are kept."""
+    """One attempt of a job, which is one Ray job. Of its ticket and its report token only hashes are kept."""
 
     number: int
     submission_id: str
@@ -30,7 +30,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class AttemptLog:
-    """What an attempt has printed."""
+    """The log of an attempt: its id in Ray, and the end of what it has printed."""
 
     submission_id: str
     log: str | None  # the end of it; None while it is not kept yet
@@ -38,7 +38,7 @@ class AttemptLog:
 
 @dataclass(frozen=True)
 class Job:
-    """What was asked for, and where it stands."""
+    """A job: what was asked for, and where it stands."""
 
     number: int  # order of submission
     id: str
@@ -69,13 +69,13 @@ class JobWithAttempts(Job):
 
     @property
     def last_attempt(self) -> Attempt | None:
-        """The live attempt, or the last one; None: there is none yet."""
+        """The live attempt of the job, or its last one; None while there is none."""
         return next((one for one in self.attempts if one.number == self.attempt), None)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One method executed for a job. Its label tells it from the job's others."""
+    """A run of a job, which is one method executed for it. Its label tells it from the job's other runs."""
 
     id: int
     label: str
@@ -84,7 +84,7 @@ class Run:
 
 @dataclass(frozen=True)
 class NewRun:
-    """A run that a job begins with: a trial for each of `seeds`, of at most `length` epochs."""
+    """A run that a new job begins with: a trial for each of `seeds`, of at most `length` epochs."""
 
     label: str
     method: str
@@ -111,7 +111,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialFacts:
-    """What a search says of one of its trials."""
+    """What a search says of one of its trials: hyperparameters, epochs at most, state, and why it ended."""
 
     key: str | None
     seed: int
@@ -131,7 +131,7 @@ class TrialWithCost(Trial):
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What an epoch came to."""
+    """The learning rates of an epoch, and the accuracies (from 0 to 1) at its end."""
 
     epoch: int
     learning_rate: float
@@ -142,7 +142,8 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class TrialWithResults(TrialWithCost):
-    """A trial, its epoch with the best validation accuracy (of equals the first), and its last; None: it has none."""
+    """A trial, its epoch with the best validation accuracy (of equals the first), and its last one; None where no epoch
+    is recorded."""
 
     best: EpochResult | None
     last: EpochResult | None
@@ -150,7 +151,7 @@ class TrialWithResults(TrialWithCost):
 
 @dataclass(frozen=True)
 class TrialWithAccuracies(Trial):
-    """A trial and the test accuracies of its epochs, in order."""
+    """A trial and the test accuracies of its recorded epochs, in order."""
 
     test_accuracies: Sequence[float]
 
@@ -168,7 +169,8 @@ class PastTraining:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of one trial."""
+    """One recorded epoch of one trial. `samples` and `iterations` count all branches and retries; times are in
+    seconds."""
 
     id: int
     trial_id: int
@@ -236,16 +238,22 @@ class EpochWithBranches(Epoch):
 
 @dataclass(frozen=True)
 class EpochCost:
-    """What an epoch took and came to, as the comparison of a job's runs reads it."""
+    """What a recorded epoch took and gave, as the comparison of a job's runs reads it; accuracies are from 0 to 1."""
 
-    label: str
-    seed: int
-    samples: int
+    samples: int  # training samples of the epoch, search included
     val_accuracy: float
     test_accuracy: float
     evaluation_samples: int
     seconds: float
     recorded_at: datetime
+
+
+@dataclass(frozen=True)
+class EpochCostOfRun(EpochCost):
+    """What an epoch took and came to, and the run and seed of its trial."""
+
+    label: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -276,7 +284,7 @@ Values = Sequence[float | None]  # one a sampled step; None: not finite
 
 @dataclass(frozen=True)
 class LayerEpoch:
-    """One layer in one epoch of a training: a value of each quantity for each of `steps`."""
+    """The telemetry of one layer in one epoch of a training: a value of each quantity for each of `steps`."""
 
     label: str
     method: str
@@ -292,18 +300,18 @@ class LayerEpoch:
 
     @property
     def steps(self) -> Sequence[int]:
-        """How many steps the training had taken at each sample."""
+        """How many steps the training had taken at each sample, from 0."""
         return range(self.first_step, self.first_step + self.every * len(self.lwn), self.every)
 
     @property
     def lnr(self) -> Values:
-        """||w|| / ||g||; None where the gradient is zero."""
+        """The ratio ||w|| / ||g|| at each sample; None where the gradient is zero, or a norm was not finite."""
         return [w / g if w is not None and g else None for w, g in zip(self.lwn, self.lgn, strict=True)]
 
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a job, numbered 1, 2, 3, … without gaps."""
+    """An event: what happened to a job, numbered 1, 2, 3, … without gaps."""
 
     number: int
     kind: str  # state | epoch | trial
@@ -313,7 +321,7 @@ class Event:
 
 @dataclass(frozen=True)
 class IdempotencyKey:
-    """A key that came with a request, the fingerprint of its spec, and the job that it made."""
+    """An idempotency key that came with a request, the fingerprint of its spec, and the job that it made."""
 
     key: str
     fingerprint: str

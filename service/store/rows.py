@@ -1,4 +1,4 @@
-"""From the rows of a query to records, by the names of columns and fields."""
+"""From the rows of a query to frozen records, by the names of columns and fields."""
 
 from collections.abc import Iterable
 from dataclasses import fields
@@ -25,5 +25,5 @@ def record_of(record: type[R], row: Row[*tuple[Any, ...]], *, prefix: str = "", 
 
 
 def records_of(record: type[R], rows: Iterable[Row[*tuple[Any, ...]]]) -> list[R]:
-    """A record for each row."""
+    """The records whose fields are columns of the rows, one for each row, in their order."""
     return [record_of(record, row) for row in rows]

@@ -28,7 +28,7 @@ from sqlalchemy.types import TypeDecorator
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """Aware UTC in Python on every database (SQLite keeps no zone)."""
+    """A column of times that are aware and in UTC in Python on every database (SQLite keeps no zone)."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -45,6 +45,8 @@ Id = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts INTEGER PRI
 
 
 class Base(DeclarativeBase):
+    """The base of the tables, with the names of their constraints."""
+
     type_annotation_map = {float: Double}
     metadata = MetaData(
         naming_convention={
@@ -57,6 +59,8 @@ class Base(DeclarativeBase):
 
 
 class Job(Base):
+    """The table of jobs: what was asked for, and where it stands."""
+
     __tablename__ = "jobs"
 
     number: Mapped[int] = mapped_column(Id, primary_key=True)  # order of submission; pages go by it
@@ -84,7 +88,7 @@ class Job(Base):
 
 
 class Attempt(Base):
-    """One Ray job for a job. Only hashes of the ticket and of the report token are kept."""
+    """The table of attempts, each of which is one Ray job of a job. Only hashes of ticket and report token are kept."""
 
     __tablename__ = "attempts"
     __table_args__ = (UniqueConstraint("job_id", "number"),)
@@ -105,7 +109,8 @@ class Attempt(Base):
 
 
 class Run(Base):
-    """One method executed for a job. Its label tells it from the job's others."""
+    """The table of runs, each of which is one method executed for a job. Its label tells it from the job's other
+    runs."""
 
     __tablename__ = "runs"
     # the name that it was made with: SQLite renames no constraint
@@ -121,7 +126,7 @@ class Run(Base):
 
 
 class Trial(Base):
-    """One training inside a run."""
+    """The table of trials, each of which is one training inside a run."""
 
     __tablename__ = "trials"
     __table_args__ = (UniqueConstraint("run_id", "number"),)
@@ -142,6 +147,8 @@ class Trial(Base):
 
 
 class Epoch(Base):
+    """The table of recorded epochs of trials, one row each; times are in seconds."""
+
     __tablename__ = "epochs"
     __table_args__ = (UniqueConstraint("trial_id", "epoch"),)
 
@@ -182,6 +189,8 @@ class Epoch(Base):
 
 
 class Branch(Base):
+    """The table of branches, each of which is one candidate learning rate of an epoch's Pre-train."""
+
     __tablename__ = "branches"
     __table_args__ = (UniqueConstraint("epoch_id", "number"),)
 
@@ -201,7 +210,7 @@ class Branch(Base):
 
 
 class Layer(Base):
-    """Telemetry of one layer in one epoch: sample i was taken at step `first_step` + i x `every`."""
+    """The table of telemetry, a row for each layer and epoch: sample i was taken at step `first_step` + i x `every`."""
 
     __tablename__ = "layers"
     __table_args__ = (UniqueConstraint("epoch_id", "number"),)
@@ -220,7 +229,7 @@ class Layer(Base):
 
 
 class Event(Base):
-    """What happened to a job, numbered 1, 2, 3, … without gaps."""
+    """The table of events, each of which happened to a job, numbered 1, 2, 3, … without gaps."""
 
     __tablename__ = "events"
     __table_args__ = (UniqueConstraint("job_id", "number"),)
@@ -234,6 +243,8 @@ class Event(Base):
 
 
 class IdempotencyKey(Base):
+    """The table of idempotency keys: each with its request's fingerprint and the job that the request made."""
+
     __tablename__ = "idempotency_keys"
 
     key: Mapped[str] = mapped_column(String(200), primary_key=True)

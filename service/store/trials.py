@@ -1,4 +1,4 @@
-"""Runs and trials, with what came of them."""
+"""Runs and trials in SQL, with what came of them: queries and changes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -26,14 +26,14 @@ def runs_of(session: Session, job_id: str) -> Sequence[records.Run]:
 
 
 def get_run(session: Session, job_id: str, label: str) -> records.Run | None:
-    """The job's run with that label."""
+    """The job's run with that label; None when it has none."""
     query = select(*columns_of(Run, records.Run)).where(Run.job_id == job_id, Run.label == label)
     row = session.execute(query).one_or_none()
     return None if row is None else record_of(records.Run, row)
 
 
 def get_trial(session: Session, job_id: str, label: str, number: int) -> records.Trial | None:
-    """The trial of that number of the job's run with that label."""
+    """The trial of that number of the job's run with that label; None when there is none."""
     row = session.execute(_select_trials(job_id).where(Run.label == label, Trial.number == number)).one_or_none()
     return None if row is None else record_of(records.Trial, row)
 
@@ -44,7 +44,7 @@ def list_trials(session: Session, job_id: str) -> Sequence[records.Trial]:
 
 
 def trials_with_cost(session: Session, job_id: str) -> Sequence[records.TrialWithCost]:
-    """Every trial of a job with its recorded epochs, and the training samples they took."""
+    """Every trial of a job with the number of its recorded epochs, and the training samples that these took."""
     cost = (
         select(Epoch.trial_id, func.count().label("epochs"), func.sum(Epoch.samples).label("samples"))
         .group_by(Epoch.trial_id)
@@ -61,7 +61,8 @@ def trials_with_cost(session: Session, job_id: str) -> Sequence[records.TrialWit
 def trials_with_results(
     session: Session, job_id: str, *, label: str | None = None, state: Sequence[str] = ()
 ) -> Sequence[records.TrialWithResults]:
-    """Every trial of a job with its results, by run and number; of one run alone, or in those states."""
+    """Every trial of a job with its results, ordered by run and number; those of one run alone, or in one of the states
+    `state`, where these are given."""
     ranked = (
         select(
             Epoch.id,
@@ -99,7 +100,7 @@ def trials_with_results(
 
 
 def study_trials(session: Session, job_id: str, label: str) -> Sequence[records.TrialWithAccuracies]:
-    """The trials of a study of a job, each with the test accuracies of its epochs in order."""
+    """The trials of the job's study with that label, each with the test accuracies of its epochs in order."""
     of_study = (Run.job_id == job_id, Run.label == label)
     query = (
         select(Epoch.trial_id, Epoch.test_accuracy)
@@ -118,7 +119,7 @@ def study_trials(session: Session, job_id: str, label: str) -> Sequence[records.
 
 
 def has_study_trials(session: Session, job_id: str, states: Sequence[str]) -> bool:
-    """Whether any trial of the job's study is in one of these states."""
+    """Whether any trial of the job's studies is in one of `states`."""
     query = select(Trial.id).join(Run, Run.id == Trial.run_id)
     query = query.where(Run.job_id == job_id, Run.method == "study", Trial.state.in_(states))
     return session.scalar(query.limit(1)) is not None
@@ -128,7 +129,7 @@ def succeeded_stpt_trainings(
     session: Session, *, model: str, dataset: str, path: str | None, task: TaskName, optimizer: str | None, limit: int
 ) -> Sequence[records.PastTraining]:
     """The trials of stpt, with their epochs, of the newest `limit` succeeded jobs that have such a run, newest first.
-    `path`: the folder, of an image-folder."""
+    `path` is the folder of an image-folder, None for other datasets; an optimizer of None means any."""
     its_task = func.coalesce(Job.spec["task", "name"].as_string(), "classification")  # the oldest jobs name none
     jobs = (
         select(Job.number)
@@ -192,23 +193,23 @@ def _result(row: Row[*tuple[Any, ...]], prefix: str) -> records.EpochResult | No
 
 
 def insert_trial(session: Session, job_id: str, run_id: int, number: int, facts: records.TrialFacts) -> None:
-    """A trial that a search adds to its run, and the count of the job's trials."""
+    """Insert a trial that a search adds to its run, and count it among the job's trials."""
     session.execute(insert(Trial).values(run_id=run_id, number=number, **asdict(facts)))
     session.execute(update(Job).where(Job.id == job_id).values(trials=Job.trials + 1))
 
 
 def update_trial(session: Session, trial_id: int, facts: records.TrialFacts) -> None:
-    """What a search says of its trial now."""
+    """Overwrite the facts of a trial with what its search says of it now."""
     _set_trial(session, trial_id, asdict(facts))
 
 
 def set_trial_state(session: Session, trial_id: int, state: TrialState) -> None:
-    """Where a trial stands."""
+    """Set the state of a trial."""
     _set_trial(session, trial_id, {"state": state})
 
 
 def stop_trials(session: Session, job_id: str) -> None:
-    """A job ends: what has not ended of it stops."""
+    """Set the trials of a job that have not ended to stopped, because the job ends."""
     runs = select(Run.id).where(Run.job_id == job_id).scalar_subquery()
     open_ = Trial.state.in_(["pending", "running"])
     session.execute(update(Trial).where(Trial.run_id.in_(runs), open_).values(state="stopped"))

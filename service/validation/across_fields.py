@@ -1,4 +1,4 @@
-"""What no single field of a spec can tell: rules that hold between several of them."""
+"""Rules of a spec that no single field can tell, because they hold between several of them."""
 
 from service.algorithms.epoch_plan import iterations_per_epoch, known_train_samples
 from service.errors import FieldError, InvalidInput
@@ -10,7 +10,8 @@ from service.spec.task import BarlowTwinsTask
 
 
 def check_across_fields(spec: JobSpec) -> None:
-    """What no single field can tell. Raises InvalidInput with one entry a wrong field."""
+    """Check the rules that hold between several fields of a spec. Raises InvalidInput with one entry for each wrong
+    field."""
     errors = []
     if spec.global_batch_size % spec.workers:
         message = f"must be a multiple of workers ({spec.workers}), so that every worker takes the same share"

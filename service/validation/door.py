@@ -17,7 +17,8 @@ MAX_SPEC_BYTES = 64 * 1024
 
 
 def parse_spec(raw: bytes) -> JobSpec:
-    """The JobSpec in `raw` (JSON). Raises InvalidInput with one entry a wrong field."""
+    """Read the JobSpec in `raw` (JSON) and check it by all rules that need neither files nor a cluster. Raises
+    InvalidInput with one entry for each wrong field."""
     _require_unique_keys(raw)
     try:
         spec = JobSpec.model_validate_json(raw)
@@ -45,7 +46,8 @@ def _check_phases(spec: JobSpec) -> None:
 
 
 def check_searches(spec: JobSpec, train_samples: int | None) -> None:
-    """Raise InvalidInput where a budget or a search cannot be; `train_samples`: None where they are not known."""
+    """Raise InvalidInput where the job's budget or one of its searches is not possible; `train_samples` are those that
+    are not held out, None where they are not known."""
     errors = [] if train_samples is None else check_budget(spec, train_samples)
     for number, method in enumerate(spec.methods):
         errors += check_search(spec, f"methods[{number}]", method, train_samples)

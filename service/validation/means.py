@@ -18,8 +18,8 @@ from service.validation.door import check_searches
 
 @dataclass(frozen=True)
 class Means:
-    """What the service knows of where a job will run. `data_dir`: the folder of the datasets, which the workers see as
-    well where `data_is_local`. `cpus`, `gpus`: of the whole cluster; None: Ray has not answered yet."""
+    """What the service knows of where a job will run. `data_dir` is the folder of the datasets, which the workers see
+    as well if `data_is_local`; `cpus` and `gpus` are those of the whole cluster, None while Ray has not answered."""
 
     data_dir: Path
     data_is_local: bool = True
@@ -28,7 +28,8 @@ class Means:
 
 
 def check_means(spec: JobSpec, means: Means) -> None:
-    """Check the dataset and the workers, as far as either is known. Raises InvalidInput or NotEnoughWorkers."""
+    """Check that the job's dataset is there and the cluster large enough, as far as either is known. Raises
+    InvalidInput or NotEnoughWorkers."""
     if means.data_is_local:
         check_dataset(spec, means.data_dir)
     if means.cpus is not None and means.gpus is not None:
@@ -36,8 +37,8 @@ def check_means(spec: JobSpec, means: Means) -> None:
 
 
 def look_up_train_samples(spec: JobSpec, means: Means) -> int:
-    """Training samples of the job's dataset after the validation split. Raises InvalidInput where its files are not to
-    be seen from here."""
+    """The training samples of the job's dataset after the validation split. Raises InvalidInput where its files are not
+    to be seen from here."""
     if means.data_is_local:
         check_dataset(spec, means.data_dir)
     try:
@@ -47,8 +48,8 @@ def look_up_train_samples(spec: JobSpec, means: Means) -> int:
 
 
 def check_dataset(spec: JobSpec, data_dir: Path) -> None:
-    """Raise InvalidInput when the files are absent from `data_dir`, or too few for one epoch of the job or of a trial
-    of its searches."""
+    """Raise InvalidInput when the dataset's files are absent from `data_dir`, or too few for one epoch of the job or of
+    a trial of its searches."""
     dataset = spec.dataset
     try:
         if isinstance(dataset, FolderDataset):
@@ -65,7 +66,8 @@ def check_dataset(spec: JobSpec, data_dir: Path) -> None:
 
 
 def check_capacity(spec: JobSpec, *, cpus: float, gpus: float) -> None:
-    """Raise NotEnoughWorkers when a cluster of that size can never run the job: a worker takes a CPU, or a GPU."""
+    """Raise NotEnoughWorkers when a cluster of so many CPUs and GPUs can never run the job, whose workers take one
+    each."""
     have, what = (
         (gpus, "GPUs") if spec.device == "cuda" else (max(cpus, gpus) if spec.device == "auto" else cpus, "CPUs")
     )

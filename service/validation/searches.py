@@ -1,4 +1,4 @@
-"""What is wrong with a budget, or with a search of a job: each value at the ends of its space must make a spec."""
+"""What is wrong with the budget or with a search of a job: each value at the ends of its space must make a spec."""
 
 import math
 
@@ -13,8 +13,8 @@ from service.validation.across_fields import check_across_fields
 
 
 def check_budget(spec: JobSpec, train_samples: int) -> list[FieldError]:
-    """What is wrong with a budget in samples or epochs: baselines train whole epochs, at least one, behind what they
-    search by."""
+    """What is wrong with the job's budget in samples or epochs: baselines train whole epochs, at least one, behind what
+    they search by. `train_samples` are those that are not held out."""
     epoch, budget = samples_per_epoch(spec, train_samples), spec.budget
     if budget is None or budget.relative_to is not None:
         return []
@@ -35,8 +35,8 @@ def check_budget(spec: JobSpec, train_samples: int) -> list[FieldError]:
 
 
 def check_search(spec: JobSpec, field: str, method: MethodSpec, train_samples: int | None) -> list[FieldError]:
-    """What is wrong with a method, whose place is `field`, as a search: what its trials may be must make specs. A
-    method that is no search has nothing to check."""
+    """What is wrong with a method, whose place in the spec is `field`, as a search: what its trials may be must make
+    specs. A method that is no search has no errors. `train_samples` are None where they are not known."""
     errors: list[FieldError] = []
     told: set[str] = set()
     for probe in method.probes(spec, field, train_samples):

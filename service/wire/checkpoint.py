@@ -1,4 +1,4 @@
-"""The files of a checkpoint, as a training writes them and the API reads them. Nothing of them is unpickled.
+"""The files of a checkpoint, as a training writes them and the API reads them; nothing of them is unpickled.
 
     <storage>/<job>/checkpoints/<label>-<trial>/epoch-000012-a1/
         state.safetensors    parameters, buffers and the optimizer's state
@@ -23,27 +23,29 @@ Which = Literal["best", "last"]  # of a training's epochs: that with the best va
 
 
 class UnusableCheckpoint(Exception):
-    """A checkpoint is absent, incomplete, altered, or of another model."""
+    """A checkpoint cannot be loaded: it is absent, incomplete, altered, or of another model."""
 
 
 def checkpoints_of(storage: Path, job_id: str) -> Path:
-    """The folder of a job's checkpoints; `storage`: the folder of all jobs' files."""
+    """The folder of a job's checkpoints; `storage` is the folder of all jobs' files."""
     return storage / job_id / "checkpoints"
 
 
 def folder_of(checkpoints: Path, label: str, trial: int) -> Path:
-    """The folder of one training's checkpoints."""
+    """The folder of the checkpoints of one training, a trial of the run with that label, in those of its job."""
     return checkpoints / f"{label}-{trial}"
 
 
 def facts_of(file: BufferedReader) -> dict[str, int | str]:
-    """Size and SHA-256 of a file that was just opened, as a manifest has them; it is read to its end."""
+    """The size in bytes and SHA-256 of a file that was just opened, as a manifest has them; the file is read to its
+    end."""
     sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return {"size": file.tell(), "sha256": sha256}
 
 
 def open_state(folder: Path, ref: CheckpointRef) -> BufferedReader:
-    """The file with the tensors, opened, every byte as it was written. Raises UnusableCheckpoint."""
+    """Open the file with the tensors of a checkpoint in `folder`, every byte as it was written. Raises
+    UnusableCheckpoint where it is absent or not as recorded."""
     try:
         manifest = (folder / ref.name / MANIFEST).read_bytes()
         if hashlib.sha256(manifest).hexdigest() != ref.manifest_sha256:

@@ -1,10 +1,10 @@
-"""The states of a job, and which may follow which. A terminal state never changes."""
+"""The states of a job, and which of them may follow which; a terminal state never changes."""
 
 from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     QUEUED = "queued"  # accepted; no Ray job yet
     SUBMITTING = "submitting"  # an attempt was made; its Ray job has not reported yet

@@ -1,4 +1,4 @@
-"""What a worker reports, as it travels to the API and lies in SQL. A non-finite number travels as null."""
+"""What a worker reports and is given, as it travels to the API and lies in SQL. A non-finite number travels as null."""
 
 import hashlib
 from typing import Annotated, Any, Literal, Self
@@ -25,7 +25,8 @@ BranchState = Literal[
 
 
 class BranchRecord(Frozen):
-    """One candidate learning rate of one Pre-train. `number` counts from 1 over all retries of the epoch."""
+    """One branch, which is one candidate learning rate of one Pre-train. `number` counts from 1 over all retries of the
+    epoch."""
 
     number: int = Field(ge=1)
     retry: Retry = 0
@@ -39,13 +40,14 @@ class BranchRecord(Frozen):
 
 
 class AuditRecord(Frozen):
-    """What the epoch's losers would have come to. A `None`: all ended, or began, alike."""
+    """What the losing branches of an epoch would have come to. `rank_correlation` is null where all ended, or began,
+    alike."""
 
     branches: int = Field(ge=1, description="Losing branches trained to the end of the epoch.")
-    samples: Count = Field(description="Training samples that took, not counted elsewhere.")
-    regret: float = Field(ge=0, description="How much better the best of them ended than the chosen one; 0: none did.")
+    samples: Count = Field(description="Training samples that the audit took; they are not counted elsewhere.")
+    regret: float = Field(ge=0, description="How much better the best loser ended than the chosen branch; 0: none did.")
     rank_correlation: Annotated[float, Field(ge=-1, le=1)] | None = Field(
-        description="Spearman's, of the metric after alpha iterations with that at the end, the chosen one included."
+        description="Spearman's rank correlation of the metric after alpha iterations with that at the epoch's end."
     )
 
 
@@ -53,21 +55,22 @@ Norm = Annotated[float, Field(ge=0)] | None  # None: not finite
 
 
 class LayersRecord(Frozen):
-    """Telemetry of one epoch (S3, Fig. 2): at sampled steps, norms of each layer's weights and gradient.
+    """Telemetry of one epoch: at sampled steps, the norms of each layer's weights and gradient (Do et al., "Revisiting
+    LARS for Large Batch Training Generalization of Neural Networks", Fig. 2).
 
     A step counts from 0 over the training, the iterations that made the model alone: `first_step` + i x `every` is how
     often the weights of sample i had been updated. Of each quantity: a list for each layer, a number for each sample.
     """
 
     names: list[Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_.-]+$")]] = Field(
-        min_length=1, max_length=MAX_LAYERS, description="Of the parameter tensors, from the input on."
+        min_length=1, max_length=MAX_LAYERS, description="Names of the parameter tensors, from the input on."
     )
     first_step: Count
     every: int = Field(ge=1, lt=2**31)
     lwn: list[list[Norm]] = Field(description="||w||, before the step.")
     lgn: list[list[Norm]] = Field(description="||g||, of the whole global batch, weight decay not included.")
     trust_ratio: list[list[Norm]] | None = Field(
-        description="That the optimizer took the step with; null: it has none."
+        description="Trust ratio that the optimizer took the step with; null: it has none."
     )
 
     @model_validator(mode="after")
@@ -84,27 +87,29 @@ class LayersRecord(Frozen):
 
 
 def most_samples(layers: int) -> int:
-    """Of an epoch, so that its record stays below a megabyte."""
+    """The largest number of samples of telemetry in an epoch of so many layers, so that its record stays below a
+    megabyte."""
     return min(MAX_SAMPLES, MAX_LAYER_VALUES // layers)
 
 
 class CheckpointRef(Frozen):
-    """A checkpoint, by the folder it lies in under the job's; its manifest vouches for every other byte."""
+    """A reference to a checkpoint by its folder's name under those of the job; its manifest vouches for every other
+    byte."""
 
     name: str = Field(max_length=100, pattern=r"^[a-z0-9-]+$")
     manifest_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class EpochRecord(Frozen):
-    """One epoch of one trial. `samples` counts every training sample processed, all branches included."""
+    """The record of one epoch of one trial. `samples` counts every training sample processed, all branches included."""
 
-    label: Label = Field("stpt", description="Of the run that the trial belongs to.")
+    label: Label = Field("stpt", description="Label of the run that the trial belongs to.")
     trial: int = Field(1, ge=1, lt=2**31)
     epoch: int = Field(ge=1, lt=2**31)
     phase: Literal["warmup", "stpt", "scheduled"]
-    learning_rate: LearningRate = Field(description="Before lr_schedule.")
-    first_learning_rate: AppliedRate = Field(description="Of the epoch's first iteration, under lr_schedule.")
-    last_learning_rate: AppliedRate = Field(description="Of its last iteration.")
+    learning_rate: LearningRate = Field(description="The epoch's learning rate before lr_schedule.")
+    first_learning_rate: AppliedRate = Field(description="Learning rate of the first iteration, under lr_schedule.")
+    last_learning_rate: AppliedRate = Field(description="Learning rate of the last iteration, under lr_schedule.")
     train_loss: float | None
     val_loss: float | None
     val_accuracy: Accuracy
@@ -119,7 +124,7 @@ class EpochRecord(Frozen):
     main_train_seconds: Seconds
     branches: list[BranchRecord] = Field(max_length=MAX_BRANCHES)
     audit: AuditRecord | None = None
-    layers: LayersRecord | None = Field(None, description="Telemetry, where the job asks for it.")
+    layers: LayersRecord | None = Field(None, description="Telemetry of the layers, where the job asks for it.")
     source_trial: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(
         None,
         description="Trial whose checkpoint the epoch went on from: its own, or one whose weights were copied.",
@@ -127,7 +132,9 @@ class EpochRecord(Frozen):
     source_epoch: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(
         None, description="Epoch of that checkpoint. Both null: it went on in the same process."
     )
-    checkpoint: CheckpointRef | None = Field(None, description="Of the state after this epoch.")
+    checkpoint: CheckpointRef | None = Field(
+        None, description="Checkpoint of the state after this epoch; null: there is none."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -154,22 +161,22 @@ TrialState = Literal[
 
 
 class TrialRecord(Frozen):
-    """A trial begins, changes its hyperparameters, or ends before its last epoch."""
+    """The report that a trial begins, changes its hyperparameters, or ends before its last epoch."""
 
-    label: Label = Field(description="Of the run that the trial belongs to.")
+    label: Label = Field(description="Label of the run that the trial belongs to.")
     trial: int = Field(ge=1, lt=2**31)
     key: str | None = Field(None, max_length=40, description="What the search itself calls it.")
     seed: int = Field(ge=0, lt=2**63)
     config: dict[str, Any] = Field(
         {}, description="Hyperparameters that a search has chosen; of lr-range-test the test's curve, too."
     )
-    epochs: int = Field(ge=1, lt=2**31, description="That it trains at most.")
+    epochs: int = Field(ge=1, lt=2**31, description="Epochs that the trial trains at most.")
     state: TrialState
     message: Annotated[str, Field(max_length=4000)] | None = Field(None, description="Why it ended.")
 
 
 class TrialProgress(Frozen):
-    """What an earlier attempt, or this one, has recorded of a trial."""
+    """What is recorded of a trial so far, by an earlier attempt or this one, for a driver that goes on with it."""
 
     label: str
     trial: int
@@ -177,12 +184,12 @@ class TrialProgress(Frozen):
     seed: int
     config: dict[str, Any]
     state: TrialState
-    epochs: int = Field(ge=0, description="Recorded.")
+    epochs: int = Field(ge=0, description="Number of recorded epochs.")
     samples: Count
 
 
 class Outcome(Frozen):
-    """How an attempt ended. `code` and `message` say why it failed."""
+    """The report of how an attempt ended; `code` and `message` say why it failed."""
 
     state: Literal["succeeded", "failed"]
     code: Annotated[str, Field(max_length=100)] | None = None
@@ -196,7 +203,7 @@ class Outcome(Frozen):
 
 
 class ResumePoint(Frozen):
-    """A recorded epoch that has a checkpoint."""
+    """A recorded epoch that has a checkpoint, which a training may go on from."""
 
     label: str = "stpt"
     trial: int = 1
@@ -210,7 +217,9 @@ class Assignment(Frozen):
 
     job_id: str
     attempt: int
-    spec: str = Field(description="JobSpec as JSON.")
+    spec: str = Field(description="The JobSpec as JSON.")
     report_token: str = Field(repr=False)
     resume: list[ResumePoint] = Field([], description="Where the training may go on, newest first.")
-    trials: list[TrialProgress] = Field([], description="What has begun already.")
+    trials: list[TrialProgress] = Field(
+        [], description="Trials that have begun already, with what is recorded of them."
+    )

@@ -37,7 +37,7 @@ def test_catalog(client: httpx.Client) -> None:
     assert presets["narrow"]["factors"] == [1.25, 1.17, 1.08, 1, 0.95, 0.9, 0.85, 0.8]
     assert presets["narrow"]["phases"] is None
     assert presets["mix"]["factors"] is None
-    assert presets["mix"]["phases"] == [  # S1, Table 4: epochs 19, 29 and 40 of 40
+    assert presets["mix"]["phases"] == [  # Yamada et al., Table 4: epochs 19, 29 and 40 of 40
         {"lr_set": "narrow", "until": 0.475},
         {"lr_set": "middle", "until": 0.725},
         {"lr_set": "wide", "until": 1.0},

@@ -1,4 +1,4 @@
-"""A real service in a process of its own: API, controller and an embedded Ray head."""
+"""Starts a real service in a process of its own: API, controller and an embedded Ray head."""
 
 import json
 import os
@@ -43,7 +43,7 @@ class Service:
 
 @contextmanager
 def running_service(home: Path, **environment: str) -> Iterator[Service]:
-    """Start one and stop it at the end, unless the test has."""
+    """Start a service and stop it at the end, unless the test has."""
     home.mkdir(parents=True, exist_ok=True)
     (home / "service.json").unlink(missing_ok=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FORERUN_", "RAY_"))}

@@ -36,7 +36,7 @@ DIGITS: dict[str, Any] = {
 
 
 def run(service: Service, spec: dict[str, Any]) -> tuple[Job, list[Event]]:
-    """Submit, follow the events to the end: (the job, its events)."""
+    """Submit a job and follow its events to the end; return the job and its events."""
     with service.client as client:
         job = client.submit(nested(**spec))
         events = list(client.events(job.id))

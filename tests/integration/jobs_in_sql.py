@@ -1,4 +1,4 @@
-"""What the tests of the use cases on both databases share: jobs in any state, and what lies in SQL."""
+"""What the tests of the use cases on both databases share: jobs in any state, and what SQL has of them."""
 
 import threading
 from collections.abc import Callable
@@ -46,13 +46,13 @@ def claim(db: Store) -> Claim:
 
 
 def start(db: Store, **changes: Any) -> tuple[str, str]:
-    """A running job: its id and report token."""
+    """Make a running job, and return its id and report token."""
     job_id = submit(db, **changes)
     return job_id, begin(db, job_id)
 
 
 def begin(db: Store, job_id: str) -> str:
-    """Claim and start the next attempt of the job, the only one that waits; its report token."""
+    """Claim and start the next attempt of the job, the only one that waits; return its report token."""
     claimed = claim(db)
     assert claimed.job_id == job_id
     return reports.exchange_ticket(db, job_id, claimed.ticket).report_token
@@ -77,13 +77,13 @@ def events_of(db: Store, job_id: str) -> list[tuple[int, str, dict[str, Any]]]:
 
 
 def as_event(record: EpochRecord, attempt: int) -> dict[str, Any]:
-    """Of a run without a label of its own."""
+    """The event that tells of the record, of a run that has no label of its own."""
     document = record.model_dump(mode="json", exclude={"checkpoint", "layers"})
     return {**document, "method": record.label, "attempt": attempt}
 
 
 def epochs_of(db: Store, job_id: str) -> list[tuple[int, int, float]]:
-    """(epoch, attempt, training loss)."""
+    """The recorded epochs of a job, as (epoch, attempt, training loss)."""
     with db.read() as session:
         return [(e.epoch, e.attempt, e.train_loss) for e in stored_epochs.epochs_of(session, job_id)]
 
@@ -103,7 +103,7 @@ def everything(db: Store) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def bring(db: Store, state: JobState) -> str:
-    """A job in that state."""
+    """Make a job in that state, and return its id."""
     job_id = submit(db, epochs=1)
     if state is S.QUEUED:
         return job_id
@@ -128,7 +128,8 @@ def bring(db: Store, state: JobState) -> str:
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """What the calls return or raise on purpose, each in a thread of its own, all let go at the same moment."""
+    """Call each of `calls` in a thread of its own, all let go at the same moment; return what they return or raise on
+    purpose."""
     barrier = threading.Barrier(len(calls))
 
     def run(call: Callable[[], Any]) -> Any:
@@ -143,7 +144,7 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 
 
 def refuses(error: type[ForerunError], db: Store, call: Callable[..., Any], *args: Any) -> str:
-    """The call raises the error and changes nothing; the error's sentence."""
+    """Assert that the call raises the error and changes nothing; return the error's sentence."""
     rows = everything(db)
     with pytest.raises(error) as caught:
         call(db, *args)

@@ -22,7 +22,7 @@ SHORT: dict[str, Any] = {"epochs": 4, "global_batch_size": 48, "lr_schedule": "l
 
 
 class Remembering:
-    """The API as a search sees it."""
+    """Stands for the API, as a search sees it: it remembers what it is told."""
 
     def __init__(self) -> None:
         self.epochs: list[EpochRecord] = []

@@ -31,7 +31,7 @@ DEADLINE = 30  # seconds
 
 
 class Fleet:
-    """Tells the test when there is something to do."""
+    """Stands for the controller: it tells the test when there is something to do."""
 
     dashboard_url = "http://ray.test:8265"
     capacity = Capacity(cpus=2, gpus=0)
@@ -82,7 +82,8 @@ def start(http: httpx.Client, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def run(http: httpx.Client, *words: str) -> tuple[int, str, str]:
-    """The same without a process of its own, where that makes no difference: (exit code, output, errors)."""
+    """Run the command line in this process, where a process of its own makes no difference; return (exit code, output,
+    errors)."""
     result = CliRunner().invoke(app, words, env={"FORERUN_URL": str(http.base_url), "COLUMNS": "80"})
     return result.exit_code, result.stdout, result.stderr
 

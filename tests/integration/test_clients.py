@@ -61,7 +61,7 @@ def url(services: Services) -> Iterator[str]:
 
 
 def train(services: Services, url: str) -> None:
-    """What the controller and the Ray job do for the job that waits, in this process."""
+    """Play the controller and the Ray job of the job that waits, in this process."""
     claimed = claim(services.store)
     assignment = exchange_ticket(url, claimed.job_id, claimed.ticket)
     spec = JobSpec.model_validate_json(assignment.spec)
@@ -82,7 +82,7 @@ def train(services: Services, url: str) -> None:
 
 
 def accuracy_of(data: Data, weights: Path) -> float:
-    """What a model of ours comes to with the weights of the file."""
+    """The test accuracy of a model with the weights of the file."""
     model = build_model(
         SPEC["model"], classes=data.classes, channels=data.channels, image_size=data.image_size, seed=99
     )

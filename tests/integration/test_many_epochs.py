@@ -25,7 +25,7 @@ pytest_plugins = ["tests.databases"]
 
 @pytest.fixture(params=["sqlite_store", "postgres_store"])
 def store(request: pytest.FixtureRequest) -> Store:
-    """As that of tests.databases, without its invariants, which know no seeds and no searches."""
+    """A store like that of tests.databases, without the check of invariants, which know no seeds and no searches."""
     store: Store = request.getfixturevalue(request.param)
     return store
 
@@ -41,7 +41,8 @@ def record(store: Store, job_id: str, token: str, *records: Any) -> None:
 
 
 def a_search(store: Store) -> tuple[str, str]:
-    """stpt and tpe with two seeds; tpe's second trial has an optimizer and a batch of its own."""
+    """Make a running job of stpt and tpe with two seeds, in which tpe's second trial has an optimizer and a batch of
+    its own; return its id and report token."""
     job_id, token = start(store, methods=["stpt", {"name": "tpe"}], seeds=2, seed=5)
     stpt = [
         epoch(1, val_accuracy=0.5, test_accuracy=0.9, samples=100),

@@ -41,7 +41,7 @@ pytest_plugins = ["tests.databases"]
 
 
 def change(session: Session, job_id: str, **values: Any) -> None:
-    """As no use case does it."""
+    """Change a job's row as no use case does it."""
     session.execute(sa.update(Job).where(Job.id == job_id).values(values))
 
 
@@ -221,7 +221,8 @@ def test_a_write_that_raises_leaves_nothing(store):
 
 @pytest.fixture
 def job_with_layers(store):
-    """stpt and a sweep of two, four epochs of each, after a job whose layers must not be seen."""
+    """The id of a job of stpt and a sweep of two, four epochs of each, made after a job whose layers must not be
+    seen."""
     for methods in (["stpt"], ["stpt", {"name": "sweep", "learning_rates": [0.1, 0.2]}]):
         job_id, token = start(store, epochs=4, methods=methods)
         for method, trial in (("stpt", 1), ("sweep", 1), ("sweep", 2))[: 2 * len(methods) - 1]:

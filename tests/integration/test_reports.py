@@ -70,7 +70,7 @@ def test_an_epoch_is_written_with_its_branches_and_event(store):
 
 
 def layers_in(store):
-    """(epoch, layer) -> its columns."""
+    """The columns of every stored layer, by (epoch, layer)."""
     with store.read() as session:
         columns = ("number", "first_step", "every", "lwn", "lgn", "trust_ratio")
         return {
@@ -261,7 +261,8 @@ def test_eight_reports_of_one_epoch_at_once_are_one_epoch(store):
 
 
 def run_and_lose(db: Store, job_id: str, epochs: dict[int, bool]) -> list[tuple[int, str]]:
-    """One attempt that records those epochs (True: with a checkpoint) and dies; from where it could have gone on."""
+    """Have one attempt record those epochs (True: with a checkpoint) and die; return the checkpoints that it could have
+    gone on from."""
     claimed = claim(db)
     assignment = reports.exchange_ticket(db, job_id, claimed.ticket)
     for number, kept in epochs.items():

@@ -29,7 +29,7 @@ SUCCESS = Outcome(state="succeeded")
 
 
 def start(store: Store, *records, **changes: Any) -> tuple[str, str]:
-    """A running job of all METHODS: its id and report token."""
+    """Make a running job of all METHODS, and return its id and report token."""
     return train(store, records, epochs=1, methods=METHODS, **changes)
 
 

@@ -1,8 +1,8 @@
-"""Datasets by name: decoded images in memory, or files decoded when a batch asks for them.
+"""Loads datasets by name: decoded images in memory, or files that are decoded when a batch asks for them.
 
-The named datasets lie in memory (on the GPU, where there is one) as one uint8 tensor; a tree of image files is
-decoded batch by batch, so that ImageNet fits. A batch is a pure function of its indices: nothing is augmented, and
-the same indices give the same bits whatever was asked before.
+The named datasets lie in memory (on the GPU, where there is one) as one uint8 tensor; a tree of image files is decoded
+batch by batch, so that ImageNet fits. A batch is a pure function of its indices: nothing is augmented, and the same
+indices give the same bits whatever was asked before.
 
 The validation split is held out of the training split by a permutation with a constant seed, SPLIT_SEED, never the
 job's: jobs with different seeds are judged on the same samples, and the training split is the same for every worker.
@@ -55,7 +55,7 @@ class ImageFiles:
     image_size: int
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """int64 [k] -> uint8 [k, 3, image_size, image_size], on the CPU."""
+        """The images in these rows, int64 [k], decoded: uint8 [k, 3, image_size, image_size], on the CPU."""
         paths = [self.paths[row] for row in rows.tolist()]
         images = np.empty((len(paths), self.image_size, self.image_size, 3), np.uint8)
 
@@ -70,7 +70,7 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a dataset: n of the N images of a training or test folder."""
+    """One split of a dataset: n samples among the N images of a training or test folder."""
 
     images: Tensor | ImageFiles  # uint8 [N, C, H, W]
     labels: Tensor  # int64 [N]
@@ -83,29 +83,33 @@ class Split:
 
     @property
     def in_memory(self) -> bool:
-        """Whether nothing has to be decoded."""
+        """Whether the images lie decoded in memory, so that `read` has nothing to decode."""
         return isinstance(self.images, Tensor)
 
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """int64 [k], each below len(self) -> images uint8 [k, C, H, W], labels int64 [k], where they lie."""
+        """The samples of these indices, int64 [k], each below len(self): images uint8 [k, C, H, W] and labels int64
+        [k], on the device where the split lies."""
         rows = self.rows[indices.to(self.rows.device)]
         return self.images[rows], self.labels[rows]
 
     def normalised(self, images: Tensor, device: torch.device) -> Tensor:
-        """uint8 [k, C, H, W] -> float32 [k, C, H, W] with mean 0 and deviation 1, on `device`."""
+        """Images uint8 [k, C, H, W] as a model takes them: float32 [k, C, H, W] on `device`, less the dataset's mean
+        and divided by its standard deviation, both of pixels in [0, 1]."""
         layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         pixels = images.to(device).to(torch.float32, memory_format=layout).div_(255)
         return pixels.sub_(self.mean.to(device)).div_(self.std.to(device))
 
     def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The samples of these indices: images as `normalised` has them, labels int64 [k], on `device`."""
+        """The samples of these indices, int64 [k], as a model takes them: images as `normalised` returns them, labels
+        int64 [k], both on `device`."""
         images, labels = self.read(indices)
         return self.normalised(images, device), labels.to(device)
 
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset as a training sees it. The test split is evaluated and reported, never chosen by."""
+    """A dataset as a training sees it: three splits, and the shape of an image. The test split is evaluated and
+    reported, never chosen by."""
 
     train: Split
     validation: Split
@@ -116,14 +120,14 @@ class Data:
 
 
 class Labelled(NamedTuple):
-    """Every image of a training or test folder, with its class."""
+    """Every image of a training or test folder, with the number of its class."""
 
     images: Tensor | ImageFiles  # uint8 [N, C, H, W]
     labels: Tensor  # int64 [N]
 
 
 def load_data(spec: NamedDataset | FolderDataset, data_dir: Path, device: torch.device) -> Data:
-    """The dataset of `spec`, its files under `data_dir`; what lies in memory lies on `device`.
+    """The dataset of `spec`, whose files lie under `data_dir`; images that are kept in memory lie on `device`.
 
     Raises DatasetMissing where files are absent, TrainingFailed where an image cannot be read.
     """
@@ -168,7 +172,7 @@ def _fixed_permutation(samples: int) -> Tensor:
 
 
 def _read_named(spec: NamedDataset, data_dir: Path) -> tuple[Labelled, Labelled]:
-    """(train, test) of a dataset of known size; refused unless it is whole."""
+    """The training and test images of a dataset of known size. Raises an error unless each has as many as it should."""
     if spec.download:
         _download(spec.name, data_dir)
     require_files(spec.name, data_dir)
@@ -196,12 +200,12 @@ def _in_memory(part: Labelled, device: torch.device) -> Labelled:
 
 
 def _layout_there(name: str, data_dir: Path) -> Path | None:
-    """The first folder of the dataset's layouts that exists."""
+    """The first folder among the dataset's layouts that exists. None where there is none."""
     return next((data_dir / layout for layout in DATASETS[name].layouts if (data_dir / layout).is_dir()), None)
 
 
 def _download(name: str, data_dir: Path) -> None:
-    """Fetch a dataset unless it is there. One worker of a machine does, the others wait for it.
+    """Fetch a dataset unless it is there. One worker of a machine does so, and the others wait for it.
 
     The files arrive in a fresh folder that is then renamed, so that a folder that is there was fetched to its end.
     """
@@ -247,7 +251,7 @@ def _read_mnist(name: str, data_dir: Path) -> tuple[Labelled, Labelled]:
 
 
 def _read_cifar10(data_dir: Path) -> tuple[Labelled, Labelled]:
-    """From the published pickles, or from cifar10/{train,test}/CLASS/*.png."""
+    """The images of CIFAR-10, from the published pickles or from cifar10/{train,test}/CLASS/*.png."""
     if not (data_dir / "cifar-10-batches-py").is_dir():
         train, test, _ = _read_image_tree(require_image_folder("cifar10", data_dir), DATASETS["cifar10"].image_size)
         return train, test
@@ -260,7 +264,8 @@ def _read_cifar10(data_dir: Path) -> tuple[Labelled, Labelled]:
 
 
 def _read_tiny_imagenet(data_dir: Path) -> tuple[Labelled, Labelled]:
-    """From train/WNID/images/*.JPEG and val/images/*.JPEG, whose classes stand in val/val_annotations.txt.
+    """The images of Tiny ImageNet, from train/WNID/images/*.JPEG and val/images/*.JPEG, whose classes stand in
+    val/val_annotations.txt.
 
     A class is the place of its WordNet id in their sorted list, as in a tree of folders.
     """
@@ -286,7 +291,7 @@ def _read_tiny_imagenet(data_dir: Path) -> tuple[Labelled, Labelled]:
 
 
 def _published(name: str, *arguments: Any, **options: Any) -> Any:
-    """An instance of the class of torchvision.datasets."""
+    """An instance of the class `name` of torchvision.datasets, made with these arguments."""
     import torchvision  # type: ignore[import-untyped]  # two seconds, which a worker with digits need not spend
 
     return getattr(torchvision.datasets, name)(*arguments, **options)
@@ -310,7 +315,8 @@ READERS: dict[str, Callable[[Path], tuple[Labelled, Labelled]]] = {
 
 
 def _read_image_tree(root: Path, image_size: int) -> tuple[Labelled, Labelled, int]:
-    """(train, test, classes) of ROOT/train/CLASS/IMAGE and ROOT/test/CLASS/IMAGE, or val/."""
+    """The training images, the test images and the number of classes of a tree ROOT/train/CLASS/IMAGE with
+    ROOT/test/CLASS/IMAGE, or val/."""
     test_folder = next(root / name for name in TEST_FOLDERS if (root / name).is_dir())
     train, test = _scan(root / "train"), _scan(test_folder)
     if train.classes != test.classes:
@@ -336,12 +342,14 @@ def _scan(folder: Path) -> Any:
 
 @cache
 def _decoders() -> ThreadPoolExecutor:
-    """One pool for the process. Pillow releases the GIL while it decodes and resizes."""
+    """The threads that decode images, one pool for the process. Pillow releases the GIL while it decodes and
+    resizes."""
     return ThreadPoolExecutor(min(MAX_DECODERS, os.cpu_count() or 1), thread_name_prefix="decode")
 
 
 def _decode(path: str, image_size: int) -> npt.NDArray[np.uint8]:
-    """RGB [image_size, image_size, 3] of the file: shorter side resized to that, centre cropped, in one step."""
+    """The image in a file as RGB [image_size, image_size, 3]: its shorter side resized to `image_size` pixels and the
+    centre cropped, in one step."""
     try:
         with Image.open(path) as image:
             return np.asarray(ImageOps.fit(image.convert("RGB"), (image_size, image_size), Image.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""Groups of workers, the only user of torch.distributed.
+"""Groups of workers that train together; nothing else uses torch.distributed.
 
 The world is every worker of the training. For a Pre-train the world may be split into groups that train different
 branches side by side (STPT, Yamada et al., Fig. 1). Everything works unchanged for one worker, which needs no
@@ -27,26 +27,28 @@ class Group:
 
     @property
     def size(self) -> int:
+        """How many workers the group has."""
         return len(self.ranks)
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Sum over the group, in place, the same on every worker."""
+        """Sum a tensor over the group, in place, and return it; the sum is the same on every worker."""
         if self.size > 1:
             dist.all_reduce(tensor, group=self.handle)
         return tensor
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over the group as a new tensor; through it gradients of every worker's loss reach every worker."""
+        """The sum of a tensor over the group as a new tensor, through which the gradients of every worker's loss reach
+        every worker."""
         return cast(Tensor, _Sum.apply(tensor, self)) if self.size > 1 else tensor
 
     def broadcast_(self, tensor: Tensor, source: int) -> Tensor:
-        """Copy from the worker with world rank `source`, in place."""
+        """Copy a tensor from the worker with world rank `source` to the others, in place, and return it."""
         if self.size > 1:
             dist.broadcast(tensor, src=source, group=self.handle)
         return tensor
 
     def broadcast_text(self, text: str, source: int, device: torch.device) -> str:
-        """The text that the worker with world rank `source` has."""
+        """The text that the worker with world rank `source` has given; it travels over `device`."""
         if self.size == 1:
             return text
         sent = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(device)
@@ -55,7 +57,8 @@ class Group:
         return bytes(self.broadcast_(received, source).cpu().numpy()).decode()
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sum the gradients over the group in one flat all-reduce; a worker that has none adds zeros."""
+        """Sum the gradients of the parameters over the group in one flat all-reduce; a worker that has none adds
+        zeros."""
         if self.size == 1:
             return
         gradients = []
@@ -69,7 +72,7 @@ class Group:
 
 
 class _Sum(torch.autograd.Function):
-    """torch.distributed.nn's all_reduce, which is deprecated."""
+    """The sum over a group as a differentiable function; torch.distributed.nn has one that is deprecated."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:
@@ -82,7 +85,7 @@ class _Sum(torch.autograd.Function):
 
 
 class Workers:
-    """The world, seen from one worker."""
+    """All workers of the training, seen from this one: its rank, its device, and the groups that it belongs to."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -107,7 +110,8 @@ class Workers:
         return self._splits[count]
 
     def replicate(self, model: nn.Module) -> nn.Module:
-        """The model for synchronous data-parallel training by the world: DDP, or for one worker the model itself."""
+        """The model wrapped for synchronous data-parallel training by the world (DistributedDataParallel), or for one
+        worker the model itself."""
         if self.size == 1:
             return model
         # Looking for unused parameters keeps DDP from rearranging its buckets after its first step. Rearranged, three
@@ -120,5 +124,5 @@ class Workers:
 
 
 def group_members(world_size: int, count: int) -> Sequence[tuple[int, ...]]:
-    """World ranks of each of `count` groups; sizes differ by one at most."""
+    """The world ranks of each of `count` groups, whose sizes differ by one at most."""
     return [tuple(range(number, world_size, count)) for number in range(count)]

@@ -1,7 +1,7 @@
 """Telemetry of layers: norms of each layer's weights and gradient at sampled steps, and its trust ratio (TVLARS, Do et
 al., Fig. 2).
 
-What a step costs is two fused passes over weights and gradients; nothing is brought to the host before the epoch ends.
+Sampling a step costs two fused passes over weights and gradients; nothing is brought to the host before the epoch ends.
 """
 
 import math
@@ -21,7 +21,7 @@ class Collector:
 
     A layer is a parameter of two dimensions or more: what a layer-wise optimizer adapts, biases and the parameters of
     norms left out, as TVLARS has it. Its trust ratio is what the optimizer's method `trust_ratios()`, where it has one,
-    tells after the step: a 0-D tensor for each parameter in the order of `model.parameters()`.
+    returns after the step: a 0-D tensor for each parameter in the order of `model.parameters()`.
 
     `values`, float32 [quantities, layers, samples], is to be saved, restored and broadcast with the training state:
     then what was sampled in a branch, a Main-train that is undone or an audit lives and dies with its weights, and in
@@ -31,7 +31,8 @@ class Collector:
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, *, iterations: int, every: int, device: torch.device
     ) -> None:
-        """`iterations`: of an epoch."""
+        """Collect from `model` under `optimizer`, in epochs of so many `iterations`, at each step whose number is a
+        multiple of `every` (of a larger one where that would be too many samples); the samples lie on `device`."""
         parameters = list(model.named_parameters())
         self._places = [place for place, (_, parameter) in enumerate(parameters) if parameter.ndim > 1]
         self.names = [parameters[place][0] for place in self._places]
@@ -46,7 +47,8 @@ class Collector:
 
     @contextmanager
     def sample(self, epoch: int, iteration: int) -> Iterator[None]:
-        """Around the optimizer's step, when gradients are complete: samples it if it is one of those to sample."""
+        """Wrap the optimizer's step, when gradients are complete: take a sample of it if it is one of the steps to
+        sample."""
         step, steps = (epoch - 1) * self._iterations + iteration, self._steps(epoch)
         if step not in steps:
             yield
@@ -61,7 +63,8 @@ class Collector:
             self.values[2, :, number] = torch.stack([ratios[place] for place in self._places])
 
     def record(self, epoch: int) -> LayersRecord | None:
-        """The samples of `epoch`, which has just ended, in one transfer; None when it has no step to sample."""
+        """The samples of `epoch`, which has just ended, brought to the host in one transfer. None when the epoch has no
+        step to sample."""
         steps = self._steps(epoch)
         if not steps:
             return None
@@ -79,13 +82,13 @@ class Collector:
         )
 
     def _steps(self, epoch: int) -> range:
-        """To be sampled in `epoch`, counted from 0 over the training."""
+        """The steps to sample in `epoch`, counted from 0 over the whole training."""
         first = (epoch - 1) * self._iterations
         return range(math.ceil(first / self.every) * self.every, first + self._iterations, self.every)
 
 
 def thinned(every: int, iterations: int, layers: int) -> int:
-    """The smallest multiple of `every` that leaves an epoch no more samples than a record may have."""
+    """The smallest multiple of `every` at which an epoch has no more samples than a record may have."""
     return every * math.ceil(math.ceil(iterations / every) / most_samples(layers))
 
 

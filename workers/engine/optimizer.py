@@ -1,4 +1,4 @@
-"""What the loop asks of an optimizer beyond its steps, whichever one it is given."""
+"""What the training loop asks of an optimizer beyond its steps, whichever optimizer it is given."""
 
 import math
 from collections.abc import Iterable
@@ -8,19 +8,20 @@ import torch
 
 
 def is_averaging(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether it is judged by an average of the weights that it trains, as Schedule-Free and DoG are: it must be told
-    which of the two are wanted, by its methods `train` and `eval`."""
+    """Whether the optimizer is judged by an average of the weights that it trains, as Schedule-Free and DoG are: it must
+    be told by its methods `train` and `eval` which of the two are wanted."""
     return "train_mode" in optimizer.param_groups[0]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Every parameter takes its next step at this learning rate."""
+    """Set the learning rate at which every parameter takes its next step."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
 
 
 def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """The numbers in an optimizer's parameter groups, where Schedule-Free, Prodigy and others count their steps."""
+    """The finite numbers in an optimizer's parameter groups, a mapping for each group: there Schedule-Free, Prodigy,
+    DoG and D-Adaptation count their steps."""
     return [
         {
             key: value
@@ -32,6 +33,6 @@ def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
 
 def set_options(optimizer: torch.optim.Optimizer, options: Iterable[dict[str, Any]]) -> None:
-    """Put back what `options_of` gave, a mapping for each parameter group."""
+    """Put back into the parameter groups what `options_of` gave, a mapping for each group."""
     for group, values in zip(optimizer.param_groups, options, strict=True):
         group.update(values)

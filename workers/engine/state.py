@@ -28,24 +28,24 @@ class Flat:
         self.nbytes = sum(padded)
 
     def empty(self) -> Tensor:
-        """A buffer: uint8 [nbytes] on the device."""
+        """A new buffer for `save` and `load`: uint8 [nbytes], on the device."""
         return torch.zeros(self.nbytes, dtype=torch.uint8, device=self.device)
 
     @torch.no_grad()
     def save(self, buffer: Tensor) -> Tensor:
-        """Copy the tensors into a buffer, and return it."""
+        """Copy the tensors into a buffer as `empty` makes it, and return the buffer."""
         for tensor, view in zip(self.tensors, self._views(buffer), strict=True):
             view.copy_(tensor)
         return buffer
 
     @torch.no_grad()
     def load(self, buffer: Tensor) -> None:
-        """Copy a buffer back into the tensors."""
+        """Copy a buffer that `save` has filled back into the tensors."""
         for tensor, view in zip(self.tensors, self._views(buffer), strict=True):
             tensor.copy_(view)
 
     def digest(self) -> str:
-        """SHA-256 of every byte: equal states, and only they, have equal digests."""
+        """The SHA-256 of every byte of the tensors, in hexadecimal: equal states, and only they, have equal digests."""
         return hashlib.sha256(self.save(self.empty()).cpu().numpy().tobytes()).hexdigest()
 
     def _views(self, buffer: Tensor) -> list[Tensor]:
@@ -64,25 +64,26 @@ class Average:
         self._count = 0
 
     def clear(self) -> None:
-        """Begin a new mean."""
+        """Begin a new mean, of no iteration yet."""
         torch._foreach_zero_(self._sums)
         self._count = 0
 
     @torch.no_grad()
     def add(self) -> None:
-        """Take in the model as it is."""
+        """Take the model as it is into the mean."""
         torch._foreach_add_(self._sums, self._tensors)
         self._count += 1
 
     @torch.no_grad()
     def load(self) -> None:
-        """The model becomes its mean."""
+        """Set the model's weights and running statistics to their mean."""
         for tensor, mean in zip(self._tensors, torch._foreach_div(self._sums, self._count), strict=True):
             tensor.copy_(mean)
 
 
 def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The tensors that a step changes, by name, in a fixed order; the optimizer's state is brought into being first."""
+    """The tensors that a training step changes, by name, in a fixed order. The optimizer's state, which torch makes at
+    the first step, is made first."""
     materialise(optimizer)
     tensors: dict[str, Tensor] = {f"model.{name}": parameter for name, parameter in model.named_parameters()}
     tensors |= {f"model.{name}": buffer for name, buffer in model.named_buffers()}

@@ -37,7 +37,8 @@ MAX_DECODED_BYTES = 4 * 2**30  # of images of one Pre-train that a worker keeps 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Sums over `samples` samples; `loss_sum` is not finite when the training diverged."""
+    """The loss and the correct answers of a pass, as sums over `samples` samples; `loss_sum` is not finite when the
+    training diverged."""
 
     loss_sum: float
     correct: float
@@ -45,14 +46,17 @@ class Measurement:
 
     @property
     def loss(self) -> float:
+        """The mean loss of a sample; NaN where there is none."""
         return self.loss_sum / self.samples if self.samples else float("nan")
 
     @property
     def accuracy(self) -> float:
+        """The share of samples that are classified correctly; NaN where there is none."""
         return self.correct / self.samples if self.samples else float("nan")
 
     @property
     def is_finite(self) -> bool:
+        """Whether the loss is a finite number: it is not once the training has diverged."""
         return math.isfinite(self.loss)
 
     def __add__(self, other: "Measurement") -> "Measurement":
@@ -73,8 +77,9 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         iterations: int,
     ) -> None:
-        """`model` lies on the workers' device, before its first step; `optimizer` has its parameters, in their order.
-        `iterations`: of an epoch. Of `spec` the batch, the seed, the precision and the telemetry are read."""
+        """Train `model`, which lies on the workers' device before its first step, by `optimizer`, which has its
+        parameters in their order. An epoch has so many `iterations`. Of `spec` the batch, the seed, the precision and
+        the telemetry are read."""
         self.spec, self.data, self.workers = spec, data, workers
         self.model, self.task, self.optimizer, self.iterations = model, task, optimizer, iterations
         self.replica = workers.replicate(model)
@@ -106,7 +111,7 @@ class Trainer:
     ) -> Measurement:
         """Train `iterations` of `epoch` in `group`, each on the first `microbatches` microbatches of its global batch.
 
-        The measurement is that of the forward passes that trained, summed over the group. `average` takes in the
+        Returns the measurement of the forward passes that trained, summed over the group. `average` takes in the
         weights after each iteration of the last half.
         """
         self._train_mode()
@@ -158,7 +163,7 @@ class Trainer:
         return best, _measurement(group.sum_(sums))
 
     def share_buffers(self, group: Group) -> None:
-        """Running statistics become those of the group's first worker, as DistributedDataParallel has it."""
+        """Set the running statistics to those of the group's first worker, as DistributedDataParallel does."""
         if self._buffers.nbytes and group.size > 1:
             self._buffers.load(group.broadcast_(self._buffers.save(self._buffers.empty()), group.ranks[0]))
 
@@ -224,11 +229,12 @@ class Trainer:
     def _inputs(
         self, epoch: int, iteration: int, numbers: Sequence[int], part: range, order: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What goes into the model for this part of these microbatches, and their labels, on the device."""
+        """The model's input for this part of these microbatches, and their labels, both on the device."""
         return self.task.inputs([self._microbatch(epoch, iteration, number, part, order) for number in numbers])
 
     def _microbatch(self, epoch: int, iteration: int, number: int, part: range, order: Tensor) -> Microbatch:
-        """A part of it, where it lies. What a Pre-train needs is decoded, and drawn, once for all its branches."""
+        """This part of a microbatch, on the device where its images lie. What a Pre-train needs is decoded, and drawn,
+        once for all its branches."""
         split = self.data.train
         first = iteration * self.spec.global_batch_size + number * self.spec.batch_per_worker
         key = (epoch, iteration, number, part.start)
@@ -277,20 +283,20 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, split: Samples, group: Group, *, accuracy: bool = True) -> Measurement:
-        """Loss on a split, and accuracy if asked for, the samples shared out over the group."""
+        """Measure the loss on a split, and the accuracy if asked for; the samples are shared out over the group."""
         self._eval_mode()
         with self._autocast():
             return _measurement(group.sum_(self.task.evaluate(self.model, split, group, accuracy=accuracy)))
 
     @torch.no_grad()
     def test(self, group: Group) -> Measurement:
-        """Accuracy on the test split; its loss may be another one than that of `evaluate`."""
+        """Measure the accuracy on the test split; the loss may be another one than that of `evaluate`."""
         self._eval_mode()
         with self._autocast():
             return _measurement(group.sum_(self.task.test(self.model, self.data.test, group)))
 
     def evaluation_samples(self, split: Samples, *, accuracy: bool = True) -> int:
-        """How many samples an evaluation of `split` takes: training samples of a probe are counted with them."""
+        """How many samples an evaluation of `split` takes, the training samples of a probe counted with them."""
         return len(split) + (self.task.probe_samples if accuracy else 0)
 
     def _order(self, epoch: int) -> Tensor:
@@ -311,7 +317,8 @@ def _measurement(sums: Tensor) -> Measurement:
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch normalisation by the batch at hand, as in training, but without updating the running statistics.
+    """Inside, batch normalisation goes by the batch at hand, as in training, but does not update the running
+    statistics.
 
     An iteration updates them once, from the first forward pass of its first microbatch, as the first worker of a
     data-parallel group does.

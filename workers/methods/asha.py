@@ -1,4 +1,4 @@
-"""Asynchronous successive halving."""
+"""Builds asynchronous successive halving, a search by Ray Tune."""
 
 from optuna.samplers import RandomSampler
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
@@ -9,10 +9,12 @@ from workers.tune.searchers import TIME, Ask, Space, proposed_by_optuna
 
 
 def make_searcher(method: AshaMethod, ask: Ask) -> Searcher | SearchAlgorithm:
-    """Who proposes the trials."""
+    """The searcher that proposes the trials of asynchronous successive halving, drawn at random, for the job, seed and
+    search space that `ask` names."""
     return proposed_by_optuna(RandomSampler(seed=ask.seed), ask)
 
 
 def make_scheduler(method: AshaMethod, space: Space, epochs: int) -> TrialScheduler:
-    """Who stops trials early, of at most `epochs` epochs each."""
+    """The scheduler that stops trials early by asynchronous successive halving. `space` has the ranges of their
+    hyperparameters; a trial trains `epochs` epochs at most."""
     return ASHAScheduler(time_attr=TIME, max_t=epochs, grace_period=1, reduction_factor=method.reduction_factor)

@@ -1,4 +1,5 @@
-"""The audit of STPT: how losers would have ended, had they been chosen. It tells what an epoch's choice cost."""
+"""The audit of STPT: how losing branches would have ended, had they been chosen. It tells what the choice of an epoch
+has cost."""
 
 import math
 from collections.abc import Sequence
@@ -12,22 +13,24 @@ from workers.methods.branches import Branch
 
 
 def is_due(audit: Audit, epoch: int, first: int) -> bool:
-    """Whether `epoch` is audited; `first` is the first one that has a Pre-train."""
+    """Whether `epoch` is audited; `first` is the number of the first epoch that has a Pre-train."""
     return (epoch - first) % audit.every == 0
 
 
 def draw(losers: Sequence[Branch], audit: Audit, *, seed: int, epoch: int) -> list[Branch]:
-    """The losers to train to the end of the epoch: some at random, in their order; the same ones on every worker."""
+    """The losing branches to train to the end of the epoch: `audit.branches` of them at random, in the order of
+    `losers`, the same ones on every worker."""
     generator = np.random.default_rng(derived_seed(seed, epoch))
     count = min(audit.branches, len(losers))
     return [losers[index] for index in sorted(generator.choice(len(losers), size=count, replace=False).tolist())]
 
 
 def audit_record(chosen: Branch, audited: Sequence[Branch], *, maximize: bool, samples: int) -> AuditRecord:
-    """What the ends of the chosen branch and of the audited ones tell.
+    """The record of an audit: what the ends of the chosen branch and of the audited ones tell.
 
-    `regret`: by how much the best end beats that of the chosen one, in the metric. `rank_correlation`: Spearman's,
-    between the metrics after alpha iterations and at the epoch's end; None where either are all equal.
+    Its `regret` is by how much the best end beats that of the chosen branch, in the metric. Its `rank_correlation` is
+    Spearman's, between the metrics after alpha iterations and those at the epoch's end; None where either are all
+    equal. `samples` are those that the audit trained on.
     """
     from scipy.stats import spearmanr  # type: ignore[import-untyped]  # a second to import, and only used here
 

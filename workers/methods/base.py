@@ -1,4 +1,5 @@
-"""What every method shares: where a training stands, and an epoch's end: evaluation, record, next position."""
+"""What every method shares: where a training stands, and the end of an epoch with its evaluation, its record and the
+next position."""
 
 import math
 import time
@@ -20,7 +21,7 @@ from workers.optimizers.build import scale_momentum
 
 @dataclass(frozen=True)
 class TrainedEpoch:
-    """What an epoch's training amounts to. Times are those of time.perf_counter, in seconds."""
+    """What the training of an epoch has come to. Times are those of time.perf_counter, in seconds."""
 
     phase: Literal["warmup", "stpt", "scheduled"]
     learning_rate: float  # before lr_schedule
@@ -41,7 +42,7 @@ class TrainedEpoch:
 
 
 class Training(ABC):
-    """One training of one model. Every worker of the world runs one of these and they stay in step."""
+    """One training of one model. Every worker of the world runs one of these, and they stay in step."""
 
     label: str
 
@@ -53,12 +54,13 @@ class Training(ABC):
 
     @abstractmethod
     def train_epoch(self, epoch: int) -> TrainedEpoch:
-        """Train epoch number `epoch` from the position. Raises Diverged."""
+        """Train epoch number `epoch` from the position. Raises Diverged where the epoch cannot be trained to its
+        end."""
 
     def epochs(self) -> Iterator[EpochRecord]:
-        """Train from the position to the end; yields each epoch's record, the same on every worker.
+        """Train from the position to the end; yield each epoch's record, the same on every worker.
 
-        Raises Diverged, after the record of the epoch that did where it is known what it amounts to.
+        Raises Diverged when the training does, after it has yielded the record of that epoch where there is one.
         """
         for epoch in range(self.position.epochs + 1, self.spec.epochs + 1):
             trained = self.train_epoch(epoch)
@@ -84,16 +86,17 @@ class Training(ABC):
 
     @property
     def rescales_momentum(self) -> bool:
-        """Whether what momentum carries over does not grow where the learning rate rises."""
+        """Whether the momentum of the optimizer is scaled down where the learning rate rises, so that the steps that it
+        carries over do not grow."""
         return False
 
     @property
     def counts_in_optimizer(self) -> bool:
-        """Whether its optimizer keeps more than tensors."""
+        """Whether the optimizer keeps more than tensors: numbers that a checkpoint must have."""
         return False
 
     def go_on_from(self, position: Position) -> None:
-        """Go on behind `position`; the trainer's tensors are the caller's to load."""
+        """Continue behind `position`; the trainer's tensors are the caller's to load."""
         self.position = position
         if position.optimizer:
             set_options(self.trainer.optimizer, position.optimizer)
@@ -101,7 +104,8 @@ class Training(ABC):
     # --- for the methods -----------------------------------------------------------------------------
 
     def lr_factors(self, epoch: int) -> list[float]:
-        """What the job's lr_schedule multiplies a learning rate by, at each iteration of the epoch."""
+        """The factors by which the job's lr_schedule multiplies a learning rate, one for each iteration of the
+        epoch."""
         return epoch_lr_factors(
             self.spec.lr_schedule, epoch=epoch, epochs=self.spec.epochs, iterations=self.trainer.iterations
         )
@@ -109,7 +113,8 @@ class Training(ABC):
     def plain_epoch(
         self, epoch: int, phase: Literal["warmup", "scheduled"], learning_rate: float, applied: Sequence[float]
     ) -> TrainedEpoch:
-        """An epoch without search: an iteration by all workers at each of the learning rates `applied`."""
+        """Train an epoch without search: an iteration by all workers at each of the learning rates `applied`. Where the
+        loss becomes non-finite, `diverged` of what it returns says so."""
         began = time.perf_counter()
         training = self.main_train(epoch, range(len(applied)), applied)
         return self.end_epoch(epoch, phase, learning_rate, applied, training, began)
@@ -150,17 +155,18 @@ class Training(ABC):
         )
 
     def ease_momentum(self, learning_rate: float) -> None:
-        """Scale momentum before an iteration at `learning_rate`: where that has risen, what is carried over has not."""
+        """Before an iteration at `learning_rate`, scale the momentum down where the learning rate has risen, so that
+        the step that it carries over does not grow. Does nothing unless `rescales_momentum`."""
         last = self.position.last_learning_rate
         if self.rescales_momentum and last is not None and learning_rate > last:
             scale_momentum(self.trainer.optimizer, last / learning_rate)
 
     def main_train(self, epoch: int, iterations: range, learning_rates: Sequence[float]) -> Measurement:
-        """Synchronous data-parallel training by all workers."""
+        """Train `iterations` of `epoch` by all workers, synchronously data-parallel, each at its learning rate."""
         return self.trainer.train(epoch, iterations, learning_rates, self.world, self.spec.workers)
 
     def _check_samples(self, record: EpochRecord) -> None:
-        """The cost that a record states is what the loop has counted, to the last sample."""
+        """Assert that the cost that a record states is what the training loop has counted, to the last sample."""
         seen = torch.tensor([self.trainer.samples_seen - self._samples_checked], device=self.trainer.workers.device)
         self._samples_checked = self.trainer.samples_seen
         audited = record.audit.samples if record.audit else 0
@@ -199,5 +205,5 @@ class Training(ABC):
 
 
 def finite(value: float | None) -> float | None:
-    """As records have it: a number that is not finite is none."""
+    """The number as records have it: None in place of one that is not finite."""
     return value if value is not None and math.isfinite(value) else None

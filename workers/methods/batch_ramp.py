@@ -1,4 +1,4 @@
-"""The batch ramp, one trial after another."""
+"""Builds the batch ramp (Signer & Barbier, section IV), which trains one trial after another."""
 
 import json
 from pathlib import Path
@@ -50,6 +50,7 @@ class BatchRamp(Searcher):
 
 
 def make_searcher(method: RampMethod, ask: Ask) -> Searcher | SearchAlgorithm:
-    """Who proposes the trials."""
+    """The searcher that proposes the trials of the batch ramp, one after another, for the job, seed and search space
+    that `ask` names."""
     largest = min(ask.samples, MAX_BATCH)
     return BatchRamp(ramp_start(ask.spec), tolerance=method.tolerance, largest_batch=largest, admit=ask.admit)

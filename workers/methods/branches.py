@@ -1,9 +1,9 @@
 """The branches of one Pre-train on the workers of a training: where each one runs, and where its end state is.
 
-Two placements (STPT, Yamada et al.). `sequential` (Algorithm 1): one branch after another, each on all workers.
-`split` (Fig. 1): the workers fall into groups that train different branches side by side. Both train the same
-branches on the same samples, and gather the results so that every worker knows them all; they differ in time, and in
-which workers have a branch's end state afterwards.
+There are two placements (STPT, Yamada et al.). `sequential` (Algorithm 1) trains one branch after another, each on all
+workers. `split` (Fig. 1) has the workers fall into groups that train different branches side by side. Both train the
+same branches on the same samples, and gather the results so that every worker knows them all; they differ in time, and
+in which workers have a branch's end state afterwards.
 """
 
 import math
@@ -28,24 +28,25 @@ from workers.methods.base import finite
 
 @dataclass(frozen=True)
 class Placement:
-    """Branch i of a Pre-train, counted from 0, runs in group i mod `groups`; `group` is this worker's."""
+    """Where the branches of a Pre-train run: branch i, counted from 0, in group i mod `groups`. `group` is this
+    worker's."""
 
     groups: int
     group: Group
     microbatches: int  # that an iteration of a branch takes, of the n in a global batch
 
     def mine(self, branches: int) -> range:
-        """Those of so many branches that this worker trains."""
+        """The places of the branches that this worker trains, of `branches` in all, from 0."""
         return range(self.group.number, branches, self.groups)
 
 
 def sequential(workers: Workers) -> Placement:
-    """Every branch on all workers, with the global batch."""
+    """The placement of every branch on all workers, with the global batch."""
     return Placement(1, workers.world, workers.size)
 
 
 def split(workers: Workers, branches: int, *, per_worker: bool) -> Placement:
-    """As many groups as there are branches, or workers where they are fewer.
+    """The placement of branches on as many groups as there are branches, or workers where they are fewer.
 
     A branch takes the global batch; with `per_worker` one worker's share of it for each of its workers, of as many as
     the smallest group has, so that all branches see the same samples.
@@ -55,7 +56,7 @@ def split(workers: Workers, branches: int, *, per_worker: bool) -> Placement:
 
 
 def placed(workers: Workers, branches: int, settings: Pretrain) -> Placement:
-    """So many branches on these workers, as the settings of Pre-train have it."""
+    """The placement of so many branches on these workers that the settings of Pre-train ask for."""
     if settings.placement == "sequential":
         return sequential(workers)
     return split(workers, branches, per_worker=settings.batch == "per_worker")
@@ -65,7 +66,7 @@ def placed(workers: Workers, branches: int, settings: Pretrain) -> Placement:
 
 
 class End(NamedTuple):
-    """What one branch has come to after its alpha iterations."""
+    """The result of one branch after its alpha iterations, on the workers that trained it."""
 
     training: Measurement
     metric: float  # NaN when it diverged
@@ -103,19 +104,21 @@ class Branch:
 
     @property
     def number(self) -> int:
+        """Number of the branch in its epoch, from 1."""
         return self.result.number
 
     @property
     def learning_rate(self) -> float:
+        """The learning rate that the branch has tried, before the job's lr_schedule."""
         return self.result.learning_rate
 
     @property
     def source(self) -> int:
-        """World rank of a worker that has its end state: the first of its group."""
+        """World rank of a worker that has the branch's end state: the first of its group."""
         return self.place % self.groups
 
     def record(self, iterations: int) -> BranchRecord:
-        """Its record, of `iterations` of Pre-train."""
+        """The record of the branch, which has trained so many `iterations` of Pre-train."""
         return BranchRecord(
             number=self.number,
             retry=self.retry,
@@ -135,8 +138,8 @@ class Branch:
 class Branches:
     """All branches of an epoch, retries and extensions included. Every worker calls the same methods in the same order.
 
-    `all` has them in the order of their numbers, which count from 1. The buffers of end states are used again in every
-    epoch.
+    `all` has the branches in the order of their numbers, which count from 1. The buffers of end states are used again
+    in every epoch.
     """
 
     def __init__(self, trainer: Trainer, settings: Pretrain) -> None:
@@ -149,17 +152,18 @@ class Branches:
         self._retry = 0
 
     def begin(self) -> None:
-        """A new epoch: its branches start from the training's state at hand."""
+        """Begin a new epoch, whose branches start from the training's state at hand."""
         self._trainer.state.save(self._start)
         self.all, self._slots, self._retry = [], 0, 0
 
     def begin_again(self) -> None:
-        """A retry from the epoch's start, which is everybody's state again; end states so far are given up."""
+        """Begin a retry from the epoch's start, which is everybody's state again; end states so far are given up."""
         self._trainer.state.load(self._start)
         self._slots, self._retry = 0, self._retry + 1
 
     def train(self, learning_rates: Sequence[float], train_branch: TrainBranch) -> list[Branch]:
-        """Train a branch at each of the learning rates from the epoch's start; the new ones, once all are there."""
+        """Train a branch at each of the learning rates from the epoch's start, and return these branches once all
+        results are there."""
         placement = placed(self._workers, len(learning_rates), self._settings)
         first_slot = self._slots
         self._make_room(first_slot, len(placement.mine(len(learning_rates))))
@@ -184,7 +188,7 @@ class Branches:
         return new
 
     def adopt(self, branch: Branch) -> None:
-        """Its end state becomes everybody's, in one broadcast from the first worker of its group."""
+        """Make the end state of the branch everybody's state, in one broadcast from the first worker of its group."""
         has_it = branch.groups == 1 or self._workers.rank == branch.source
         buffer = self._ends[branch.slot] if has_it else self._received
         if branch.groups > 1:
@@ -192,22 +196,23 @@ class Branches:
         self._trainer.state.load(buffer)
 
     def put(self, branch: Branch) -> None:
-        """`branch` in the place of the one with its number."""
+        """Put `branch` in the place of the one with its number."""
         self.all[branch.number - 1] = branch
 
     def mark(self, branch: Branch, state: BranchState) -> None:
-        """The branch is in this state from now on."""
+        """Set the state of a branch."""
         self.put(replace(branch, state=state))
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """What is done inside leaves the training's state as it is. The epoch's start is given up for it."""
+        """Restore the training's state on leaving, as it was on entering. The epoch's start is given up for it."""
         self._trainer.state.save(self._start)
         yield
         self._trainer.state.load(self._start)
 
     def _make_room(self, first_slot: int, branches: int) -> None:
-        """A buffer for the end state of each of so many branches of this worker, behind those that stay."""
+        """Keep as many buffers as this worker needs: those of end states that stay, and one for each of so many new
+        branches."""
         needed = first_slot + branches
         while len(self._ends) < needed:
             self._ends.append(self._trainer.state.empty())
@@ -216,7 +221,8 @@ class Branches:
     def _train_mine(
         self, learning_rates: Sequence[float], placement: Placement, train_branch: TrainBranch
     ) -> dict[int, Row]:
-        """This worker's branches, one after another; by their places, on the first worker of each group alone."""
+        """Train this worker's branches, one after another. Returns their results by their places, on the first worker
+        of each group alone."""
         rows = {}
         for slot, place in enumerate(placement.mine(len(learning_rates)), start=self._slots):
             began = time.perf_counter()
@@ -228,7 +234,7 @@ class Branches:
         return rows
 
     def _gather(self, mine: dict[int, Row], branches: int) -> list[Row]:
-        """The rows of all branches, by their places, from those that each worker has."""
+        """The results of all branches, in the order of their places, from those that each worker has."""
         table = torch.zeros(branches, len(Row._fields), dtype=torch.float64)
         for place, row in mine.items():
             table[place] = torch.tensor(row, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""One training by a schedule written out."""
+"""Builds a training without search: scaling, warm-up and lr_schedule as the spec says."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,8 @@ from workers.methods.scheduled import Scheduled
 
 
 def build(method: FixedMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    """Trial number `trial` (from 1) of the method: one training by the schedule that the spec writes out, its model as
+    the seed of `spec` makes it, before its first step."""
     spec = spec.model_copy(update={"optimizer": scaled_optimizer(method.scaling, spec)})
     trainer = build_trainer(spec, data, workers)
 

@@ -1,4 +1,4 @@
-"""Guards of STPT: what saves a training from a bad choice (service.spec.stpt.Guards). Values in, decisions out."""
+"""The guards of STPT, which save a training from a bad choice (service.spec.stpt.Guards). Values in, decisions out."""
 
 import math
 from collections.abc import Sequence
@@ -12,14 +12,15 @@ DEAD = 0.99  # of the untrained net's loss: a branch above it has learned nothin
 
 
 def is_dead(loss: float, untrained: float) -> bool:
-    """Whether weights of this validation loss have learned nothing; NaN: they have not."""
+    """Whether weights of this validation loss have learned nothing, compared to the loss of the untrained model. They
+    have not where the loss is NaN."""
     return not loss < DEAD * untrained
 
 
 def improves(results: Sequence[BranchResult], start: float | None, *, maximize: bool) -> bool:
-    """Whether any branch is better than the epoch's start.
+    """Whether any branch is better than the epoch's start, whose metric is `start`.
 
-    True also when the start's metric is not known, and when all have diverged: that calls for a retry.
+    True also when that is not known, and when all branches have diverged: that calls for a retry.
     """
     metrics = [result.metric for result in results if not result.diverged]
     if start is None or not math.isfinite(start) or not metrics:
@@ -28,13 +29,14 @@ def improves(results: Sequence[BranchResult], start: float | None, *, maximize: 
 
 
 def extended(learning_rates: Sequence[float]) -> list[float]:
-    """Far smaller candidates than any of these."""
+    """Learning rates to try in addition, far smaller than any of these."""
     return [min(learning_rates) * factor for factor in EXTENSION]
 
 
 def one_beyond(best: float, learning_rates: Sequence[float], largest: float) -> float | None:
-    """Where the best of two learning rates or more is their largest or smallest: one more in that direction, as far as
-    the last step, as a ratio. None where it lies between others, or where the new one would be above `largest`."""
+    """The next learning rate to try where the best of two or more is their largest or smallest: in that direction by as
+    much as the last step, as a ratio. None where the best lies between others, or where the new one would be above
+    `largest`."""
     in_order = sorted(learning_rates)
     if best == in_order[-1]:
         neighbour = in_order[-2]
@@ -47,6 +49,7 @@ def one_beyond(best: float, learning_rates: Sequence[float], largest: float) -> 
 
 
 def falls_too_far(guards: Guards, validation: Measurement, accuracies: Sequence[float]) -> bool:
-    """Whether a Main-train has lost more accuracy than it may, against the last of the epochs before it."""
+    """Whether a Main-train has lost more validation accuracy than the guards allow, against the last of `accuracies`,
+    which are those of the epochs before it."""
     before = accuracies[-1] if accuracies else 0.0
     return guards.rollback and validation.accuracy < before - guards.max_accuracy_drop

@@ -1,4 +1,4 @@
-"""Hyperband, with its brackets in the paper's order."""
+"""Builds Hyperband, a search by Ray Tune, with its brackets in the paper's order."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +14,8 @@ from workers.tune.searchers import TIME, Ask, Space, proposed_by_optuna
 
 
 class HyperBand(HyperBandScheduler):
-    """Tune's Hyperband with the brackets in the paper's order, the one that stops earliest first: a budget that ends
-    within the first round is then spent on many trials instead of a few whole ones. Resumed searches leave out the
+    """Ray Tune's Hyperband with the brackets in the paper's order, the one that stops earliest first: a budget that
+    ends within the first round is then spent on many trials instead of a few whole ones. Resumed searches leave out the
     trials that have ended, which Tune's own would wait for."""
 
     def __init__(self, **options: Any) -> None:
@@ -44,10 +44,12 @@ class HyperBand(HyperBandScheduler):
 
 
 def make_searcher(method: HyperbandMethod, ask: Ask) -> Searcher | SearchAlgorithm:
-    """Who proposes the trials."""
+    """The searcher that proposes the trials of Hyperband, drawn at random, for the job, seed and search space that
+    `ask` names."""
     return proposed_by_optuna(RandomSampler(seed=ask.seed), ask)
 
 
 def make_scheduler(method: HyperbandMethod, space: Space, epochs: int) -> TrialScheduler:
-    """Who stops trials early, of at most `epochs` epochs each."""
+    """The scheduler that stops trials early by Hyperband. `space` has the ranges of their hyperparameters; a trial
+    trains `epochs` epochs at most."""
     return HyperBand(time_attr=TIME, max_t=epochs, reduction_factor=method.reduction_factor)

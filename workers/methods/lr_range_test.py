@@ -1,4 +1,4 @@
-"""A learning-rate range test, and the training that follows it."""
+"""Builds a training that follows a learning-rate range test (Smith 2017, arXiv 1506.01186)."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ class LrRangeTest(Training):
         self.label, self._method = method.label, method
 
     def train_epoch(self, epoch: int) -> TrainedEpoch:
-        """Train epoch number `epoch`, the first one behind the range test. Raises Diverged where that suggests no
+        """Train epoch number `epoch`; the first one begins with the range test. Raises Diverged where that suggests no
         learning rate."""
         if epoch > 1:
             return self._scheduled_epoch(epoch, self.position.learning_rate)
@@ -59,7 +59,7 @@ class LrRangeTest(Training):
         return self.plain_epoch(epoch, "scheduled", learning_rate, [learning_rate * factor for factor in factors])
 
     def _range_test(self) -> RangeTest:
-        """Run the test from the state at hand, which is left as it was."""
+        """Run the range test from the training's state at hand, which is left as it was."""
         method, state = self._method, self.trainer.state
         iterations = self.trainer.iterations if method.iterations is None else method.iterations
         rates = range_learning_rates(method.min_learning_rate, method.max_learning_rate, iterations)
@@ -71,14 +71,15 @@ class LrRangeTest(Training):
         return test
 
     def _losses(self, learning_rates: Sequence[float]) -> Iterator[float]:
-        """An iteration by all workers at each learning rate, and the loss before its step: the mean over the global
-        batch, the same on every worker. The batches are those of the training, epoch after epoch."""
+        """Train an iteration by all workers at each learning rate, and yield the loss before its step: the mean over
+        the global batch, the same on every worker. The batches are those of the training, epoch after epoch."""
         for number, learning_rate in enumerate(learning_rates):
             epoch, iteration = divmod(number, self.trainer.iterations)
             yield self.main_train(epoch + 1, range(iteration, iteration + 1), [learning_rate]).loss
 
     def _suggested(self, test: RangeTest) -> float:
-        """What the test suggests; the trial's record is to tell it. Raises Diverged where it suggests nothing."""
+        """The learning rate that the test suggests; the trial's record is to tell it. Raises Diverged where the test
+        suggests none."""
         suggestion, rates = self._method.suggestion, test.learning_rates
         learning_rate = suggested_learning_rate(test, suggestion)
         if learning_rate is None:
@@ -93,5 +94,6 @@ class LrRangeTest(Training):
 
 
 def build(method: LrRangeTestMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    """Trial number `trial` (from 1) of the method: one training behind a range test, its model as the seed of `spec`
+    makes it, before its first step."""
     return LrRangeTest(method, build_trainer(spec, data, workers), trial)

@@ -1,4 +1,4 @@
-"""One training by the 1cycle policy."""
+"""Builds a training by the 1cycle policy (Smith & Topin 2018, arXiv 1708.07120)."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,8 @@ from workers.methods.scheduled import Scheduled
 
 
 def build(method: OneCycleMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    """Trial number `trial` (from 1) of the method: one training by the 1cycle policy, its model as the seed of `spec`
+    makes it, before its first step."""
     trainer = build_trainer(spec, data, workers)
     highest = method.learning_rate or spec.initial_learning_rate
 

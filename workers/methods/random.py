@@ -1,4 +1,4 @@
-"""Random search."""
+"""Builds random search, by Ray Tune."""
 
 from optuna.samplers import RandomSampler
 from ray.tune.search import SearchAlgorithm, Searcher
@@ -8,5 +8,5 @@ from workers.tune.searchers import Ask, proposed_by_optuna
 
 
 def make_searcher(method: RandomMethod, ask: Ask) -> Searcher | SearchAlgorithm:
-    """Who proposes the trials."""
+    """The searcher that proposes the trials of random search, for the job, seed and search space that `ask` names."""
     return proposed_by_optuna(RandomSampler(seed=ask.seed), ask)

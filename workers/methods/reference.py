@@ -1,4 +1,5 @@
-"""The reference: a constant learning rate, divided when validation accuracy saturates."""
+"""Builds the reference of STPT (Yamada et al., section III): a constant learning rate, divided when validation accuracy
+saturates."""
 
 from collections.abc import Sequence
 
@@ -15,7 +16,8 @@ from workers.methods.scheduled import Scheduled
 
 
 def build(method: ReferenceMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    """Trial number `trial` (from 1) of the method: one training by the reference, its model as the seed of `spec` makes
+    it, before its first step."""
     trainer = build_trainer(spec, data, workers)
 
     def rates_of(_: int, val_accuracies: Sequence[float]) -> tuple[float, list[float]]:

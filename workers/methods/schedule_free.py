@@ -1,4 +1,4 @@
-"""Schedule-Free in the place of the job's optimizer."""
+"""Builds a training by Schedule-Free (Defazio et al. 2024, arXiv 2405.15682) in the place of the job's optimizer."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -20,7 +20,8 @@ SCHEDULE_FREE_SGD, SCHEDULE_FREE_ADAMW = 1.0, 0.0025  # the package's default le
 
 
 def build(method: ScheduleFreeMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    """Trial number `trial` (from 1) of the method: one training by Schedule-Free, its model as the seed of `spec` makes
+    it, before its first step."""
     optimizer = partial(make_optimizer, method, spec.optimizer)
     trainer = build_trainer(spec, data, workers, optimizer)
     learning_rate = learning_rate_of(method, spec.optimizer)
@@ -30,7 +31,8 @@ def build(method: ScheduleFreeMethod, trial: int, spec: JobSpec, data: Data, wor
 def make_optimizer(
     method: ScheduleFreeMethod, spec: Optimizer, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """Schedule-Free SGD, or AdamW where the job's optimizer is Adam or AdamW, with its weight decay and momentum."""
+    """Make Schedule-Free SGD for these parameters, or AdamW where the job's optimizer `spec` is Adam or AdamW, with its
+    weight decay and momentum."""
     from schedulefree import AdamWScheduleFree, SGDScheduleFree  # type: ignore[import-untyped]
 
     options: dict[str, Any] = {"lr": learning_rate_of(method, spec), "weight_decay": spec.weight_decay}
@@ -45,7 +47,7 @@ def make_optimizer(
 
 
 def learning_rate_of(method: ScheduleFreeMethod, spec: Optimizer) -> float:
-    """The method's own learning rate, or the default of the package."""
+    """The learning rate of the training: the method's own, or where it has none the default of the package."""
     if method.learning_rate is not None:
         return method.learning_rate
     return SCHEDULE_FREE_ADAMW if isinstance(spec, AdamOptimizer) else SCHEDULE_FREE_SGD

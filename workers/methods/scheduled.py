@@ -1,4 +1,5 @@
-"""Trainings without search: each epoch a function of its number and of what came before."""
+"""Trainings without search, in which the learning rates of an epoch are a function of its number and of what came
+before."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,10 +18,8 @@ RatesOf = Callable[[int, Sequence[float]], tuple[float, list[float]]]
 class Scheduled(Training):
     """A training whose learning rates are a function of what came before.
 
-    `rates_of` (epoch, validation accuracies so far) gives the epoch's learning rate, and that of every iteration.
-
-    `counts_in_optimizer`: its optimizer keeps more than tensors. `rescales_momentum`: what momentum carries over does
-    not grow where the learning rate rises from one epoch to the next.
+    `rates_of`, called with the number of an epoch and the validation accuracies so far, returns the epoch's learning
+    rate and that of each iteration. `counts_in_optimizer` and `rescales_momentum` are the properties of `Training`.
     """
 
     def __init__(
@@ -60,18 +59,19 @@ def constant(
     *,
     counts_in_optimizer: bool = False,
 ) -> Scheduled:
-    """One learning rate for the whole training, under an lr_schedule."""
+    """A training by one learning rate for its whole length, under an lr_schedule."""
     schedule = Schedule(learning_rates=[learning_rate] * trainer.spec.epochs, lr_schedule=lr_schedule)
     return Scheduled(trainer, label, trial, follow(schedule, trainer), counts_in_optimizer=counts_in_optimizer)
 
 
 def build_trial(method: MethodSpec, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """A trial of a search, whose hyperparameters stand in `spec`: one learning rate under an lr_schedule."""
+    """Build a trial of a search, whose hyperparameters stand in `spec`: a training by one learning rate under an
+    lr_schedule."""
     return constant(build_trainer(spec, data, workers), method.label, 1, spec.initial_learning_rate, spec.lr_schedule)
 
 
 def follow(schedule: Schedule, trainer: Trainer) -> RatesOf:
-    """The learning rates of a schedule, epoch by epoch."""
+    """The function `rates_of` of a `Scheduled` training that follows a schedule, epoch by epoch."""
     iterations = trainer.iterations
 
     def rates_of(epoch: int, _: Sequence[float]) -> tuple[float, list[float]]:

@@ -1,4 +1,4 @@
-"""SMAC3, asked and told."""
+"""Builds a search by SMAC3 (Lindauer et al. 2022, JMLR 23(54)), asked for trials and told of their results."""
 
 import json
 import tempfile
@@ -13,7 +13,8 @@ from workers.tune.searchers import METRIC, MODE, Ask, Gate, Space
 
 
 class Smac(Searcher):
-    """SMAC3's facade for hyperparameters, asked and told (Lindauer et al. 2022, JMLR 23(54)); minimises the error."""
+    """A searcher that asks SMAC3's facade for hyperparameters and tells it of their results (Lindauer et al. 2022, JMLR
+    23(54)); it minimises the error, 1 - validation accuracy."""
 
     def __init__(self, space: Space, *, seed: int, trials: int) -> None:
         super().__init__(metric=METRIC, mode=MODE)
@@ -43,7 +44,7 @@ class Smac(Searcher):
         self._facade = None
 
     def _ready(self) -> Any:
-        """The facade, told what is known."""
+        """SMAC3's facade, once it has been told of every result that is known."""
         if self._facade is None:
             from ConfigSpace import ConfigurationSpace
             from smac import HyperparameterOptimizationFacade, Scenario
@@ -84,5 +85,6 @@ def _smac_domain(key: str, distribution: Distribution) -> Any:
 
 
 def make_searcher(method: SmacMethod, ask: Ask) -> Searcher | SearchAlgorithm:
-    """Who proposes the trials."""
+    """The searcher that proposes the trials of SMAC3, each when it may begin, for the job, seed and search space that
+    `ask` names."""
     return Gate(Smac(ask.space, seed=ask.seed, trials=ask.trials), ask.admit)

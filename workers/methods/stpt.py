@@ -65,16 +65,16 @@ class Epoch:
 
     @property
     def searches(self) -> bool:
-        """Whether there is something to choose: a single candidate has been settled."""
+        """Whether the epoch has several candidates to choose from; a single one has been settled before."""
         return len(self.candidates) > 1
 
     def learning_rates(self, retry: int) -> list[float]:
-        """The candidates of a retry, counted from 0: each time a tenth of them, or half of a settled one."""
+        """The candidates of a retry, counted from 0: each retry divides them by 10, or a single one by 2."""
         return [candidate / (10 if self.searches else 2) ** retry for candidate in self.candidates]
 
 
 class Stpt(Training):
-    """One training by short-term pre-training."""
+    """One training by short-term pre-training (Yamada et al., Algorithm 1), under the job's guards."""
 
     def __init__(self, settings: StptMethod, trainer: Trainer, trial: int = 1) -> None:
         super().__init__(trainer, trial)
@@ -95,15 +95,16 @@ class Stpt(Training):
         return self.warmup_epoch(epoch) if epoch <= self.warmup_epochs else self.stpt_epoch(epoch)
 
     def warmup_epoch(self, epoch: int) -> TrainedEpoch:
-        """As many iterations as any epoch, at the warm-up learning rate, without Pre-train."""
+        """Train an epoch of the warm-up: as many iterations as any epoch, at the warm-up learning rate, without
+        Pre-train."""
         learning_rate = self.settings.warmup.learning_rate
         return self.plain_epoch(epoch, "warmup", learning_rate, [learning_rate] * self.trainer.iterations)
 
     def stpt_epoch(self, number: int) -> TrainedEpoch:
-        """Pre-train every candidate, select one, go on from its end state, judge what that came to.
+        """Train an epoch: Pre-train every candidate, select one, go on from its end state, judge what that came to.
 
-        Where it came to nothing, the best of the tamer branches is next, and when none is left all candidates again at
-        smaller learning rates. Raises Diverged when nothing of that helps.
+        Where the Main-train must be undone, the best of the branches with smaller learning rates is next, and when none
+        is left all candidates again at smaller learning rates. Raises Diverged when nothing of that helps.
         """
         epoch = self._begin(number)
         retries = self.settings.pretrain.max_retries
@@ -137,7 +138,8 @@ class Stpt(Training):
     # --- Pre-train -----------------------------------------------------------------------------------
 
     def _pretrain(self, epoch: Epoch, learning_rates: Sequence[float]) -> list[Branch]:
-        """A branch for each candidate, and for those that the results call for; all that compete."""
+        """Train a branch for each candidate, and further ones that the results call for. Returns all branches that
+        compete."""
         train_branch = partial(self.train_branch, epoch)
         competing = self.branches.train(learning_rates, train_branch)
         if not epoch.searches:
@@ -151,7 +153,8 @@ class Stpt(Training):
         return competing
 
     def train_branch(self, epoch: Epoch, learning_rate: float, placement: Placement, end: Tensor) -> End:
-        """One branch of alpha iterations from the state at hand, which goes to `end`; what it has come to."""
+        """Train one branch of alpha iterations from the state at hand, save the state that it ends in to the buffer
+        `end`, and return its result."""
         rates = self._rates(epoch, learning_rate)[: epoch.alpha]
         self.ease_momentum(rates[0])
         if self._average is not None:
@@ -175,7 +178,8 @@ class Stpt(Training):
         return lr_set.max_extensions if isinstance(lr_set, StagedLrSet) else 0
 
     def _beyond_an_end(self, competing: Sequence[Branch]) -> float | None:
-        """The next candidate, where the best of a stage is its largest or its smallest; None: there is none to try."""
+        """The next candidate to try, where the best of a stage is its largest or its smallest; None where there is
+        none."""
         lr_set, chosen = self.settings.candidates_of(self.spec), self._select(competing).chosen
         if chosen is None or not isinstance(lr_set, StagedLrSet):  # all diverged: that calls for a retry
             return None
@@ -188,7 +192,8 @@ class Stpt(Training):
     # --- select, Main-train, judge ---------------------------------------------------------------------
 
     def _select(self, competing: Sequence[Branch]) -> Decision:
-        """By the job's selector, of the branches that have learned something, or of all where none has."""
+        """The decision of the job's selector among the branches that have learned something, or among all where none
+        has."""
         living = [branch for branch in competing if not branch.dead] or competing
         return select(
             self.settings.selector,
@@ -199,7 +204,8 @@ class Stpt(Training):
         )
 
     def _main_train(self, epoch: Epoch, branch: Branch) -> MainTrained:
-        """beta iterations by all workers from the branch's end state, at its learning rate."""
+        """Train beta iterations by all workers from the branch's end state, at its learning rate, and evaluate the
+        result."""
         self.branches.adopt(branch)
         began = time.perf_counter()
         training = self._train_rest(epoch, branch)
@@ -211,7 +217,7 @@ class Stpt(Training):
         return self.main_train(epoch.number, range(epoch.alpha, len(rates)), rates[epoch.alpha :])
 
     def _failed(self, epoch: Epoch, chosen: Branch, main: MainTrained) -> bool:
-        """Whether the Main-train must be undone. Raises Diverged where it must but may not."""
+        """Whether the Main-train must be undone. Raises Diverged where it must but the guards do not allow it."""
         trained = main.training.is_finite or not epoch.beta
         if not (trained and main.validation.is_finite):  # the latter: after the last step
             if not self.settings.guards.rollback:
@@ -223,7 +229,8 @@ class Stpt(Training):
         return guards.falls_too_far(self.settings.guards, main.validation, self.position.val_accuracies)
 
     def _roll_back(self, epoch: Epoch, chosen: Branch, main: MainTrained, competing: Sequence[Branch]) -> list[Branch]:
-        """Undo a Main-train; the branches that compete next, tamer than the one that failed."""
+        """Note that a Main-train is undone, and return the branches that compete next: those of smaller learning rates
+        than the one that failed."""
         epoch.undone.append(main.training)
         self.branches.mark(chosen, "rolled_back")
         return [branch for branch in competing if branch.learning_rate < chosen.learning_rate]
@@ -254,9 +261,9 @@ class Stpt(Training):
         )
 
     def _audit(self, epoch: Epoch, chosen: Branch, main: MainTrained) -> AuditRecord | None:
-        """Train losers of the last Pre-train to the end of the epoch, from their end states; the model stays.
+        """Train losers of the last Pre-train to the end of the epoch, from their end states; the model stays as it is.
 
-        None where no audit is due, nobody lost, or alpha is the whole epoch: then its end has been seen.
+        None where no audit is due, no branch has lost, or alpha is the whole epoch, whose end the branches have seen.
         """
         settings = self.settings.audit
         if settings is None or not epoch.beta or not audit.is_due(settings, epoch.number, self.warmup_epochs + 1):
@@ -279,7 +286,8 @@ class Stpt(Training):
     # --- metrics, and what they cost ---------------------------------------------------------------------
 
     def _start(self) -> Start:
-        """What guards need to know of the state at hand: of the last epoch's end, or evaluated before the first."""
+        """What guards need to know of the state at hand: from the record of the last epoch, or evaluated before the
+        first."""
         settings, position = self.settings.guards, self.position
         if not (settings.extend or settings.skip_dead) or self.settings.metric == "train_accuracy":
             return Start()
@@ -299,13 +307,13 @@ class Stpt(Training):
         return self.trainer.evaluation_samples(self.trainer.data.validation, accuracy=accuracy)
 
     def _metric(self, validation: Measurement) -> float:
-        """What branches are judged by; NaN when the loss is not finite."""
+        """The metric that branches are judged by, from a validation; NaN when its loss is not finite."""
         if not validation.is_finite:
             return math.nan
         return validation.loss if self.settings.metric == "val_loss" else validation.accuracy
 
     def _evaluated(self, epoch: Epoch, audited: AuditRecord | None) -> int:
-        """Validation samples that the start, branches, undone Main-trains and the audit took."""
+        """How many samples the evaluations of the start, the branches, the undone Main-trains and the audit took."""
         judged = 0 if self.settings.metric == "train_accuracy" else len(self.branches.all)
         looked_at = judged if epoch.start.untrained_loss is not None else 0  # whether they are dead
         by_metric = judged + (audited.branches if audited else 0)
@@ -317,12 +325,13 @@ class Stpt(Training):
         )
 
     def _rates(self, epoch: Epoch, learning_rate: float) -> list[float]:
-        """The learning rate of each iteration of the epoch, under the job's lr_schedule."""
+        """The learning rate of each iteration of the epoch, which is `learning_rate` under the job's lr_schedule."""
         return [learning_rate * factor for factor in self.lr_factors(epoch.number)]
 
 
 def build(method: StptMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    """Trial number `trial` (from 1) of the method: one training by short-term pre-training, its model as the seed of
+    `spec` makes it, before its first step."""
     changes = {
         "optimizer": scaled_optimizer(method.scaling, spec),
         "initial_learning_rate": method.first_learning_rate(spec),

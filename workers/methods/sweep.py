@@ -1,4 +1,4 @@
-"""The conventional sweep: one learning rate a trial, for the whole length."""
+"""Builds the conventional sweep (STPT, Yamada et al., Fig. 3): one learning rate a trial, for the whole length."""
 
 from service.algorithms.candidates import first_candidates
 from service.spec.job import JobSpec
@@ -11,7 +11,8 @@ from workers.methods.scheduled import constant
 
 
 def build(method: SweepMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    """Trial number `trial` (from 1) of the method: one training at the learning rate of that number, its model as the
+    seed of `spec` makes it, before its first step."""
     rates = method.rates(first_candidates(spec))
     learning_rate = rates[(trial - 1) % len(rates)]
     return constant(build_trainer(spec, data, workers), method.label, trial, learning_rate, method.lr_schedule)

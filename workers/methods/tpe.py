@@ -1,4 +1,4 @@
-"""The tree-structured Parzen estimator, as Optuna has it."""
+"""Builds a search by the tree-structured Parzen estimator, as Optuna has it."""
 
 from optuna.samplers import TPESampler
 from ray.tune.search import SearchAlgorithm, Searcher
@@ -8,5 +8,5 @@ from workers.tune.searchers import Ask, proposed_by_optuna
 
 
 def make_searcher(method: TpeMethod, ask: Ask) -> Searcher | SearchAlgorithm:
-    """Who proposes the trials."""
+    """The searcher that proposes the trials of TPE, for the job, seed and search space that `ask` names."""
     return proposed_by_optuna(TPESampler(seed=ask.seed), ask)

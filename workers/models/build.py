@@ -1,4 +1,4 @@
-"""Models by name: LeNet-5, the CIFAR form of ResNet, and every classification model of torchvision.
+"""Builds models by name: LeNet-5, the CIFAR form of ResNet, and every classification model of torchvision.
 
 The ResNets start as He et al. do (arXiv 1502.01852). torchvision draws the convolutions of `resnet*`, `resnext*` and
 `wide_resnet*` from N(0, 2 / fan_out) and sets BatchNorm to weight 1, bias 0, as STPT (Yamada et al.) asks; the CIFAR
@@ -19,10 +19,11 @@ from service.spec.catalog import TORCHVISION_MODELS
 
 
 def build_model(name: str, *, classes: int, channels: int, image_size: int, seed: int) -> nn.Module:
-    """The model `name` of service.spec.catalog.MODELS in training mode: [k, channels, H, W] -> [k, classes].
+    """The model `name` of service.spec.catalog.MODELS in training mode, which takes images [k, channels, H, W] with H =
+    W = `image_size` pixels and returns logits [k, classes].
 
-    H = W = `image_size` pixels. The initial weights depend on `seed` alone, and the caller's random state stays as it
-    was. Raises InvalidInput where the model cannot take images of that size.
+    The initial weights depend on `seed` alone, and the caller's random state stays as it was. Raises InvalidInput where
+    the model cannot take images of that size.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that would seed the GPUs too
@@ -39,7 +40,8 @@ def build_model(name: str, *, classes: int, channels: int, image_size: int, seed
 
 
 def cut_head(model: nn.Module) -> int:
-    """Take the last layer off a model of catalog.BACKBONES; the length of the features that it gives then."""
+    """Take the last layer off a model of catalog.BACKBONES, and return the length of the features that it gives
+    then."""
     holder, name = (model, str(len(model) - 1)) if isinstance(model, nn.Sequential) else (model, "fc")
     head = holder.get_submodule(name)
     assert isinstance(head, nn.Linear)
@@ -48,7 +50,8 @@ def cut_head(model: nn.Module) -> int:
 
 
 def _forward_shapes(model: nn.Module, channels: int, image_size: int) -> None:
-    """One evaluation pass on the meta device: it computes shapes only, so it raises what a real one would, for free."""
+    """Run one evaluation pass on the meta device: it computes shapes only, so it raises what a real one would, for
+    free."""
     on_meta = {name: tensor.to("meta") for name, tensor in chain(model.named_parameters(), model.named_buffers())}
     image = torch.empty(1, channels, image_size, image_size, device="meta")
     model.eval()  # BatchNorm refuses a single value per channel in training mode
@@ -86,7 +89,7 @@ def _lenet5_bn(classes: int, channels: int, image_size: int) -> nn.Module:
 
 def _cifar_resnet(name: str, classes: int, channels: int, image_size: int) -> nn.Module:
     """torchvision's ResNet `name` for small images: a 3x3 stem of stride 1, no max pool, and convolutions that begin
-    uniformly distributed within sqrt(6 / fan_in) (He et al. 2015; TVLARS, appendix A)."""
+    uniformly distributed within sqrt(6 / fan_in) (He et al. 2015, arXiv 1502.01852; Do et al., appendix A)."""
     model = _get_model(name, num_classes=classes)
     model.conv1 = nn.Conv2d(channels, 64, kernel_size=3, stride=1, padding=1, bias=False)
     model.maxpool = nn.Identity()
@@ -118,7 +121,7 @@ def _get_model(name: str, **options: Any) -> nn.Module:
 
 
 def _grey_as_rgb(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    """[k, 1, H, W] -> [k, 3, H, W], the one channel three times."""
+    """Turn images [k, 1, H, W] into [k, 3, H, W], the one channel three times, before a model sees them."""
     return (inputs[0].expand(-1, 3, -1, -1),)
 
 

@@ -1,4 +1,4 @@
-"""Optimizers by name: torch's and the layer-wise ones."""
+"""Builds optimizers by name: torch's, and the layer-wise ones."""
 
 from collections.abc import Callable, Iterable
 
@@ -30,9 +30,9 @@ def build_optimizer(
     iterations: int,
     global_batch_size: int,
 ) -> torch.optim.Optimizer:
-    """The optimizer of a spec for these parameters.
+    """The optimizer of a spec for these parameters, at this learning rate.
 
-    `iterations`: steps of an epoch; `global_batch_size`: in samples. TVLARS counts and scales by them.
+    `iterations` are the steps of an epoch and `global_batch_size` is in samples: TVLARS counts and scales by them.
     """
     options = spec.model_dump(exclude={"name"})
     if isinstance(spec, TvlarsOptimizer):
@@ -47,9 +47,10 @@ def build_optimizer(
 def _tvlars(
     spec: TvlarsOptimizer, parameters: Iterable[nn.Parameter], learning_rate: float, iterations: int, batch: int
 ) -> Tvlars:
-    """TVLARS (Do et al., section 4): a = 1 and gamma_min = B / B_base x 0.001, `batch` being B in samples.
+    """TVLARS (Do et al., section 4), with a = 1 and gamma_min = B / B_base x 0.001, `batch` being B in samples.
 
-    As in the paper's code where the variant is that: a = 0.1, no delay, no gamma_min, norms that count as at most 10.
+    The variant reference_code is as in the paper's code: a = 0.1, no delay, no gamma_min, and norms that count as at
+    most 10.
     """
     options = spec.model_dump(exclude={"name", "variant", "delay_epochs", "minimum", "base_batch_size"})
     if spec.variant == "reference_code":

@@ -82,7 +82,7 @@ class Lamb(LayerWise):
 
 
 def _adam_each(gradient: Tensor, first: Tensor, second: Tensor, step: Tensor, group: dict[str, Any]) -> Tensor:
-    """Move the moments of one parameter; its m / (sqrt(v) + eps)."""
+    """Move Adam's moments of one parameter, and return its m / (sqrt(v) + eps)."""
     beta1, beta2 = group["betas"]
     first.lerp_(gradient, 1 - beta1)
     second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
@@ -95,7 +95,7 @@ def _adam_each(gradient: Tensor, first: Tensor, second: Tensor, step: Tensor, gr
 def _adam_foreach(
     gradients: list[Tensor], firsts: list[Tensor], seconds: list[Tensor], steps: list[Tensor], group: dict[str, Any]
 ) -> list[Tensor]:
-    """Move the moments of all parameters at once; m / (sqrt(v) + eps) of each."""
+    """Move Adam's moments of all parameters at once, and return m / (sqrt(v) + eps) of each."""
     beta1, beta2 = group["betas"]
     torch._foreach_lerp_(firsts, gradients, 1 - beta1)
     torch._foreach_mul_(seconds, beta2)
@@ -112,7 +112,7 @@ def _adam_foreach(
 
 
 def _scalars(values: Tensor, like: list[Tensor]) -> list[Tensor]:
-    """[n] -> n 0-D tensors, as the foreach kernels want them: of the type of `like`."""
+    """The values, [n], as n 0-D tensors of the type of `like`, as the foreach kernels want them."""
     return list(values.to(like[0].dtype).unbind())
 
 

@@ -10,15 +10,15 @@ from workers.optimizers.layerwise import LayerWise, Numbers, fused_sgd, gradient
 
 
 class Lars(LayerWise):
-    """Layer-wise adaptive rate scaling (You et al. 2017, arXiv 1708.03888), in the form of the code of
-    TVLARS (Do et al.):
+    """Layer-wise adaptive rate scaling (You et al. 2017, arXiv 1708.03888), in the form of the code of TVLARS (Do et
+    al.):
 
         ratio = eta ||w|| / (||g + d w|| + eps)
         v <- mu v + ratio (g + d w)
         w <- w - lr v
 
-    lr: learning rate, a number or a tensor of one. momentum: mu. weight_decay: d. trust_coefficient: eta. Without
-    adaptation it is torch.optim.SGD.
+    `lr` is the learning rate, a number or a tensor of one; `momentum` is mu, `weight_decay` is d, `trust_coefficient`
+    is eta. Where a parameter is not adapted, this is torch.optim.SGD.
     """
 
     def __init__(
@@ -72,5 +72,5 @@ class Lars(LayerWise):
         return ratios
 
     def _factors(self, parameters: list[Tensor], group: dict[str, Any]) -> Tensor:
-        """What steps are scaled by besides their trust ratios."""
+        """What the step of each parameter is multiplied by besides its trust ratio, [len(parameters)]."""
         return ones(parameters)

@@ -40,6 +40,7 @@ class LayerWise(Optimizer, ABC):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take a step of every parameter that has a gradient; return what `closure` does, where there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -55,11 +56,14 @@ class LayerWise(Optimizer, ABC):
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, as torch's optimizers do. Raises ValueError where an option of it is out of
+        range."""
         check_options(self.defaults | param_group)
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Where `load_state_dict` ends: torch's leaves `step` on its old device and all in its old memory order."""
+        """Move the state to the device and the memory order of the parameters. `load_state_dict` ends here, and torch's
+        leaves `step` on its old device and all in its old memory order."""
         super().__setstate__(state)
         for p in (p for group in self.param_groups for p in group["params"]):
             loaded = self.state.get(p, {})
@@ -69,7 +73,7 @@ class LayerWise(Optimizer, ABC):
                     loaded[name] = torch.empty_like(p).copy_(tensor)
 
     def trust_ratios(self) -> list[Tensor]:
-        """The trust ratios of the last step, 0-D, in the order of the parameters; 1 where nothing was adapted.
+        """The trust ratios of the last step, 0-D tensors in the order of the parameters; 1 where nothing was adapted.
 
         They stay on the device: reading them is up to the caller.
         """
@@ -78,14 +82,14 @@ class LayerWise(Optimizer, ABC):
 
     @abstractmethod
     def _update(self, parameters: list[Tensor], group: dict[str, Any], adapted: bool) -> Tensor:
-        """One step of the parameters, all with gradients, all adapted or all not, all of one type.
+        """Take one step of the parameters, all with gradients, all adapted or all not, all of one type.
 
-        Returns their trust ratios, one of each.
+        Returns their trust ratios, [len(parameters)].
         """
 
     @abstractmethod
     def _trust(self, weight_norms: Numbers, step_norms: Numbers, group: dict[str, Any]) -> Numbers:
-        """The trust ratios of layers by their norms, where none is zero."""
+        """The trust ratios of layers by the norms of their weights and of their steps, where none is zero."""
 
     def _ratio(self, weight: Tensor, step: Tensor, decay: float, way: Way, group: dict[str, Any]) -> float:
         """The trust ratio of a layer with weights w and step u + d w."""
@@ -98,7 +102,8 @@ class LayerWise(Optimizer, ABC):
         return torch.where((weight_norms > 0) & (step_norms > 0), ratios, 1.0)
 
     def _states(self, parameters: list[Tensor], *names: str) -> list[list[Tensor]]:
-        """The tensors of these names of every parameter, zero at first. `step` is 0-D, the others have its shape."""
+        """The state tensors of these names, each for every parameter, zero at first. `step` is 0-D, the others have the
+        shape of the parameter."""
         states = [self.state[p] for p in parameters]
         for p, state in zip(parameters, states, strict=True):
             for name in names:
@@ -108,9 +113,9 @@ class LayerWise(Optimizer, ABC):
 
 
 def check_options(group: dict[str, Any]) -> None:
-    """Raises ValueError where an option of a parameter group is out of range.
+    """Raise ValueError where an option of a parameter group is out of range.
 
-    What a tensor on the device `meta` holds cannot be seen.
+    A tensor on the device `meta` has no value that could be checked.
     """
     lr = group["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
@@ -146,34 +151,35 @@ def way_of(foreach: bool | None, parameters: list[Tensor], *others: list[Tensor]
 
 
 def gradients_of(parameters: list[Tensor]) -> list[Tensor]:
-    """The gradients of those that have one."""
+    """The gradients of those of the parameters that have one."""
     return [p.grad for p in parameters if p.grad is not None]
 
 
 def like(tensors: list[Tensor], lr: Tensor) -> Tensor:
-    """A learning rate as the foreach kernels want it: 0-D, of the tensors' device and type."""
+    """A learning rate as the foreach kernels want it: 0-D, on the device and of the type of `tensors`."""
     return lr.to(tensors[0]).view(())
 
 
 def ones(parameters: list[Tensor]) -> Tensor:
-    """A ratio of 1 for each parameter, [len(parameters)]."""
+    """Trust ratios of 1, one for each parameter, [len(parameters)]."""
     return parameters[0].new_ones(len(parameters))
 
 
 def at_most(values: Numbers, limit: float | None) -> Numbers:
-    """The values, none above the limit; None: no limit."""
+    """The values, none of them above the limit; unchanged where that is None."""
     if limit is None:
         return values
     return values.clamp(max=limit) if isinstance(values, Tensor) else min(values, limit)
 
 
 def _norms_each(weight: Tensor, step: Tensor, decay: float) -> tuple[float, float]:
-    """||w|| and ||u + d w||."""
+    """The norms ||w|| and ||u + d w|| of one layer, w being `weight`, u `step` and d `decay`."""
     return weight.norm().item(), (step + decay * weight).norm().item()
 
 
 def _norms_fused(weight: Tensor, step: Tensor, decay: float) -> tuple[float, float]:
-    """By ||u + d w||^2 = ||u||^2 + 2 d <u, w> + d^2 ||w||^2: writes nothing, and reads memory once."""
+    """The norms ||w|| and ||u + d w|| of one layer, by ||u + d w||^2 = ||u||^2 + 2 d <u, w> + d^2 ||w||^2: this writes
+    nothing, and reads memory once."""
     if not decay:
         return weight.norm().item(), step.norm().item()
     ww = uw = uu = 0.0
@@ -194,7 +200,7 @@ def fused_sgd(
     momentum: float = 0.0,
     dampening: float = 0.0,
 ) -> None:
-    """A step of torch.optim.SGD by its kernel for CPUs, in place."""
+    """Take a step of torch.optim.SGD by its kernel for CPUs, in place."""
     torch._fused_sgd_(
         weights, gradients, momenta,
         lr=lr, weight_decay=weight_decay, momentum=momentum, dampening=dampening,

@@ -17,8 +17,8 @@ class Tvlars(Lars):
         v <- mu v + phi(t) ratio (g + d w)
 
     t counts the steps of the parameter, from 0, and is part of its state. phi scales parameters that are not adapted,
-    too: it stands for the schedule of the learning rate. alpha: the paper's a. decay: its lambda, a step. delay: d_e,
-    in steps. minimum: gamma_min. max_norm: norms count as at most this (the paper's code: 10); None: no limit.
+    too: it stands for the schedule of the learning rate. `alpha` is the paper's a, `decay` its lambda per step, `delay`
+    d_e in steps, `minimum` gamma_min. Norms count as at most `max_norm` (10 in the paper's code); None means no limit.
     """
 
     def __init__(

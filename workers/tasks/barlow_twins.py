@@ -26,7 +26,8 @@ PROBE_BATCH = 256
 
 
 class Twins(nn.Module):
-    """Backbone and projector: images [2 k, C, H, W], the first views before the second ones, -> embeddings [2 k, D]."""
+    """A backbone with a projector behind it. It turns images [2 k, C, H, W], all first views before all second views,
+    into embeddings [2 k, D]."""
 
     def __init__(self, backbone: nn.Module, projector: nn.Sequential) -> None:
         super().__init__()
@@ -38,7 +39,8 @@ class Twins(nn.Module):
 
 
 def make_projector(features: int, widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers with batch normalisation and ReLU between them (section 2.2)."""
+    """The projector, of linear layers with batch normalisation and ReLU between them (Zbontar et al., section 2.2):
+    from `features` inputs, through layers of these `widths`."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise([features, *widths[:-1]]):
         layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True)]
@@ -49,7 +51,8 @@ def make_projector(features: int, widths: Sequence[int]) -> nn.Sequential:
 
 
 def make_augmentation(channels: int, image_size: int) -> Callable[[Tensor], Tensor]:
-    """The random view of an image, uint8 [C, H, W] -> the same (appendix A, without solarisation)."""
+    """The function that draws a random view of an image: uint8 [C, H, W] to uint8 [C, image_size, image_size] (Zbontar
+    et al., appendix A, without solarisation)."""
     from torchvision.transforms import v2  # type: ignore[import-untyped]  # two seconds, which others need not spend
 
     steps = [v2.RandomResizedCrop(image_size, antialias=True), v2.RandomHorizontalFlip()]
@@ -63,7 +66,8 @@ def make_augmentation(channels: int, image_size: int) -> Callable[[Tensor], Tens
 
 
 def two_views(images: Tensor, seeds: Sequence[int], augment: Callable[[Tensor], Tensor]) -> Tensor:
-    """uint8 [k, C, H, W] -> [2 k, C, H, W], first views before second ones. A seed for each image decides both."""
+    """Two random views of each image: uint8 [k, C, H, W] to [2 k, C, H, W], all first views before all second views.
+    The seed of an image decides both."""
     first, second = [], []
     with torch.random.fork_rng(devices=[]):
         for image, seed in zip(images.cpu(), seeds, strict=True):
@@ -74,7 +78,7 @@ def two_views(images: Tensor, seeds: Sequence[int], augment: Callable[[Tensor], 
 
 
 def view_seeds(seed: int, samples: int) -> Tensor:
-    """A seed for the views of each of so many samples, int64 [samples]."""
+    """The seeds for the views of so many samples, one each, int64 [samples]."""
     return torch.randint(2**63 - 1, (samples,), generator=torch.Generator().manual_seed(seed))
 
 
@@ -82,7 +86,8 @@ def view_seeds(seed: int, samples: int) -> Tensor:
 
 
 def _centred(values: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """float32 [k, D, …]: (values less their mean, mean [D], variance [D], how many a mean is of), over the group."""
+    """The moments of float32 [k, D, …] over the group, as (values less their mean, mean [D], variance [D], how many
+    values a mean is of)."""
     others = [dimension for dimension in range(values.dim()) if dimension != 1]
     shape = [-1 if dimension == 1 else 1 for dimension in range(values.dim())]
     here = values.new_tensor([values.numel() / values.shape[1]])
@@ -116,7 +121,7 @@ def _batch_norm(layer: _BatchNorm, group: Group, inputs: Tensor) -> Tensor:
 
 @contextmanager
 def batch_norm_over(group: Group, model: nn.Module) -> Iterator[None]:
-    """Batch normalisation of the model over the samples of all workers of the group.
+    """Inside, batch normalisation of the model goes over the samples of all workers of the group.
 
     torch's SyncBatchNorm does that for CUDA tensors alone, and for one group that is fixed when the model is built.
     """
@@ -131,9 +136,10 @@ def batch_norm_over(group: Group, model: nn.Module) -> Iterator[None]:
 
 
 def barlow_twins_loss(first: Tensor, second: Tensor, off_diagonal_weight: float, group: Group) -> Tensor:
-    """The loss of the whole group's samples, on each of its workers: equations 1 and 2.
+    """The loss of the whole group's samples, 0-D, the same on each of its workers (Zbontar et al., equations 1 and 2).
 
-    `first`, `second`: embeddings [k, D] of two views of this worker's samples; k may differ between workers, and be 0.
+    `first` and `second` are embeddings [k, D] of two views of this worker's samples; k may differ between workers, and
+    be 0.
     """
     with torch.autocast(first.device.type, enabled=False):
         normalised = []
@@ -150,7 +156,8 @@ def barlow_twins_loss(first: Tensor, second: Tensor, off_diagonal_weight: float,
 
 
 def fit_probe(features: Tensor, labels: Tensor, classes: int, probe: Probe, seed: int) -> Callable[[Tensor], Tensor]:
-    """The linear classifier of features [n, F] with labels [n], a function [k, F] -> logits [k, classes].
+    """Fit a linear classifier to features [n, F] with labels [n], and return it as a function from features [k, F] to
+    logits [k, classes].
 
     It begins at zero, so that `seed` decides the order of the samples and nothing else does.
     """

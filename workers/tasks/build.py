@@ -30,21 +30,21 @@ VIEWS_SEED = 20_103  # any constant: the views that a validation loss is of are 
 
 
 class PreparedTask(Task, Protocol):
-    """A task that also builds its net."""
+    """A task that also builds its net from a classifier."""
 
     def prepared(self, model: nn.Module) -> nn.Module:
-        """A classifier, as this task trains it."""
+        """The net that this task trains, made of a classifier."""
 
 
 def build_task(spec: JobSpec, data: Data, device: torch.device) -> PreparedTask:
-    """The task of a job, on `device`."""
+    """The task of a job, whose tensors lie on `device`."""
     if isinstance(spec.task, BarlowTwinsTask):
         return BarlowTwins(spec, spec.task, data, device)
     return Classification(data, device)
 
 
 class Classification:
-    """A label for each image; the loss is cross entropy."""
+    """The task of predicting the label of each image; the loss is cross entropy."""
 
     joint, draws, probe_samples = False, False, 0
 
@@ -77,7 +77,8 @@ class Classification:
 
 
 class BarlowTwins:
-    """A backbone and a projector, trained without labels; accuracies are those of a linear probe on the backbone.
+    """The task of training a backbone and a projector without labels; accuracies are those of a linear probe on the
+    backbone.
 
     The loss is over the samples that a group's workers hold together in an iteration, however many each of them has.
     """
@@ -102,7 +103,8 @@ class BarlowTwins:
             return Twins(model, make_projector(features, self._spec.projector))
 
     def drawn(self, epoch: int, iteration: int, number: int, microbatch: Microbatch) -> Microbatch:
-        """Its views, uint8 [2 b, C, H, W]."""
+        """The two random views of each image of the microbatch, uint8 [2 b, C, H, W], all first views before all second
+        views, with the labels."""
         images, labels = microbatch
         # by an image's place in the global batch: its views are the same on however many workers
         seeds = view_seeds(derived_seed(self._seed, epoch, iteration), self._batch).view(-1, self._share)[number]
@@ -121,7 +123,8 @@ class BarlowTwins:
         return loss, labels.new_zeros(())
 
     def evaluate(self, model: nn.Module, split: Samples, group: Group, *, accuracy: bool) -> Tensor:
-        """The loss of the whole split, of two views that are always the same, and the probe's accuracy."""
+        """The sums [loss, correct, samples] over a split: the loss is of the whole split, of two views that are always
+        the same, and the accuracy is that of a linear probe."""
         first, second = ([torch.empty(0, self._spec.projector[-1], device=self._device)] for _ in range(2))
         for indices in shares(len(split), group):
             views = self._views(split, indices, group)
@@ -135,7 +138,8 @@ class BarlowTwins:
         return torch.stack([loss * samples, correct, samples])
 
     def test(self, model: nn.Module, split: Samples, group: Group) -> Tensor:
-        """Of the probe, fitted anew: its cross entropy, and its accuracy."""
+        """The sums [loss, correct, samples] of a linear probe, fitted anew: its cross entropy and its accuracy on the
+        split."""
         assert isinstance(model, Twins)
         first = model.projector[0]
         assert isinstance(first, nn.Linear)
@@ -153,7 +157,7 @@ class BarlowTwins:
         return sums
 
     def _views(self, split: Samples, indices: Tensor, group: Group) -> Tensor:
-        """The views of some validation samples, uint8 [2 k, C, H, W]; they are kept where the images are."""
+        """The views of these validation samples, uint8 [2 k, C, H, W]. They are kept where the split lies in memory."""
         key = (group.size, int(indices[0]))
         if (views := self._validation_views.get(key)) is None:
             images, _ = split.read(indices)
@@ -164,14 +168,15 @@ class BarlowTwins:
 
 
 def shares(samples: int, group: Group) -> Iterator[Tensor]:
-    """The indices of this worker's share, one forward pass after another; none for a worker without a sample."""
+    """Yield the indices of this worker's share of so many samples, one forward pass after another; nothing for a worker
+    without a sample."""
     share = group.size * EVALUATION_BATCH
     for first in range(group.position, samples, share):
         yield torch.arange(first, min(first + share, samples), group.size)
 
 
 def judged(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Sums [loss, correct, samples] of logits [k, classes] with labels [k]."""
+    """The sums [loss, correct, samples] of logits [k, classes] with labels [k], float64."""
     loss = cross_entropy(outputs, labels, reduction="sum").double()
     correct = (outputs.argmax(1) == labels).sum()
     return torch.stack([loss, correct.double(), correct.new_tensor(len(labels)).double()])

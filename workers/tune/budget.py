@@ -1,13 +1,13 @@
-"""The budget of a search in training samples."""
+"""The budget of a search, counted in training samples."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class Ledger:
-    """The training samples of a search: how many are spent, and how many promised to trials for their next epoch.
+    """The training samples of a search: how many are spent, and how many are promised to trials for their next epoch.
 
-    `budget`: how many there are; None: no end of them.
+    `budget` is how many there are; None means that there is no limit.
     """
 
     budget: int | None
@@ -15,7 +15,8 @@ class Ledger:
     promised: dict[str, int] = field(default_factory=dict)
 
     def admit(self, key: str, samples: int) -> bool:
-        """Promise a trial an epoch, if there is enough left."""
+        """Promise the trial `key` an epoch of so many samples, and return True; return False where there are not enough
+        left."""
         others = sum(promised for other, promised in self.promised.items() if other != key)
         if self.budget is not None and self.spent + others + samples > self.budget:
             self.promised.pop(key, None)
@@ -24,6 +25,6 @@ class Ledger:
         return True
 
     def took(self, key: str, samples: int) -> None:
-        """A trial has spent so many samples on the epoch that it was promised."""
+        """Note that the trial `key` has spent so many samples on the epoch that it was promised."""
         self.spent += samples
         self.promised.pop(key, None)

@@ -1,6 +1,7 @@
 """Ray Tune's side of a search: it asks whether trials may begin and go on, and tells what happens to them.
 
-Tune pickles what stands here with its experiment, so nothing holds the search: it is that of this process.
+Tune pickles what stands here with its experiment, so none of it holds the search, which is a global of the driver's
+process.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ _search: Search | None = None
 
 
 def begin(search: Search) -> None:
-    """From now on this process works on `search`."""
+    """Set the search that this process works on from now on."""
     global _search
     _search = search
 
@@ -29,12 +30,13 @@ def current() -> Search:
 
 
 def admit(key: str) -> bool | None:
-    """Whether another trial may begin; None: not before another one has ended."""
+    """Whether another trial, called `key`, may begin in the search of this process; None means not before another one
+    has ended."""
     return current().admit_trial(key)
 
 
 class Budget(Stopper):
-    """Stops a trial that may not train another epoch."""
+    """Tells Ray Tune to stop a trial that may not train another epoch."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return not current().may_go_on(trial_id, result)
@@ -44,7 +46,7 @@ class Budget(Stopper):
 
 
 class Recording(tune.Callback):
-    """Reports what happens to trials."""
+    """Has the search of this process record what Ray Tune tells of its trials."""
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         current().resumed({trial.trial_id for trial in trials})

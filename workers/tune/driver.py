@@ -1,7 +1,8 @@
-"""Searches beside STPT by Ray Tune: one Tuner for each seed of a method, over the same loop as every other training.
+"""Runs the searches of a job by Ray Tune: one Tuner for each seed of a method, over the same loop as every other
+training.
 
-A trial is a plain function in one process that trains what a job's workers would, microbatch by microbatch, and
-reports an epoch with its checkpoint. Its records reach the API through the driver alone: trials have no token.
+A trial is a plain function in one process that trains what a job's workers would, microbatch by microbatch, and reports
+an epoch with its checkpoint. Its records reach the API through the driver alone: trials have no token.
 
 Tune keeps its own state in `<job>/tune/<method>-<seed>` and pickles it there; a later attempt goes on from it. Beside
 it lie the records themselves, so that what the API has not got is handed over again.
@@ -41,7 +42,8 @@ ENVIRONMENT = {
 
 
 def run_searches(spec: JobSpec, service: Service, *, train_samples: int, load: Load, folder: Path) -> None:
-    """Every search of the job, seed by seed; what has ended in `folder` is left out. Needs ray.init.
+    """Run every search of the job, seed by seed; what has ended in `folder` is left out. Ray must have been
+    initialised.
 
     `load` reads the dataset, of `train_samples` training samples, in the process of a trial.
     """
@@ -59,14 +61,14 @@ def run_searches(spec: JobSpec, service: Service, *, train_samples: int, load: L
 
 
 def _searches(spec: JobSpec) -> Iterator[tuple[SearchMethod, int]]:
-    """The searches of a job with their seeds, in their order."""
+    """Yield the searches of a job with each of their seeds, in their order."""
     for method in spec.methods_of(SearchMethod):  # type: ignore[type-abstract]
         for seed in range(spec.seed, spec.seed + spec.seeds):
             yield method, seed
 
 
 def _begin(spec: JobSpec, method: SearchMethod, seed: int, samples: int, service: Service, folder: Path) -> Search:
-    """The search as SQL, and what earlier attempts left in `folder`, have it. `samples`: of an epoch."""
+    """The search as SQL, and what earlier attempts left in `folder`, have it. An epoch has so many `samples`."""
     known = service.progress()
     measured = (spec.measuring_run, seed)
     taken = sum(trial.samples for trial in known if (trial.label, trial.seed) == measured)
@@ -95,7 +97,8 @@ def _begin(spec: JobSpec, method: SearchMethod, seed: int, samples: int, service
 
 
 def _hand_over_again(recorder: RecordsFile, service: Service, known: Mapping[str, TrialProgress]) -> int:
-    """What an earlier attempt has recorded here, and the API has not got; the samples of its epochs."""
+    """Hand over what an earlier attempt has recorded here and the API has not got; return the samples of these
+    epochs."""
     samples = 0
     epochs = {trial.trial: trial.epochs for trial in known.values()}
     for trial in recorder.trial_records():
@@ -110,7 +113,7 @@ def _hand_over_again(recorder: RecordsFile, service: Service, known: Mapping[str
 
 
 def _run(search: Search, load: Load, folder: Path) -> None:
-    """Train its trials; afterwards all of them have ended, and SQL knows how."""
+    """Train the trials of a search; afterwards all of them have ended, and SQL knows how."""
     callbacks.begin(search)
     random.seed(search.seed)
     np.random.seed(search.seed % 2**32)  # Tune's schedulers draw from these two
@@ -123,7 +126,7 @@ def _run(search: Search, load: Load, folder: Path) -> None:
 
 
 def _end_all(search: Search, results: tune.ResultGrid) -> None:
-    """Tell the end of every trial, where an earlier attempt may have died before it told."""
+    """Report the end of every trial, as an earlier attempt may have died before it did."""
     name = search.method.label
     for trial in results._experiment_analysis.trials:
         search.knew(trial.trial_id, trial.config)

@@ -1,4 +1,4 @@
-"""One seed of a search as its driver knows it: which trials may begin and go on, and what is told of them."""
+"""One seed of a search as its driver knows it: which trials may begin and go on, and what is reported of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,16 +14,21 @@ from workers.tune.searchers import TIME, hyperparameters
 
 
 class Service(Protocol):
-    """The driver's side of the API: workers.report.Reporter."""
+    """What a search asks of the API: the methods of a workers.report.Reporter."""
 
-    def trial(self, record: TrialRecord) -> None: ...
-    def epoch(self, record: EpochRecord) -> None: ...
-    def progress(self) -> list[TrialProgress]: ...
+    def trial(self, record: TrialRecord) -> None:
+        """Hand over the beginning, a change, or the end of a trial."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Hand over the record of an epoch."""
+
+    def progress(self) -> list[TrialProgress]:
+        """Every trial of the job that has begun, as the API has it."""
 
 
 @dataclass
 class Search:
-    """One seed of a search: its trials, what they may spend, what has been told of them."""
+    """One seed of a search: its trials, what they may spend, and what has been reported of them."""
 
     spec: JobSpec
     method: SearchMethod
@@ -43,7 +48,7 @@ class Search:
     untold: list[tuple[str, str, str]] = field(default_factory=list)  # ends that Tune's snapshot does not have yet
 
     def admit_trial(self, key: str) -> bool | None:
-        """Whether another trial may begin; None: not before another one has ended."""
+        """Whether another trial, called `key` by Tune, may begin; None means not before another one has ended."""
         if len(self.numbers) - len(self.lost or ()) >= self.most_trials:
             return False
         if not self.ledger.admit(key, self.samples):
@@ -52,7 +57,7 @@ class Search:
         return True
 
     def resumed(self, keys: set[str]) -> None:
-        """Tune goes on with the trials of these keys; it says so before it asks for another one."""
+        """Note that Tune goes on with the trials of these keys; it says so before it asks for another one."""
         if self.lost is None:
             self.lost = set(self.numbers) - keys
 
@@ -62,23 +67,25 @@ class Search:
         return self.numbers[key]
 
     def began(self, key: str, config: Mapping[str, Any]) -> None:
-        """A trial begins, or goes on, perhaps with other hyperparameters."""
+        """Report that a trial begins, or goes on, perhaps with other hyperparameters; what has been reported before is
+        not repeated."""
         chosen = self._chosen(config)
         if self.configs.get(key) != chosen:
             self.configs[key] = chosen
             self._tell(key, "running", None)
 
     def _chosen(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """What a record says of it: its hyperparameters, and the optimizer of a study's variant by name."""
+        """What a record says of the config of a trial: its hyperparameters, and the optimizer of a study's variant by
+        name."""
         chosen = hyperparameters(search_space(self.spec, self.method), config)
         return self.method.reported(chosen, self.spec)
 
     def knew(self, key: str, config: Mapping[str, Any]) -> None:
-        """The config of a trial that ended in an earlier attempt, which may not have told it."""
+        """Note the config of a trial that ended in an earlier attempt, which may not have reported it."""
         self.configs.setdefault(key, self._chosen(config))
 
     def epoch(self, key: str, result: Mapping[str, Any]) -> None:
-        """A trial has reported an epoch (workers.tune.trainable)."""
+        """Record the epoch that a trial has reported (workers.tune.trainable), and hand it over to the API."""
         source = result["source"] and self.numbers.get(result["source"])
         record = EpochRecord.model_validate_json(result["record"]).model_copy(
             update={
@@ -92,7 +99,7 @@ class Search:
         self.service.epoch(record)
 
     def may_go_on(self, key: str, result: Mapping[str, Any]) -> bool:
-        """Whether a trial may train another epoch after the one it reports."""
+        """Whether a trial may train another epoch after the one it reports; where it may not, the reason is noted."""
         self.ledger.took(key, result["samples"])
         if result["state"]:
             self.ends[key] = result["state"], result["message"]
@@ -106,12 +113,13 @@ class Search:
         return True
 
     def end(self, key: str, state: str, message: str) -> None:
-        """A trial has ended; told with the next snapshot: what has ended for SQL must not go on after a crash."""
+        """Note that a trial has ended. It is reported with the next snapshot: what has ended for SQL must not go on
+        after a crash."""
         self.ledger.promised.pop(key, None)
         self.untold.append((key, *self.ends.get(key, (state, message))))
 
     def tell_ends(self) -> None:
-        """Tell the ends of trials that have not been told yet."""
+        """Report the ends of trials that have not been reported yet."""
         for key, state, message in self.untold:
             if key in self.numbers and key not in self.ended:
                 self.ended.add(key)

@@ -23,7 +23,7 @@ Admit = Callable[[str], bool | None]
 
 
 def tune_space(space: Space) -> dict[str, Any]:
-    """A search space as Ray Tune writes it. Choices travel as their places in the list: they may be of any kind."""
+    """A search space as Ray Tune writes it. Choices become their places in the list, as they may be of any kind."""
     return {
         key: tune.choice(list(range(len(distribution.choice))))
         if distribution.choice is not None
@@ -33,7 +33,7 @@ def tune_space(space: Space) -> dict[str, Any]:
 
 
 def hyperparameters(space: Space, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyperparameters that a trial's config stands for, choices by their values."""
+    """The hyperparameters that the config of a trial stands for, with choices by their values."""
     return {
         key: config[key] if distribution.choice is None else distribution.choice[config[key]]
         for key, distribution in space.items()
@@ -41,7 +41,7 @@ def hyperparameters(space: Space, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _placed(space: Space, point: Mapping[str, Any]) -> dict[str, Any]:
-    """A point as a config."""
+    """A point of the search space as the config of a trial, with choices by their places."""
     return {
         key: value if (choice := space[key].choice) is None else choice.index(value) for key, value in point.items()
     }
@@ -52,7 +52,11 @@ def _placed(space: Space, point: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Ask:
-    """What a searcher is made for. `samples`: of an epoch; `admit`: whether another trial may begin, None: not now."""
+    """What a searcher is made for.
+
+    `samples` are those of an epoch. `admit`, called with Tune's name of a trial, says whether it may begin; None means
+    not now.
+    """
 
     spec: JobSpec
     space: Space
@@ -64,7 +68,8 @@ class Ask:
 
 
 def proposed_by_optuna(sampler: BaseSampler, ask: Ask) -> Searcher:
-    """Optuna's sampler behind the gate; points that are known beforehand come first."""
+    """A searcher that proposes what Optuna's sampler does, behind the gate; points that are known beforehand come
+    first."""
     space = OptunaSearch.convert_search_space(tune_space(ask.space))
     known = None if ask.points is None else [_placed(ask.space, point) for point in ask.points]
     searcher = OptunaSearch(space=space, metric=METRIC, mode=MODE, sampler=sampler, points_to_evaluate=known)
@@ -72,7 +77,7 @@ def proposed_by_optuna(sampler: BaseSampler, ask: Ask) -> Searcher:
 
 
 class Gate(Searcher):
-    """Asks the searcher behind it for a trial only when one may begin."""
+    """A searcher that asks the one behind it for a trial only when one may begin."""
 
     def __init__(self, searcher: Searcher, admit: Admit) -> None:
         super().__init__(metric=METRIC, mode=MODE)

@@ -1,4 +1,4 @@
-"""A trial of a search, in a process of its own: what a job's workers would train, microbatch by microbatch."""
+"""Trains one trial of a search, in a process of its own: what a job's workers would train, microbatch by microbatch."""
 
 import tempfile
 from collections.abc import Callable
@@ -46,7 +46,8 @@ def trainable_of(search: Search, load: Load, dataset: str) -> Callable[[dict[str
 
 
 def _train(training: Training) -> None:
-    """From the trial's checkpoint, where Tune has one, to its end; an epoch and a new checkpoint are a report."""
+    """Train from the trial's checkpoint, where Tune has one, to the end. Each epoch is reported with a new
+    checkpoint."""
     key = tune.get_context().get_trial_id()
     tensors = training.trainer.tensors
     source: tuple[str | None, int] = (None, 0)  # the trial and the epoch that the next record goes on from
@@ -64,7 +65,7 @@ def _train(training: Training) -> None:
 
 
 def _report(record: EpochRecord, source: str | None, source_epoch: int) -> dict[str, Any]:
-    """An epoch as the driver gets it (workers.tune.search.Search)."""
+    """The report of an epoch as the driver gets it (workers.tune.search.Search.epoch)."""
     diverged = record.val_loss is None
     return {
         METRIC: record.val_accuracy,
@@ -79,7 +80,7 @@ def _report(record: EpochRecord, source: str | None, source_epoch: int) -> dict[
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    """The end of a trial that raised, as the driver gets it."""
+    """The report of a trial that raised an error as the driver gets it."""
     code = "out of memory" if isinstance(error, torch.OutOfMemoryError) else type(error).__name__
     return {
         METRIC: 0.0,

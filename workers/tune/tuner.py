@@ -1,4 +1,4 @@
-"""Ray Tune's Tuner for one seed of a search: its searcher, its scheduler, its trials' resources."""
+"""Makes Ray Tune's Tuner for one seed of a search: its searcher, its scheduler, the resources of its trials."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +57,8 @@ def make_tuner(search: Search, train: Callable[[dict[str, Any]], None], folder: 
 def make_searcher(
     spec: JobSpec, method: SearchMethod, *, seed: int, samples: int, budget: int | None, admit: Admit
 ) -> SearchAlgorithm | Searcher:
-    """What proposes the trials of one seed of a method."""
+    """The searcher that proposes the trials of one seed of a method, made by the module of the method. `samples` are
+    those of an epoch; `budget` is in training samples, None for no limit."""
     ask = Ask(
         spec=spec,
         space=search_space(spec, method),
@@ -72,7 +73,8 @@ def make_searcher(
 
 
 def make_scheduler(method: SearchMethod, space: Space, epochs: int) -> TrialScheduler | None:
-    """What stops trials of `epochs` epochs early; None: every trial trains to its end."""
+    """The scheduler that stops trials of `epochs` epochs early, made by the module of the method. None where every
+    trial trains to its end."""
     make = getattr(builder_of(method), "make_scheduler", None)
     scheduler: TrialScheduler | None = None if make is None else make(method, space, epochs)
     return scheduler

@@ -1,4 +1,4 @@
-"""Asynchronous successive halving."""
+"""Asynchronous successive halving (ASHA, Li et al. 2020, arXiv 1810.05934)."""
 
 from typing import Literal
 
@@ -8,6 +8,7 @@ from service.spec.methods.halving import HalvingMethod
 
 
 class AshaMethod(HalvingMethod):
-    """Trials that do badly are stopped early, without waiting (Li et al. 2020, arXiv 1810.05934)."""
+    """A search by asynchronous successive halving: trials that do badly are stopped early, without waiting for the
+    others of their rung (ASHA, Li et al. 2020, arXiv 1810.05934)."""
 
-    name: Literal["asha"] = Field("asha", description="This method.")
+    name: Literal["asha"] = Field("asha", description="Name of this method.")

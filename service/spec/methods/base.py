@@ -25,9 +25,11 @@ class Schedule(Frozen):
     """Learning rates to train by: one for each epoch, and the lr_schedule that they are multiplied by over the whole
     training."""
 
-    learning_rates: list[LearningRate] = Field(min_length=1, max_length=100_000, description="Of epochs 1, 2, 3, …")
+    learning_rates: list[LearningRate] = Field(
+        min_length=1, max_length=100_000, description="The learning rates of epochs 1, 2, 3, …"
+    )
     lr_schedule: LrSchedule = Field("constant", description="What the learning rates are multiplied by.")
-    warmup_epochs: int = Field(0, ge=0, description="The first epochs, which lr_schedule leaves as they are.")
+    warmup_epochs: int = Field(0, ge=0, description="How many of the first epochs lr_schedule leaves as they are.")
     rescale_momentum: bool = Field(
         True, description="Whether a rise of the learning rate leaves what momentum carries over as large as it was."
     )
@@ -35,7 +37,7 @@ class Schedule(Frozen):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a job amounts to, for a method to count by. Samples are training samples."""
+    """What a job amounts to, for a method to count its work by. Samples are training samples."""
 
     candidates: Sequence[float]  # learning rates that a Pre-train over the job's lr_set tries first
     epoch_samples: int  # of one epoch of one training
@@ -46,7 +48,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Work:
-    """Trainings of one seed of a method, and the samples that they take, search included."""
+    """The trainings of one seed of a method, and the training samples that they take, search included."""
 
     trainings: int
     samples: int
@@ -54,7 +56,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Probe:
-    """A trial of a search that must be possible, and how what is wrong with its spec is told of the method's fields."""
+    """A trial of a search that must be possible: its spec, and how an error in that is told as one of the method's
+    fields."""
 
     trial_spec: "Callable[[], JobSpec]"  # raises pydantic's ValidationError
     told: Callable[[FieldError], FieldError]
@@ -67,7 +70,7 @@ def _without_default(schema: dict[str, Any]) -> None:
 
 
 class MethodSpec(Frozen):
-    """A method of a job; the rules below hold unless its module says otherwise."""
+    """The base of the methods of a job, with rules that hold for each of them unless its module says otherwise."""
 
     is_search: ClassVar[bool] = False  # its trials are Ray Tune's, one process each
     has_budget: ClassVar[bool] = False  # the job's budget holds for it
@@ -91,64 +94,70 @@ class MethodSpec(Frozen):
         return value | {"label": cls.model_fields["name"].default} if unnamed else value
 
     def trainings(self, candidates: Sequence[float]) -> int:
-        """Trainings with one seed; 0: a search finds out. `candidates`: as in Facts."""
+        """The number of trainings with one seed; 0 for a search, which decides as it goes. `candidates` are the
+        learning rates that a Pre-train over the job's lr_set tries first."""
         return 1
 
     def search_samples(self, spec: "JobSpec", epoch_samples: int) -> int:
-        """Training samples that one of its trainings takes at most before its first epoch, to search by."""
+        """The training samples that one training of the method takes at most before its first epoch, to search by;
+        `epoch_samples` are those of an epoch."""
         return 0
 
     def training_epochs(self, spec: "JobSpec", epoch_samples: int, budget: int | None) -> int:
-        """Epochs that one of its trainings takes at most. `epoch_samples`, `budget`: as in Facts."""
+        """The number of epochs that one training of the method takes at most. `epoch_samples` are the training samples
+        of an epoch, `budget` those of one seed (None: no limit)."""
         return spec.epochs
 
     def work(self, spec: "JobSpec", facts: Facts) -> Work:
-        """What one seed takes at most."""
+        """The trainings of the method with one seed, and the training samples that they take at most."""
         trainings = self.trainings(facts.candidates)
         epochs = self.training_epochs(spec, facts.epoch_samples, facts.budget if self.has_budget else None)
         training = self.search_samples(spec, facts.epoch_samples) + epochs * facts.epoch_samples
         return Work(trainings, trainings * training)
 
     def first_pretrain(self, spec: "JobSpec") -> tuple[int, float] | None:
-        """The epoch of its first Pre-train, and the learning rate that it goes by; None: it has no Pre-train."""
+        """Return (the epoch of the method's first Pre-train, the learning rate that this goes by); None where the
+        method has no Pre-train."""
         return None
 
     def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
-        """The schedule that trains again as a trial with those `learning_rates`, epoch by epoch, did. `config`: the
-        hyperparameters that a search chose."""
+        """The schedule that trains again as a trial of the method did whose epochs had those `learning_rates`; `config`
+        are the hyperparameters that a search chose."""
         return Schedule(learning_rates=list(learning_rates))
 
     def searched_iterations(self, config: Mapping[str, Any]) -> int:
-        """Iterations of a trial's first epoch, as recorded, that came before it, to search by. `config`: as above."""
+        """The iterations in the record of a trial's first epoch that the trial took before it, to search by; `config`
+        is what the search chose."""
         return 0
 
     @property
     def is_replayable(self) -> bool:
-        """Whether one learning rate an epoch and an lr_schedule tell what it did."""
+        """Whether one learning rate an epoch and an lr_schedule tell all that a training of the method did."""
         return True
 
     @property
     def replayed_job(self) -> str | None:
-        """The job whose schedule it is still to be given; None: there is none."""
+        """The id of the job whose schedule the method is still to be given; None where it needs none."""
         return None
 
     def errors(self, spec: "JobSpec", field: str) -> list[FieldError]:
-        """What is wrong with it in that job; `field`: its place in the spec."""
+        """What is wrong with the method in the job of that spec; `field` is its place in the spec, as `methods[0]`."""
         return []
 
     def probes(self, spec: "JobSpec", field: str, train_samples: int | None) -> "Iterator[FieldError | Probe]":
-        """What is wrong with it as a search, and which trials must be possible. `field`: its place in the spec;
-        `train_samples`: None where they are not known."""
+        """What is wrong with the method as a search, and which trials must be possible. `field` is its place in the
+        spec; `train_samples` are those that are not held out, None where they are not known."""
         yield from ()
 
 
 class WholeBudgetMethod(MethodSpec):
-    """One training that takes the whole budget."""
+    """The base of methods with one training that takes the whole budget."""
 
     has_budget: ClassVar[bool] = True
 
     def training_epochs(self, spec: "JobSpec", epoch_samples: int, budget: int | None) -> int:
-        """As many whole epochs as the budget has room for beside a search, at least one."""
+        """The number of whole epochs that the budget has room for beside a search, at least one; without a budget the
+        job's. `epoch_samples` and `budget` are in training samples."""
         if budget is None:
             return spec.epochs
         return min(MAX_EPOCHS, max(1, (budget - self.search_samples(spec, epoch_samples)) // epoch_samples))

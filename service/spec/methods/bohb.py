@@ -11,4 +11,4 @@ class BohbMethod(HalvingMethod):
     """Hyperband whose trials multivariate TPE proposes, by one density over all hyperparameters (after Falkner et al.
     2018, arXiv 1807.01774)."""
 
-    name: Literal["bohb"] = Field("bohb", description="This method.")
+    name: Literal["bohb"] = Field("bohb", description="Name of this method.")

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
 
 class CosineMethod(WholeBudgetMethod):
-    """One training whose learning rate falls along a cosine to 0. It takes the whole budget."""
+    """One training whose learning rate falls along a cosine to 0 (Loshchilov & Hutter 2017, arXiv 1608.03983, without
+    restarts). It takes the whole budget."""
 
-    name: Literal["cosine"] = Field("cosine", description="This method.")
-    learning_rate: LearningRate | None = Field(None, description="At the start; null: `initial_learning_rate`.")
+    name: Literal["cosine"] = Field("cosine", description="Name of this method.")
+    learning_rate: LearningRate | None = Field(
+        None, description="Learning rate at the start; null: `initial_learning_rate`."
+    )
 
     def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
-        """Under the cosine."""
+        """The schedule that trains again as the training did: its learning rates under a cosine to 0."""
         return Schedule(learning_rates=list(learning_rates), lr_schedule="cosine")

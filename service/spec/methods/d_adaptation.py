@@ -15,5 +15,5 @@ class DAdaptationMethod(WholeBudgetMethod):
 
     is_replayable: ClassVar[bool] = False
 
-    name: Literal["d-adaptation"] = Field("d-adaptation", description="This method.")
+    name: Literal["d-adaptation"] = Field("d-adaptation", description="Name of this method.")
     learning_rate: LearningRate = Field(1.0, description="A factor on what it estimates.")

@@ -15,7 +15,7 @@ class DogMethod(WholeBudgetMethod):
 
     is_replayable: ClassVar[bool] = False
 
-    name: Literal["dog"] = Field("dog", description="This method.")
+    name: Literal["dog"] = Field("dog", description="Name of this method.")
     initial_distance: float | None = Field(
         None,
         gt=0,

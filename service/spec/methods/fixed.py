@@ -1,4 +1,4 @@
-"""A training without search: its learning rate scaled to the batch, a warm-up, an lr_schedule."""
+"""The method `fixed`, a training without search: its learning rate scaled to the batch, a warm-up, an lr_schedule."""
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -17,34 +17,37 @@ WarmupKind = Literal["constant", "gradual", "linear"]
 
 
 class FixedWarmup(Frozen):
-    """The first epochs, on the way from the learning rate before scaling to the scaled one."""
+    """The warm-up of the method `fixed`: the first epochs, on the way from the learning rate before scaling to the
+    scaled one."""
 
     kind: WarmupKind = Field(
-        description="constant: at the one before scaling; gradual: from that to the scaled one, epoch by epoch (S2); "
-        "linear: from 0 to the scaled one, iteration by iteration (S3)."
+        description="constant: at the learning rate before scaling; gradual: from that to the scaled one, epoch by "
+        "epoch (both Signer & Barbier, section II); linear: from 0 to the scaled one, iteration by iteration (Do et "
+        "al., appendix A)."
     )
-    epochs: int = Field(ge=1, le=100_000, description="So many; no more than the job has.")
+    epochs: int = Field(ge=1, le=100_000, description="How many epochs the warm-up takes; no more than the job has.")
 
 
 class PolynomialLrSchedule(Frozen):
-    """(1 - progress)^power."""
+    """A decay that multiplies the learning rate by (1 - progress)^power, with progress from 0 behind the warm-up to
+    1."""
 
-    kind: Literal["polynomial"] = Field("polynomial", description="This lr_schedule.")
-    power: float = Field(2.0, gt=0, le=100, description="1: along a line.")
+    kind: Literal["polynomial"] = Field("polynomial", description="Name of this lr_schedule.")
+    power: float = Field(2.0, gt=0, le=100, description="The exponent; 1 is a decay along a line.")
 
 
 class CosineLrSchedule(Frozen):
-    """Along a cosine from 1 to `final`."""
+    """A decay that multiplies the learning rate by a factor that falls along a cosine from 1 to `final`."""
 
-    kind: Literal["cosine"] = Field("cosine", description="This lr_schedule.")
-    final: float = Field(0.0, ge=0, le=1, description="What is left at the end, as a share.")
+    kind: Literal["cosine"] = Field("cosine", description="Name of this lr_schedule.")
+    final: float = Field(0.0, ge=0, le=1, description="Share of the learning rate that is left at the end.")
 
 
 class StepLrSchedule(Frozen):
-    """`factor` once for each milestone reached."""
+    """A decay in steps, which multiplies the learning rate by `factor` at each of the `milestones`."""
 
-    kind: Literal["step"] = Field("step", description="This lr_schedule.")
-    factor: float = Field(0.1, gt=0, le=1, description="What the learning rate is multiplied by.")
+    kind: Literal["step"] = Field("step", description="Name of this lr_schedule.")
+    factor: float = Field(0.1, gt=0, le=1, description="What the learning rate is multiplied by at each milestone.")
     milestones: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         [0.5, 0.75], min_length=1, max_length=64, description="Shares of the epochs behind the warm-up."
     )
@@ -70,21 +73,27 @@ def _within(default: Any, given: Any) -> Any:
 
 
 class FixedMethod(MethodSpec):
-    """One training without search: the learning rate scaled to the batch, a warm-up, an lr_schedule of its own. It has
-    the job's epochs."""
+    """One training without search: the learning rate scaled to the batch, a warm-up, an lr_schedule of its own. It
+    trains the job's epochs, whatever the budget."""
 
     is_replayable: ClassVar[bool] = False
 
-    name: Literal["fixed"] = Field("fixed", description="This method.")
+    name: Literal["fixed"] = Field("fixed", description="Name of this method.")
     defaults: Literal["lars-warm"] | None = Field(
         None,
         description="lars-warm: what TVLARS's paper trains LARS and LAMB by, where the fields below say nothing.",
     )
-    learning_rate: LearningRate | None = Field(None, description="Before scaling; null: `initial_learning_rate`.")
-    scaling: Scaling | None = Field(None, description="To the global batch; null: none.")
-    warmup: FixedWarmup | None = Field(None, description="null: none.")
+    learning_rate: LearningRate | None = Field(
+        None, description="Learning rate before scaling; null: `initial_learning_rate`."
+    )
+    scaling: Scaling | None = Field(
+        None, description="How the learning rate follows the global batch; null: it does not."
+    )
+    warmup: FixedWarmup | None = Field(
+        None, description="The first epochs on the way to the scaled learning rate; null: no warm-up."
+    )
     lr_schedule: DecayingLrSchedule | None = Field(
-        None, description="Behind the warm-up; null: the learning rate stays."
+        None, description="How the learning rate falls behind the warm-up; null: it stays."
     )
 
     @model_validator(mode="before")
@@ -95,11 +104,11 @@ class FixedMethod(MethodSpec):
         return LARS_WARM | {key: _within(LARS_WARM.get(key), given) for key, given in value.items()}
 
     def own_learning_rate(self, spec: "JobSpec") -> float:
-        """Before scaling."""
+        """The learning rate before scaling: the method's own, or else the job's initial one."""
         return self.learning_rate or spec.initial_learning_rate
 
     def errors(self, spec: "JobSpec", field: str) -> list[FieldError]:
-        """What is wrong with its warm-up and its scaling."""
+        """What is wrong with the method's warm-up and its scaling in that job; `field` is its place in the spec."""
         errors, warmup = [], self.warmup
         if warmup is not None and warmup.epochs > spec.epochs:
             message = f"longer than the whole training ({spec.epochs} epochs); lower it or raise epochs"

@@ -1,4 +1,4 @@
-"""Grid search."""
+"""Grid search: its fields, and its number of points."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,16 +12,18 @@ if TYPE_CHECKING:
 
 
 class GridMethod(TunedMethod):
-    """Whole trainings, evenly spaced in the logarithm where the space is."""
+    """Grid search: whole trainings at the points of a grid over the search space, evenly spaced, in the logarithm where
+    the distribution is."""
 
-    name: Literal["grid"] = Field("grid", description="This method.")
+    name: Literal["grid"] = Field("grid", description="Name of this method.")
 
     def most_trials(self, spec: "JobSpec", facts: Facts) -> int:
-        """No more than its points."""
+        """The number of trials of one seed: the points of the grid, as far as there is room for them."""
         return min(self._room(spec, facts), len(self.points(spec, facts)))
 
     def points(self, spec: "JobSpec", facts: Facts) -> list[dict[str, Any]]:
-        """Without a space, a budget and a number of trials they are the candidates: the sweep of STPT's paper."""
+        """The points of the grid, as hyperparameters by name. Without a space, a budget and a number of trials they are
+        the candidates of the job's lr_set: the conventional sweep of STPT (Yamada et al., Fig. 3)."""
         if self.search_space is None and self.max_trials is None and facts.budget is None:
             return [{"learning_rate": value} for value in facts.candidates]
         return grid(self.space(spec, facts.candidates), self._room(spec, facts))

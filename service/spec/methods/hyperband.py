@@ -1,4 +1,4 @@
-"""Hyperband."""
+"""Hyperband (Li et al. 2018, arXiv 1603.06560)."""
 
 from typing import Literal
 
@@ -8,6 +8,7 @@ from service.spec.methods.halving import HalvingMethod
 
 
 class HyperbandMethod(HalvingMethod):
-    """Trials that do badly are stopped early (Li et al. 2018, arXiv 1603.06560)."""
+    """A search by Hyperband: brackets of successive halving, in which trials that do badly are stopped early (Li et al.
+    2018, arXiv 1603.06560)."""
 
-    name: Literal["hyperband"] = Field("hyperband", description="This method.")
+    name: Literal["hyperband"] = Field("hyperband", description="Name of this method.")

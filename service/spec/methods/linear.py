@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class LinearMethod(WholeBudgetMethod):
     """One training whose learning rate falls linearly to 0. It takes the whole budget."""
 
-    name: Literal["linear"] = Field("linear", description="This method.")
+    name: Literal["linear"] = Field("linear", description="Name of this method.")
     learning_rate: LearningRate | None = Field(None, description="At the start; null: `initial_learning_rate`.")
 
     def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:

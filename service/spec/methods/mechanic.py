@@ -14,5 +14,5 @@ class MechanicMethod(WholeBudgetMethod):
 
     is_replayable: ClassVar[bool] = False
 
-    name: Literal["mechanic"] = Field("mechanic", description="This method.")
+    name: Literal["mechanic"] = Field("mechanic", description="Name of this method.")
     s_decay: float = Field(0.01, ge=0, le=1, description="lambda of the paper, 0.01 in all of its experiments.")

@@ -15,5 +15,7 @@ class OneCycleMethod(WholeBudgetMethod):
 
     is_replayable: ClassVar[bool] = False
 
-    name: Literal["one-cycle"] = Field("one-cycle", description="This method.")
-    learning_rate: LearningRate | None = Field(None, description="At its highest; null: `initial_learning_rate`.")
+    name: Literal["one-cycle"] = Field("one-cycle", description="Name of this method.")
+    learning_rate: LearningRate | None = Field(
+        None, description="The highest learning rate; null: `initial_learning_rate`."
+    )

@@ -18,7 +18,7 @@ class Pb2Method(PopulationMethod):
     whose new hyperparameters are proposed by a Gaussian process of what others gained by theirs. It searches ranges
     alone."""
 
-    name: Literal["pb2"] = Field("pb2", description="This method.")
+    name: Literal["pb2"] = Field("pb2", description="Name of this method.")
 
     def probes(self, spec: "JobSpec", field: str, train_samples: int | None) -> Iterator[FieldError | Probe]:
         """Yield what is wrong with it as a search, choices among it, and the trials that must be possible. `field`: its

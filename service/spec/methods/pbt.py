@@ -1,4 +1,4 @@
-"""Population-based training (Jaderberg et al. 2017, arXiv 1711.09846)."""
+"""Population-based training (PBT, Jaderberg et al. 2017, arXiv 1711.09846): its fields, and its share of a budget."""
 
 from typing import Literal
 
@@ -11,4 +11,4 @@ class PbtMethod(PopulationMethod):
     """Population-based training (Jaderberg et al. 2017, arXiv 1711.09846): bad members go on from good ones' weights,
     with other hyperparameters."""
 
-    name: Literal["pbt"] = Field("pbt", description="This method.")
+    name: Literal["pbt"] = Field("pbt", description="Name of this method.")

@@ -20,7 +20,7 @@ class PollingMethod(WholeBudgetMethod):
 
     is_replayable: ClassVar[bool] = False
 
-    name: Literal["polling"] = Field("polling", description="This method.")
+    name: Literal["polling"] = Field("polling", description="Name of this method.")
     learning_rates: list[LearningRate] = Field(
         [1e-5, 1e-4, 1e-3, 1e-2, 1e-1], min_length=2, max_length=64, description="The candidates, rising."
     )

@@ -1,4 +1,4 @@
-"""Prodigy (Mishchenko & Defazio 2023, arXiv 2306.06101)."""
+"""Prodigy, an optimizer that estimates its own step size (Mishchenko & Defazio 2023, arXiv 2306.06101)."""
 
 from typing import ClassVar, Literal
 
@@ -14,5 +14,5 @@ class ProdigyMethod(WholeBudgetMethod):
 
     is_replayable: ClassVar[bool] = False
 
-    name: Literal["prodigy"] = Field("prodigy", description="This method.")
-    learning_rate: LearningRate = Field(1.0, description="A factor on what it estimates.")
+    name: Literal["prodigy"] = Field("prodigy", description="Name of this method.")
+    learning_rate: LearningRate = Field(1.0, description="A factor on the step size that Prodigy estimates.")

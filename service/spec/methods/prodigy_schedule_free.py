@@ -15,5 +15,5 @@ class ProdigyScheduleFreeMethod(WholeBudgetMethod):
 
     is_replayable: ClassVar[bool] = False
 
-    name: Literal["prodigy-schedule-free"] = Field("prodigy-schedule-free", description="This method.")
+    name: Literal["prodigy-schedule-free"] = Field("prodigy-schedule-free", description="Name of this method.")
     learning_rate: LearningRate = Field(1.0, description="A factor on what it estimates.")

@@ -1,4 +1,4 @@
-"""Random search."""
+"""Random search (Bergstra & Bengio 2012, JMLR 13)."""
 
 from typing import Literal
 
@@ -8,6 +8,6 @@ from service.spec.methods.search import TunedMethod
 
 
 class RandomMethod(TunedMethod):
-    """Whole trainings at random points of the space (Bergstra & Bengio 2012, JMLR 13)."""
+    """Random search: whole trainings at random points of the search space (Bergstra & Bengio 2012, JMLR 13)."""
 
-    name: Literal["random"] = Field("random", description="This method.")
+    name: Literal["random"] = Field("random", description="Name of this method.")

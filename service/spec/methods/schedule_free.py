@@ -1,4 +1,4 @@
-"""Schedule-Free (Defazio et al. 2024, arXiv 2405.15682)."""
+"""Schedule-Free, an optimizer that needs no schedule (Defazio et al. 2024, arXiv 2405.15682)."""
 
 from typing import ClassVar, Literal
 
@@ -9,12 +9,12 @@ from service.spec.types import LearningRate
 
 
 class ScheduleFreeMethod(WholeBudgetMethod):
-    """Schedule-Free SGD, or AdamW where the job's optimizer is Adam or AdamW (Defazio et al. 2024, arXiv 2405.15682;
-    the package schedulefree). It takes the whole budget."""
+    """One training by Schedule-Free SGD, or AdamW where the job's optimizer is Adam or AdamW (Defazio et al. 2024,
+    arXiv 2405.15682; the package schedulefree). It takes the whole budget."""
 
     is_replayable: ClassVar[bool] = False
 
-    name: Literal["schedule-free"] = Field("schedule-free", description="This method.")
+    name: Literal["schedule-free"] = Field("schedule-free", description="Name of this method.")
     learning_rate: LearningRate | None = Field(
-        None, description="Of all iterations; null: the package's default, 1.0 (AdamW: 0.0025)."
+        None, description="Learning rate of all iterations; null: the package's default, 1.0 (AdamW: 0.0025)."
     )

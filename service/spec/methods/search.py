@@ -1,5 +1,5 @@
 """What all searches have in common: where hyperparameters are drawn from, how many trials there are, and which specs
-must be possible. Their trials are Ray Tune's, one process each."""
+must be possible. Their trials are run by Ray Tune, one process each, in `workers.tune`."""
 
 import itertools
 import math
@@ -23,12 +23,14 @@ Choices = Annotated[list[Any], Field(min_length=1, max_length=64)]
 
 
 class Distribution(Frozen):
-    """Where a hyperparameter is drawn from, as Ray Tune calls it; exactly one of these."""
+    """The distribution that a hyperparameter is drawn from, under Ray Tune's name for it; exactly one of these."""
 
-    uniform: Bounds | None = Field(None, description="[low, high]")
+    uniform: Bounds | None = Field(None, description="[low, high], uniform.")
     loguniform: Bounds | None = Field(None, description="[low, high], both above 0; uniform in the logarithm.")
     randint: IntegerBounds | None = Field(None, description="[low, high), integers.")
-    lograndint: IntegerBounds | None = Field(None, description="The same, uniform in the logarithm.")
+    lograndint: IntegerBounds | None = Field(
+        None, description="[low, high), integers, both above 0; uniform in the logarithm."
+    )
     choice: Choices | None = Field(None, description="One of these values.")
 
     @model_validator(mode="after")
@@ -47,11 +49,12 @@ class Distribution(Frozen):
 
     @property
     def kind(self) -> str:
+        """The name of the distribution that is given."""
         return next(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
 
     @property
     def extremes(self) -> list[Any]:
-        """The outermost values, or all choices."""
+        """The smallest and the largest value that can be drawn, or all of the choices."""
         if self.choice is not None:
             return self.choice
         low, high = getattr(self, self.kind)
@@ -72,18 +75,18 @@ KEYS = {
 
 
 class SearchMethod(MethodSpec, ABC):
-    """A method whose trials Ray Tune runs; `gpus_per_trial` is a field of each."""
+    """The base of methods whose trials Ray Tune runs; each of them has a field `gpus_per_trial`."""
 
     is_search: ClassVar[bool] = True
     if TYPE_CHECKING:
         gpus_per_trial: GpusPerTrial
 
     def trainings(self, candidates: Sequence[float]) -> int:
-        """A search finds out."""
+        """Return 0: how many trainings there are is found out as the search goes on."""
         return 0
 
     def work(self, spec: "JobSpec", facts: Facts) -> Work:
-        """All trials to their end, within the budget."""
+        """The trials of one seed, and the training samples that they take when none is stopped, within the budget."""
         budget = facts.budget if self.has_budget else None
         trials = self.most_trials(spec, facts)
         samples = trials * self.training_epochs(spec, facts.epoch_samples, budget) * facts.epoch_samples
@@ -93,44 +96,49 @@ class SearchMethod(MethodSpec, ABC):
 
     @abstractmethod
     def space(self, spec: "JobSpec", candidates: Sequence[float]) -> dict[str, Distribution]:
-        """Where each hyperparameter is drawn from. `candidates`: as in Facts."""
+        """The distribution that each hyperparameter is drawn from, by its name; `candidates` are the learning rates
+        that a Pre-train over the job's lr_set tries first."""
 
     @abstractmethod
     def most_trials(self, spec: "JobSpec", facts: Facts) -> int:
-        """Trials that one seed may begin."""
+        """The number of trials that one seed of the search may begin."""
 
     def points(self, spec: "JobSpec", facts: Facts) -> list[dict[str, Any]] | None:
-        """The hyperparameters of each trial, where they are known beforehand; else None."""
+        """The hyperparameters of each trial of one seed, by name, where they are known beforehand; else None."""
         return None
 
     def trial_spec(self, spec: "JobSpec", config: Config, *, seed: int, epochs: int) -> "JobSpec":
-        """The job's spec with a trial's hyperparameters in their places. Raises pydantic's ValidationError.
+        """The job's spec with a trial's hyperparameters in their places. Raises pydantic's ValidationError where they
+        are not possible.
 
-        Without telemetry: Tune writes every report of every trial to disk each time that anything happens.
+        It has no telemetry: Tune writes every report of every trial to disk each time that anything happens.
         """
         document = spec.model_dump(mode="json") | {"preset": None, "seed": seed, "epochs": epochs, "methods": ["fixed"]}
         document |= {"budget": None, "seeds": 1, "telemetry": None}
         return type(spec).model_validate(self.trial_document(document, config))
 
     def probe(self, spec: "JobSpec", config: Config, told: Callable[[FieldError], FieldError], *, alone: bool) -> Probe:
-        """That a trial with these hyperparameters is possible."""
+        """A probe whether a trial with these hyperparameters is possible. `told` makes an error in the trial's spec one
+        of the method's fields; `alone`: the first error tells it all."""
         return Probe(partial(self.trial_spec, spec, config, seed=spec.seed, epochs=spec.epochs), told, alone)
 
     def trial_document(self, document: dict[str, Any], config: Config) -> dict[str, Any]:
-        """The job's spec as a document, with a trial's hyperparameters in their places."""
+        """The `document` of the job's spec, with a trial's hyperparameters in their places."""
         return with_hyperparameters(document, config)
 
     def reported(self, config: Config, spec: "JobSpec") -> dict[str, Any]:
-        """What a trial's record says of its hyperparameters."""
+        """The hyperparameters of a trial as its record has them, by name."""
         return dict(config)
 
     @abstractmethod
     def probes(self, spec: "JobSpec", field: str, train_samples: int | None) -> Iterator[FieldError | Probe]:
-        """What is wrong with it, and what must make a spec. `field`: its place; `train_samples`: None: not known."""
+        """What is wrong with the search, and which trials must be possible. `field` is its place in the spec;
+        `train_samples` are those that are not held out, None where they are not known."""
 
 
 class TunedMethod(SearchMethod):
-    """A search of a space within the budget. Trials train like those of `sweep`, as many at a time as fit."""
+    """The base of searches of a space within the budget. Their trials train like those of `sweep`, as many at a time as
+    fit into the cluster."""
 
     has_budget: ClassVar[bool] = True
 
@@ -147,12 +155,14 @@ class TunedMethod(SearchMethod):
         None,
         ge=1,
         le=10_000,
-        description="null: as many as the budget has room for; without one as many as lr_set has first candidates.",
+        description="Trials of one seed at most; null: as many as the budget has room for, or without a budget as many "
+        "as lr_set has first candidates.",
     )
     gpus_per_trial: GpusPerTrial = 1.0
 
     def space(self, spec: "JobSpec", candidates: Sequence[float]) -> dict[str, Distribution]:
-        """As asked for; else the learning rate, log-uniform from the smallest to the largest candidate."""
+        """The search space that is asked for; else that of the learning rate alone, log-uniform from the smallest to
+        the largest of the `candidates`."""
         if self.search_space is not None:
             return self.search_space
         low, high = min(candidates), max(candidates)
@@ -160,7 +170,8 @@ class TunedMethod(SearchMethod):
         return {"learning_rate": Distribution(loguniform=bounds)}
 
     def most_trials(self, spec: "JobSpec", facts: Facts) -> int:
-        """As many as asked for, or as the budget has room for an epoch each; else as there are candidates."""
+        """The number of trials of one seed: what is asked for, or what the budget has room for with an epoch each, or
+        else the number of candidates."""
         if self.max_trials is not None:
             return self.max_trials
         if facts.budget is None:
@@ -168,17 +179,18 @@ class TunedMethod(SearchMethod):
         return max(1, facts.budget // facts.epoch_samples)
 
     def trial_document(self, document: dict[str, Any], config: Config) -> dict[str, Any]:
-        """Under the search's own lr_schedule, where it has one."""
+        """The `document` of the job's spec with a trial's hyperparameters in their places, and with the search's own
+        lr_schedule, where it has one."""
         own = {} if self.lr_schedule is None else {"lr_schedule": self.lr_schedule}
         return with_hyperparameters(document | own, config)
 
     def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
-        """Under the lr_schedule that the trial had."""
+        """The schedule that trains again as a trial did: its learning rates under the lr_schedule that it had."""
         lr_schedule = config.get("lr_schedule", self.lr_schedule or spec.lr_schedule)
         return Schedule(learning_rates=list(learning_rates), lr_schedule=lr_schedule)
 
     def probes(self, spec: "JobSpec", field: str, train_samples: int | None) -> Iterator[FieldError | Probe]:
-        """Each value at the ends of its space."""
+        """Probes of each value at the ends of the search space, and errors of keys that cannot be searched."""
         for key, distribution in (self.search_space or {}).items():
             place = f"{field}.search_space.{key}"
             head, _, option = key.partition(".")
@@ -197,7 +209,7 @@ def _told_of(place: str, value: Any) -> Callable[[FieldError], FieldError]:
 
 
 def with_hyperparameters(document: dict[str, Any], config: Config) -> dict[str, Any]:
-    """The document with each hyperparameter in its place; an optimizer goes before what is said of it."""
+    """The document of a spec with each hyperparameter in its place; an optimizer is put in before its options."""
     document = dict(document)
     for key in sorted(config, key=lambda key: key.count(".")):
         head, _, option = key.partition(".")
@@ -210,8 +222,8 @@ def with_hyperparameters(document: dict[str, Any], config: Config) -> dict[str, 
 
 
 def grid(space: Mapping[str, Distribution], trials: int) -> list[dict[str, Any]]:
-    """A point for each combination of choices; ranges are divided evenly, by their middles, as often as there is room
-    for `trials`."""
+    """The points of a grid over a search space, as hyperparameters by name: one for each combination of choices; ranges
+    are divided evenly, by their middles, as often as there is room for `trials`."""
     ranges = sum(distribution.choice is None for distribution in space.values())
     choices = math.prod(len(distribution.choice) for distribution in space.values() if distribution.choice is not None)
     steps = 1

@@ -1,4 +1,4 @@
-"""Sequential model-based algorithm configuration."""
+"""Sequential model-based algorithm configuration (SMAC, Lindauer et al. 2022, JMLR 23(54))."""
 
 from typing import Literal
 
@@ -8,6 +8,7 @@ from service.spec.methods.search import TunedMethod
 
 
 class SmacMethod(TunedMethod):
-    """Whole trainings that SMAC3's facade for hyperparameters proposes (Lindauer et al. 2022, JMLR 23(54))."""
+    """A search of whole trainings that SMAC3's facade for hyperparameters proposes (Lindauer et al. 2022, JMLR
+    23(54))."""
 
-    name: Literal["smac"] = Field("smac", description="This method.")
+    name: Literal["smac"] = Field("smac", description="Name of this method.")

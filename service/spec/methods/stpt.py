@@ -22,23 +22,24 @@ PRETRAIN_SHARE = 200 / 2500  # STPT, Table 1: alpha = 200 of the 2500 iterations
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """Iterations of one epoch of STPT: alpha of Pre-train, then beta of Main-train; no more than an epoch has."""
+    """The iterations of one epoch of STPT: alpha of Pre-train, then beta of Main-train; no more than an epoch has."""
 
     pretrain_iterations: int  # alpha
     main_train_iterations: int  # beta
 
     @property
     def iterations(self) -> int:
-        """Iterations that the chosen branch is trained in an epoch."""
+        """The iterations that the chosen branch is trained in an epoch, alpha + beta."""
         return self.pretrain_iterations + self.main_train_iterations
 
 
 class StptMethod(MethodSpec):
-    """Short-term pre-training: each epoch, try candidates for a few iterations, choose one, go on with it."""
+    """Short-term pre-training (STPT, Yamada et al., Algorithm 1): each epoch tries candidate learning rates for a few
+    iterations, chooses one, and goes on with it."""
 
     sets_budget: ClassVar[bool] = True
 
-    name: Literal["stpt"] = Field("stpt", description="This method.")
+    name: Literal["stpt"] = Field("stpt", description="Name of this method.")
     lr_set: LrSet | None = Field(
         None, description="The candidates of each epoch, or the name of a set; null: the job's `lr_set`."
     )
@@ -53,17 +54,18 @@ class StptMethod(MethodSpec):
     )
     scaling: Scaling | None = Field(
         None,
-        description="To the global batch, of `initial_learning_rate`, which the first Pre-train goes by; null: none.",
+        description="How `initial_learning_rate`, which the first Pre-train goes by, follows the global batch; null: "
+        "it does not.",
     )
 
     # --- what it comes to in a job ---------------------------------------------------------------------
 
     def candidates_of(self, spec: "JobSpec") -> LrSet:
-        """Its own learning-rate set, or else the job's."""
+        """The learning-rate set that the method's Pre-trains try: its own, or else the job's."""
         return spec.lr_set if self.lr_set is None else self.lr_set
 
     def warmup_epochs(self, epochs: int) -> int:
-        """Epochs of warm-up in a training of `epochs`."""
+        """The number of warm-up epochs in a training of `epochs`."""
         return (epochs + 5) // 10 if self.warmup.epochs is None else self.warmup.epochs
 
     def first_learning_rate(self, spec: "JobSpec") -> float:
@@ -72,17 +74,19 @@ class StptMethod(MethodSpec):
         return start if self.scaling is None else self.scaling.learning_rate(start, spec.global_batch_size)
 
     def first_pretrain(self, spec: "JobSpec") -> tuple[int, float]:
-        """The epoch behind the warm-up, and the initial learning rate."""
+        """Return (the epoch behind the warm-up, the initial learning rate, scaled to the batch where that is asked
+        for)."""
         return self.warmup_epochs(spec.epochs) + 1, self.first_learning_rate(spec)
 
     def epoch_plan(self, iterations: int) -> EpochPlan:
-        """alpha and beta in an epoch of `iterations`."""
+        """The plan of an epoch of `iterations`: how many of them are alpha, and how many beta."""
         alpha = self.pretrain.iterations or max(1, round(PRETRAIN_SHARE * iterations))
         beta = self.main_train.iterations
         return EpochPlan(alpha, iterations - alpha if beta is None else beta)
 
     def pretrain_iterations(self, spec: "JobSpec", plan: EpochPlan, epoch: int) -> int:
-        """alpha of `epoch`, which is behind the warm-up: a stage of the learning-rate set may have its own."""
+        """alpha, in iterations, of `epoch`, which is behind the warm-up: a stage of the learning-rate set may have its
+        own in place of the plan's."""
         lr_set, number = self.candidates_of(spec), epoch - self.warmup_epochs(spec.epochs) - 1
         if isinstance(lr_set, StagedLrSet) and number < len(lr_set.stages):
             share = lr_set.stages[number].pretrain_share
@@ -90,20 +94,21 @@ class StptMethod(MethodSpec):
         return plan.pretrain_iterations
 
     def settled_epoch(self, spec: "JobSpec") -> int:
-        """The epoch from which on its learning rates are what the search came to: that of the last stage, or the first
-        behind the warm-up where every epoch searches."""
+        """The epoch from which on a training's learning rates are what its search came to: that of the last stage, or
+        the first behind the warm-up where every epoch searches."""
         lr_set, first = self.candidates_of(spec), self.warmup_epochs(spec.epochs) + 1
         return first + len(lr_set.stages) - 1 if isinstance(lr_set, StagedLrSet) else first
 
     # --- the rules of every method ---------------------------------------------------------------------
 
     def work(self, spec: "JobSpec", facts: Facts) -> Work:
-        """One training, Pre-trains included."""
+        """One training, and the training samples that it takes, Pre-trains included."""
         assert facts.of_stpt is not None
         return Work(1, facts.of_stpt(self))
 
     def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
-        """Under the job's lr_schedule, but for its warm-up."""
+        """The schedule that trains again as a training of stpt did: its learning rates under the job's lr_schedule,
+        which leaves the warm-up as it was."""
         return Schedule(
             learning_rates=list(learning_rates),
             lr_schedule=spec.lr_schedule,
@@ -112,14 +117,15 @@ class StptMethod(MethodSpec):
         )
 
     def errors(self, spec: "JobSpec", field: str) -> list[FieldError]:
-        """What is wrong with its phases, its learning-rate set, its scaling, and with it for the task."""
+        """What is wrong with the method's phases, its learning-rate set, its scaling, and with all of it for the job's
+        task; `field` is its place in the spec."""
         errors = self._phase_errors(spec, field)
         errors += self._lr_set_errors(spec, "lr_set" if self.lr_set is None else f"{field}.lr_set")
         errors += self._scaling_errors(spec, f"{field}.scaling")
         return errors + (self._barlow_twins_errors(field) if isinstance(spec.task, BarlowTwinsTask) else [])
 
     def probes(self, spec: "JobSpec", field: str, train_samples: int | None) -> Iterator[FieldError | Probe]:
-        """Pre-train and Main-train fit an epoch, where it is known how long that is."""
+        """An error where Pre-train and Main-train do not fit into an epoch, if it is known how long that is."""
         iterations = 0 if train_samples is None else train_samples // spec.global_batch_size
         if not iterations:  # not known, or less than a batch, which is told of the batch
             return

@@ -1,4 +1,4 @@
-"""Studies: several ways to train at several batch sizes."""
+"""Studies, which train in several ways at several batch sizes: their fields and rules."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -65,24 +65,26 @@ _VariantName = Literal[
 
 
 class Variant(Frozen):
-    """One way to train, at every batch of a study."""
+    """One way to train in a study, which tries it at every batch size."""
 
     name: str = Field(min_length=1, max_length=50, pattern=r"^[^\x00]*$", description="Its line in table and figure.")
     method: Annotated[_VariantMethods, named(_VariantName, _VariantMethods)] = Field(
         description="A training; it has the job's epochs, and the rest of the spec holds for it."
     )
-    optimizer: Optimizer | None = Field(None, description="null: the job's.")
+    optimizer: Optimizer | None = Field(None, description="Optimizer of the variant; null: the job's.")
     initial_learning_rate: LearningRate | None = Field(
-        None, description="null: the job's. Each optimizer has a scale of its own."
+        None,
+        description="Initial learning rate of the variant, for each optimizer has a scale of its own; null: the job's.",
     )
 
 
 class StudyMethod(SearchMethod):
-    """Every variant at every batch size: the studies of Signer & Barbier. Each trial is a training in one process."""
+    """A study of every variant at every batch size, like those of Signer & Barbier. Each trial is a training in one
+    process."""
 
     is_replayable: ClassVar[bool] = False
 
-    name: Literal["study"] = Field("study", description="This method.")
+    name: Literal["study"] = Field("study", description="Name of this method.")
     batch_sizes: list[Annotated[int, Field(ge=1, le=MAX_BATCH)]] = Field(
         min_length=1, max_length=16, description="Global batch sizes."
     )
@@ -97,20 +99,21 @@ class StudyMethod(SearchMethod):
         return self
 
     def space(self, spec: "JobSpec", candidates: Sequence[float]) -> dict[str, Distribution]:
-        """Every batch size and variant."""
+        """The search space of the study: a choice of its batch sizes, and one of its variants by name."""
         names = [variant.name for variant in self.variants]
         return {"global_batch_size": Distribution(choice=self.batch_sizes), "variant": Distribution(choice=names)}
 
     def most_trials(self, spec: "JobSpec", facts: Facts) -> int:
-        """One for each variant and batch size."""
+        """The number of trials of one seed: one for each variant and batch size."""
         return len(self.batch_sizes) * len(self.variants)
 
     def points(self, spec: "JobSpec", facts: Facts) -> list[dict[str, Any]]:
-        """Every variant at every batch size."""
+        """The points of the study: every variant at every batch size, as hyperparameters by name."""
         return grid(self.space(spec, ()), 0)
 
     def work(self, spec: "JobSpec", facts: Facts) -> Work:
-        """The work of each point, which its batch decides."""
+        """The trials of one seed, and the training samples that they take: the sum over the points, each with its
+        batch."""
         assert facts.of_trial is not None
         points, samples = self.points(spec, facts), 0
         for point in points:
@@ -120,23 +123,25 @@ class StudyMethod(SearchMethod):
         return Work(len(points), samples)
 
     def trial_document(self, document: dict[str, Any], config: Config) -> dict[str, Any]:
-        """The variant's training is the spec's method, in one process."""
+        """The `document` of the job's spec with the variant's training as its method, at the point's batch size, in one
+        process."""
         told = self.variant(config).model_dump(mode="json")
         own = {key: told[key] for key in ("optimizer", "initial_learning_rate") if told[key] is not None}
         point = {"global_batch_size": config["global_batch_size"], "workers": 1, "methods": [told["method"]]}
         return document | point | own
 
     def reported(self, config: Config, spec: "JobSpec") -> dict[str, Any]:
-        """The optimizer of the variant beside it."""
+        """The hyperparameters of a trial as its record has them: batch size, variant, and the optimizer of the
+        variant."""
         return {**config, "optimizer": (self.variant(config).optimizer or spec.optimizer).name}
 
     def variant(self, config: Config) -> Variant:
-        """The variant that a trial trains."""
+        """The variant that the trial with the hyperparameters `config` trains."""
         [variant] = [variant for variant in self.variants if variant.name == config["variant"]]
         return variant
 
     def probes(self, spec: "JobSpec", field: str, train_samples: int | None) -> Iterator[FieldError | Probe]:
-        """Every point; what is wrong is told of the batch size or of the variant."""
+        """Probes of every point of the study; what is wrong is told of the batch size or of the variant."""
         for place, batch in enumerate(self.batch_sizes):
             for number, variant in enumerate(self.variants):
 

@@ -1,4 +1,4 @@
-"""The tree-structured Parzen estimator."""
+"""The tree-structured Parzen estimator (TPE, Bergstra et al. 2011, NeurIPS 24)."""
 
 from typing import Literal
 
@@ -8,6 +8,6 @@ from service.spec.methods.search import TunedMethod
 
 
 class TpeMethod(TunedMethod):
-    """Whole trainings that Optuna's TPESampler proposes (Bergstra et al. 2011, NeurIPS 24)."""
+    """A search of whole trainings that Optuna's TPESampler proposes (Bergstra et al. 2011, NeurIPS 24)."""
 
-    name: Literal["tpe"] = Field("tpe", description="This method.")
+    name: Literal["tpe"] = Field("tpe", description="Name of this method.")

@@ -19,7 +19,7 @@ class WsdMethod(WholeBudgetMethod):
 
     is_replayable: ClassVar[bool] = False
 
-    name: Literal["wsd"] = Field("wsd", description="This method.")
+    name: Literal["wsd"] = Field("wsd", description="Name of this method.")
     learning_rate: LearningRate | None = Field(
         None, description="Between warm-up and decay; null: `initial_learning_rate`."
     )

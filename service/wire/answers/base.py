@@ -1,4 +1,4 @@
-"""What every answer of the API is. Times are ISO 8601 in UTC; a metric that was not finite is null."""
+"""The base of every answer of the API. Times are ISO 8601 in UTC; a metric that was not finite is null."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,10 +14,10 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, from_attributes=True, extra="ignore")
 
     def table_rows(self) -> Iterator[dict[str, Any]]:
-        """The rows that it takes in a table, such as a CSV file: one, with a cell for each field."""
+        """The rows that the answer takes in a table, such as a CSV file: one, with a cell for each field."""
         yield self.model_dump()
 
 
 def example(*documents: dict[str, Any]) -> ConfigDict:
-    """The configuration of a model whose schema has these examples."""
+    """The pydantic configuration of a model whose JSON schema has these documents as examples."""
     return ConfigDict(json_schema_extra={"examples": list(documents)})

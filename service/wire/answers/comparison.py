@@ -1,4 +1,4 @@
-"""The methods of a job side by side."""
+"""Answers that put the methods of a job side by side."""
 
 from pydantic import Field
 
@@ -34,7 +34,7 @@ _RUN = {"label": "stpt", "method": "stpt", "trials": 1, "seeds": 1, "by_seed": [
 
 
 class CurvePoint(Answer):
-    """The best epoch so far, once so many training samples were processed."""
+    """A point of an anytime curve: the best epoch so far, once `samples` training samples were processed."""
 
     model_config = example(_CURVE[0])
 
@@ -44,45 +44,49 @@ class CurvePoint(Answer):
 
 
 class SeedComparison(Answer):
-    """What a method came to with one seed."""
+    """What a run came to with one seed: its best epoch, and what it took. Durations are in seconds."""
 
     model_config = example(_SEED)
 
-    seed: int = Field(description="Of the random numbers.")
+    seed: int = Field(description="Seed of the random numbers.")
     trials: int = Field(description="Trials with this seed.")
-    val_accuracy: float = Field(description="The best of all its trials.")
-    test_accuracy: float = Field(description="Of the epoch with that validation accuracy.")
+    val_accuracy: float = Field(description="The best validation accuracy of all its trials.")
+    test_accuracy: float = Field(description="Test accuracy of the epoch with that validation accuracy.")
     samples: int = Field(description="Training samples of all trials, search included; audits are no part of it.")
-    lost_samples: int = Field(description="Beside them: of epochs that were trained twice after a lost attempt.")
+    lost_samples: int = Field(
+        description="Training samples beside them: of epochs that were trained twice after a lost attempt."
+    )
     evaluation_samples: int = Field(description="Samples that evaluations took.")
-    seconds: float = Field(description="Of all epochs together, those that ran side by side included.")
-    span_seconds: float | None = Field(description="From the first recorded epoch to the last; null: one alone.")
+    seconds: float = Field(description="Duration of all epochs together, those that ran side by side included.")
+    span_seconds: float | None = Field(description="Time from the first recorded epoch to the last; null: one alone.")
     samples_to_stpt: int | None = Field(
         description="Training samples until it was as good as stpt's best with this seed; null: never, or no stpt."
     )
-    relative_to_stpt: float | None = Field(description="That, over what stpt itself needed.")
+    relative_to_stpt: float | None = Field(description="samples_to_stpt over what stpt itself needed.")
     curve: list[CurvePoint] = Field(description="The anytime curve: a point for each epoch, in the order recorded.")
 
 
 class ComparedRun(Statistics):
-    """What a method came to: means over the seeds that have recorded an epoch; each as in `by_seed`."""
+    """What a run came to: means over the seeds that have recorded an epoch, of what `by_seed` has for each."""
 
     model_config = example(_RUN)
 
     label: str = Field(description="Label of the run.")
     method: str = Field(description="Name of the method.")
-    trials: int = Field(description="Of all seeds.")
-    seeds: int = Field(description="That have recorded an epoch.")
-    val_accuracy: Statistic = Field(description="The best of all trials.")
-    test_accuracy: Statistic = Field(description="Of the epoch with that validation accuracy.")
+    trials: int = Field(description="Trials of all seeds.")
+    seeds: int = Field(description="Seeds that have recorded an epoch.")
+    val_accuracy: Statistic = Field(description="The best validation accuracy of all trials.")
+    test_accuracy: Statistic = Field(description="Test accuracy of the epoch with that validation accuracy.")
     samples: Statistic = Field(description="Training samples of all trials, search included.")
-    lost_samples: Statistic = Field(description="Of epochs that were trained twice after a lost attempt.")
+    lost_samples: Statistic = Field(
+        description="Training samples of epochs that were trained twice after a lost attempt."
+    )
     evaluation_samples: Statistic = Field(description="Samples that evaluations took.")
-    seconds: Statistic = Field(description="Of all epochs together.")
-    span_seconds: Statistic = Field(description="From the first recorded epoch to the last.")
+    seconds: Statistic = Field(description="Duration of all epochs together, in seconds.")
+    span_seconds: Statistic = Field(description="Time from the first recorded epoch to the last, in seconds.")
     samples_to_stpt: Statistic = Field(description="Training samples until it was as good as stpt's best.")
-    relative_to_stpt: Statistic = Field(description="That, over what stpt itself needed.")
-    by_seed: list[SeedComparison] = Field(description="The same, seed by seed.")
+    relative_to_stpt: Statistic = Field(description="samples_to_stpt over what stpt itself needed.")
+    by_seed: list[SeedComparison] = Field(description="What the run came to with each seed.")
 
 
 COMPARISON_COLUMNS = tuple(next(ComparedRun.model_validate(_RUN).table_rows()))

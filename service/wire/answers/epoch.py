@@ -1,4 +1,4 @@
-"""Epochs, and the branches of their Pre-trains."""
+"""Answers about recorded epochs, and the branches of their Pre-trains."""
 
 from datetime import datetime
 
@@ -47,17 +47,18 @@ _BRANCH = {
 
 
 class EpochValues(Answer):
-    """One epoch of one trial. `samples` and `iterations` count all branches and retries."""
+    """The values of one epoch of one trial. Durations are in seconds; `samples` and `iterations` count all branches and
+    retries."""
 
     label: str = Field(description="Label of its run.")
     method: str = Field(description="Name of its method.")
     trial: int = Field(description="Number of its trial in the run, from 1.")
     epoch: int = Field(description="Number of the epoch, from 1.")
     attempt: int = Field(description="Number of the attempt that recorded it.")
-    phase: str = Field(description="warmup, stpt or scheduled")
-    learning_rate: float = Field(description="Before lr_schedule.")
-    first_learning_rate: float = Field(description="Of the epoch's first iteration, under lr_schedule.")
-    last_learning_rate: float = Field(description="Of its last iteration.")
+    phase: str = Field(description="Phase of the training: warmup, stpt or scheduled.")
+    learning_rate: float = Field(description="The epoch's learning rate before lr_schedule.")
+    first_learning_rate: float = Field(description="Learning rate of the first iteration, under lr_schedule.")
+    last_learning_rate: float = Field(description="Learning rate of the last iteration, under lr_schedule.")
     train_loss: float | None = Field(description="Training loss; null: it was not finite.")
     val_loss: float | None = Field(description="Validation loss; null: it was not finite.")
     val_accuracy: float = Field(description="Validation accuracy at the end of the epoch, from 0 to 1.")
@@ -76,7 +77,8 @@ class EpochValues(Answer):
 
 
 class Epoch(EpochValues):
-    """One epoch of one trial. `samples` and `iterations` count all branches and retries."""
+    """One recorded epoch of one trial. Durations are in seconds; `samples` and `iterations` count all branches and
+    retries."""
 
     model_config = example(_EPOCH)
 
@@ -84,23 +86,23 @@ class Epoch(EpochValues):
 
 
 class Branch(Answer):
-    """One candidate learning rate of one Pre-train."""
+    """One branch, which is one candidate learning rate of one Pre-train."""
 
     model_config = example(_BRANCH)
 
-    number: int = Field(description="From 1, over all retries of the epoch.")
+    number: int = Field(description="Number of the branch from 1, over all retries of the epoch.")
     retry: int = Field(description="The Pre-train that it belongs to: 0, or the number of the retry.")
-    learning_rate: float = Field(description="That it was trained with.")
+    learning_rate: float = Field(description="Learning rate that the branch was trained with.")
     metric: float | None = Field(description="What the branch was judged by; null: not finite.")
     end_metric: float | None = Field(description="Audited: validation metric at the end of the epoch.")
-    state: str = Field(description="chosen, lost, diverged or rolled_back")
+    state: str = Field(description="What became of the branch: chosen, lost, diverged or rolled_back.")
     iterations: int = Field(description="Its training iterations.")
     samples: int = Field(description="Its training samples.")
-    seconds: float = Field(description="Its duration.")
+    seconds: float = Field(description="Duration of the branch in seconds.")
 
 
 class EpochWithBranches(Epoch):
-    """An epoch and the branches of its Pre-train."""
+    """A recorded epoch, and the branches of its Pre-train."""
 
     model_config = example({**_EPOCH, "branches": [_BRANCH]})
 
@@ -108,7 +110,7 @@ class EpochWithBranches(Epoch):
 
 
 class BranchOfEpoch(Branch):
-    """A branch and the epoch that it belongs to."""
+    """A branch of a Pre-train, and the epoch that it belongs to."""
 
     model_config = example({**_BRANCH, **_OF_THE_EPOCH})
 
@@ -119,18 +121,18 @@ class BranchOfEpoch(Branch):
 
 
 class EpochList(Answer):
-    """Every recorded epoch of a job."""
+    """The recorded epochs of a job, ordered by run, trial and epoch."""
 
     model_config = example({"job_id": JOB_ID, "items": [_EPOCH]})
 
     job_id: str = Field(description="Id of the job.")
-    items: list[Epoch] = Field(description="By run, trial and epoch.")
+    items: list[Epoch] = Field(description="The epochs, ordered by run, trial and epoch.")
 
 
 class BranchList(Answer):
-    """Branches of a job's Pre-trains."""
+    """The branches of a job's Pre-trains, ordered by run, trial, epoch and number."""
 
     model_config = example({"job_id": JOB_ID, "items": [{**_BRANCH, **_OF_THE_EPOCH}]})
 
     job_id: str = Field(description="Id of the job.")
-    items: list[BranchOfEpoch] = Field(description="By run, trial, epoch and number.")
+    items: list[BranchOfEpoch] = Field(description="The branches, ordered by run, trial, epoch and number.")

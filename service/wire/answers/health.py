@@ -1,4 +1,4 @@
-"""For whoever starts and watches the service."""
+"""Answers for whoever starts and watches the service: is it up, can it work, is Ray there."""
 
 from pydantic import Field
 
@@ -6,22 +6,22 @@ from service.wire.answers.base import Answer
 
 
 class Health(Answer):
-    """The process is up."""
+    """The answer that the process of the service is up."""
 
     status: str = Field(description="Always `ok`.", examples=["ok"])
 
 
 class Ray(Answer):
-    """The controller's last look at the cluster."""
+    """What the controller saw when it last looked at the Ray cluster."""
 
     dashboard_url: str = Field(description="Address of Ray's dashboard.")
     trouble: str | None = Field(description="Why Ray cannot be reached at present; null: it can.")
-    cpus: float | None = Field(description="null: Ray has not answered yet.")
-    gpus: float | None = Field(description="null: Ray has not answered yet.")
+    cpus: float | None = Field(description="CPUs of the cluster; null: Ray has not answered yet.")
+    gpus: float | None = Field(description="GPUs of the cluster; null: Ray has not answered yet.")
 
 
 class Readiness(Answer):
-    """The service can work."""
+    """The answer that the service can work: its database answers, and the schema is current."""
 
     status: str = Field(description="Always `ready`; otherwise the answer is a problem.", examples=["ready"])
     ray: Ray = Field(description="What is known of the cluster.")

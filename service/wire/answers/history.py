@@ -1,4 +1,4 @@
-"""Learning rates, epoch by epoch: of one job, and of all jobs."""
+"""Answers with learning rates, epoch by epoch: of one job, and of all jobs."""
 
 from pydantic import Field
 
@@ -53,18 +53,20 @@ class LrStep(Answer):
     method: str = Field(description="Name of its method.")
     trial: int = Field(description="Number of its trial in the run, from 1.")
     epoch: int = Field(description="Number of the epoch, from 1.")
-    attempt: int = Field(description="That recorded it. One of an older attempt stands until a newer one replaces it.")
-    phase: str = Field(description="warmup, stpt or scheduled")
-    learning_rate: float = Field(description="Before lr_schedule.")
-    first_learning_rate: float = Field(description="Of the epoch's first iteration, under lr_schedule.")
-    last_learning_rate: float = Field(description="Of its last iteration.")
+    attempt: int = Field(
+        description="Number of the attempt that recorded it; an older one's epoch stands until a newer replaces it."
+    )
+    phase: str = Field(description="Phase of the training: warmup, stpt or scheduled.")
+    learning_rate: float = Field(description="The epoch's learning rate before lr_schedule.")
+    first_learning_rate: float = Field(description="Learning rate of the first iteration, under lr_schedule.")
+    last_learning_rate: float = Field(description="Learning rate of the last iteration, under lr_schedule.")
     candidates: list[float] = Field(description="The learning rates tried, in order, those of retries included.")
     val_accuracy: float = Field(description="Validation accuracy at the end of the epoch, from 0 to 1.")
     val_loss: float | None = Field(description="Validation loss; null: it was not finite.")
     test_accuracy: float = Field(description="Test accuracy at the end of the epoch, from 0 to 1.")
     samples: int = Field(description="Training samples processed in this epoch, all branches included.")
-    samples_so_far: int = Field(description="The same, of this and all earlier epochs of the trial.")
-    seconds: float = Field(description="Duration of the whole epoch.")
+    samples_so_far: int = Field(description="Training samples of this and all earlier epochs of the trial.")
+    seconds: float = Field(description="Duration of the whole epoch in seconds.")
 
 
 class LrHistory(Answer):
@@ -73,7 +75,7 @@ class LrHistory(Answer):
     model_config = example({"job_id": JOB_ID, "items": [_LR_STEP]})
 
     job_id: str = Field(description="Id of the job.")
-    items: list[LrStep] = Field(description="By run, trial and epoch.")
+    items: list[LrStep] = Field(description="The epochs, ordered by run, trial and epoch.")
 
 
 class HistoryStep(Answer):
@@ -90,19 +92,19 @@ class HistoryStep(Answer):
     label: str = Field(description="Label of its run.")
     method: str = Field(description="Name of its method.")
     trial: int = Field(description="Number of its trial in the run, from 1.")
-    seed: int = Field(description="Of its random numbers.")
+    seed: int = Field(description="Seed of its random numbers.")
     epoch: int = Field(description="Number of the epoch, from 1.")
-    phase: str = Field(description="warmup, stpt or scheduled")
-    learning_rate: float = Field(description="Before lr_schedule.")
-    first_learning_rate: float = Field(description="Of the epoch's first iteration, under lr_schedule.")
-    last_learning_rate: float = Field(description="Of its last iteration.")
+    phase: str = Field(description="Phase of the training: warmup, stpt or scheduled.")
+    learning_rate: float = Field(description="The epoch's learning rate before lr_schedule.")
+    first_learning_rate: float = Field(description="Learning rate of the first iteration, under lr_schedule.")
+    last_learning_rate: float = Field(description="Learning rate of the last iteration, under lr_schedule.")
     val_accuracy: float = Field(description="Validation accuracy at the end of the epoch, from 0 to 1.")
     test_accuracy: float = Field(description="Test accuracy at the end of the epoch, from 0 to 1.")
     samples: int = Field(description="Training samples of the epoch, all branches included.")
 
 
 class HistoryPage(Answer):
-    """Epochs of many jobs: newest jobs first, inside a job by run, trial and epoch."""
+    """A page of the epochs of many jobs: newest jobs first, inside a job by run, trial and epoch."""
 
     model_config = example({"items": [_STEP], "next_cursor": None})
 

@@ -1,4 +1,4 @@
-"""Jobs: what was asked for, and where it stands."""
+"""Answers about jobs: what was asked for, and where it stands."""
 
 from datetime import datetime
 from typing import Any
@@ -42,19 +42,19 @@ _JOB = {
 
 
 class JobError(Answer):
-    """Why a job failed."""
+    """Why a job failed, as a code and as a sentence."""
 
-    code: str = Field(description="Stable: programs go by it.", examples=["diverged"])
-    message: str = Field(description="The same in a sentence.")
+    code: str = Field(description="Code of the failure, stable: programs go by it.", examples=["diverged"])
+    message: str = Field(description="What failed, in a sentence.")
 
 
 class Links(Answer):
-    """Where to read on; all but `ray_dashboard` are paths of this API."""
+    """Links from a job to where to read on; all but `ray_dashboard` are paths of this API."""
 
     self: str = Field(description="The job itself.")
-    epochs: str = Field(description="Its epochs.")
-    lr_history: str = Field(description="Its learning rates, epoch by epoch.")
-    events: str = Field(description="What happens to it, live.")
+    epochs: str = Field(description="The epochs of the job.")
+    lr_history: str = Field(description="The learning rates of the job, epoch by epoch.")
+    events: str = Field(description="What happens to the job, live.")
     ray_dashboard: str | None = Field(description="The attempt's page in Ray's dashboard; null: no attempt yet.")
 
 
@@ -72,21 +72,23 @@ class Job(Answer):
     dataset: str = Field(description="Name of the dataset.")
     spec: dict[str, Any] = Field(description="The JobSpec, with every default filled in.")
     attempt: int = Field(description="Number of the live or last attempt; 0: none yet.")
-    submission_id: str | None = Field(description="That attempt's id in Ray.")
+    submission_id: str | None = Field(description="Id of that attempt in Ray; null: no attempt yet.")
     created_at: datetime = Field(description="When it was accepted.")
     started_at: datetime | None = Field(description="When it first ran; null: not yet.")
     finished_at: datetime | None = Field(description="When it ended; null: not yet.")
     epochs: int = Field(description="Epochs asked for, of each trial.")
     trials: int = Field(description="Trainings of the job, over all its methods.")
     epochs_done: int = Field(description="Epochs recorded so far of the first one, as are the values below.")
-    learning_rate: float | None = Field(description="Of the last recorded epoch, as are the accuracies.")
+    learning_rate: float | None = Field(
+        description="Learning rate of the last recorded epoch, as are the accuracies; null: none yet."
+    )
     val_accuracy: float | None = Field(description="Validation accuracy, from 0 to 1; null: no epoch is recorded yet.")
     test_accuracy: float | None = Field(description="Test accuracy, from 0 to 1; null: no epoch is recorded yet.")
     links: Links = Field(description="Where to read on.")
 
 
 class JobPage(Answer):
-    """Jobs, newest first."""
+    """A page of the list of jobs, newest first."""
 
     model_config = example({"items": [_JOB], "next_cursor": None})
 

@@ -1,4 +1,4 @@
-"""Telemetry of the layers of a training."""
+"""Answers with telemetry of the layers of a training."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ _LAYER = {
 
 
 class LayerEpoch(Answer):
-    """One layer in one epoch: a number for each sampled step; null: it was not finite."""
+    """The telemetry of one layer in one epoch: a number for each sampled step, null where it was not finite."""
 
     model_config = example(_LAYER)
 
@@ -32,18 +32,18 @@ class LayerEpoch(Answer):
     method: str = Field(description="Name of its method.")
     trial: int = Field(description="Number of its trial in the run, from 1.")
     epoch: int = Field(description="Number of the epoch, from 1.")
-    attempt: int = Field(description="That recorded the epoch.")
+    attempt: int = Field(description="Number of the attempt that recorded the epoch.")
     layer: str = Field(description="Name of the parameter tensor.")
     steps: list[int] = Field(description="How many steps the training had taken, from 0; of losing branches none.")
     lwn: list[float | None] = Field(description="Norm of the weights, ||w||.")
     lgn: list[float | None] = Field(description="Norm of the gradient, ||g||, of the next step.")
     lnr: list[float | None] = Field(description="||w|| / ||g||; null also where the gradient was zero.")
     trust_ratio: list[float | None] | None = Field(
-        description="That the optimizer took the next step with; null: it has none."
+        description="Trust ratio that the optimizer took the next step with; null: it has none."
     )
 
     def table_rows(self) -> Iterator[dict[str, Any]]:
-        """A row for each sampled step."""
+        """The rows that the layer's telemetry takes in a table: one for each sampled step."""
         same = {name: getattr(self, name) for name in ("label", "method", "trial", "epoch", "attempt", "layer")}
         ratios: Sequence[float | None] = self.trust_ratio or [None] * len(self.steps)
         for step, lwn, lgn, lnr, ratio in zip(self.steps, self.lwn, self.lgn, self.lnr, ratios, strict=True):
@@ -54,7 +54,7 @@ LAYER_COLUMNS = tuple(next(LayerEpoch.model_validate(_LAYER).table_rows()))
 
 
 class LayerPage(Answer):
-    """Telemetry by run, trial, epoch and layer, the layers from the input on."""
+    """A page of the telemetry of a job, ordered by run, trial, epoch and layer, the layers from the input on."""
 
     model_config = example({"job_id": JOB_ID, "items": [_LAYER], "next_cursor": None})
 

@@ -8,7 +8,7 @@ from service.wire.answers.base import Answer
 
 
 class FieldProblem(Answer):
-    """A field of a request that is wrong."""
+    """What is wrong with one field of a request."""
 
     field: str = Field(description="Path of the field as it was sent.", examples=["lr_set.factors[2]"])
     value: Any = Field(description="The value given, shortened when long.", examples=[-0.5])
@@ -16,7 +16,7 @@ class FieldProblem(Answer):
 
 
 class Problem(Answer):
-    """An error as RFC 9457 has it."""
+    """An error of the API as a problem document of RFC 9457."""
 
     type: str = Field(
         description="The kind of error: a URN that ends in the code.", examples=["urn:forerun:error:invalid_input"]
@@ -27,8 +27,8 @@ class Problem(Answer):
         description="What went wrong, and often what to do about it.",
         examples=["lr_set.factors[2]: Input should be greater than 0"],
     )
-    code: str = Field(description="Stable: programs go by it.", examples=["invalid_input"])
+    code: str = Field(description="Code of the error, stable: programs go by it.", examples=["invalid_input"])
     instance: str = Field(description="Path of the request.", examples=["/v1/jobs"])
     errors: list[FieldProblem] = Field(
-        [], description="With codes invalid_input and no_weights: one entry a wrong field."
+        [], description="With codes invalid_input and no_weights: one entry for each wrong field."
     )

@@ -1,4 +1,4 @@
-"""Batch ramps."""
+"""Answers about batch ramps, seed by seed."""
 
 from pydantic import Field
 
@@ -10,28 +10,32 @@ _RAMP = {"seed": 0, "by_learning_rate": _RAMP_STEP, "by_momentum": None}
 
 
 class RampStep(Answer):
-    """A training of a batch ramp."""
+    """A training of a batch ramp: its batch, and the learning rate and momentum that go with it."""
 
     model_config = example(_RAMP_STEP)
 
     global_batch_size: int = Field(description="Samples of an iteration, over all workers.")
-    learning_rate: float = Field(description="That it was trained with.")
-    momentum: float = Field(description="That it was trained with.")
+    learning_rate: float = Field(description="Learning rate of the training.")
+    momentum: float = Field(description="Momentum of the training.")
     effective_learning_rate: float = Field(description="learning_rate / (1 - momentum)")
 
 
 class BatchRamp(Answer):
-    """The largest batch before validation accuracy fell, in each phase of one seed's ramp, so far."""
+    """The training with the largest batch before validation accuracy fell, in each phase of one seed's ramp, so far."""
 
     model_config = example(_RAMP)
 
-    seed: int = Field(description="Of the random numbers.")
-    by_learning_rate: RampStep | None = Field(description="The learning rate follows. null: no such batch was good.")
-    by_momentum: RampStep | None = Field(description="The momentum follows. null: no such batch was good.")
+    seed: int = Field(description="Seed of the random numbers.")
+    by_learning_rate: RampStep | None = Field(
+        description="The largest while the learning rate follows the batch; null: none was good."
+    )
+    by_momentum: RampStep | None = Field(
+        description="The largest while the momentum follows the batch; null: none was good."
+    )
 
 
 class BatchRamps(Answer):
-    """The batch ramps of a job."""
+    """The batch ramps of a job, one for each seed."""
 
     model_config = example({"job_id": JOB_ID, "items": [_RAMP]})
 

@@ -1,4 +1,4 @@
-"""What past jobs teach."""
+"""Answers with the learning rate to begin with, by what past jobs chose."""
 
 from pydantic import Field
 
@@ -34,19 +34,19 @@ _RECOMMENDATION = {
 
 
 class Evidence(Answer):
-    """What a past run of stpt chose, and how good it became."""
+    """What a past run of stpt chose, and how good it became: a piece of evidence for a recommendation."""
 
     model_config = example(_EVIDENCE)
 
     job_id: str = Field(description="Id of the job that the run belongs to.")
-    seed: int = Field(description="Of its random numbers.")
+    seed: int = Field(description="Seed of its random numbers.")
     optimizer: str = Field(description="Name of the optimizer.")
     global_batch_size: int = Field(description="Samples of an iteration, over all workers.")
     lr_schedule: str = Field(description="What the learning rates were multiplied by over the training.")
-    learning_rate: float = Field(description="After the search, before lr_schedule.")
-    scaled_learning_rate: float = Field(description="For the batch of the recommendation.")
-    val_accuracy: float = Field(description="Its best.")
-    test_accuracy: float = Field(description="Of the same epoch.")
+    learning_rate: float = Field(description="Learning rate after the search, before lr_schedule.")
+    scaled_learning_rate: float = Field(description="That learning rate, scaled to the batch of the recommendation.")
+    val_accuracy: float = Field(description="Best validation accuracy of the run.")
+    test_accuracy: float = Field(description="Test accuracy of the same epoch.")
 
 
 class Recommendation(Answer):
@@ -58,10 +58,12 @@ class Recommendation(Answer):
     dataset: str = Field(description="Name of the dataset.")
     optimizer: str = Field(description="Name of the optimizer.")
     global_batch_size: int = Field(description="Samples of an iteration, over all workers.")
-    learning_rate: float = Field(description="The median of the evidence.")
-    low: float = Field(description="The smallest of the evidence.")
-    high: float = Field(description="The largest of the evidence.")
-    schedule: Schedule = Field(description="Of the run with the best validation accuracy, for the method `replay`.")
+    learning_rate: float = Field(description="The median of the evidence's scaled learning rates.")
+    low: float = Field(description="The smallest of the evidence's scaled learning rates.")
+    high: float = Field(description="The largest of the evidence's scaled learning rates.")
+    schedule: Schedule = Field(
+        description="Schedule of the run with the best validation accuracy, for the method `replay`."
+    )
     rule: str = Field(description="How learning rates of another batch were scaled: none, linear or sqrt.")
-    note: str = Field(description="The same in a sentence, with its source.")
+    note: str = Field(description="How they were scaled, in a sentence with its source.")
     evidence: list[Evidence] = Field(description="The past runs that it rests on.")

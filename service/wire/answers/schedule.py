@@ -1,4 +1,4 @@
-"""A job's learning rates as a schedule, and what another selector would have made of them."""
+"""Answers with a job's learning rates as a schedule, and with what another selector would have made of them."""
 
 from typing import Any
 
@@ -9,7 +9,8 @@ from service.wire.answers.base import Answer
 
 
 class JobSchedule(Schedule):
-    """What `forerun.schedules.Replay` and the method `replay` train by."""
+    """The learning rates of a trial as a schedule, which `forerun.schedules.Replay` and the method `replay` train
+    by."""
 
     job_id: str = Field(description="Id of the job.")
     label: str = Field(description="Label of the run whose schedule it is.")
@@ -19,11 +20,13 @@ class JobSchedule(Schedule):
 
 
 class ReplayedEpoch(Answer):
-    """One epoch under another selector."""
+    """What another selector would have chosen at one epoch, beside what the job chose."""
 
     epoch: int = Field(description="Number of the epoch, from 1.")
-    recorded_learning_rate: float = Field(description="What the job chose.")
-    learning_rate: float | None = Field(description="What the other selector would have chosen; null: all diverged.")
+    recorded_learning_rate: float = Field(description="Learning rate that the job chose.")
+    learning_rate: float | None = Field(
+        description="Learning rate that the other selector would have chosen; null: all diverged."
+    )
     regret: float | None = Field(description="How much better the best audited branch ended; null: not audited.")
 
 

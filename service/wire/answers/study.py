@@ -1,4 +1,4 @@
-"""The tables of studies."""
+"""Answers with the tables of studies: test accuracy by variant and batch size."""
 
 from pydantic import Field
 
@@ -23,9 +23,9 @@ class StudyRow(Statistics):
 
     variant: str = Field(description="Name of the variant.")
     global_batch_size: int = Field(description="Samples of an iteration, over all workers.")
-    seeds: int = Field(description="Whose trial has ended, completed or diverged.")
-    diverged: int = Field(description="Of them.")
-    final_test_accuracy: Statistic = Field(description="Of the last epoch; 0 for a trial that diverged.")
+    seeds: int = Field(description="Seeds whose trial has ended, completed or diverged.")
+    diverged: int = Field(description="How many of these trials diverged.")
+    final_test_accuracy: Statistic = Field(description="Test accuracy of the last epoch; 0 for a trial that diverged.")
     best_test_accuracy: Statistic = Field(
         description="The highest of all epochs, as papers' tables often have it: selected by the test images."
     )
@@ -35,7 +35,7 @@ STUDY_COLUMNS = tuple(next(StudyRow.model_validate(_STUDY_ROW).table_rows()))
 
 
 class Study(Answer):
-    """Every variant of a study at every batch size, in its order."""
+    """The table of a job's study: every variant at every batch size, in the study's order."""
 
     model_config = example({"job_id": JOB_ID, "items": [_STUDY_ROW]})
 
@@ -48,5 +48,5 @@ class ExperimentStudy(Answer):
 
     model_config = example({"experiment": "layer-wise-optimizers-01234567", "items": [_STUDY_ROW]})
 
-    experiment: str = Field(description="What its jobs share.")
+    experiment: str = Field(description="Name of the experiment, which its jobs share.")
     items: list[StudyRow] = Field(description="The variants at their batch sizes.")

@@ -1,4 +1,4 @@
-"""The trainings of a job."""
+"""Answers about the trials of a job, which are its trainings."""
 
 from typing import Any
 
@@ -28,34 +28,37 @@ _TRIAL = {
 
 
 class TrialResult(Answer):
-    """One training of a method. `val_accuracy` is its best; `test_accuracy` is that of the same epoch."""
+    """One trial, which is one training of a method. `val_accuracy` is its best; `test_accuracy` is that of the same
+    epoch."""
 
     model_config = example(_TRIAL)
 
     label: str = Field(description="Label of its run.")
     method: str = Field(description="Name of its method.")
-    trial: int = Field(description="Its number in the run, from 1.")
-    seed: int = Field(description="Of its random numbers.")
+    trial: int = Field(description="Number of the trial in its run, from 1.")
+    seed: int = Field(description="Seed of its random numbers.")
     config: dict[str, Any] = Field(
         description="Hyperparameters that a search has chosen; of lr-range-test the test's curve, too."
     )
-    state: str = Field(description="pending, running, completed, stopped, diverged or failed")
+    state: str = Field(description="State of the trial: pending, running, completed, stopped, diverged or failed.")
     message: str | None = Field(description="Why it ended before its last epoch.")
-    epochs: int = Field(description="Recorded.")
+    epochs: int = Field(description="Number of recorded epochs.")
     length: int = Field(description="Epochs that it trains at most.")
     samples: int = Field(description="Training samples of the recorded epochs, search included.")
-    lost_samples: int = Field(description="Of epochs that a lost attempt had recorded and the next one trained again.")
-    val_accuracy: float | None = Field(description="null: no epoch is recorded yet, as in all that follow.")
-    test_accuracy: float | None = Field(description="Of the epoch with that validation accuracy.")
+    lost_samples: int = Field(description="Training samples of epochs that were trained again after a lost attempt.")
+    val_accuracy: float | None = Field(
+        description="Best validation accuracy; null, as in all that follow: no epoch is recorded yet."
+    )
+    test_accuracy: float | None = Field(description="Test accuracy of the epoch with that validation accuracy.")
     best_epoch: int | None = Field(description="The epoch with the best validation accuracy; of equals the first.")
-    learning_rate: float | None = Field(description="Of the last epoch, before lr_schedule.")
-    last_learning_rate: float | None = Field(description="Of its last iteration, under lr_schedule.")
+    learning_rate: float | None = Field(description="Learning rate of the last epoch, before lr_schedule.")
+    last_learning_rate: float | None = Field(description="Learning rate of its last iteration, under lr_schedule.")
 
 
 class TrialList(Answer):
-    """The trainings of a job."""
+    """The trials of a job, by run, in the order of the spec, and number."""
 
     model_config = example({"job_id": JOB_ID, "items": [_TRIAL]})
 
     job_id: str = Field(description="Id of the job.")
-    items: list[TrialResult] = Field(description="By run, in the order of the spec, and number.")
+    items: list[TrialResult] = Field(description="The trials, by run, in the order of the spec, and number.")

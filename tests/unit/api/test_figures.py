@@ -9,17 +9,18 @@ from datetime import UTC, datetime
 import pytest
 
 from api.figures import comparison_figure, layers_figure, study_figure
-from service.results.comparison import Point, Run, RunResult, SeedRun, Statistic, compare
+from service.results.comparison import Run, RunResult, SeedRun, Statistic, compare
 from service.results.layer_norms import LayerCurve
 from service.results.study import StudyRow
+from service.store.records import EpochCost
 
 METHODS = ("stpt", "sweep", "reference", "cosine", "one-cycle", "schedule-free", "prodigy", "tpe", "asha", "pbt")
 
 
 def runs(*methods: str, seeds: int = 1, start: float = 0.7) -> list[RunResult]:
-    def points(number: int) -> list[Point]:
+    def points(number: int) -> list[EpochCost]:
         accuracies = (start, 0.85, 0.9 + number / 1000)
-        return [Point(1000, a, a - 0.01, 100, 1.0, datetime(2026, 1, 1, tzinfo=UTC)) for a in accuracies]
+        return [EpochCost(1000, a, a - 0.01, 100, 1.0, datetime(2026, 1, 1, tzinfo=UTC)) for a in accuracies]
 
     return compare([Run(name, name, [SeedRun(n, 1, 0, points(n)) for n in range(seeds)]) for name in methods])
 

@@ -1,4 +1,4 @@
-"""An asynchronous client in the hands of a test that is not: it waits for every coroutine on one event loop."""
+"""An asynchronous client for tests that are not asynchronous: every coroutine runs to its end on one event loop."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Iterator
@@ -8,8 +8,8 @@ from forerun.jobs import AsyncJobHandle
 
 
 class OnALoop:
-    """`inner`, an AsyncClient or a handle that one gave, with a result for each coroutine, and an iterator for each
-    asynchronous generator."""
+    """Wraps `inner`, an AsyncClient or a handle that one gave: each coroutine becomes a method with its result, and
+    each asynchronous generator an iterator."""
 
     def __init__(self, runner: asyncio.Runner, inner: Any) -> None:
         self._runner, self._inner = runner, inner

@@ -66,7 +66,7 @@ def stream(*parts: str | BaseException) -> httpx.Response:
 
 
 def documents(answers: Iterable[BaseModel]) -> list[Document]:
-    """The answers as they came."""
+    """The answers as the API sent them, as plain documents."""
     return [answer.model_dump(mode="json", exclude_unset=True) for answer in answers]
 
 

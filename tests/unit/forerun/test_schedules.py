@@ -25,7 +25,7 @@ RATES = [0.005, 0.005, 0.4 * 4 / 6, 0.4 * 3 / 6, 0.1 * 2 / 6, 0.1 * 1 / 6]
 
 
 def sgd(*learning_rates: float) -> SGD:
-    """A parameter group for each, with one weight of 1 in it."""
+    """An SGD optimizer with a parameter group for each learning rate, with one weight of 1 in it."""
     groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": rate} for rate in learning_rates]
     return SGD(groups, lr=1.0)
 

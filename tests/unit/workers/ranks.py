@@ -133,7 +133,7 @@ def _with_batch_norm(classes: int, channels: int, _: int) -> nn.Module:
 
 
 def _plain(classes: int, channels: int, _: int) -> nn.Module:
-    """The same without batch normalisation: a quarter of LeNet-5's work."""
+    """A net like LeNet-5 without batch normalisation, with a quarter of its work."""
     return nn.Sequential(
         nn.Conv2d(channels, 8, 3, stride=2), nn.ReLU(),
         nn.Conv2d(8, 16, 3, stride=2), nn.ReLU(),
@@ -184,6 +184,6 @@ def make_stpt(net: str, **changes: Any) -> Stpt:
 
 
 def stpt_of(trainer: Trainer) -> Stpt:
-    """The training of the spec's stpt."""
+    """The training of the stpt in the trainer's spec."""
     [method] = trainer.spec.methods_of(StptMethod)
     return Stpt(method, trainer)

@@ -1,7 +1,7 @@
-"""S1, Algorithm 1 as slowly and plainly as it can be written: one process, no copy that is not a deepcopy.
+"""Algorithm 1 of STPT (Yamada et al.) as slowly and plainly as can be: one process, no copy that is not a deepcopy.
 
-Each candidate trains a copy of model and optimizer; the copy that is best on the validation split goes on. `shares`
-is how many microbatches an iteration falls into (docs/decisions/0002): as many as there are workers.
+Each candidate trains a copy of model and optimizer; the copy that is best on the validation split goes on. `shares` is
+how many microbatches an iteration falls into (docs/decisions/0002): as many as there are workers.
 """
 
 import copy
@@ -22,8 +22,8 @@ CPU = torch.device("cpu")
 def train(
     data: Data, make_model: Callable[[], nn.Module], document: dict[str, Any], shares: int
 ) -> tuple[list[float], Tensor]:
-    """(the learning rate of each epoch, the weights at last) of a job spec as a document, of which it takes the keys of
-    STPT's paper alone."""
+    """Train a job spec, a document of which only the keys of STPT's paper are taken: (learning rates of the epochs,
+    last weights)."""
     [stpt] = document["methods"]
     alpha, beta = stpt["pretrain"]["iterations"], stpt["main_train"]["iterations"]
     current, warmup, seed = document["initial_learning_rate"], stpt["warmup"], document["seed"]

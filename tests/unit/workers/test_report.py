@@ -51,7 +51,7 @@ class Api:
 
 
 class Clock:
-    """Time that passes by sleeping alone."""
+    """A clock on which time passes by sleeping alone."""
 
     def __init__(self) -> None:
         self.now, self.pauses = 1000.0, []

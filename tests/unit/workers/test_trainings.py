@@ -35,7 +35,7 @@ class Killed(BaseException):
 
 
 class Sql:
-    """Stands for the reporter and what the API writes: the newest record of every epoch."""
+    """A recorder that stands for the reporter and the API's database: it keeps the newest record of every epoch."""
 
     def __init__(self) -> None:
         self.records: dict[int, EpochRecord] = {}
@@ -65,7 +65,7 @@ class Sql:
 
 
 def train(net: str, folder: Path, sql: Sql, attempt: int, dies_at_step: int | None = None) -> str:
-    """One attempt; the digest of its last state. Raises Killed at that step, counted from 0."""
+    """Run one attempt, and return the digest of its last state. Raises Killed at that step, counted from 0."""
     step, steps = Trainer._step, 0
 
     def counted(self: Trainer, *arguments: Any) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from service.algorithms.batch_ramp import Ramp, Step, ramp
 
-START = Step(2048, 0.01, 0.9)  # S2, Fig. 6
+START = Step(2048, 0.01, 0.9)  # Signer & Barbier, Fig. 6
 BY_RATE = Step(4096, 0.01 * math.sqrt(2), 0.9)
 BY_RATE_AGAIN = Step(8192, 0.02, 0.9)
 BY_MOMENTUM = Step(8192, 0.01 * math.sqrt(2), 1 - 0.1 / math.sqrt(2))

@@ -1,4 +1,4 @@
-"""Every expected number is written out: from S1 (Tables 2, 3 and 4) for the sets, by hand for the candidates."""
+"""Every expected number is written out: from Yamada et al. (Tables 2 to 4) for the sets, by hand for the candidates."""
 
 import pytest
 from hypothesis import given
@@ -20,7 +20,7 @@ from service.spec.methods.sweep import SweepMethod
 from service.spec.types import MIN_LEARNING_RATE
 from tests.builders import nested
 
-# S1, Table 2, and the columns (a), (b), (c) of Table 3
+# Yamada et al., Table 2, and the columns (a), (b), (c) of Table 3
 PAPER = {
     "paper-alpha": (10.0, 5.0, 3.0, 1.5, 1.0, 0.9, 0.5, 0.4),
     "narrow": (1.25, 1.17, 1.08, 1.00, 0.95, 0.90, 0.85, 0.80),
@@ -118,7 +118,7 @@ def test_table_4_written_as_a_schedule_is_the_mix():
         assert at(table_4, epoch=epoch) == at(NamedLrSet(name="mix"), epoch=epoch)
 
 
-# first epoch of middle, first epoch of wide (S1, Table 4, at 40; its boundaries in proportion elsewhere)
+# first epoch of middle, first epoch of wide (Yamada et al., Table 4, at 40; its boundaries in proportion elsewhere)
 @pytest.mark.parametrize(
     ("epochs", "middle", "wide"), [(40, 20, 30), (10, 6, 8), (20, 11, 16), (80, 39, 59), (100, 49, 74), (4, 3, 4)]
 )

@@ -30,7 +30,7 @@ THREE = ["stpt", "sweep", "reference"]
 
 
 def test_the_paper_saves_seven_eighths():
-    """S1, Fig. 4: 8 candidates on 8 workers; an epoch is (alpha + beta) * B samples, a sweep takes 8 trainings."""
+    """Yamada et al., Fig. 4: 8 candidates on 8 workers; an epoch is (alpha + beta) * B samples, a sweep 8 trainings."""
     job = JobSpec.model_validate(PAPER | {"methods": THREE})
     stpt, sweep, reference = costs(job, 1_280_000)
     assert stpt == cost("stpt", 1, 40 * (200 + 2300) * 512, 100_000, 0.125)
@@ -82,7 +82,7 @@ def area(**changes) -> dict[int, tuple[float, float]]:
 
 
 def test_the_search_area_of_narrow():
-    """S1, Fig. 9: 0.8 and 1.25 times the learning rate each epoch, 1.0 at most."""
+    """Yamada et al., Fig. 9: 0.8 and 1.25 times the learning rate each epoch, 1.0 at most."""
     found = area(lr_set="narrow", epochs=40, warmup={"epochs": 4})
     assert list(found) == list(range(5, 41))
     assert found[5] == (0.08, 0.125)

@@ -35,7 +35,7 @@ def refusal(call, *args) -> list[FieldError]:
 @pytest.mark.parametrize(
     ("changes", "samples", "plan"),
     [
-        # S1: 1,280,000 images, batch 512: 2500 iterations, alpha 200
+        # Yamada et al.: 1,280,000 images, batch 512: 2500 iterations, alpha 200
         ({"global_batch_size": 512, "workers": 8}, 1_280_000, EpochPlan(200, 2300)),
         ({}, 1293, EpochPlan(2, 18)),  # digits; 8 % of 20 is 1.6
         ({"global_batch_size": 1}, 50, EpochPlan(4, 46)),

@@ -121,7 +121,7 @@ def test_by_itself_it_is_the_initial_learning_rate():
 
 
 def test_gradual_warm_up_to_the_scaled_learning_rate():
-    """S2, Fig. 4, with 2 epochs of warm-up: k = 256 / 64 = 4."""
+    """Signer & Barbier, Fig. 4, with 2 epochs of warm-up: k = 256 / 64 = 4."""
     scaling = {"rule": "linear", "base_batch_size": 64}
     warmup = {"kind": "gradual", "epochs": 2}
     rates = written_out(iterations=2, epochs=4, batch=256, scaling=scaling, warmup=warmup)
@@ -141,7 +141,7 @@ def test_a_decay_begins_behind_the_warm_up():
 
 
 def test_lars_warm_is_that_of_the_third_paper():
-    """S3, appendix A: learning rate 3 at batch 512 goes to 6 over 20 epochs, then along a cosine to 0.006."""
+    """Do et al., appendix A: learning rate 3 at batch 512 goes to 6 over 20 epochs, then along a cosine to 0.006."""
     schedule = {"defaults": "lars-warm", "learning_rate": 3.0}
     rates = [rate for rates in written_out(iterations=2, epochs=100, batch=512, **schedule) for rate in rates]
     assert [rates[i] for i in (0, 1, 20, 39, 40)] == pytest.approx([0, 0.15, 3, 5.85, 6])

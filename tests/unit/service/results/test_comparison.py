@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from service.results.comparison import (
     Best,
     MeanPoint,
-    Point,
     Run,
     RunResult,
     SeedRun,
@@ -18,17 +17,18 @@ from service.results.comparison import (
     mean_curve,
     samples_to,
 )
+from service.store.records import EpochCost
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NONE = Statistic(None, None)
 
 
-def point(samples: int, val_accuracy: float, test_accuracy: float = 0.5, after: float = 0.0) -> Point:
+def point(samples: int, val_accuracy: float, test_accuracy: float = 0.5, after: float = 0.0) -> EpochCost:
     """An epoch of 2.5 s with 100 evaluation samples, recorded `after` so many seconds."""
-    return Point(samples, val_accuracy, test_accuracy, 100, 2.5, NOON + timedelta(seconds=after))
+    return EpochCost(samples, val_accuracy, test_accuracy, 100, 2.5, NOON + timedelta(seconds=after))
 
 
-def seed(number: int, *points: Point, trials: int = 1, lost_samples: int = 0) -> SeedRun:
+def seed(number: int, *points: EpochCost, trials: int = 1, lost_samples: int = 0) -> SeedRun:
     return SeedRun(number, trials, lost_samples, points)
 
 
@@ -107,7 +107,7 @@ POINTS = st.lists(st.builds(point, st.integers(0, 2**40), SHARE, SHARE), min_siz
 
 
 @given(POINTS)
-def test_the_anytime_curve_never_falls_and_ends_at_the_cost_of_the_run(points: list[Point]) -> None:
+def test_the_anytime_curve_never_falls_and_ends_at_the_cost_of_the_run(points: list[EpochCost]) -> None:
     curve = anytime(points)
     assert all(
         before.samples <= after.samples and before.val_accuracy <= after.val_accuracy

@@ -2,10 +2,11 @@ from typing import Any
 
 import pytest
 
-from service.results.recommendation import PastEpoch, PastRun, Recommendation, recommend, settled_learning_rate
+from service.results.recommendation import PastRun, Recommendation, recommend, settled_learning_rate
 from service.spec.job import JobSpec
 from service.spec.methods.base import Schedule
 from service.spec.methods.stpt import StptMethod
+from service.store.records import EpochResult
 from tests.builders import nested
 
 
@@ -14,7 +15,7 @@ def run(job_id: str, *rates: float, val_accuracy: float = 0.9, **changes: Any) -
     accuracies = [val_accuracy - 0.1] * len(rates)
     accuracies[max(0, len(rates) - 2)] = val_accuracy
     epochs = [
-        PastEpoch(number, rate, accuracy, accuracy - 0.01)
+        EpochResult(number, rate, rate, accuracy, accuracy - 0.01)
         for number, (rate, accuracy) in enumerate(zip(rates, accuracies, strict=True), start=1)
     ]
     document = {"model": "lenet5", "dataset": "digits", "epochs": len(rates)} | changes

@@ -17,7 +17,7 @@ def test_datasets_are_as_published():
 
 
 def test_the_papers_models_are_there_and_no_name_stands_twice():
-    assert {"lenet5", "resnet50", "resnet18-cifar", "resnet34-cifar"} <= set(MODELS)  # S2, S1, S3
+    assert {"lenet5", "resnet50", "resnet18-cifar", "resnet34-cifar"} <= set(MODELS)  # the three papers'
     assert len(set(MODELS)) == len(MODELS)
 
 

@@ -116,7 +116,7 @@ def test_a_warm_up_asked_for_is_taken_as_it_is():
 
 
 def test_batch_per_worker():
-    assert parse(small(global_batch_size=512, workers=8)).batch_per_worker == 64  # S1, Table 1
+    assert parse(small(global_batch_size=512, workers=8)).batch_per_worker == 64  # Yamada et al., Table 1
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,8 @@ def test_a_world_of_one_is_the_same(ranks):
 
 
 def membership(*counts):
-    """Each group of this rank, and what its sum and its broadcasts from first and last worker give."""
+    """Each group of this rank in splits of these counts, and what its sum and its broadcasts from the first and the
+    last worker give."""
     workers, seen = Workers(CPU), []
     for count in counts:
         group = workers.split(count)

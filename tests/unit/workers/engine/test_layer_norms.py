@@ -54,7 +54,7 @@ def search(net="dropout", **changes) -> Training:
 
 
 def model_state(training):
-    """What a checkpoint has."""
+    """The tensors of a training that a checkpoint has."""
     return Flat(list(training.trainer.tensors.values()), CPU).digest()
 
 
@@ -63,7 +63,7 @@ def steps_of(layers):
 
 
 def samples_of(records):
-    """(step, layer) -> (lwn, lgn) over all epochs."""
+    """The samples of records, as (step, layer) -> (lwn, lgn) over all epochs."""
     return {
         (step, name): (lwn[i], lgn[i])
         for layers in (record.layers for record in records)
@@ -101,7 +101,7 @@ def test_parameters_of_norms_are_no_layers():
 
 
 def undone_above(limit):
-    """Main-train at a learning rate above the limit ends in NaN."""
+    """Have every Main-train at a learning rate above the limit end in NaN."""
     original = Trainer.train
 
     def train(self, epoch, iterations, learning_rates, *arguments):
@@ -200,7 +200,7 @@ def test_the_training_is_the_same_without_it(make, optimizer):
 
 
 def facts(record):
-    """What does not depend on the clock, and is no telemetry."""
+    """The fields of a record that do not depend on the clock, and are no telemetry."""
     values = record.model_dump(exclude={"seconds", "pretrain_seconds", "main_train_seconds", "layers", "branches"})
     return values, [branch.model_dump(exclude={"seconds"}) for branch in record.branches]
 

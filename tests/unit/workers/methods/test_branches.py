@@ -35,7 +35,8 @@ def test_two_branches_on_three_workers_take_the_shares_of_the_smaller_group(rank
 
 
 def adopted(placement: str) -> list[tuple[list[tuple[int, float, float]], list[float]]]:
-    """Two Pre-trains of one epoch, whose branches fill the state with their learning rates; each branch, adopted."""
+    """Run two Pre-trains of one epoch, whose branches fill the state with their learning rates, and adopt each
+    branch."""
     trainer = make_trainer("plain")
     branches = Branches(trainer, Pretrain.model_validate({"placement": placement}))
     weight = next(trainer.model.parameters())

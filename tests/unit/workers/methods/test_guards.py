@@ -66,7 +66,7 @@ def test_a_set_that_improves_is_not_extended():
 
 
 def collapses_above(limit, how):
-    """Main-train at a learning rate above the limit ends in a net that has forgotten, or in NaN."""
+    """Have every Main-train at a learning rate above the limit end in a net that has forgotten, or in NaN."""
     original = Trainer.train
 
     def collapsing(self, epoch, iterations, learning_rates, *arguments):

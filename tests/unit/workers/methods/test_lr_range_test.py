@@ -40,7 +40,7 @@ def made(net: str, method: dict[str, Any], **changes: Any) -> Any:
 
 
 def trained(net: str, method: dict[str, Any], **changes: Any) -> tuple[list[EpochRecord], str, dict[str, Any]]:
-    """Records, the digest of the end, and what the trial's record tells."""
+    """Train, and return the records, the digest of the end, and what the trial's record tells."""
     training = made(net, method, **changes)
     return list(training.epochs()), training.trainer.state.digest(), training.config
 
@@ -179,7 +179,7 @@ def test_where_nothing_is_suggested_the_training_ends() -> None:
 
 
 class Told:
-    """What reaches SQL, in its order; dies where it is told to."""
+    """A recorder that keeps what reaches SQL, in its order, and dies where it is told to."""
 
     def __init__(self) -> None:
         self.all: list[EpochRecord | TrialRecord] = []
@@ -204,7 +204,7 @@ class Told:
 
     @property
     def epochs(self) -> dict[int, EpochRecord]:
-        """The newest record of each."""
+        """The newest record of each epoch, by its number."""
         return {record.epoch: record for record in self.all if isinstance(record, EpochRecord)}
 
     @property

@@ -74,7 +74,7 @@ def test_the_reference_divides_its_learning_rate_when_accuracy_saturates() -> No
     method = {"name": "reference", "learning_rate": 1e-9, "factor": 10.0, "patience": 1}  # so small: nothing improves
     records, _ = trained("plain", method, warmup={"epochs": 2})
     assert [record.learning_rate for record in records] == pytest.approx([1e-9, 1e-9, 1e-10, 1e-11])
-    assert {record.phase for record in records} == {"scheduled"}  # S1: without warm-up
+    assert {record.phase for record in records} == {"scheduled"}  # the reference of Yamada et al. has no warm-up
 
 
 @pytest.mark.parametrize("lr_schedule", ["constant", "linear"])
@@ -477,7 +477,7 @@ def test_what_is_left_to_train() -> None:
     assert left(*[(name, trial, "completed") for name, trial, _ in everything]) == []
 
 
-# --- S1's scale -----------------------------------------------------------------------------------------
+# --- at the scale of Yamada et al. ------------------------------------------------------------------------
 
 
 def resnet50_epoch(data_dir: str) -> tuple[list[tuple[int, int, int]], float, int]:
@@ -502,7 +502,8 @@ def resnet50_epoch(data_dir: str) -> tuple[list[tuple[int, int, int]], float, in
 
 
 def test_resnet50_with_eight_workers_and_87_percent_less(ranks: Ranks, tmp_path: Path) -> None:
-    """S1, Fig. 4: eight candidates on eight workers take the samples of one training, an eighth of the sweep's."""
+    """Eight candidates on eight workers take the samples of one training, an eighth of the sweep's (Yamada et al., Fig.
+    4)."""
     noise = np.random.default_rng(0)
     for folder, images in (("train", 20), ("test", 2)):
         for label in ("cat", "dog"):

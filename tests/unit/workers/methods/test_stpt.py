@@ -80,7 +80,7 @@ def told(net, changes):
 
 
 def train(ranks, workers, net="plain", **changes):
-    """One training, as rank 0 tells it; the other ranks must say the same."""
+    """One training, as rank 0 tells of it; the other ranks must tell the same."""
     all_told = ranks(workers, told, net, changes)
     first = all_told[0]
     for other in all_told[1:]:

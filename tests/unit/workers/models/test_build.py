@@ -183,7 +183,7 @@ FAMILIES = """
 
 
 def takes(name: str, image_size: int, *, train: bool) -> bool:
-    """Whether one image of that size goes through, shapes alone: on the meta device."""
+    """Whether one image of that size goes through the model, by shapes alone, on the meta device."""
     try:
         BUILDERS[name](10, 3, image_size).to("meta").train(train)(
             torch.empty(1, 3, image_size, image_size, device="meta")

@@ -28,13 +28,13 @@ def small_net(seed):
 
 
 def conv_net():
-    """Of a weight whose elements lie in another order with the channels last."""
+    """A net with a weight whose elements lie in another order in the channels-last format."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Unflatten(1, (2, 1, 2)), nn.Conv2d(2, 3, (1, 2)), nn.Flatten()).double()
 
 
 def gradients(net, number):
-    """Sets those of one batch."""
+    """Set the gradients of a net to those of one batch."""
     generator = torch.Generator().manual_seed(number)
     inputs, targets = (torch.randn(8, size, generator=generator, dtype=torch.float64) for size in (4, 3))
     net.zero_grad()

@@ -46,7 +46,7 @@ def test_losses_that_can_be_told_by_hand(first, second, expected):
 
 
 def reference_loss(first, second, weight):
-    """Equations 1 and 2, sum by sum, in float64."""
+    """The loss of Barlow Twins by equations 1 and 2 of its paper (Zbontar et al.), sum by sum, in float64."""
     samples, width = first.shape
     first, second = ((z - z.mean(0)) / np.sqrt(z.var(0) + 1e-5) for z in (first, second))
     loss = 0.0

@@ -28,7 +28,8 @@ def weights(trainer):
 
 
 def trained(net, groups):
-    """Three iterations in this rank's group of the split, each on the whole global batch, and what they came to."""
+    """Train three iterations in this rank's group of the split, each on the whole global batch, and return what they
+    came to."""
     trainer = twins(net)
     group = trainer.workers.split(groups)
     measured = trainer.train(1, range(3), [0.02] * 3, group, trainer.workers.size)

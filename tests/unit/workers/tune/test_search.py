@@ -18,7 +18,8 @@ PLAIN = {"name": "plain", "method": "fixed"}
 
 
 def make_search(folder: Path, told: list[TrialRecord], **study: Any) -> Search:
-    """Of a study in a job with the optimizer LARS. SQL has the trials a, b and c; what else it hears goes to `told`."""
+    """A search of a study, in a job with the optimizer LARS. SQL has the trials a, b and c; what else it hears goes to
+    `told`."""
     document = spec_document(methods=[{"name": "study", "batch_sizes": [32, 64, 128]} | study], optimizer="lars")
     spec = JobSpec.model_validate(document)
     return Search(
