@@ -8,8 +8,8 @@ import torch
 
 
 def is_averaging(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the optimizer is judged by an average of the weights that it trains, as Schedule-Free and DoG are: it must
-    be told by its methods `train` and `eval` which of the two are wanted."""
+    """Whether the optimizer is judged by an average of the weights that it trains, as Schedule-Free and DoG are: its
+    methods `train` and `eval` must tell it which of the two are wanted."""
     return "train_mode" in optimizer.param_groups[0]
 
 

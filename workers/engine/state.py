@@ -99,7 +99,7 @@ def materialise(optimizer: torch.optim.Optimizer) -> None:
     """Create the optimizer's lazy state as it is before the first step, without changing a parameter.
 
     A step at learning rate 0 with zero gradients creates it; what that step put there is then set back to zero, but for
-    copies of the weights, and what it counted is undone. Where every parameter has its state, there is nothing to do.
+    copies of the weights, and what it counted is undone. Does nothing where every parameter has its state already.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if all(optimizer.state.get(parameter) for parameter in parameters):

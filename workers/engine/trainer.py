@@ -135,17 +135,19 @@ class Trainer:
         key: Callable[[Measurement], float],
     ) -> tuple[float, Measurement]:
         """Train `iteration` of `epoch` as `train` does, at that one of `learning_rates` behind whose step the batch has
-        the least `key`; on a tie, and where no key is finite, the first one.
+        the least `key`; on a tie, and where no key is finite, at the first one.
 
-        Returns it, and the measurement of the forward passes that trained. The gradient is computed once; every
-        learning rate takes its step from the same weights and state, and is measured by further forward passes in
-        training mode, which leave the running statistics as they are.
+        Returns the learning rate that was chosen, and the measurement of the forward passes that trained. The gradient
+        is computed once. Every learning rate takes its step from the same weights and optimizer state, and is measured
+        by further forward passes in training mode, which leave the running statistics as they are.
         """
         self._train_mode()
         order = self._order(epoch)
         sums = torch.zeros(3, dtype=torch.float64, device=self.workers.device)
         self._gradients(epoch, iteration, order, group, microbatches, sums)
-        start = self.state.save(self.state.empty())
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        undo = Flat([*self.state.tensors, *gradients], self.workers.device)  # fused steps may write into gradients
+        start = undo.save(undo.empty())
         best, least = learning_rates[0], math.inf
         for learning_rate in learning_rates:
             set_learning_rate(self.optimizer, learning_rate)
@@ -156,7 +158,7 @@ class Trainer:
                     tried += _sums(*self._loss(epoch, iteration, numbers, part, order, group, self.model))
             if math.isfinite(value := key(_measurement(group.sum_(tried)))) and value < least:
                 best, least = learning_rate, value
-            self.state.load(start)
+            undo.load(start)
         set_learning_rate(self.optimizer, best)
         self._take_step(epoch, iteration)
         self.share_buffers(group)
@@ -178,7 +180,8 @@ class Trainer:
     def _gradients(
         self, epoch: int, iteration: int, order: Tensor, group: Group, microbatches: int, sums: Tensor
     ) -> None:
-        """Compute the gradient of an iteration, the same on every worker of the group, and add up what it measured."""
+        """Compute the gradient of an iteration, the same on every worker of the group, and add to `sums` what its
+        forward passes measured."""
         # DDP averages over the world during backward; every other case sums over its group afterwards.
         by_world = group.size == microbatches == self.workers.size
         ddp = self.replica if isinstance(self.replica, DistributedDataParallel) and by_world else None
@@ -201,7 +204,8 @@ class Trainer:
             group.sum_gradients(self.model.parameters())
 
     def _passes_of(self, group: Group, microbatches: int) -> list[tuple[list[int], range]]:
-        """This worker's forward passes of an iteration: the microbatches of each, and which part of them."""
+        """This worker's forward passes of an iteration: for each one the numbers of its microbatches, and which samples
+        of them it takes."""
         mine = range(group.position, microbatches, group.size)
         if self.task.joint:
             return [(list(mine), range(self.spec.batch_per_worker))]
@@ -217,7 +221,8 @@ class Trainer:
         group: Group,
         model: nn.Module,
     ) -> tuple[Tensor, Tensor, int]:
-        """One forward pass in training: its mean loss, how many of its samples are correct, how many it has."""
+        """Run one forward pass in training mode. Returns its mean loss, how many of its samples are classified
+        correctly, and how many it has; these count as seen."""
         images, labels = self._inputs(epoch, iteration, numbers, part, order)
         if not part.start:
             torch.manual_seed(derived_seed(self.spec.seed, epoch, iteration, numbers[0]))
@@ -266,7 +271,8 @@ class Trainer:
 
     @torch.no_grad()
     def refresh_statistics(self, epoch: int, group: Group) -> None:
-        """Take the running statistics anew of the average that an averaging optimizer is judged by."""
+        """Measure anew the running statistics of the averaged weights that Schedule-Free and DoG are judged by, which
+        are others than they train. Does nothing for other optimizers."""
         if not (is_averaging(self.optimizer) and self.has_batch_norm):
             return
         self._eval_mode()

@@ -45,6 +45,7 @@ class Training(ABC):
     """One training of one model. Every worker of the world runs one of these, and they stay in step."""
 
     label: str
+    remedy: str = "a smaller learning rate"  # what to choose where it diverges
 
     def __init__(self, trainer: Trainer, trial: int = 1) -> None:
         self.trainer, self.spec, self.world, self.trial = trainer, trainer.spec, trainer.workers.world, trial
@@ -128,14 +129,15 @@ class Training(ABC):
         training: Measurement,
         began: float,
     ) -> TrainedEpoch:
-        """Return what an epoch without search amounts to whose iterations, at the learning rates `applied`, are done;
-        `began`: when, in seconds of time.perf_counter."""
+        """Judge an epoch without search whose iterations, at the learning rates `applied`, are done and measured
+        `training`; it `began` at that time.perf_counter, in seconds. Where the loss has become non-finite, `diverged`
+        of what it returns says so."""
         trained = time.perf_counter()
         self.trainer.refresh_statistics(epoch, self.world)
         validation = self.trainer.evaluate(self.trainer.data.validation, self.world)
         diverged = None
         if not (training.is_finite and validation.is_finite):  # the latter: after the last step
-            advice = "a smaller warmup.learning_rate" if phase == "warmup" else "a smaller learning rate"
+            advice = "a smaller warmup.learning_rate" if phase == "warmup" else self.remedy
             where = "in the warm-up" if phase == "warmup" else f"of {self.label}, trial {self.trial}"
             diverged = (
                 f"epoch {epoch}: the loss became non-finite at learning rate {learning_rate:g} {where}; choose {advice}"

@@ -1,4 +1,5 @@
-"""D-Adaptation in the place of the job's optimizer."""
+"""Builds a training by D-Adaptation (Defazio & Mishchenko 2023, arXiv 2301.07733) in the place of the job's
+optimizer."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -17,7 +18,8 @@ from workers.methods.scheduled import constant
 
 
 def build(method: DAdaptationMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    """Trial number `trial` (from 1) of the method: one training by D-Adaptation, its model as the seed of `spec` makes
+    it, before its first step."""
     trainer = build_trainer(spec, data, workers, partial(make_optimizer, method, spec.optimizer))
     return constant(trainer, method.label, trial, method.learning_rate, spec.lr_schedule, counts_in_optimizer=True)
 
@@ -25,14 +27,14 @@ def build(method: DAdaptationMethod, trial: int, spec: JobSpec, data: Data, work
 def make_optimizer(
     method: DAdaptationMethod, spec: Optimizer, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """Return D-Adaptation of SGD, or of Adam where the job's optimizer is Adam or AdamW, with the weight decay of the
-    job's optimizer and its momentum, or its betas and eps."""
+    """Make D-Adaptation of SGD for these parameters, or of Adam where the job's optimizer `spec` is Adam or AdamW, with
+    its weight decay and momentum, or its betas and eps."""
     from dadaptation import DAdaptAdam, DAdaptSGD  # type: ignore[import-untyped]
 
     optimizer: torch.optim.Optimizer
     if isinstance(spec, AdamOptimizer):
         adam = {"betas": tuple(spec.betas), "eps": spec.eps, "decouple": spec.name == "adamw"}
-        group = {"params": list(parameters), **adam}
+        group = {"params": list(parameters), **adam}  # given `decouple` itself, the package prints a line
         optimizer = DAdaptAdam([group], lr=method.learning_rate, weight_decay=spec.weight_decay)
         return optimizer
     momentum = getattr(spec, "momentum", 0.0)

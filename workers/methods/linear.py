@@ -1,4 +1,4 @@
-"""One training under a linear decay."""
+"""Builds a training by one learning rate under a linear decay."""
 
 from service.spec.job import JobSpec
 from service.spec.methods.linear import LinearMethod
@@ -10,6 +10,7 @@ from workers.methods.scheduled import constant
 
 
 def build(method: LinearMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    """Trial number `trial` (from 1) of the method: one training under a linear decay, its model as the seed of `spec`
+    makes it, before its first step."""
     learning_rate = method.learning_rate or spec.initial_learning_rate
     return constant(build_trainer(spec, data, workers), method.label, trial, learning_rate, "linear")

@@ -1,4 +1,4 @@
-"""Mechanic around the job's optimizer."""
+"""Builds a training by the job's optimizer with Mechanic (Cutkosky et al. 2023, arXiv 2306.00144) around it."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -19,22 +19,24 @@ from workers.methods.base import Training
 from workers.methods.scheduled import constant
 from workers.optimizers.build import build_optimizer
 
-LEARNING_RATE = 1.0  # of the job's optimizer: the authors' choice, which the tuner makes up for
+LEARNING_RATE = 1.0  # of the job's optimizer: the tuner's scale makes up for whatever it is
 SUMS = ("s", "reward", "sum_squared_products", "max_product")  # the tuner's, a number for each of its betas
-LEAST_PRODUCT = 1e-6  # what the package begins the largest product with
+LEAST_PRODUCT = 1e-6  # the package's first value of max_product
 
 
 def build(method: MechanicMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    """Trial number `trial` (from 1) of the method: one training by the job's optimizer under Mechanic, its model as the
+    seed of `spec` makes it, before its first step."""
     iterations = iterations_per_epoch(spec, len(data.train))
     trainer = build_trainer(spec, data, workers, partial(make_optimizer, method, spec, iterations))
-    return constant(trainer, method.label, trial, LEARNING_RATE, spec.lr_schedule)
+    return constant(trainer, method.label, trial, LEARNING_RATE, spec.lr_schedule, remedy="another optimizer")
 
 
 def make_optimizer(
     method: MechanicMethod, spec: JobSpec, iterations: int, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """Return the job's optimizer with Mechanic around it; `iterations`: of an epoch.
+    """Make the optimizer of the job's `spec` for these parameters, with Mechanic around it. An epoch has so many
+    `iterations`.
 
     The package makes the tuner's tensors in the first step, under a key of its own in the optimizer's state. Here they
     are made at once, by a step that changes nothing, and lie in the parameters' state, too, where copies and

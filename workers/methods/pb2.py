@@ -1,4 +1,4 @@
-"""Population-based bandits, as Ray Tune has them."""
+"""Builds population-based bandits (PB2, Parker-Holder et al. 2020, arXiv 2002.02518), a search by Ray Tune."""
 
 from functools import partial
 
@@ -12,12 +12,15 @@ from workers.tune.searchers import TIME, Ask, Space
 
 
 def make_searcher(method: Pb2Method, ask: Ask) -> Searcher | SearchAlgorithm:
-    """Return what draws the first hyperparameters of each member."""
+    """The searcher that proposes the trials of population-based bandits, their first hyperparameters drawn at random,
+    for the job, seed and search space that `ask` names."""
     return BasicVariantGenerator(random_state=ask.seed)  # its scheduler takes no other
 
 
 def make_scheduler(method: Pb2Method, space: Space, epochs: int) -> TrialScheduler:
-    """Return what lets bad members go on from good ones, in trainings of at most `epochs` epochs each."""
+    """Make the scheduler that has trials of low accuracy go on from the checkpoints of better ones, with
+    hyperparameters that a Gaussian process proposes. `space` has the ranges of these; a trial trains `epochs` epochs at
+    most."""
     return PB2(
         time_attr=TIME,
         perturbation_interval=method.interval(epochs),

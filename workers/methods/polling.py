@@ -1,4 +1,4 @@
-"""One training that tries several learning rates on each batch."""
+"""Builds a training that tries several learning rates on each batch (Tan et al. 2025, doi 10.3390/jeta4010001)."""
 
 import time
 from dataclasses import replace
@@ -15,15 +15,18 @@ from workers.methods.base import TrainedEpoch, Training
 class Polling(Training):
     """A training that polls its learning rate at every `every`-th iteration, counted from the first of all.
 
-    The learning rate of an epoch's record is that of its last iteration, which goes on in the next epoch.
+    The learning rate of an epoch's record is that of its last iteration, by which the next epoch goes on until its
+    first poll.
     """
+
+    remedy = "smaller learning_rates"
 
     def __init__(self, method: PollingMethod, trainer: Trainer, trial: int) -> None:
         super().__init__(trainer, trial)
         self.label, self._method = method.label, method
 
     def train_epoch(self, epoch: int) -> TrainedEpoch:
-        """Train epoch number `epoch`, poll by poll."""
+        """Train epoch number `epoch`, poll by poll; what the polls took is part of what it returns."""
         began = time.perf_counter()
         method, iterations = self._method, self.trainer.iterations
         first = (epoch - 1) * iterations
@@ -56,10 +59,12 @@ def _loss(measured: Measurement) -> float:
 
 
 def _error(measured: Measurement) -> float:
-    """The share of samples that are not correct; not finite where the loss is not, and the model answers at random."""
+    """The share of samples that are classified wrongly; not finite where the loss is not, as the model then answers at
+    random."""
     return 1.0 - measured.accuracy if measured.is_finite else measured.loss
 
 
 def build(method: PollingMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    """Trial number `trial` (from 1) of the method: one training that polls its learning rates, its model as the seed of
+    `spec` makes it, before its first step."""
     return Polling(method, build_trainer(spec, data, workers), trial)

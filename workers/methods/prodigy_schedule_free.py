@@ -1,4 +1,5 @@
-"""Prodigy with Schedule-Free in the place of the job's optimizer."""
+"""Builds a training by Prodigy with Schedule-Free (the package prodigy-plus-schedule-free) in the place of the job's
+optimizer."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -17,7 +18,8 @@ from workers.methods.scheduled import constant
 
 
 def build(method: ProdigyScheduleFreeMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    """Trial number `trial` (from 1) of the method: one training by Prodigy with Schedule-Free, its model as the seed of
+    `spec` makes it, before its first step."""
     trainer = build_trainer(spec, data, workers, partial(make_optimizer, method, spec.optimizer))
     return constant(trainer, method.label, trial, method.learning_rate, "constant", counts_in_optimizer=True)
 
@@ -25,8 +27,9 @@ def build(method: ProdigyScheduleFreeMethod, trial: int, spec: JobSpec, data: Da
 def make_optimizer(
     method: ProdigyScheduleFreeMethod, spec: Optimizer, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """Return Prodigy with Schedule-Free, with the weight decay of the job's optimizer; the rest is as the package has
-    it. One parameter group has one estimate, which is what `split_groups` says."""
+    """Make Prodigy with Schedule-Free for these parameters, with the weight decay of the job's optimizer `spec`; the
+    rest is as the package has it. There is one parameter group, so `split_groups` makes no difference; left at its
+    default the package prints a line about that."""
     from prodigyplus import ProdigyPlusScheduleFree  # type: ignore[import-untyped]
 
     optimizer: torch.optim.Optimizer = ProdigyPlusScheduleFree(

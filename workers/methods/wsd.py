@@ -1,4 +1,4 @@
-"""One training by warm-up, stable, decay."""
+"""Builds a training by warm-up, stable, decay (WSD, Hu et al. 2024, MiniCPM, arXiv 2404.06395)."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,8 @@ from workers.methods.scheduled import Scheduled
 
 
 def build(method: WsdMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:
-    """Trial number `trial`, from 1: the model as the seed of `spec` makes it, before its first step."""
+    """Trial number `trial` (from 1) of the method: one training by warm-up, stable, decay, its model as the seed of
+    `spec` makes it, before its first step."""
     trainer = build_trainer(spec, data, workers)
     highest = method.learning_rate or spec.initial_learning_rate
 

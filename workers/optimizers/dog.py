@@ -1,4 +1,4 @@
-"""DoG with its averaged iterate (Ivgi et al. 2023, arXiv 2302.12022)."""
+"""DoG, distance over gradients, judged by its averaged iterate (Ivgi et al. 2023, arXiv 2302.12022)."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,7 +20,8 @@ class AveragedDog(DoG):  # type: ignore[misc]
     """
 
     def __init__(self, params: Iterable[nn.Parameter], *, weight_decay: float = 0.0, gamma: float = 8.0) -> None:
-        """`weight_decay`: an L2 penalty; `gamma`: of the average, 8 in the paper."""
+        """Train `params`, which are one group. `weight_decay` is an L2 penalty, `gamma` that of the average, 8 in the
+        paper."""
         super().__init__(params, weight_decay=weight_decay)
         [group] = self.param_groups
         group |= {"train_mode": False, "steps": 0, "gamma": gamma}
@@ -28,6 +29,12 @@ class AveragedDog(DoG):  # type: ignore[misc]
             self.state[parameter] = {"start": parameter.detach().clone(), "other": parameter.detach().clone()}
         first = group["params"][0]
         self.state[first] |= {name: torch.zeros((), dtype=first.dtype, device=first.device) for name in SUMS}
+
+    def _update_group_state(self, group: dict[str, Any], init: list[torch.Tensor]) -> None:
+        try:
+            super()._update_group_state(group, init)
+        except AssertionError:  # G is not a number; with it neither are the weights, and the loss tells of it
+            group["eta"] = [group["G"]] * len(group["params"])
 
     def train(self) -> None:
         """Put the iterate into the parameters."""

@@ -1,4 +1,4 @@
-"""D-Adaptation (Defazio & Mishchenko 2023, arXiv 2301.07733)."""
+"""D-Adaptation, which estimates the step size of an optimizer (Defazio & Mishchenko 2023, arXiv 2301.07733)."""
 
 from typing import ClassVar, Literal
 
@@ -16,4 +16,4 @@ class DAdaptationMethod(WholeBudgetMethod):
     is_replayable: ClassVar[bool] = False
 
     name: Literal["d-adaptation"] = Field("d-adaptation", description="Name of this method.")
-    learning_rate: LearningRate = Field(1.0, description="A factor on what it estimates.")
+    learning_rate: LearningRate = Field(1.0, description="A factor on the step size that D-Adaptation estimates.")

@@ -20,6 +20,6 @@ class DogMethod(WholeBudgetMethod):
         None,
         gt=0,
         le=1,
-        description="r_epsilon, as a share of 1 + the norm of the initial weights: the first step goes as far. null: "
-        "what the authors advise, 1e-6, or 1e-4 with batch normalisation.",
+        description="Length of the first step (r_epsilon of the paper) as a share of 1 + the norm of the initial "
+        "weights; null: what the authors advise, 1e-6, or 1e-4 where the model has batch normalisation.",
     )

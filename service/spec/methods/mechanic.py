@@ -1,4 +1,4 @@
-"""Mechanic (Cutkosky, Defazio & Mehta 2023, arXiv 2306.00144)."""
+"""Mechanic, which tunes the scale of an optimizer's steps (Cutkosky, Defazio & Mehta 2023, arXiv 2306.00144)."""
 
 from typing import ClassVar, Literal
 
@@ -15,4 +15,6 @@ class MechanicMethod(WholeBudgetMethod):
     is_replayable: ClassVar[bool] = False
 
     name: Literal["mechanic"] = Field("mechanic", description="Name of this method.")
-    s_decay: float = Field(0.01, ge=0, le=1, description="lambda of the paper, 0.01 in all of its experiments.")
+    s_decay: float = Field(
+        0.01, ge=0, le=1, description="The tuner's weight decay (lambda of the paper), 0.01 in all of its experiments."
+    )

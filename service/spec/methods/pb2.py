@@ -1,4 +1,4 @@
-"""Population-based bandits (Parker-Holder, Nguyen & Roberts 2020, arXiv 2002.02518)."""
+"""Population-based bandits (PB2, Parker-Holder, Nguyen & Roberts 2020, arXiv 2002.02518)."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
@@ -14,15 +14,20 @@ if TYPE_CHECKING:
 
 
 class Pb2Method(PopulationMethod):
-    """Population-based bandits (Parker-Holder, Nguyen & Roberts 2020, arXiv 2002.02518): population-based training
-    whose new hyperparameters are proposed by a Gaussian process of what others gained by theirs. It searches ranges
+    """Population-based bandits (PB2, Parker-Holder, Nguyen & Roberts 2020, arXiv 2002.02518): population-based training
+    whose new hyperparameters a Gaussian process proposes, by what all members gained with theirs. It searches ranges
     alone."""
 
     name: Literal["pb2"] = Field("pb2", description="Name of this method.")
 
     def probes(self, spec: "JobSpec", field: str, train_samples: int | None) -> Iterator[FieldError | Probe]:
-        """Yield what is wrong with it as a search, choices among it, and the trials that must be possible. `field`: its
-        place in the spec; `train_samples`: None where they are not known."""
+        """What is wrong with the method as a search, such as choices in its search space, and which trials must be
+        possible. `field` is its place in the spec; `train_samples` are those that are not held out, None where they are
+        not known."""
+        if self.search_space == {}:
+            message = "must name a hyperparameter; leave it out to search the learning rate"
+            yield FieldError(f"{field}.search_space", self.search_space, message)
+            return
         for key, distribution in (self.search_space or {}).items():
             if distribution.choice is not None:
                 message = "must be a range: a Gaussian process proposes values; use uniform, or pbt for choices"

@@ -1,9 +1,9 @@
-"""Polling of learning rates (Tan, Choong & Lau 2025, doi 10.3390/jeta4010001)."""
+"""Polling of learning rates on each batch (Tan, Choong & Lau 2025, doi 10.3390/jeta4010001)."""
 
 import math
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from service.errors import FieldError
 from service.spec.methods.base import MAX_EPOCHS, Facts, WholeBudgetMethod, Work
@@ -22,38 +22,35 @@ class PollingMethod(WholeBudgetMethod):
 
     name: Literal["polling"] = Field("polling", description="Name of this method.")
     learning_rates: list[LearningRate] = Field(
-        [1e-5, 1e-4, 1e-3, 1e-2, 1e-1], min_length=2, max_length=64, description="The candidates, rising."
+        [1e-5, 1e-4, 1e-3, 1e-2, 1e-1], min_length=2, max_length=64, description="Learning rates to try, rising."
     )
     every: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        1, description="Iterations from one poll to the next, which go by the learning rate that it chose."
+        1, description="Iterations from one poll to the next; those between go by the learning rate that was chosen."
     )
     criterion: Literal["loss", "accuracy"] = Field(
         "loss",
-        description="Of the batch, behind the step: the least loss, or the highest accuracy. Ties: the smallest.",
+        description="What decides, of the batch behind the step: the least loss, or the highest accuracy; on a tie the "
+        "smallest learning rate.",
     )
 
-    @model_validator(mode="after")
-    def _rising(self) -> Self:
-        if self.learning_rates != sorted(set(self.learning_rates)):
-            raise ValueError("learning_rates must rise, each one once")
-        return self
-
     def polls(self, epochs: int, iterations: int) -> int:
-        """Return how many polls a training of so many epochs, of `iterations` iterations each, has."""
+        """The number of polls in a training of so many epochs, of `iterations` iterations each."""
         return math.ceil(epochs * iterations / self.every)
 
     def search_samples(self, spec: "JobSpec", epoch_samples: int) -> int:
-        """Return the samples of the polls of one epoch, at most."""
+        """The samples of the polls in the first epoch, which has the most: without them no epoch can be trained.
+        `epoch_samples` are the training samples of an epoch."""
         polls = self.polls(1, epoch_samples // spec.global_batch_size)
         return polls * len(self.learning_rates) * spec.global_batch_size
 
     def training_samples(self, spec: "JobSpec", epoch_samples: int, epochs: int) -> int:
-        """Return the samples of a training of so many epochs, polls included."""
+        """The samples of a training of so many epochs, of `epoch_samples` training samples each, polls included."""
         polls = self.polls(epochs, epoch_samples // spec.global_batch_size)
         return epochs * epoch_samples + polls * len(self.learning_rates) * spec.global_batch_size
 
     def training_epochs(self, spec: "JobSpec", epoch_samples: int, budget: int | None) -> int:
-        """Return as many whole epochs as the budget has room for, polls included, at least one."""
+        """The number of whole epochs that the budget has room for, polls included, at least one; without a budget the
+        job's. `epoch_samples` and `budget` are in training samples."""
         if budget is None:
             return spec.epochs
         epochs = min(MAX_EPOCHS, int(budget / epoch_samples / (1 + len(self.learning_rates) / self.every)) + 1)
@@ -62,13 +59,18 @@ class PollingMethod(WholeBudgetMethod):
         return max(1, epochs)
 
     def work(self, spec: "JobSpec", facts: Facts) -> Work:
-        """Return its training, and the samples that it takes, polls included."""
+        """The one training of the method with one seed, and the samples that it takes, polls included."""
         epochs = self.training_epochs(spec, facts.epoch_samples, facts.budget)
         return Work(1, self.training_samples(spec, facts.epoch_samples, epochs))
 
     def errors(self, spec: "JobSpec", field: str) -> list[FieldError]:
-        """Return what is wrong with it in that job: where training tells no accuracy, the loss must decide."""
-        if self.criterion == "loss" or spec.task.name == "classification":
-            return []
-        message = f"cannot be told of a batch by the task {spec.task.name}; use loss"
-        return [FieldError(f"{field}.criterion", self.criterion, message)]
+        """Errors where the learning rates do not rise, and where accuracy should decide and the job's task tells none
+        of a batch."""
+        errors = []
+        if self.learning_rates != sorted(set(self.learning_rates)):
+            message = "must rise; sort them, and leave repetitions out"
+            errors.append(FieldError(f"{field}.learning_rates", self.learning_rates, message))
+        if self.criterion == "accuracy" and spec.task.name != "classification":
+            message = f"cannot be told of a batch by the task {spec.task.name}; use loss"
+            errors.append(FieldError(f"{field}.criterion", self.criterion, message))
+        return errors

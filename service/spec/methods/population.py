@@ -21,13 +21,14 @@ class PopulationMethod(TunedMethod):
     )
 
     def training_epochs(self, spec: "JobSpec", epoch_samples: int, budget: int | None) -> int:
-        """Return the epochs that each member trains at most: the population shares the budget."""
+        """The number of epochs of each member at most: the job's, or those that its equal share of the budget (in
+        training samples) has room for, at least one."""
         return spec.epochs if budget is None else min(spec.epochs, max(1, budget // self.population // epoch_samples))
 
     def most_trials(self, spec: "JobSpec", facts: Facts) -> int:
-        """Return how many trials one seed has: the population."""
+        """The number of trials of one seed: the members of the population."""
         return self.population
 
     def interval(self, epochs: int) -> int:
-        """Return the epochs between exploits in trainings of `epochs` epochs."""
+        """The number of epochs from one exploit to the next, in trainings of `epochs` epochs."""
         return self.perturbation_interval or max(1, epochs // 8)

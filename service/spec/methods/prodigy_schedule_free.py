@@ -1,4 +1,4 @@
-"""Prodigy and Schedule-Free together (package prodigy-plus-schedule-free)."""
+"""Prodigy and Schedule-Free in one optimizer (the package prodigy-plus-schedule-free)."""
 
 from typing import ClassVar, Literal
 
@@ -16,4 +16,4 @@ class ProdigyScheduleFreeMethod(WholeBudgetMethod):
     is_replayable: ClassVar[bool] = False
 
     name: Literal["prodigy-schedule-free"] = Field("prodigy-schedule-free", description="Name of this method.")
-    learning_rate: LearningRate = Field(1.0, description="A factor on what it estimates.")
+    learning_rate: LearningRate = Field(1.0, description="A factor on the step size that Prodigy estimates.")

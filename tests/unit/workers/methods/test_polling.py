@@ -91,6 +91,17 @@ def test_whatever_the_optimizer(optimizer: dict[str, Any]) -> None:
     assert polling.trainer.state.digest() == end
 
 
+def test_steps_that_write_into_the_gradient_leave_it_to_the_next_candidate() -> None:
+    """torch's SGD does with Nesterov momentum where it takes all parameters at once, as it does on GPUs."""
+    optimizer = {"name": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.0}
+    _, end = polled_by_hand("plain", 1, "loss", optimizer=optimizer)
+    polling = made("plain", {"learning_rates": RATES}, optimizer=optimizer)
+    [group] = polling.trainer.optimizer.param_groups
+    group["foreach"] = True
+    list(polling.epochs())
+    assert polling.trainer.state.digest() == end
+
+
 @pytest.mark.parametrize("every", [1, 4, 100])
 def test_what_it_costs_is_what_was_foreseen(every: int) -> None:
     polling = made("plain", {"learning_rates": RATES, "every": every})

@@ -14,6 +14,7 @@ import schedulefree
 import torch
 from PIL import Image
 
+from service.errors import Diverged
 from service.spec.data import FolderDataset
 from service.spec.job import JobSpec
 from service.wire.worker import EpochRecord, ResumePoint, TrialProgress, TrialRecord
@@ -23,6 +24,7 @@ from workers.build import build_trainer
 from workers.datasets.load import load_data
 from workers.engine.groups import Workers
 from workers.methods import make_training
+from workers.methods.base import Training
 from workers.models import build as models
 from workers.trainings import train_job, trainings_left
 
@@ -390,6 +392,50 @@ def test_they_go_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: Path,
     list(job(broken, tmp_path / "broken"))
     timeless = {"seconds", "pretrain_seconds", "main_train_seconds", "checkpoint"}
     assert [r.model_dump(exclude=timeless) for r in broken.all] == [r.model_dump(exclude=timeless) for r in whole.all]
+
+
+def run_of(net: str, method: Any, **changes: Any) -> Training:
+    """A training of the method on this rank of the world, before its first step."""
+    spec = JobSpec.model_validate(spec_document(**{**SHORT, "epochs": 2, **changes, "methods": [method]}))
+    with patch.dict(models.BUILDERS, {"lenet5": NETS[net]}):
+        return make_training(spec.methods[0], 1, spec, digits(TRAIN_SAMPLES), Workers(CPU))
+
+
+@pytest.mark.parametrize(
+    ("method", "remedy"),
+    [
+        ("linear", "a smaller learning rate"),
+        ("wsd", "a smaller learning rate"),
+        ("prodigy-schedule-free", "a smaller learning rate"),
+        ("dog", "a smaller initial_distance"),
+        ("d-adaptation", "a smaller learning rate"),
+        ("mechanic", "another optimizer"),
+        ("polling", "smaller learning_rates"),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_where_they_diverge_they_say_what_helps(method: str, remedy: str, optimizer: str) -> None:
+    training = run_of("plain", method, optimizer={"name": optimizer})
+    training.trainer.model.register_forward_pre_hook(lambda _, inputs: (inputs[0] * math.nan,))
+    with pytest.raises(Diverged, match=f"^epoch 1: the loss became non-finite .* of {method}, trial 1; .* {remedy}$"):
+        list(training.epochs())
+
+
+def ends(methods: list[str]) -> list[tuple[str, float | None]]:
+    found = []
+    for method in methods:
+        training = run_of("dropout", method, workers=2)
+        records = list(training.epochs())
+        found.append((training.trainer.state.digest(), records[-1].val_loss))
+    return found
+
+
+def test_workers_stay_in_step_and_train_as_one_does_in_turn(ranks: Ranks) -> None:
+    methods = ["linear", "wsd", "prodigy-schedule-free", "dog", "d-adaptation", "mechanic"]
+    one, other = ranks(2, ends, methods)
+    assert one == other
+    [alone] = ranks(1, ends, methods)
+    assert [loss for _, loss in one] == pytest.approx([loss for _, loss in alone], rel=1e-3)
 
 
 def test_seeds_and_a_budget(tmp_path: Path) -> None:

@@ -21,6 +21,14 @@ def test_ranges_may_be_searched():
     assert list(spec.methods[0].search_space or {}) == ["learning_rate", "optimizer.momentum"]
 
 
+def test_something_must_be_searched():
+    with pytest.raises(InvalidInput) as caught:
+        parse_spec(json.dumps(small(methods=[{"name": "pb2", "search_space": {}}])).encode())
+    [error] = caught.value.errors
+    assert error.field == "methods[0].search_space"
+    assert error.message == "must name a hyperparameter; leave it out to search the learning rate"
+
+
 def test_choices_may_not():
     space = {"learning_rate": {"uniform": [0.1, 0.2]}, "optimizer.momentum": {"choice": [0.5, 0.9]}}
     with pytest.raises(InvalidInput) as caught:

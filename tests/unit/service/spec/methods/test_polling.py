@@ -49,11 +49,19 @@ def test_a_budget_below_a_polled_epoch_is_refused():
     assert job.methods == [method]
 
 
-@pytest.mark.parametrize("rates", [[0.1, 0.01], [0.1, 0.1], [0.1]])
-def test_learning_rates_rise(rates):
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ([0.1, 0.01], "must rise; sort them, and leave repetitions out"),
+        ([0.1, 0.1], "must rise; sort them, and leave repetitions out"),
+        ([0.1], "List should have at least 2 items after validation, not 1"),
+    ],
+)
+def test_learning_rates_rise(rates, message):
     with pytest.raises(InvalidInput) as caught:
         parse_spec(json.dumps(small(methods=[{"name": "polling", "learning_rates": rates}])).encode())
-    assert caught.value.errors[0].field.startswith("methods[0]")
+    [error] = caught.value.errors
+    assert (error.field, error.message) == ("methods[0].learning_rates", message)
 
 
 def test_barlow_twins_tells_no_accuracy_of_a_batch():
