@@ -3,7 +3,8 @@ it is imported when the first figure is asked for."""
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
@@ -30,13 +31,11 @@ DASHES = ("-", "--", ":", "-.")
 def comparison_figure(title: str, runs: Sequence[RunResult], kind: Literal["png", "svg"]) -> bytes:
     """A figure of accuracy over cost with a line for each run, in the file format `kind`. A line is the mean over the
     seeds of its run, the band around it the spread."""
-    import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, PercentFormatter
 
     curves = {run.label: mean_curve([seed.curve for seed in run.by_seed]) for run in runs}
-    with _LOCK, matplotlib.rc_context({"svg.hashsalt": "forerun", "font.size": 10}):
-        figure = Figure(figsize=(11, 4.8), layout="constrained")
+    with drawing() as figure:
+        figure.set_size_inches(11, 4.8)
         panels = figure.subplots(1, len(PANELS), sharex=True, sharey=True)
         figure.suptitle(title, parse_math=False)
         for axes, (value, name) in zip(panels, PANELS.items(), strict=True):
@@ -57,23 +56,19 @@ def comparison_figure(title: str, runs: Sequence[RunResult], kind: Literal["png"
             for axes in panels:
                 axes.set_xticks([])
                 axes.text(0.5, 0.5, "no epoch is recorded yet", ha="center", transform=axes.transAxes)
-        return _saved(figure, kind)
+        return saved(figure, kind)
 
 
 def study_figure(title: str, rows: Sequence[StudyRow], kind: Literal["png", "svg"]) -> bytes:
     """A figure of a study in the file format `kind`: test accuracy over epochs and, where every variant has been
     trained at several batch sizes, over batch size. All are means over seeds."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with _LOCK, matplotlib.rc_context({"svg.hashsalt": "forerun", "font.size": 10, "legend.fontsize": 9}):
-        figure = Figure(layout="constrained")
+    with drawing(legend_size=9) as figure:
         figure.suptitle(title, parse_math=False)
         if any(row.seeds for row in rows):
             _draw_study(figure, rows)
         else:
             figure.text(0.5, 0.5, "no trial has ended yet", ha="center")
-        return _saved(figure, kind)
+        return saved(figure, kind)
 
 
 def _draw_study(figure: "Figure", rows: Sequence[StudyRow]) -> None:
@@ -176,7 +171,6 @@ def layers_figure(title: str, curves: Sequence[LayerCurve], kind: Literal["png",
     where the optimizer has one.
     """
     import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
     panels = {"lwn": "LWN: ‖w‖", "lgn": "LGN: ‖g‖", "lnr": "LNR: ‖w‖ / ‖g‖"}
@@ -184,8 +178,8 @@ def layers_figure(title: str, curves: Sequence[LayerCurve], kind: Literal["png",
         panels["trust_ratio"] = "trust ratio"
     shades = matplotlib.colormaps["viridis"].resampled(max(2, len(curves)))
     named = range(0, len(curves), -(-len(curves) // MOST_NAMES) or 1)
-    with _LOCK, matplotlib.rc_context({"svg.hashsalt": "forerun", "font.size": 10}):
-        figure = Figure(figsize=(2 + 4 * len(panels), 4.8), layout="constrained")
+    with drawing() as figure:
+        figure.set_size_inches(2 + 4 * len(panels), 4.8)
         figure.suptitle(title, parse_math=False)
         for axes, (quantity, label) in zip(figure.subplots(1, len(panels), sharex=True), panels.items(), strict=True):
             for number, curve in enumerate(curves):
@@ -204,10 +198,22 @@ def layers_figure(title: str, curves: Sequence[LayerCurve], kind: Literal["png",
             figure.legend(
                 *axes.get_legend_handles_labels(), loc="outside right upper", title="layer, from the input on"
             )
-        return _saved(figure, kind)
+        return saved(figure, kind)
 
 
-def _saved(figure: "Figure", kind: Literal["png", "svg"]) -> bytes:
+@contextmanager
+def drawing(*, legend_size: int = 10) -> Iterator["Figure"]:
+    """An empty figure that is drawn and saved by one thread at a time, and to the same bytes each time; `legend_size`
+    is that of the texts of its legends, in points."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with _LOCK, matplotlib.rc_context({"svg.hashsalt": "forerun", "font.size": 10, "legend.fontsize": legend_size}):
+        yield Figure(layout="constrained")
+
+
+def saved(figure: "Figure", kind: Literal["png", "svg"]) -> bytes:
+    """The figure as a file of that kind."""
     target = io.BytesIO()
     figure.savefig(target, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None)
     return target.getvalue()

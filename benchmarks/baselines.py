@@ -37,7 +37,8 @@ from workers.tune.driver import run_searches
 
 METHODS = [
     "stpt", "hyperband", "asha", "tpe", "smac", "pbt", "pb2", "random", "grid", "cosine", "linear", "wsd",
-    "lr-range-test", "schedule-free", "prodigy", "prodigy-schedule-free", "dog", "d-adaptation", "mechanic", "polling",
+    "lr-range-test", "autolrs", "schedule-free", "prodigy", "prodigy-schedule-free", "dog", "d-adaptation", "mechanic",
+    "polling",
 ]  # fmt: skip
 QUICK = {"model": "lenet5", "global_batch_size": 64, "epochs": 10}
 SEEDS = 3

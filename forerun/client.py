@@ -87,6 +87,8 @@ class Client(Facade[Calls]):
     schedule = blocking(Calls.schedule)
     download_weights = blocking(Calls.download_weights)
     selector_replay = blocking(Calls.selector_replay)
+    decisions = blocking(Calls.decisions)
+    decisions_figure = blocking(Calls.decisions_figure)
     layers = blocking(Calls.layers)
     layers_figure = blocking(Calls.layers_figure)
 

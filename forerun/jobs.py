@@ -10,6 +10,7 @@ from service.wire.answers import (
     BatchRamp,
     BranchOfEpoch,
     ComparedRun,
+    Decisions,
     Epoch,
     Event,
     Job,
@@ -82,6 +83,10 @@ class AsyncJobHandle:
         """The learning rate of every epoch of the job, with the candidates it was chosen from."""
         return await self._calls.lr_history(self.id)
 
+    async def decisions(self, *, label: str | None = None, trial: int = 1) -> Decisions:
+        """How each epoch of a training by stpt came to its learning rate, as `Client.decisions` has it."""
+        return await self._calls.decisions(self.id, label=label, trial=trial)
+
     async def download_weights(
         self, path: str | Path, *, which: Which = "best", label: str | None = None, trial: int = 1
     ) -> Path:
@@ -139,6 +144,7 @@ class JobHandle(Facade[AsyncJobHandle]):
     epochs = blocking(AsyncJobHandle.epochs)
     branches = blocking(AsyncJobHandle.branches)
     lr_history = blocking(AsyncJobHandle.lr_history)
+    decisions = blocking(AsyncJobHandle.decisions)
     download_weights = blocking(AsyncJobHandle.download_weights)
     trials = blocking(AsyncJobHandle.trials)
     comparison = blocking(AsyncJobHandle.comparison)

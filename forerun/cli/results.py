@@ -14,13 +14,14 @@ from forerun.cli.shared import (
     HistoryFormat,
     JobId,
     Output,
+    TextFormat,
     client_of,
     example,
     export,
     new_group,
     print_json,
 )
-from forerun.display import tables
+from forerun.display import explanation, tables
 from service.spec.stpt import SelectorName
 from service.wire.answers import HistoryStep
 
@@ -55,6 +56,23 @@ def schedule(
 ) -> None:
     """Print the learning rates of a job as JSON, for forerun.schedules.Replay."""
     print_json(client_of(ctx).schedule(job_id, label=label, trial=trial))
+
+
+@app.command(rich_help_panel=JOB, epilog=example("results explain JOB --format png --output decisions.png"))
+def explain(
+    ctx: typer.Context,
+    job_id: JobId,
+    label: Annotated[str | None, typer.Option(help="Label of the run. Default: the job's first run of stpt.")] = None,
+    trial: Annotated[int, typer.Option(min=1, help="Number of the trial in its run.")] = 1,
+    format_: Annotated[TextFormat, typer.Option("--format")] = TextFormat.TEXT,
+    output: Output = None,
+) -> None:
+    """Explain the learning rates of a job: what each was chosen from and why, or why none was chosen; and what speaks
+    against it."""
+    client = client_of(ctx)
+    found = partial(client.decisions, job_id, label=label, trial=trial)
+    figure = partial(client.decisions_figure, job_id, label=label, trial=trial)
+    export(format_, output, found, explanation.text_of, figure)
 
 
 @app.command(rich_help_panel=JOB, epilog=example("results selector-replay JOB --selector tolerance --tolerance 0.01"))

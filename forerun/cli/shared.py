@@ -17,7 +17,7 @@ from forerun.display.text import clean
 from forerun.program import program
 from service.wire.answers import Answer
 
-Row = TypeVar("Row", bound=Answer)
+Shown = TypeVar("Shown", bound=Answer | Iterable[Answer])
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, as `forerun jobs` lists it.")]
 SpecFile = Annotated[
@@ -41,6 +41,15 @@ class FileFormat(StrEnum):
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
+    PNG = "png"
+    SVG = "svg"
+
+
+class TextFormat(StrEnum):
+    """The formats in which an explanation can be printed or written to a file."""
+
+    TEXT = "text"
+    JSON = "json"
     PNG = "png"
     SVG = "svg"
 
@@ -82,21 +91,22 @@ def console() -> Console:
 
 
 def export(
-    format_: FileFormat,
+    format_: FileFormat | TextFormat,
     output: Path | None,
-    rows: Callable[[], Iterable[Row]],
-    table: Callable[[Iterable[Row]], str],
+    answer: Callable[[], Shown],
+    text: Callable[[Shown], str],
     file: Callable[[str], str | bytes],
 ) -> None:
-    """Print `rows` as a table or as JSON, or write the `file` of that format, to `output` or to standard output."""
-    if output is None and format_ is FileFormat.PNG and sys.stdout.isatty():
+    """Print what the service answered as a table or other `text`, or as JSON, or write the `file` of that format, to
+    `output` or to standard output."""
+    if output is None and format_.value == "png" and sys.stdout.isatty():
         raise typer.BadParameter("a terminal cannot show a PNG; name a file", param_hint="--output")
     match format_:
-        case FileFormat.TABLE:
-            _write(table(rows()) + "\n", output)
-        case FileFormat.JSON:
-            _write(json.dumps(as_document(rows()), indent=2) + "\n", output)
-        case FileFormat.CSV | FileFormat.PNG | FileFormat.SVG:
+        case FileFormat.TABLE | TextFormat.TEXT:
+            _write(text(answer()) + "\n", output)
+        case FileFormat.JSON | TextFormat.JSON:
+            _write(json.dumps(as_document(answer()), indent=2) + "\n", output)
+        case _:
             _write(file(format_.value), output)
 
 

@@ -1,11 +1,12 @@
 """Shows one job to a person: its facts, a row for each epoch, and live progress.
 
 An epoch takes one row, and below it, indented, the branches of its Pre-train: learning rate and metric of each, the
-chosen one marked `*`, in as many columns as the width has room for. In a terminal a progress bar stays below the rows;
-anywhere else the same rows come without colours and control characters.
+chosen one marked `*`, in as many columns as the width has room for, and warnings about the choice. In a terminal a
+progress bar stays below the rows; anywhere else the same rows come without colours and control characters.
 """
 
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 
@@ -14,6 +15,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from forerun.display.text import clean
+from service.algorithms.choices import is_choice, warnings_of_choice, warnings_of_losses
+from service.spec.stpt import Metric
 from service.wire.answers import Branch, BranchOfEpoch, EpochEvent, EpochValues, Event, Job, StateEvent
 
 INDENT = "    "
@@ -39,12 +42,14 @@ def follow(job: Job, events: Iterable[Event], console: Console) -> None:
     with bar:
         task = bar.add_task(job.state.value, total=job.epochs * job.trials)
         seen: set[tuple[str, int, int]] = set()
+        choices = _Choices(_metrics(job))
         for event in events:
             if isinstance(event, StateEvent):
                 bar.update(task, description=event.state)
                 _print(console, state_row(event))
             elif isinstance(event, EpochEvent):
-                _print(console, epoch_row(event, event.branches, job.epochs, console.width))
+                told = choices.warnings(event, event.branches)
+                _print(console, epoch_row(event, event.branches, job.epochs, console.width, told))
                 seen.add(_key(event))
                 bar.update(task, completed=len(seen))
 
@@ -67,9 +72,10 @@ def show(job: Job, epochs: Sequence[EpochValues], branches: Sequence[BranchOfEpo
             _print(console, Text(f"{INDENT}{name:<13}  {clean(value)}"))
     if epochs:
         _print(console, column_names(job))
+    choices = _Choices(_metrics(job))
     for epoch in epochs:
-        key = _key(epoch)
-        _print(console, epoch_row(epoch, [b for b in branches if _key(b) == key], job.epochs, console.width))
+        its = [branch for branch in branches if _key(branch) == _key(epoch)]
+        _print(console, epoch_row(epoch, its, job.epochs, console.width, choices.warnings(epoch, its)))
 
 
 def heading(job: Job) -> Text:
@@ -89,8 +95,36 @@ def column_names(job: Job) -> Text:
 
 def _judged_by(job: Job) -> str:
     """The metric that the branches of the job are judged by, or several where runs of stpt differ."""
-    metrics = {method["metric"]: None for method in job.spec["methods"] if "metric" in method}
-    return " or ".join(metrics)
+    return " or ".join(dict.fromkeys(_metrics(job).values()))
+
+
+def _metrics(job: Job) -> dict[str, Metric]:
+    """The metric that branches are judged by in each run of stpt, by the run's label."""
+    methods = [method for method in job.spec["methods"] if "metric" in method]
+    return {method.get("label") or method["name"]: method["metric"] for method in methods}
+
+
+class _Choices:
+    """What the epochs shown so far tell of the choices of their trainings; `metrics` as `_metrics` gives them."""
+
+    def __init__(self, metrics: Mapping[str, Metric]) -> None:
+        self._metrics = metrics
+        self._val_losses: dict[tuple[str, int], list[float | None]] = {}
+        self._chosen_at: dict[tuple[str, int], int] = {}
+
+    def warnings(self, epoch: EpochValues, branches: Sequence[Branch]) -> list[str]:
+        """The warnings about the learning rate of an epoch, the next one of its training or one that is trained
+        again; none where its run is not one of stpt."""
+        if epoch.label not in self._metrics:
+            return []
+        training = epoch.label, epoch.trial
+        if is_choice(branches):
+            self._chosen_at[training] = epoch.epoch
+        losses = self._val_losses.setdefault(training, [])
+        losses[epoch.epoch - 1 :] = [epoch.val_loss]
+        warnings = warnings_of_choice(branches, self._metrics[epoch.label])
+        warnings += warnings_of_losses(losses, self._chosen_at.get(training))
+        return [warning.message for warning in warnings]
 
 
 def state_row(event: StateEvent) -> Text:
@@ -99,9 +133,11 @@ def state_row(event: StateEvent) -> Text:
     return Text(f"{event.state}{attempt}", STATE_STYLES.get(event.state, "dim"))
 
 
-def epoch_row(epoch: EpochValues, branches: Sequence[Branch], epochs: int, width: int) -> Text:
-    """The row of an epoch and, below it, its branches. `epochs` is the length of the training; no line is longer than
-    `width` characters if it can be."""
+def epoch_row(
+    epoch: EpochValues, branches: Sequence[Branch], epochs: int, width: int, warnings: Sequence[str] = ()
+) -> Text:
+    """The row of an epoch and, below it, its branches and the warnings about its choice. `epochs` is the length of the
+    training; no line is longer than `width` characters if it can be."""
     row = Text(
         _columns(
             f"{epoch.epoch}/{epochs}",
@@ -117,12 +153,15 @@ def epoch_row(epoch: EpochValues, branches: Sequence[Branch], epochs: int, width
         if retry:
             row.append(f"\n{INDENT}that came to nothing; retry {retry} with smaller learning rates:", "yellow")
         _append_branches(row, list(group), width)
+    for warning in warnings:
+        lines = textwrap.wrap(f"warning: {warning}", max(20, width - len(INDENT)))
+        row.append("".join(f"\n{INDENT}{line}" for line in lines), "yellow")
     return row
 
 
 def _doing(epoch: EpochValues) -> str:
     """The phase of STPT, behind the run's label where that is another; of other runs the label and the trial."""
-    if epoch.phase == "scheduled":
+    if epoch.phase == "scheduled" or epoch.method != "stpt":
         return f"{epoch.label} {epoch.trial}"
     return epoch.phase if epoch.label == epoch.method else f"{epoch.label} {epoch.phase}"
 

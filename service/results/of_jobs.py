@@ -1,16 +1,16 @@
-"""What the recorded epochs of jobs come to, read from SQL: comparison, study, batch ramp, and the branches to judge a
-selector by."""
+"""What the recorded epochs of jobs come to, read from SQL: comparison, study, batch ramp, decisions, and the
+branches to judge a selector by."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from service.algorithms.batch_ramp import Ramp, ramp
+from service.algorithms.choices import competing
 from service.algorithms.search_space import ramp_start
-from service.algorithms.selectors import BranchResult
 from service.errors import FieldError, InvalidInput, NotFound
 from service.results.comparison import Run, RunResult, SeedRun, compare
-from service.results.selector_replay import StoredEpoch
+from service.results.decisions import Decision, decisions_of
+from service.results.selector_replay import StoredEpoch, branch_result
 from service.results.study import COUNTED, StudyRow, TrialOutcome, common_to_a_table, study_rows
 from service.spec.job import JobSpec
 from service.spec.methods.batch_ramp import RampMethod
@@ -20,8 +20,8 @@ from service.spec.types import MAX_BATCH
 from service.store.engine import Session
 from service.store.epochs import costs_of, epochs_with_branches
 from service.store.jobs import get_job, job_spec, jobs_of_experiment
-from service.store.records import EpochCost, EpochWithBranches, Job, Trial
-from service.store.trials import has_study_trials, list_trials, runs_of, study_trials, trials_with_results
+from service.store.records import EpochCost, Job, Trial
+from service.store.trials import get_trial, has_study_trials, list_trials, runs_of, study_trials, trials_with_results
 from service.wire.states import TERMINAL
 
 _Kind = TypeVar("_Kind", StudyMethod, RampMethod, StptMethod)
@@ -129,6 +129,19 @@ def method_of(spec: JobSpec, job_id: str, kind: type[_Kind], label: str | None =
     raise NotFound(f"job {job_id} has no {wanted}; its runs are {runs}")
 
 
+def decisions(
+    session: Session, job_id: str, *, label: str | None = None, trial: int = 1
+) -> tuple[StptMethod, list[Decision]]:
+    """The settings of the job's run of stpt (its first one, or the one with that label), and how each recorded epoch of
+    one of its trials came to its learning rate. Raises NotFound where there is no such job, run or trial."""
+    spec = job_spec(get_job(session, job_id))
+    method = method_of(spec, job_id, StptMethod, label)
+    if get_trial(session, job_id, method.label, trial) is None:
+        raise NotFound(f"job {job_id} has no trial {trial} of {method.label}; its last one is {spec.seeds}")
+    epochs = epochs_with_branches(session, job_id, label=method.label, trial=trial)
+    return method, decisions_of(spec, method, epochs)
+
+
 def stored_epochs(session: Session, job_id: str, label: str) -> list[StoredEpoch]:
     """The epochs that had a Pre-train of the job's stpt run with that label, with the branches that competed in the
     end: those of the last retry, and after a rollback only those with smaller learning rates than the ones undone."""
@@ -136,18 +149,9 @@ def stored_epochs(session: Session, job_id: str, label: str) -> list[StoredEpoch
         StoredEpoch(
             epoch=row.epoch,
             learning_rate=row.learning_rate,
-            branches=[
-                BranchResult(branch.number, branch.learning_rate, math.nan if branch.metric is None else branch.metric)
-                for branch in row.branches
-                if branch.retry == row.retries and branch.learning_rate < _undone(row)
-            ],
+            branches=[branch_result(branch) for branch in competing(row.branches)],
             end_metrics={b.number: b.end_metric for b in row.branches if b.end_metric is not None},
         )
         for row in epochs_with_branches(session, job_id, label=label)
         if row.branches
     ]
-
-
-def _undone(row: EpochWithBranches) -> float:
-    """The smallest learning rate whose Main-train was undone."""
-    return min((branch.learning_rate for branch in row.branches if branch.state == "rolled_back"), default=math.inf)

@@ -1,6 +1,5 @@
 """A trial's learning rates as a schedule to train by again, and the schedules that a spec asks for in place."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.algorithms.candidates import trials_of
@@ -10,7 +9,6 @@ from service.spec.methods.base import MethodSpec, Schedule
 from service.store.engine import Session
 from service.store.epochs import branches_of_epoch, epochs_of_trial
 from service.store.jobs import get_job, job_spec
-from service.store.records import Branch, Epoch
 from service.store.trials import get_trial
 
 
@@ -49,7 +47,8 @@ def schedule(session: Session, job_id: str, *, label: str | None = None, trial: 
     rates = [epoch.learning_rate for epoch in epochs]
     config = row.config or {}
     searched = run.searched_iterations(config) if len(epochs) == 1 else 0
-    iterations = _iterations(epochs[-1], branches_of_epoch(session, epochs[-1].id))
+    branches = [branch.iterations for branch in branches_of_epoch(session, epochs[-1].id)]
+    iterations = run.trained_iterations(epochs[-1].iterations, branches, epochs[-1].rollbacks)
     return TrialSchedule(run, run.schedule_of(rates, spec, config), iterations - searched)
 
 
@@ -68,11 +67,3 @@ def with_schedules(session: Session, spec: JobSpec) -> JobSpec:
     if errors:
         raise InvalidInput(errors)
     return spec.model_copy(update={"methods": methods})
-
-
-def _iterations(epoch: Epoch, branches: Sequence[Branch]) -> int:
-    """alpha + beta, of what an epoch with its branches and undone Main-trains took in all."""
-    if not branches:
-        return epoch.iterations
-    alpha = branches[0].iterations
-    return alpha + (epoch.iterations - alpha * len(branches)) // (1 + epoch.rollbacks)

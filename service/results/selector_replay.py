@@ -1,11 +1,13 @@
 """What another selector would have chosen, from the branches that a job has stored: values in, values out, no SQL."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from service.algorithms.selectors import BranchResult, select
 from service.spec.stpt import Selector
+from service.store.records import Branch
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Replayed:
     recorded: float
     replayed: float | None  # learning rates
     regret: float | None
+
+
+def branch_result(branch: Branch) -> BranchResult:
+    """A stored branch as selectors are given it."""
+    return BranchResult(branch.number, branch.learning_rate, math.nan if branch.metric is None else branch.metric)
 
 
 def replay(

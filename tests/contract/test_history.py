@@ -178,7 +178,7 @@ def test_accept_header(accept: str, csv_wins: bool) -> None:
     "path",
     [
         *("", "/epochs", "/epochs/1", "/branches", "/lr-history", "/schedule", "/selector-replay?selector=greedy"),
-        *("/events", "/logs"),
+        *("/events", "/logs", "/decisions"),
     ],
 )
 def test_unknown_job(client: httpx.Client, path: str) -> None:

@@ -51,6 +51,7 @@ def test_operations(document: dict[str, Any]) -> None:
             f"GET {job}/schedule",
             f"GET {job}/weights",
             f"GET {job}/selector-replay",
+            f"GET {job}/decisions",
             f"GET {job}/events",
             f"GET {job}/logs",
         ),
@@ -100,8 +101,9 @@ def test_examples_of_answers_are_true(document: dict[str, Any]) -> None:
     answers = ("Job", "JobPage", "Epoch", "EpochList", "EpochWithBranches", "Branch", "BranchOfEpoch", "BranchList")
     compared = ("TrialResult", "TrialList", "Statistic", "CurvePoint", "SeedComparison", "ComparedRun", "Comparison")
     compared += ("StudyRow", "Study", "ExperimentStudy", "RampStep", "BatchRamp", "BatchRamps")
+    decided = ("BranchPoint", "Candidate", "RatedRate", "Rule", "Alternative", "ChoiceWarning", "Decision", "Decisions")
     of_all_jobs = ("HistoryStep", "HistoryPage", "Evidence", "Recommendation")
-    for name in (*answers, "LrStep", "LrHistory", "LayerEpoch", "LayerPage", *compared, *of_all_jobs):
+    for name in (*answers, "LrStep", "LrHistory", "LayerEpoch", "LayerPage", *compared, *decided, *of_all_jobs):
         (example,) = schemas[name]["examples"]
         assert set(example) == set(schemas[name]["properties"]), name
         jsonschema.validate(example, {"$ref": f"#/components/schemas/{name}", "components": document["components"]})
@@ -120,7 +122,7 @@ def test_every_field_of_a_spec_is_described(document: dict[str, Any]) -> None:
         - names
     ):
         names |= more
-    assert len(names) == 65
+    assert len(names) == 66
     silent = [
         f"{name}.{field}"
         for name in names

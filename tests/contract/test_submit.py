@@ -166,6 +166,24 @@ METHODS_REFUSED: dict[str, tuple[list[Any], str, Any, str]] = {
         "cosine",
         "'linear' or 'one-cycle'",
     ),
+    "AutoLRS in no interval": (
+        [{"name": "autolrs", "search_interval": [0.1, 0.01]}],
+        "methods[0].search_interval",
+        [0.1, 0.01],
+        "must rise from the lowest learning rate to the highest; give the lower one first",
+    ),
+    "AutoLRS with trials too short to fit": (
+        [{"name": "autolrs", "trial_iterations": 3}],
+        "methods[0].trial_iterations",
+        3,
+        "greater than or equal to 4",
+    ),
+    "AutoLRS with trials longer than a stage": (
+        [{"name": "autolrs", "trial_iterations": 21}],
+        "methods[0].trial_iterations",
+        21,
+        "which has 20 (1293 samples / batch 64); lower it",
+    ),
     "replay of other epochs": (
         ["stpt", {"name": "replay", "schedule": {"learning_rates": [0.1, 0.2]}}],
         "methods[1].schedule.learning_rates",

@@ -92,10 +92,24 @@ def test_history_is_queryable(service: Service, finished: tuple[Job, list[Event]
         history = client.lr_history(job_id)
         rows = list(csv.DictReader(io.StringIO(client.lr_history_csv(job_id))))
         branches = client.branches(job_id, epoch=2)
+        decisions = client.decisions(job_id)
     assert [step.epoch for step in history] == [1, 2, 3]
     assert history[0].learning_rate == 0.005
     assert [float(row["learning_rate"]) for row in rows] == [step.learning_rate for step in history]
     assert len(branches) == 5
+    assert [(one.epoch, one.is_choice, len(one.candidates)) for one in decisions.items] == [
+        (1, False, 0),
+        (2, True, 5),
+        (3, True, 5),
+    ]
+    second = decisions.items[1]
+    assert second.rule is not None
+    assert second.rule.best is not None
+    assert second.rule.best.metric == max(branch.metric for branch in branches if branch.metric is not None)
+    assert [one.selector["name"] for one in second.alternatives] == ["tolerance"]
+    [curve] = [one.curve for one in second.candidates if one.state == "chosen"]
+    assert [point.iterations for point in curve] == [0, 3, 20]
+    assert curve[-1].metric == history[1].val_accuracy
 
 
 def test_weights_can_be_downloaded(service: Service, finished: tuple[Job, list[Event]], tmp_path: Path) -> None:

@@ -108,11 +108,13 @@ def test_submit_and_watch(http: httpx.Client, fleet: Fleet, services: Services, 
         "  1/2  warmup          0.005   0.5000    0.4000       2.5",
         "  2/2  stpt              0.2   0.7500    0.7000       2.5",
         "     0.1 0.4000  *0.2 0.5000",
+        "    warning: 0.2 is the highest learning rate that was tried: a higher one may",
+        "    be better, widen lr_set",
         "succeeded",
     ]
     code, shown, _ = run(http, "show", claimed.job_id)
     assert code == 0
-    assert shown.splitlines()[-5:] == [line for line in out.splitlines()[1:] if line.startswith(" ") or "phase" in line]
+    assert shown.splitlines()[-7:] == [line for line in out.splitlines()[1:] if line.startswith(" ") or "phase" in line]
 
 
 def test_a_job_that_fails_under_watch(http: httpx.Client, services: Services) -> None:
@@ -195,6 +197,11 @@ def test_from_a_job_to_its_schedule_and_to_a_study(
     done = run_to_success(http, services.store)
     schedule = json.loads(run(http, "results", "schedule", done)[1])
     assert schedule["learning_rates"] == [0.1, 0.1, 0.1]
+    code, out, _ = run(http, "results", "explain", done)
+    assert (code, out.splitlines()[2]) == (
+        0,
+        "Epoch 3: 3 candidates from 0.05 to 0.2; 0.1 was best (val_accuracy 0.5, next best 0.2 with 0.4).",
+    )
     code, out, _ = run(http, "results", "selector-replay", done, "--selector", "greedy")
     assert (code, out.splitlines()[-1]) == (0, "the same in 100%")
     assert run(http, "results", "selector-replay", done, "--selector", "greedy", "--tolerance", "0.1")[0] == 1

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from service.spec.methods.asha import AshaMethod
+from service.spec.methods.autolrs import AutoLrsMethod
 from service.spec.methods.batch_ramp import RampMethod
 from service.spec.methods.bohb import BohbMethod
 from service.spec.methods.cosine import CosineMethod
@@ -48,6 +49,7 @@ _Methods = Annotated[
     | WsdMethod
     | OneCycleMethod
     | LrRangeTestMethod
+    | AutoLrsMethod
     | ScheduleFreeMethod
     | ProdigyMethod
     | ProdigyScheduleFreeMethod
@@ -79,6 +81,7 @@ MethodName = Literal[
     "wsd",
     "one-cycle",
     "lr-range-test",
+    "autolrs",
     "schedule-free",
     "prodigy",
     "prodigy-schedule-free",

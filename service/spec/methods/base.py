@@ -130,6 +130,13 @@ class MethodSpec(Frozen):
         is what the search chose."""
         return 0
 
+    def trained_iterations(self, recorded: int, branches: Sequence[int], rollbacks: int) -> int:
+        """The iterations that made the model in an epoch whose record counts so many of them, those of its `branches`
+        and of the Main-trains that were undone included: the chosen branch's, and those of one Main-train."""
+        if not branches:
+            return recorded
+        return branches[0] + (recorded - sum(branches)) // (1 + rollbacks)
+
     @property
     def is_replayable(self) -> bool:
         """Whether one learning rate an epoch and an lr_schedule tell all that a training of the method did."""

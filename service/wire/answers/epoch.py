@@ -55,7 +55,7 @@ class EpochValues(Answer):
     trial: int = Field(description="Number of its trial in the run, from 1.")
     epoch: int = Field(description="Number of the epoch, from 1.")
     attempt: int = Field(description="Number of the attempt that recorded it.")
-    phase: str = Field(description="Phase of the training: warmup, stpt or scheduled.")
+    phase: str = Field(description="Phase of the training: warmup, stpt (it has branches) or scheduled.")
     learning_rate: float = Field(description="The epoch's learning rate before lr_schedule.")
     first_learning_rate: float = Field(description="Learning rate of the first iteration, under lr_schedule.")
     last_learning_rate: float = Field(description="Learning rate of the last iteration, under lr_schedule.")

@@ -56,7 +56,7 @@ class LrStep(Answer):
     attempt: int = Field(
         description="Number of the attempt that recorded it; an older one's epoch stands until a newer replaces it."
     )
-    phase: str = Field(description="Phase of the training: warmup, stpt or scheduled.")
+    phase: str = Field(description="Phase of the training: warmup, stpt (it has branches) or scheduled.")
     learning_rate: float = Field(description="The epoch's learning rate before lr_schedule.")
     first_learning_rate: float = Field(description="Learning rate of the first iteration, under lr_schedule.")
     last_learning_rate: float = Field(description="Learning rate of the last iteration, under lr_schedule.")

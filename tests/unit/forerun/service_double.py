@@ -217,6 +217,53 @@ def replayed(**changes: Any) -> Document:
     return {"job_id": "job-1", "selector": {"name": "tolerance"}, "agreement": None, "items": []} | changes
 
 
+def candidate(number: int, learning_rate: float, metric: float | None, state: str = "lost") -> Document:
+    known: Document = {"number": number, "retry": 0, "learning_rate": learning_rate, "factor": 1.0, "metric": metric}
+    return known | {"iterations": 4, "seconds": 0.25, "state": state, "curve": []}
+
+
+def decision(epoch: int, *candidates: Document, **changes: Any) -> Document:
+    """A choice of 0.1 where there are several candidates, else an epoch in which it stands."""
+    known: Document = {
+        "epoch": epoch,
+        "phase": "stpt",
+        "is_choice": len(candidates) > 1,
+        "chosen_at": 1,
+        "why": "the search ended after epoch 1; the learning rate stays as it is",
+        "current_learning_rate": 0.1,
+        "learning_rate": 0.1,
+        "first_learning_rate": 0.1,
+        "last_learning_rate": 0.1,
+        "val_loss": 0.5,
+        "val_accuracy": 0.75,
+        "retries": 0,
+        "rollbacks": 0,
+        "regret": None,
+        "candidates": list(candidates),
+        "rule": None,
+        "alternatives": [],
+        "warnings": [],
+    }
+    return known | changes
+
+
+def rule(**changes: Any) -> Document:
+    known: Document = {
+        "best": {"learning_rate": 0.1, "metric": 0.52},
+        "runner_up": {"learning_rate": 0.3, "metric": 0.55},
+        "margin": 0.03,
+        "threshold": None,
+        "ties": [],
+        "passed_over": [],
+    }
+    return known | changes
+
+
+def decided(*items: Document, **changes: Any) -> Document:
+    known: Document = {"job_id": "job-1", "label": "stpt", "trial": 1, "metric": "val_loss"}
+    return known | {"selector": {"name": "greedy"}, "items": list(items)} | changes
+
+
 def planned(**changes: Any) -> Document:
     known: Document = {
         "train_samples": 1293,

@@ -25,6 +25,7 @@ from tests.unit.forerun.service_double import (
     branch,
     branch_of_epoch,
     compared_run,
+    decided,
     documents,
     epoch,
     epoch_event,
@@ -142,6 +143,19 @@ def test_the_other_calls(connect: Connect) -> None:
         "GET /v1/jobs/job-1/selector-replay?selector=tolerance&tolerance=0.1",
         "POST /v1/plan",
         "GET /v1/experiments",
+    ]
+
+
+def test_decisions_and_their_figure(connect: Connect) -> None:
+    script = Script(answer(decided()), answer(decided(trial=2)), httpx.Response(200, content=b"\x89PNG"))
+    client = connect(script)
+    assert documents([client.decisions("job-1")]) == [decided()]
+    assert client.decisions("job-1", label="short", trial=2).trial == 2
+    assert client.decisions_figure("job-1", "png", label="short") == b"\x89PNG"
+    assert script.asked == [
+        "GET /v1/jobs/job-1/decisions?trial=1&format=json",
+        "GET /v1/jobs/job-1/decisions?trial=2&label=short&format=json",
+        "GET /v1/jobs/job-1/decisions?trial=1&label=short&format=png",
     ]
 
 

@@ -17,6 +17,7 @@ from service.spec.lr_set import (
     Stage,
     StagedLrSet,
 )
+from service.spec.methods.autolrs import AutoLrsMethod
 from service.spec.methods.base import Schedule
 from service.spec.methods.fixed import (
     CosineLrSchedule,
@@ -135,6 +136,14 @@ METHODS = st.lists(
         divergence_threshold=st.floats(1, 1e6, exclude_min=True),
     )
     | st.builds(
+        AutoLrsMethod,
+        search_interval=st.none() | st.just([0.001, 0.1]),
+        trials=st.integers(1, 64),
+        stage_iterations=st.none() | st.integers(1, 1000),
+        max_stage_iterations=st.none() | st.integers(1000, 10_000_000),
+        kappa=st.floats(0, 1e9),
+    )
+    | st.builds(
         ReferenceMethod,
         learning_rate=RATE,
         factor=st.floats(1, 1e6, exclude_min=True),
@@ -196,7 +205,7 @@ def valid_specs(draw: st.DrawFn) -> JobSpec:
     iterations = samples // batch
     alpha = draw(st.none() | st.integers(1, iterations))
     beta = draw(st.none() | st.integers(0, iterations - (alpha or max(1, round(0.08 * iterations)))))
-    methods = draw(METHODS)
+    methods = [m for m in draw(METHODS) if not isinstance(m, AutoLrsMethod) or iterations >= 4] or [StptMethod()]
     lr_sets = SIMPLE_LR_SETS | STAGES
     replays = any(isinstance(method, ReplayMethod) and method.schedule for method in methods)
     epochs = 1 if replays else draw(st.integers(1, 100_000))

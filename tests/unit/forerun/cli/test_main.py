@@ -81,6 +81,7 @@ def test_version(forerun: Forerun) -> None:
         *("job submit", "job watch", "job list", "job show", "job cancel", "job logs"),
         *("results lr-history", "results schedule", "results selector-replay", "results trials", "results comparison"),
         *("results study", "results ramp", "results history", "results recommendation", "results layers"),
+        "results explain",
         *("experiment list", "experiment run"),
     ],
 )

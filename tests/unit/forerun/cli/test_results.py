@@ -8,13 +8,17 @@ from tests.unit.forerun.cli.command_line import Forerun
 from tests.unit.forerun.service_double import (
     Step,
     answer,
+    candidate,
     compared_run,
+    decided,
+    decision,
     history_step,
     layer_epoch,
     lr_step,
     problem,
     recommended,
     replayed,
+    rule,
     schedule,
     study_row,
     trial_result,
@@ -47,6 +51,31 @@ def test_schedule_is_json_for_a_file(forerun: Forerun) -> None:
     assert json.loads(result.stdout) == known
     forerun("results", "schedule", "job-1", "--label", "sweep", "--trial", "2", answers=[answer(known)])
     assert forerun.script.asked == ["GET /v1/jobs/job-1/schedule?trial=2&label=sweep"]
+
+
+def test_explain(forerun: Forerun, tmp_path: Path) -> None:
+    choice = decision(1, candidate(1, 0.3, 0.55), candidate(2, 0.1, 0.52, "chosen"), rule=rule())
+    words = "results explain job-1 --label short --trial 2".split()
+    result = forerun(*words, answers=[answer(decided(choice, decision(2)))])
+    assert result.stdout.splitlines() == [
+        "Epoch 1: 2 candidates from 0.1 to 0.3; 0.1 was best (val_loss 0.52, next best 0.3 with 0.55).",
+        "Epoch 2: the search ended after epoch 1; the learning rate stays as it is: 0.1.",
+    ]
+    asked = "GET /v1/jobs/job-1/decisions?trial=2&label=short&format="
+    assert forerun.script.asked == [f"{asked}json"]
+    result = forerun(*words, "--format", "json", answers=[answer(decided(choice))])
+    assert json.loads(result.stdout) == decided(choice)
+    path = tmp_path / "decisions.png"
+    figure = httpx.Response(200, content=b"\x89PNG")
+    result = forerun(*words, "--format", "png", "--output", str(path), answers=[figure])
+    assert (result.stderr, path.read_bytes(), forerun.script.asked) == (
+        f"Written to {path}\n",
+        b"\x89PNG",
+        [f"{asked}png"],
+    )
+    refusal = problem(404, "not_found", "Not found", "job job-1 has no stpt; its runs are reference")
+    result = forerun("results", "explain", "job-1", answers=[refusal])
+    assert (result.exit_code, result.stderr) == (1, "forerun: job job-1 has no stpt; its runs are reference\n")
 
 
 def test_selector_replay(forerun: Forerun) -> None:

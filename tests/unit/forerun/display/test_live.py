@@ -106,6 +106,46 @@ def test_a_whole_job_where_there_is_no_terminal(width: int, expected: str) -> No
     assert printed(plain) == expected
 
 
+def test_warnings_stand_below_the_branches_in_lines_that_fit() -> None:
+    branches = [branch(1, 0.2, 0.5), branch(2, 0.1, 0.52, "chosen"), branch(3, 0.3, 0.51)]
+    plain = console(60)
+    live.follow(job(), [epoch_event(1, 1, *branches)], plain)
+    assert printed(plain).split("\n")[-4:] == [
+        "     0.2 0.5000  *0.1 0.5200   0.3 0.5100",
+        "    warning: 0.1 is the lowest learning rate that was tried:",
+        "    a lower one may be better, widen lr_set",
+        "",
+    ]
+
+
+RISING = [epoch_event(n, n, branch(1, 0.1, 0.5, "chosen"), val_loss=0.4 + n / 10) for n in range(1, 6)]
+
+
+def test_a_rising_loss_is_told_at_each_epoch_and_begins_anew_with_an_epoch_that_is_trained_again() -> None:
+    plain = console(200)
+    again = [epoch_event(6, 3, branch(1, 0.1, 0.5, "chosen"), val_loss=0.1), RISING[3]]
+    live.follow(job(), [*RISING, *again], plain)
+    warnings = [line for line in printed(plain).splitlines() if "warning" in line]
+    assert warnings == [
+        f"    warning: the validation loss has risen for {rises} epochs in a row, from 0.5 to {last}; "
+        "no learning rate was chosen"
+        for rises, last in ((3, 0.8), (4, 0.9))
+    ]
+
+
+def test_runs_are_told_apart_and_what_is_no_stpt_is_not_warned_of() -> None:
+    sweep = [epoch_event(n, n, label="sweep", method="sweep", phase="scheduled", val_loss=n / 10) for n in range(1, 6)]
+    other = [event.model_copy(update={"label": "short", "val_loss": 0.5}) for event in RISING]
+    mixed: list[Event] = [event for three in zip(RISING[:3], sweep[:3], other[:3], strict=True) for event in three]
+    spec = double.job()["spec"]
+    spec["methods"] += [{"name": "stpt", "label": "short", "metric": "val_loss"}, {"name": "sweep"}]
+    plain = console(200)
+    live.follow(job(spec=spec), [*mixed, *sweep[3:], *other[3:]], plain)
+    assert "warning" not in printed(plain)
+    live.follow(job(spec=spec), [*mixed, RISING[3]], plain)
+    assert printed(plain).count("warning") == 1
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_64_branches_stand_in_columns_of_lines_that_fit(width: int) -> None:
     branches = [branch(n, 0.5 / n, 0.9 - n / 100, "chosen" if n == 64 else "lost") for n in range(1, 65)]
@@ -168,6 +208,11 @@ def test_rows_of_trainings_without_search_say_which_they_are() -> None:
         "  1/3  sweep 12            0.1   0.7500    0.7000       2.5",
         "  2/3  sweep 12            0.2   0.7500    0.7000       2.5",
     ]
+
+
+def test_another_method_with_branches_is_no_phase_of_stpt() -> None:
+    row = live.epoch_row(epoch_event(1, 1, label="autolrs", method="autolrs"), [], 3, 80).plain
+    assert row.split()[1:3] == ["autolrs", "1"]
 
 
 def test_two_runs_of_stpt_are_told_apart() -> None:

@@ -116,6 +116,17 @@ def test_the_schedule_behind_a_range_test_is_the_trainings_alone(sqlite_store, c
         schedule(sqlite_store, job_id, label="cycle")
 
 
+def test_the_schedule_behind_trials_is_the_trainings_alone(sqlite_store):
+    """Ten trials of two iterations come to nothing, the epoch of 6 iterations begins where they did."""
+    job_id, token = train(sqlite_store, [], methods=["autolrs"], epochs=1)
+    branches = [branch(number, learning_rate=0.1 * number) for number in range(1, 11)]
+    branches[1] = branch(2, learning_rate=0.2, state="chosen")
+    record = epoch(1, label="autolrs", learning_rate=0.2, iterations=26, branches=branches)
+    reports.record_epoch(sqlite_store, job_id, token, record)
+    expected = Schedule(learning_rates=[0.2], rescale_momentum=False), 6
+    assert schedule(sqlite_store, job_id, label="autolrs") == expected
+
+
 def test_the_schedule_of_each_method(sqlite_store):
     replayed = {"learning_rates": [0.1, 0.3, 0.2], "lr_schedule": "cosine", "warmup_epochs": 1}
     methods = [
