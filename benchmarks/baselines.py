@@ -36,8 +36,9 @@ from workers.trainings import train_job
 from workers.tune.driver import run_searches
 
 METHODS = [
-    "stpt", "hyperband", "asha", "tpe", "smac", "pbt", "random", "grid", "cosine", "lr-range-test",
-    "autolrs", "schedule-free", "prodigy",
+    "stpt", "hyperband", "asha", "tpe", "smac", "pbt", "pb2", "random", "grid", "cosine", "linear", "wsd",
+    "lr-range-test", "autolrs", "schedule-free", "prodigy", "prodigy-schedule-free", "dog", "d-adaptation", "mechanic",
+    "polling",
 ]  # fmt: skip
 QUICK = {"model": "lenet5", "global_batch_size": 64, "epochs": 10}
 SEEDS = 3

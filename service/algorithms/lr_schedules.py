@@ -20,6 +20,7 @@ from service.spec.methods.fixed import (
     StepLrSchedule,
 )
 from service.spec.methods.reference import ReferenceMethod
+from service.spec.methods.wsd import WsdMethod
 from service.spec.optimizer import Optimizer
 from service.spec.scaling import Scaling
 from service.spec.types import MIN_LEARNING_RATE
@@ -76,6 +77,23 @@ def one_cycle_factors(*, epoch: int, epochs: int, iterations: int) -> list[float
     1) of `epochs`."""
     done, whole = (epoch - 1) * iterations, epochs * iterations
     return [one_cycle(done + iteration, whole) for iteration in range(iterations)]
+
+
+def wsd(iteration: int, iterations: int, *, warmup: float, decay: float) -> float:
+    """What the highest learning rate is multiplied by at `iteration` (from 0) of `iterations` in all: a linear warm-up
+    to 1 over the share `warmup` of them, then 1 (Hu et al. 2024, arXiv 2404.06395), and over the share `decay`, the
+    last, the cool-down 1 - sqrt(progress) to 0 (Hägele et al. 2024, arXiv 2405.18392)."""
+    rising, falling = round(warmup * iterations), round(decay * iterations)
+    if iteration < rising:
+        return (iteration + 1) / rising
+    into_decay = iteration - (iterations - falling)
+    return 1.0 - math.sqrt(into_decay / falling) if into_decay > 0 else 1.0
+
+
+def wsd_factors(method: WsdMethod, *, epoch: int, epochs: int, iterations: int) -> list[float]:
+    """What the highest learning rate is multiplied by at each of the `iterations` of `epoch` (from 1) of `epochs`."""
+    done, whole = (epoch - 1) * iterations, epochs * iterations
+    return [wsd(done + iteration, whole, warmup=method.warmup, decay=method.decay) for iteration in range(iterations)]
 
 
 def reference_learning_rate(method: ReferenceMethod, val_accuracies: Sequence[float]) -> float:

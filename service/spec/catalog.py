@@ -24,7 +24,7 @@ TORCHVISION_MODELS = tuple(
     vit_b_16 vit_b_32 vit_h_14 vit_l_16 vit_l_32 wide_resnet101_2 wide_resnet50_2
     """.split()
 )
-MODELS = ("lenet5", "lenet5-bn", "resnet18-cifar", "resnet34-cifar", *TORCHVISION_MODELS)
+MODELS = ("lenet5", "lenet5-bn", "mlp", "mlp-ln", "resnet18-cifar", "resnet34-cifar", *TORCHVISION_MODELS)
 
 # with one last layer that takes features: what a task without labels trains of them
 BACKBONES = tuple(name for name in MODELS if name.startswith(("lenet5", "resnet", "resnext", "wide_resnet")))
@@ -48,6 +48,7 @@ _HALVING = ImageSizes(SMALLEST_IMAGE, 33)  # halves the image five times: from 3
 _IMAGE_SIZES = {  # by the beginning of a model's name; the first that fits counts
     "lenet5-bn": ImageSizes(12, LARGEST_IMAGE + 1),  # its fully connected layers have a single value a channel
     "lenet5": ImageSizes(12, 12),
+    "mlp": ImageSizes(SMALLEST_IMAGE, SMALLEST_IMAGE),
     "resnet18-cifar": ImageSizes(SMALLEST_IMAGE, 9),
     "resnet34-cifar": ImageSizes(SMALLEST_IMAGE, 9),
     "alexnet": ImageSizes(63, 63),

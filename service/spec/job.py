@@ -142,7 +142,7 @@ class JobSpec(Frozen):
         "auto", description="auto: bfloat16 autocast on GPUs, float32 on CPUs. Weights are float32 always."
     )
     methods: list[Method] = Field(
-        [StptMethod()], min_length=1, max_length=16, description="Runs of the job: trainings first, then searches."
+        [StptMethod()], min_length=1, max_length=32, description="Runs of the job: trainings first, then searches."
     )
     seeds: int = Field(1, ge=1, le=100, description="Each method once with each of the seeds seed, seed + 1, …")
     budget: Budget | None = Field(

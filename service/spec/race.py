@@ -9,7 +9,7 @@ from dataclasses import dataclass
 PROBES = 2  # looks of the wide round behind its first ones
 WINDOW = 4  # looks of the middle round
 FINALISTS = 2
-PARTS = 30  # of the search: a wide look is one, a middle look three; the finalists share what is left
+PARTS = 23  # of the search, behind the wide looks of one each: middle looks of three, the rest is the finalists'
 MIDDLE = 3
 BUDGET_SHARE = 0.15  # of a budget
 TOP_EPOCHS = 2.5  # on top of a training without a budget, but
@@ -45,8 +45,9 @@ class Shares:
 def race_plan(most: int, first_looks: int) -> RacePlan | None:
     """The longest race of at most `most` iterations that begins with `first_looks`; None where they are too few for a
     step of every look."""
-    wide = max(1, most // PARTS)
-    left = most - (first_looks + PROBES) * wide
+    looks = first_looks + PROBES
+    wide = max(1, most // (looks + PARTS))
+    left = most - looks * wide
     middle = min(MIDDLE * wide, (left - FINALISTS) // WINDOW)
     if middle < 1:
         return None

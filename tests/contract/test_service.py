@@ -49,9 +49,9 @@ def test_catalog(client: httpx.Client) -> None:
     assert catalog["metrics"] == ["val_accuracy", "val_loss", "train_accuracy"]
     assert catalog["selectors"] == ["greedy", "tolerance"]
     assert catalog["methods"] == [
-        "stpt", "sweep", "reference", "replay", "cosine", "one-cycle", "lr-range-test", "autolrs",
-        "schedule-free", "prodigy", "fixed", "random", "grid", "tpe", "smac", "hyperband", "asha", "bohb", "pbt",
-        "study", "batch-ramp",
+        "stpt", "sweep", "reference", "replay", "cosine", "linear", "wsd", "one-cycle", "lr-range-test", "autolrs",
+        "schedule-free", "prodigy", "prodigy-schedule-free", "dog", "d-adaptation", "mechanic", "polling",
+        "fixed", "random", "grid", "tpe", "smac", "hyperband", "asha", "bohb", "pbt", "pb2", "study", "batch-ramp",
     ]  # fmt: skip
     assert catalog["presets"] == ["stpt-paper", "stpt-paper-fashion-mnist", "stpt-paper-cifar10"]
     assert catalog["experiments"] == list(EXPERIMENTS)

@@ -153,11 +153,15 @@ def test_hyperband_stops_early_and_goes_on_with_what_it_paused_from_its_checkpoi
     assert min(first[number] for number in survivors) >= max(first[n] for n in first if n not in survivors)
 
 
-def test_pbt_copies_weights_and_perturbs(tmp_path: Path) -> None:
-    pbt = {"name": "pbt", "population": 4, "perturbation_interval": 1}
+@pytest.mark.parametrize("name", ["pbt", "pb2"])
+def test_a_population_copies_weights_and_perturbs(tmp_path: Path, name: str) -> None:
+    """pb2 proposes as soon as a member has gained by its hyperparameters from one exploit to the next."""
+    method = {"name": name, "population": 4, "perturbation_interval": 1}
     space = {"learning_rate": {"loguniform": [1e-5, 0.3]}, "optimizer.momentum": {"uniform": [0.5, 0.95]}}
-    found = search(tmp_path, {**pbt, "search_space": space}, epochs=4, budget={"epochs": 13})
-    assert {number: len(records) for number, records in found.by_trial.items()} == dict.fromkeys((1, 2, 3, 4), 3)
+    epochs = 3 if name == "pbt" else 5
+    budget = {"epochs": 4 * epochs + 1}
+    found = search(tmp_path, {**method, "search_space": space}, epochs=epochs + 1, budget=budget)
+    assert {number: len(records) for number, records in found.by_trial.items()} == dict.fromkeys((1, 2, 3, 4), epochs)
     copies = [record for record in found.epochs if record.source_trial not in (None, record.trial)]
     assert copies
     for record in copies:
@@ -166,10 +170,13 @@ def test_pbt_copies_weights_and_perturbs(tmp_path: Path) -> None:
         assert record.source_epoch == record.epoch - 1
         assert source.val_accuracy >= loser.val_accuracy  # it has copied a better one
         assert record.learning_rate != loser.learning_rate
+        assert name == "pbt" or record.epoch > 2 or record.learning_rate == source.learning_rate
         assert 1e-5 <= record.learning_rate <= 0.3
     told = [(r.trial, r.config["learning_rate"], r.config["optimizer.momentum"]) for r in found.told]
     assert len({trial for trial, *_ in told}) == 4
-    assert len(set(told)) >= 4 + len(copies)  # new hyperparameters are told
+    proposed = [record for record in copies if name == "pbt" or record.epoch > 2]
+    assert proposed
+    assert len(set(told)) >= 4 + len(proposed)  # new hyperparameters are told
 
 
 @pytest.mark.long

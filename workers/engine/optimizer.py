@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 
-def is_schedule_free(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the optimizer is of the Schedule-Free kind: it trains other weights than it is judged by, and must be
-    told which are wanted."""
+def is_averaging(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer is judged by an average of the weights that it trains, as Schedule-Free and DoG are: its
+    methods `train` and `eval` must tell it which of the two are wanted."""
     return "train_mode" in optimizer.param_groups[0]
 
 
@@ -20,8 +20,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """The finite numbers in an optimizer's parameter groups, a mapping for each group: there Schedule-Free and Prodigy
-    count their steps."""
+    """The finite numbers in an optimizer's parameter groups, a mapping for each group: there Schedule-Free, Prodigy,
+    DoG and D-Adaptation count their steps."""
     return [
         {
             key: value

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from workers.engine.optimizer import is_schedule_free
+from workers.engine.optimizer import is_averaging
 
 WEIGHTS = frozenset({"z", "p0"})  # state of Schedule-Free and Prodigy that begins as a copy of the weights
 ALIGNMENT = 16  # bytes; a tensor's view of a flat buffer must begin at a multiple of its item size
@@ -99,30 +99,25 @@ def materialise(optimizer: torch.optim.Optimizer) -> None:
     """Create the optimizer's lazy state as it is before the first step, without changing a parameter.
 
     A step at learning rate 0 with zero gradients creates it; what that step put there is then set back to zero, but for
-    copies of the weights, and what it counted is undone.
+    copies of the weights, and what it counted is undone. Does nothing where every parameter has its state already.
     """
-    existing = {
-        parameter: {key: value.clone() for key, value in state.items() if isinstance(value, Tensor)}
-        for parameter, state in optimizer.state.items()
-    }
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if all(optimizer.state.get(parameter) for parameter in parameters):
+        return
     groups = [dict(group) for group in optimizer.param_groups]
-    if schedule_free := is_schedule_free(optimizer):
+    if averaging := is_averaging(optimizer):
         optimizer.train()  # type: ignore[attr-defined]
     for group in optimizer.param_groups:
         group["lr"] = 0.0
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    if schedule_free:
+    if averaging:
         optimizer.eval()  # type: ignore[attr-defined]
     for group, before_step in zip(optimizer.param_groups, groups, strict=True):
         group.update(before_step)
-    for parameter, state in optimizer.state.items():
-        for key, value in state.items():
-            if isinstance(value, Tensor):
-                before = existing.get(parameter, {}).get(key)
-                if before is not None:
-                    value.copy_(before)
-                elif key not in WEIGHTS:
-                    value.zero_()
+    for parameter in parameters:
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor) and key not in WEIGHTS:
+                value.zero_()

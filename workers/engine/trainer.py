@@ -13,7 +13,7 @@ Barlow Twins one for all that the group's workers hold together.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from service.spec.job import JobSpec
 from workers.engine.groups import Group, Workers
 from workers.engine.layer_norms import Collector
-from workers.engine.optimizer import is_schedule_free, set_learning_rate
+from workers.engine.optimizer import is_averaging, set_learning_rate
 from workers.engine.protocols import Dataset, Microbatch, Samples, Task
 from workers.engine.seeds import derived_seed
 from workers.engine.state import Average, Flat, training_state
@@ -127,43 +127,111 @@ class Trainer:
         self.share_buffers(group)
         return _measurement(group.sum_(sums))
 
+    def poll(
+        self,
+        epoch: int,
+        iteration: int,
+        learning_rates: Sequence[float],
+        group: Group,
+        microbatches: int,
+        key: Callable[[Measurement], float],
+    ) -> tuple[float, Measurement]:
+        """Train `iteration` of `epoch` as `train` does, at that one of `learning_rates` behind whose step the batch has
+        the least `key`; on a tie, and where no key is finite, at the first one.
+
+        Returns the learning rate that was chosen, and the measurement of the forward passes that trained. The gradient
+        is computed once. Every learning rate takes its step from the same weights and optimizer state, and is measured
+        by further forward passes in training mode, which leave the running statistics as they are.
+        """
+        self._train_mode()
+        order = self._order(epoch)
+        sums = torch.zeros(3, dtype=torch.float64, device=self.workers.device)
+        self._gradients(epoch, iteration, order, group, microbatches, sums)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        undo = Flat([*self.state.tensors, *gradients], self.workers.device)  # fused steps may write into gradients
+        start = undo.save(undo.empty())
+        best, least = learning_rates[0], math.inf
+        for learning_rate in learning_rates:
+            set_learning_rate(self.optimizer, learning_rate)
+            self.optimizer.step()
+            tried = torch.zeros_like(sums)
+            with torch.no_grad(), frozen_statistics(self.model):
+                for numbers, part in self._passes_of(group, microbatches):
+                    tried += _sums(*self._loss(epoch, iteration, numbers, part, order, group, self.model))
+            if math.isfinite(value := key(_measurement(group.sum_(tried)))) and value < least:
+                best, least = learning_rate, value
+            undo.load(start)
+        set_learning_rate(self.optimizer, best)
+        self._take_step(epoch, iteration)
+        self.share_buffers(group)
+        return best, _measurement(group.sum_(sums))
+
     def share_buffers(self, group: Group) -> None:
         """Set the running statistics to those of the group's first worker, as DistributedDataParallel does."""
         if self._buffers.nbytes and group.size > 1:
             self._buffers.load(group.broadcast_(self._buffers.save(self._buffers.empty()), group.ranks[0]))
 
     def _step(self, epoch: int, iteration: int, order: Tensor, group: Group, microbatches: int, sums: Tensor) -> None:
+        self._gradients(epoch, iteration, order, group, microbatches, sums)
+        self._take_step(epoch, iteration)
+
+    def _take_step(self, epoch: int, iteration: int) -> None:
+        with self.telemetry.sample(epoch, iteration) if self.telemetry is not None else nullcontext():
+            self.optimizer.step()
+
+    def _gradients(
+        self, epoch: int, iteration: int, order: Tensor, group: Group, microbatches: int, sums: Tensor
+    ) -> None:
+        """Compute the gradient of an iteration, the same on every worker of the group, and add to `sums` what its
+        forward passes measured."""
         # DDP averages over the world during backward; every other case sums over its group afterwards.
         by_world = group.size == microbatches == self.workers.size
         ddp = self.replica if isinstance(self.replica, DistributedDataParallel) and by_world else None
         self.optimizer.zero_grad()
-        size, mine = self.spec.batch_per_worker, range(group.position, microbatches, group.size)
+        size = self.spec.batch_per_worker
         # A joint loss is the whole group's on every worker: their gradients add up to as many times its own.
-        if self.task.joint:
-            passes, losses = [(list(mine), range(size))], group.size
-        else:
-            passes, losses = [([number], part) for number in mine for part in self._passes], microbatches
-        for numbers, part in passes:
-            images, labels = self._inputs(epoch, iteration, numbers, part, order)
-            is_first = not (numbers[0] or part.start)
-            if not part.start:
-                torch.manual_seed(derived_seed(self.spec.seed, epoch, iteration, numbers[0]))
+        losses = group.size if self.task.joint else microbatches
+        for numbers, part in self._passes_of(group, microbatches):
             with ExitStack() as stack:
-                if not is_first:
+                if numbers[0] or part.start:
                     stack.enter_context(frozen_statistics(self.model))
                 if ddp is not None and part.stop < size:  # workers exchange the sum of all passes, once
                     stack.enter_context(ddp.no_sync())
-                with self._autocast():
-                    loss, correct = self.task.loss(ddp or self.model, images, labels, group)
+                loss, correct, samples = self._loss(epoch, iteration, numbers, part, order, group, ddp or self.model)
                 # the mean over a pass, as its part of that over all
                 (loss / ((losses if ddp is None else 1) * size / len(part))).backward()
-            self.samples_seen += (samples := len(labels))
             with torch.no_grad():
-                sums += torch.stack([loss.double() * samples, correct.double(), correct.new_tensor(samples).double()])
+                sums += _sums(loss, correct, samples)
         if ddp is None:
             group.sum_gradients(self.model.parameters())
-        with self.telemetry.sample(epoch, iteration) if self.telemetry is not None else nullcontext():
-            self.optimizer.step()
+
+    def _passes_of(self, group: Group, microbatches: int) -> list[tuple[list[int], range]]:
+        """This worker's forward passes of an iteration: for each one the numbers of its microbatches, and which samples
+        of them it takes."""
+        mine = range(group.position, microbatches, group.size)
+        if self.task.joint:
+            return [(list(mine), range(self.spec.batch_per_worker))]
+        return [([number], part) for number in mine for part in self._passes]
+
+    def _loss(
+        self,
+        epoch: int,
+        iteration: int,
+        numbers: Sequence[int],
+        part: range,
+        order: Tensor,
+        group: Group,
+        model: nn.Module,
+    ) -> tuple[Tensor, Tensor, int]:
+        """Run one forward pass in training mode. Returns its mean loss, how many of its samples are classified
+        correctly, and how many it has; these count as seen."""
+        images, labels = self._inputs(epoch, iteration, numbers, part, order)
+        if not part.start:
+            torch.manual_seed(derived_seed(self.spec.seed, epoch, iteration, numbers[0]))
+        with self._autocast():
+            loss, correct = self.task.loss(model, images, labels, group)
+        self.samples_seen += len(labels)
+        return loss, correct, len(labels)
 
     def _inputs(
         self, epoch: int, iteration: int, numbers: Sequence[int], part: range, order: Tensor
@@ -188,20 +256,25 @@ class Trainer:
                     self._decoded[key] = decoded
         return decoded
 
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether batch normalisation is part of the model."""
+        return any(isinstance(module, _BatchNorm) for module in self.model.modules())
+
     def _train_mode(self) -> None:
         self.model.train()
-        if is_schedule_free(self.optimizer):
+        if is_averaging(self.optimizer):
             self.optimizer.train()  # type: ignore[attr-defined]
 
     def _eval_mode(self) -> None:
         self.model.eval()
-        if is_schedule_free(self.optimizer):
+        if is_averaging(self.optimizer):
             self.optimizer.eval()  # type: ignore[attr-defined]
 
     def refresh_statistics(self, epoch: int, group: Group) -> None:
-        """Measure anew the running statistics of the weights that Schedule-Free is judged by, which are others than it
-        trains. Does nothing for other optimizers."""
-        if is_schedule_free(self.optimizer):
+        """Measure anew the running statistics of the averaged weights that Schedule-Free and DoG are judged by, which
+        are others than they train. Does nothing for other optimizers."""
+        if is_averaging(self.optimizer):
             self._measure_statistics(epoch, STATISTICS_BATCHES, group)
 
     def estimate_statistics(self, epoch: int, group: Group) -> None:
@@ -220,7 +293,7 @@ class Trainer:
     def _measure_statistics(self, epoch: int, batches: int, group: Group) -> None:
         """Take running statistics from the first so many batches of `epoch`, one for each worker of the group; those of
         its first worker count."""
-        if not any(isinstance(module, _BatchNorm) for module in self.model.modules()):
+        if not self.has_batch_norm:
             return
         self._eval_mode()
         self.model.train()
@@ -256,6 +329,11 @@ class Trainer:
         """The epoch's permutation of the training samples, int64 [samples]."""
         generator = torch.Generator().manual_seed(derived_seed(self.spec.seed, epoch))
         return torch.randperm(len(self.data.train), generator=generator)
+
+
+def _sums(loss: Tensor, correct: Tensor, samples: int) -> Tensor:
+    """Float64 [loss, correct, samples], summed over the samples of a forward pass whose mean loss is `loss`."""
+    return torch.stack([loss.double() * samples, correct.double(), correct.new_tensor(samples).double()])
 
 
 def _measurement(sums: Tensor) -> Measurement:

@@ -45,6 +45,7 @@ class Training(ABC):
     """One training of one model. Every worker of the world runs one of these, and they stay in step."""
 
     label: str
+    remedy: str = "a smaller learning rate"  # what to choose where it diverges
 
     def __init__(self, trainer: Trainer, trial: int = 1) -> None:
         self.trainer, self.spec, self.world, self.trial = trainer, trainer.spec, trainer.workers.world, trial
@@ -117,12 +118,26 @@ class Training(ABC):
         loss becomes non-finite, `diverged` of what it returns says so."""
         began = time.perf_counter()
         training = self.main_train(epoch, range(len(applied)), applied)
+        return self.end_epoch(epoch, phase, learning_rate, applied, training, began)
+
+    def end_epoch(
+        self,
+        epoch: int,
+        phase: Literal["warmup", "scheduled"],
+        learning_rate: float,
+        applied: Sequence[float],
+        training: Measurement,
+        began: float,
+    ) -> TrainedEpoch:
+        """Judge an epoch without search whose iterations, at the learning rates `applied`, are done and measured
+        `training`; it `began` at that time.perf_counter, in seconds. Where the loss has become non-finite, `diverged`
+        of what it returns says so."""
         trained = time.perf_counter()
         self.trainer.refresh_statistics(epoch, self.world)
         validation = self.trainer.evaluate(self.trainer.data.validation, self.world)
         diverged = None
         if not (training.is_finite and validation.is_finite):  # the latter: after the last step
-            advice = "a smaller warmup.learning_rate" if phase == "warmup" else "a smaller learning rate"
+            advice = "a smaller warmup.learning_rate" if phase == "warmup" else self.remedy
             where = "in the warm-up" if phase == "warmup" else f"of {self.label}, trial {self.trial}"
             diverged = (
                 f"epoch {epoch}: the loss became non-finite at learning rate {learning_rate:g} {where}; choose {advice}"

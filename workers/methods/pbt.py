@@ -10,8 +10,8 @@ from service.spec.methods.pbt import PbtMethod
 from workers.tune.searchers import TIME, Ask, Space, tune_space
 
 
-def _within(space: Space, config: dict[str, Any]) -> dict[str, Any]:
-    """The perturbed config of a trial, with every hyperparameter back inside its range."""
+def within(space: Space, config: dict[str, Any]) -> dict[str, Any]:
+    """The perturbed config of a trial, with every hyperparameter back inside its range in `space`."""
     for key, distribution in space.items():
         if distribution.choice is None:
             low, high = distribution.extremes
@@ -30,8 +30,8 @@ def make_scheduler(method: PbtMethod, space: Space, epochs: int) -> TrialSchedul
     hyperparameters. `space` has the ranges of these; a trial trains `epochs` epochs at most."""
     return PopulationBasedTraining(
         time_attr=TIME,
-        perturbation_interval=method.perturbation_interval or max(1, epochs // 8),
+        perturbation_interval=method.interval(epochs),
         hyperparam_mutations=tune_space(space),
-        custom_explore_fn=partial(_within, space),
+        custom_explore_fn=partial(within, space),
         synch=True,  # nobody copies from the past, and runs with one seed agree
     )

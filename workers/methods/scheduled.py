@@ -19,7 +19,7 @@ class Scheduled(Training):
     """A training whose learning rates are a function of what came before.
 
     `rates_of`, called with the number of an epoch and the validation accuracies so far, returns the epoch's learning
-    rate and that of each iteration. `counts_in_optimizer` and `rescales_momentum` are the properties of `Training`.
+    rate and that of each iteration. `counts_in_optimizer`, `rescales_momentum` and `remedy` are those of `Training`.
     """
 
     def __init__(
@@ -31,9 +31,10 @@ class Scheduled(Training):
         *,
         counts_in_optimizer: bool = False,
         rescales_momentum: bool = False,
+        remedy: str = Training.remedy,
     ) -> None:
         super().__init__(trainer, trial)
-        self.label, self._rates_of = label, rates_of
+        self.label, self.remedy, self._rates_of = label, remedy, rates_of
         self._counts_in_optimizer, self._rescales_momentum = counts_in_optimizer, rescales_momentum
 
     @property
@@ -58,10 +59,12 @@ def constant(
     lr_schedule: LrSchedule,
     *,
     counts_in_optimizer: bool = False,
+    remedy: str = Training.remedy,
 ) -> Scheduled:
     """A training by one learning rate for its whole length, under an lr_schedule."""
     schedule = Schedule(learning_rates=[learning_rate] * trainer.spec.epochs, lr_schedule=lr_schedule)
-    return Scheduled(trainer, label, trial, follow(schedule, trainer), counts_in_optimizer=counts_in_optimizer)
+    rates_of = follow(schedule, trainer)
+    return Scheduled(trainer, label, trial, rates_of, counts_in_optimizer=counts_in_optimizer, remedy=remedy)
 
 
 def build_trial(method: MethodSpec, spec: JobSpec, data: Data, workers: Workers) -> Training:

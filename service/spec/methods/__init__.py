@@ -13,13 +13,20 @@ from service.spec.methods.autolrs import AutoLrsMethod
 from service.spec.methods.batch_ramp import RampMethod
 from service.spec.methods.bohb import BohbMethod
 from service.spec.methods.cosine import CosineMethod
+from service.spec.methods.d_adaptation import DAdaptationMethod
+from service.spec.methods.dog import DogMethod
 from service.spec.methods.fixed import FixedMethod
 from service.spec.methods.grid import GridMethod
 from service.spec.methods.hyperband import HyperbandMethod
+from service.spec.methods.linear import LinearMethod
 from service.spec.methods.lr_range_test import LrRangeTestMethod
+from service.spec.methods.mechanic import MechanicMethod
 from service.spec.methods.one_cycle import OneCycleMethod
+from service.spec.methods.pb2 import Pb2Method
 from service.spec.methods.pbt import PbtMethod
+from service.spec.methods.polling import PollingMethod
 from service.spec.methods.prodigy import ProdigyMethod
+from service.spec.methods.prodigy_schedule_free import ProdigyScheduleFreeMethod
 from service.spec.methods.random import RandomMethod
 from service.spec.methods.reference import ReferenceMethod
 from service.spec.methods.replay import ReplayMethod
@@ -29,6 +36,7 @@ from service.spec.methods.stpt import StptMethod
 from service.spec.methods.study import StudyMethod
 from service.spec.methods.sweep import SweepMethod
 from service.spec.methods.tpe import TpeMethod
+from service.spec.methods.wsd import WsdMethod
 from service.spec.types import named
 
 _Methods = Annotated[
@@ -37,11 +45,18 @@ _Methods = Annotated[
     | ReferenceMethod
     | ReplayMethod
     | CosineMethod
+    | LinearMethod
+    | WsdMethod
     | OneCycleMethod
     | LrRangeTestMethod
     | AutoLrsMethod
     | ScheduleFreeMethod
     | ProdigyMethod
+    | ProdigyScheduleFreeMethod
+    | DogMethod
+    | DAdaptationMethod
+    | MechanicMethod
+    | PollingMethod
     | FixedMethod
     | RandomMethod
     | GridMethod
@@ -51,6 +66,7 @@ _Methods = Annotated[
     | AshaMethod
     | BohbMethod
     | PbtMethod
+    | Pb2Method
     | StudyMethod
     | RampMethod,
     Field(discriminator="name"),
@@ -61,11 +77,18 @@ MethodName = Literal[
     "sweep",
     "reference",
     "cosine",
+    "linear",
+    "wsd",
     "one-cycle",
     "lr-range-test",
     "autolrs",
     "schedule-free",
     "prodigy",
+    "prodigy-schedule-free",
+    "dog",
+    "d-adaptation",
+    "mechanic",
+    "polling",
     "fixed",
     "random",
     "grid",
@@ -75,6 +98,7 @@ MethodName = Literal[
     "asha",
     "bohb",
     "pbt",
+    "pb2",
     "study",
     "batch-ramp",
 ]

@@ -8,13 +8,20 @@ from pydantic import Field, model_validator
 from service.errors import FieldError
 from service.spec.methods.base import Facts, Probe, Work
 from service.spec.methods.cosine import CosineMethod
+from service.spec.methods.d_adaptation import DAdaptationMethod
+from service.spec.methods.dog import DogMethod
 from service.spec.methods.fixed import FixedMethod
+from service.spec.methods.linear import LinearMethod
+from service.spec.methods.mechanic import MechanicMethod
 from service.spec.methods.one_cycle import OneCycleMethod
+from service.spec.methods.polling import PollingMethod
 from service.spec.methods.prodigy import ProdigyMethod
+from service.spec.methods.prodigy_schedule_free import ProdigyScheduleFreeMethod
 from service.spec.methods.reference import ReferenceMethod
 from service.spec.methods.schedule_free import ScheduleFreeMethod
 from service.spec.methods.search import Config, Distribution, GpusPerTrial, SearchMethod, grid
 from service.spec.methods.stpt import StptMethod
+from service.spec.methods.wsd import WsdMethod
 from service.spec.optimizer import Optimizer
 from service.spec.types import MAX_BATCH, Frozen, LearningRate, named
 
@@ -23,10 +30,38 @@ if TYPE_CHECKING:
 
 
 _VariantMethods = Annotated[
-    StptMethod | ReferenceMethod | CosineMethod | OneCycleMethod | ScheduleFreeMethod | ProdigyMethod | FixedMethod,
+    StptMethod
+    | ReferenceMethod
+    | CosineMethod
+    | LinearMethod
+    | WsdMethod
+    | OneCycleMethod
+    | ScheduleFreeMethod
+    | ProdigyMethod
+    | ProdigyScheduleFreeMethod
+    | DogMethod
+    | DAdaptationMethod
+    | MechanicMethod
+    | PollingMethod
+    | FixedMethod,
     Field(discriminator="name"),
 ]
-_VariantName = Literal["stpt", "reference", "cosine", "one-cycle", "schedule-free", "prodigy", "fixed"]
+_VariantName = Literal[
+    "stpt",
+    "reference",
+    "cosine",
+    "linear",
+    "wsd",
+    "one-cycle",
+    "schedule-free",
+    "prodigy",
+    "prodigy-schedule-free",
+    "dog",
+    "d-adaptation",
+    "mechanic",
+    "polling",
+    "fixed",
+]
 
 
 class Variant(Frozen):

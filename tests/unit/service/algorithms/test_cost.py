@@ -146,6 +146,8 @@ BESIDE = {"epochs": 10, "lr_set": {"learning_rates": [0.1, 0.05, 0.02, 0.01]}}
     ("method", "trainings", "epochs"),
     [
         ("cosine", 1, 10),
+        ("linear", 1, 10),
+        ("wsd", 1, 10),
         ("schedule-free", 1, 10),
         ("random", 4, 40),  # as many as the set has candidates
         ("grid", 4, 40),
@@ -163,9 +165,12 @@ def test_without_a_budget(method, trainings, epochs):
     ("method", "trainings", "epochs"),
     [
         ("cosine", 1, 25),  # stretched
+        ("linear", 1, 25),
+        ("wsd", 1, 25),
         ("random", 25, 25),  # at most one epoch each
         ("grid", 2, 20),  # whole trainings
         ("pbt", 4, 24),  # four times six
+        ("pb2", 4, 24),
     ],
 )
 def test_a_budget_is_never_exceeded(method, trainings, epochs):

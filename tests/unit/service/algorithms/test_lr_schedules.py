@@ -14,11 +14,13 @@ from service.algorithms.lr_schedules import (
     scaled_optimizer,
     schedule_learning_rate,
     schedule_learning_rates,
+    wsd_factors,
 )
 from service.spec.job import JobSpec
 from service.spec.methods.base import Schedule
 from service.spec.methods.fixed import FixedMethod
 from service.spec.methods.reference import ReferenceMethod
+from service.spec.methods.wsd import WsdMethod
 from tests.unit.service.specs import small
 
 KINDS = ["constant", "linear", "cosine"]
@@ -86,6 +88,21 @@ def test_the_reference_divides_when_accuracy_saturates(val_accuracies, learning_
 
 def test_the_reference_never_reaches_zero():
     assert reference_learning_rate(ReferenceMethod(patience=1), [0.5] * 1000) == 1e-12
+
+
+def test_warmup_stable_decay():
+    """Of 20 iterations the first 2 rise, the last 4 fall by 1 - sqrt(0), sqrt(1/4), sqrt(2/4), sqrt(3/4)."""
+    method = WsdMethod(warmup=0.1, decay=0.2)
+    first, second = (wsd_factors(method, epoch=epoch, epochs=2, iterations=10) for epoch in (1, 2))
+    assert first == [0.5] + [1.0] * 9
+    assert second == pytest.approx([1.0] * 7 + [0.5, 0.2928932188134524, 0.1339745962155614])
+
+
+def test_warmup_and_decay_may_be_left_out():
+    assert wsd_factors(WsdMethod(warmup=0, decay=0), epoch=1, epochs=1, iterations=3) == [1.0, 1.0, 1.0]
+    assert wsd_factors(WsdMethod(warmup=0.5, decay=0.5), epoch=1, epochs=1, iterations=4) == pytest.approx(
+        [0.5, 1.0, 1.0, 0.2928932188134524]
+    )
 
 
 # --- the method `schedule` -----------------------------------------------------------------------------

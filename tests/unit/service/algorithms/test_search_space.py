@@ -117,6 +117,8 @@ def test_a_trials_hyperparameters_stand_in_its_spec():
         ({"name": "pbt", "population": 5}, None, 5, 10),
         ({"name": "pbt", "population": 5}, 1700, 5, 3),
         ({"name": "pbt", "population": 5}, 300, 5, 1),
+        ({"name": "pb2", "population": 5}, None, 5, 10),
+        ({"name": "pb2", "population": 5}, 1700, 5, 3),
         ("hyperband", 1700, 17, 10),
     ],
 )

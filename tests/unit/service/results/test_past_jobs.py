@@ -44,9 +44,16 @@ def trial_of_search(method: str, config: dict, state: str = "running") -> TrialR
 def test_the_schedules_of_baselines(sqlite_store):
     methods = [
         "cosine",
+        "linear",
+        "wsd",
         "one-cycle",
         "schedule-free",
         "prodigy",
+        "prodigy-schedule-free",
+        "dog",
+        "d-adaptation",
+        "mechanic",
+        "polling",
         "fixed",
         {"name": "tpe", "lr_schedule": "cosine"},
         "pbt",
@@ -55,17 +62,32 @@ def test_the_schedules_of_baselines(sqlite_store):
     job_id, token = train(sqlite_store, [], methods=methods, lr_schedule="linear", epochs=2)
     for method, config in (("tpe", {}), ("pbt", {"lr_schedule": "constant"}), ("asha", {})):
         reports.record_trial(sqlite_store, job_id, token, trial_of_search(method, config))
-    for method, rates in (("cosine", (0.2, 0.2)), ("one-cycle", (0.2, 0.2)), ("tpe", (0.3, 0.3)), ("pbt", (0.1, 0.4))):
+    recorded = {
+        "cosine": (0.2, 0.2), "linear": (0.2, 0.2), "one-cycle": (0.2, 0.2), "tpe": (0.3, 0.3), "pbt": (0.1, 0.4),
+    }  # fmt: skip
+    for method, rates in recorded.items():
         for number, rate in enumerate(rates, start=1):
             record = scheduled_epoch(number, label=method, learning_rate=rate)
             reports.record_epoch(sqlite_store, job_id, token, record)
-    made = {method: schedule(sqlite_store, job_id, label=method)[0] for method in ("cosine", "tpe", "pbt")}
+    made = {method: schedule(sqlite_store, job_id, label=method)[0] for method in ("cosine", "linear", "tpe", "pbt")}
     assert made == {
         "cosine": Schedule(learning_rates=[0.2, 0.2], lr_schedule="cosine"),
+        "linear": Schedule(learning_rates=[0.2, 0.2], lr_schedule="linear"),
         "tpe": Schedule(learning_rates=[0.3, 0.3], lr_schedule="cosine"),
         "pbt": Schedule(learning_rates=[0.1, 0.4], lr_schedule="constant"),
     }
-    for method in ("one-cycle", "schedule-free", "prodigy", "fixed"):
+    for method in (
+        "wsd",
+        "one-cycle",
+        "schedule-free",
+        "prodigy",
+        "prodigy-schedule-free",
+        "dog",
+        "d-adaptation",
+        "mechanic",
+        "polling",
+        "fixed",
+    ):
         with pytest.raises(StateConflict, match="cannot be told by one learning rate an epoch"):
             schedule(sqlite_store, job_id, label=method)
     with pytest.raises(StateConflict, match="has 0 of 2 epochs of asha 1 recorded"):

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from service.errors import FieldError, InvalidInput
 from service.spec.job import JobSpec
 from service.spec.lr_set import AbsoluteLrSet, HistoryLrSet, NamedLrSet, PhasedLrSet, RelativeLrSet
+from service.spec.methods import METHODS
 from service.spec.methods.reference import ReferenceMethod
 from service.spec.methods.stpt import StptMethod
 from service.spec.methods.sweep import SweepMethod
@@ -157,6 +158,11 @@ def test_short_ways_to_write_a_selector_and_methods():
         {"name": "sweep", "label": "sweep", "learning_rates": None, "lr_schedule": "constant"},
         STPT,
     ]
+
+
+def test_every_method_that_needs_no_settings_may_stand_in_one_job():
+    names = sorted(METHODS.keys() - {"replay", "study", "batch-ramp"})
+    assert [method.name for method in parse(small(methods=names, budget={"epochs": 20})).methods] == names
 
 
 def test_telemetry_is_asked_for():

@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import dadaptation
 import numpy as np
 import prodigyopt
+import prodigyplus
 import pytest
 import schedulefree
 import torch
 from PIL import Image
 
+from service.errors import Diverged
 from service.spec.data import FolderDataset
 from service.spec.job import JobSpec
 from service.wire.worker import EpochRecord, ResumePoint, TrialProgress, TrialRecord
@@ -21,6 +24,7 @@ from workers.build import build_trainer
 from workers.datasets.load import load_data
 from workers.engine.groups import Workers
 from workers.methods import make_training
+from workers.methods.base import Training
 from workers.models import build as models
 from workers.trainings import train_job, trainings_left
 
@@ -253,6 +257,29 @@ def test_cosine_falls_from_the_initial_learning_rate_to_nothing() -> None:
     assert rates_of(records)[-1][1] == pytest.approx(0.04 * (1 + math.cos(math.pi * 23 / 24)))
 
 
+def test_linear_falls_from_the_initial_learning_rate_to_nothing() -> None:
+    """24 iterations: the first of an epoch has done 0, 6, 12 and 18 of them."""
+    records, end = trained("plain", {"name": "linear"}, initial_learning_rate=0.08)
+    assert {record.learning_rate for record in records} == {0.08}
+    expected = [(0.08 * (1 - first / 24), 0.08 * (1 - (first + 5) / 24)) for first in (0, 6, 12, 18)]
+    assert np.allclose(rates_of(records), expected, rtol=1e-12)
+    _, swept = trained("plain", {"name": "sweep", "learning_rates": [0.08], "lr_schedule": "linear"})
+    assert end == swept
+    _, replayed = trained(
+        "plain", {"name": "replay", "schedule": {"learning_rates": [0.08] * 4, "lr_schedule": "linear"}}
+    )
+    assert end == replayed
+
+
+def test_wsd_warms_up_stays_and_cools_down() -> None:
+    """24 iterations: a quarter to rise, the last half to fall."""
+    records, _ = trained("plain", {"name": "wsd", "learning_rate": 0.2, "warmup": 0.25, "decay": 0.5})
+    assert {record.learning_rate for record in records} == {0.2}
+    half, last = 0.2 * (1 - math.sqrt(0.5)), 0.2 * (1 - math.sqrt(11 / 12))
+    expected = [(0.2 / 6, 0.2), (0.2, 0.2), (0.2, 0.2 * (1 - math.sqrt(5 / 12))), (half, last)]
+    assert np.allclose(rates_of(records), expected, rtol=1e-12)
+
+
 def test_a_schedule_written_out_is_plain_sgd_at_those_learning_rates() -> None:
     """Batch 48 over base batch 12: learning rate 0.01 x 4, of which the first epoch has 0.01, the others a cosine."""
     scaling = {"rule": "linear", "base_batch_size": 12}
@@ -276,6 +303,16 @@ def test_a_schedule_may_scale_the_momentum() -> None:
     assert (records[0].learning_rate, end) == (0.02, plain)
 
 
+PACKAGES = {
+    "SGDScheduleFree": schedulefree.SGDScheduleFree,
+    "AdamWScheduleFree": schedulefree.AdamWScheduleFree,
+    "Prodigy": prodigyopt.Prodigy,
+    "ProdigyPlusScheduleFree": prodigyplus.ProdigyPlusScheduleFree,
+    "DAdaptSGD": dadaptation.DAdaptSGD,
+    "DAdaptAdam": dadaptation.DAdaptAdam,
+}
+
+
 @pytest.mark.parametrize(
     ("method", "optimizer", "theirs"),
     [
@@ -286,30 +323,40 @@ def test_a_schedule_may_scale_the_momentum() -> None:
         ),
         ("schedule-free", {"name": "adamw", "weight_decay": 1e-3}, ("AdamWScheduleFree", {"lr": 0.0025})),
         ("prodigy", {"name": "sgd", "weight_decay": 1e-3}, ("Prodigy", {"lr": 1.0})),
+        ("prodigy-schedule-free", {"name": "sgd", "weight_decay": 1e-3}, ("ProdigyPlusScheduleFree", {"lr": 1.0})),
+        ("d-adaptation", {"name": "sgd", "weight_decay": 1e-3}, ("DAdaptSGD", {"momentum": 0.9})),
+        ("d-adaptation", {"name": "rmsprop", "weight_decay": 1e-3}, ("DAdaptSGD", {})),
+        ("d-adaptation", {"name": "adam", "weight_decay": 1e-3, "eps": 1e-6}, ("DAdaptAdam", {"eps": 1e-6})),
+        (
+            "d-adaptation",
+            {"name": "adamw", "weight_decay": 1e-3, "betas": [0.8, 0.99]},
+            ("DAdaptAdam", {"betas": (0.8, 0.99), "decouple": True}),
+        ),
     ],
 )
-def test_schedule_free_and_prodigy_are_their_packages(
+def test_what_stands_in_the_place_of_the_optimizer_is_its_package(
     method: str, optimizer: dict[str, Any], theirs: tuple[str, dict[str, Any]]
 ) -> None:
-    records, end = trained("batch-norm", {"name": method}, epochs=2, optimizer=optimizer)
+    records, end = trained("batch-norm", {"name": method}, epochs=2, optimizer=optimizer, lr_schedule="linear")
     plain = make_trainer("batch-norm", **{**SHORT, "epochs": 2})
     kind, options = theirs
-    make = getattr(prodigyopt if kind == "Prodigy" else schedulefree, kind)
-    other = make(plain.model.parameters(), weight_decay=1e-3, **options)
+    other = PACKAGES[kind](plain.model.parameters(), weight_decay=1e-3, **options)
     for epoch in (1, 2):
         plain.model.train()
-        if method == "schedule-free":
+        if "schedule-free" in method:
             other.train()
         order = plain._order(epoch)
         for iteration in range(6):
+            done = (6 * (epoch - 1) + iteration) / 12
             if method == "prodigy":
-                done = (6 * (epoch - 1) + iteration) / 12
                 other.param_groups[0]["lr"] = (1 + math.cos(math.pi * done)) / 2
+            if method == "d-adaptation":
+                other.param_groups[0]["lr"] = 1 - done
             images, labels = plain._inputs(epoch, iteration, [0], range(48), order)
             other.zero_grad()
             torch.nn.functional.cross_entropy(plain.model(images), labels).backward()
             other.step()
-        if method == "schedule-free":
+        if "schedule-free" in method:
             other.eval()
             plain.model.train()
             with torch.no_grad():
@@ -322,8 +369,14 @@ def test_schedule_free_and_prodigy_are_their_packages(
     assert end
 
 
-@pytest.mark.parametrize("method", ["schedule-free", "prodigy", "one-cycle", "fixed"])
-def test_they_go_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: Path, method: str, monkeypatch: Any) -> None:
+GO_ON = [
+    "schedule-free", "prodigy", "prodigy-schedule-free", "dog", "d-adaptation", "mechanic", "linear", "wsd",
+    "one-cycle", "fixed", "polling", {"name": "polling", "every": 4},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", GO_ON, ids=str)
+def test_they_go_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: Path, method: Any, monkeypatch: Any) -> None:
     monkeypatch.setitem(models.BUILDERS, "lenet5", NETS["batch-norm"])
     spec = JobSpec.model_validate(spec_document(**{**SHORT, "epochs": 2, "methods": [method]}))
 
@@ -339,6 +392,50 @@ def test_they_go_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: Path,
     list(job(broken, tmp_path / "broken"))
     timeless = {"seconds", "pretrain_seconds", "main_train_seconds", "checkpoint"}
     assert [r.model_dump(exclude=timeless) for r in broken.all] == [r.model_dump(exclude=timeless) for r in whole.all]
+
+
+def run_of(net: str, method: Any, **changes: Any) -> Training:
+    """A training of the method on this rank of the world, before its first step."""
+    spec = JobSpec.model_validate(spec_document(**{**SHORT, "epochs": 2, **changes, "methods": [method]}))
+    with patch.dict(models.BUILDERS, {"lenet5": NETS[net]}):
+        return make_training(spec.methods[0], 1, spec, digits(TRAIN_SAMPLES), Workers(CPU))
+
+
+@pytest.mark.parametrize(
+    ("method", "remedy"),
+    [
+        ("linear", "a smaller learning rate"),
+        ("wsd", "a smaller learning rate"),
+        ("prodigy-schedule-free", "a smaller learning rate"),
+        ("dog", "a smaller initial_distance"),
+        ("d-adaptation", "a smaller learning rate"),
+        ("mechanic", "another optimizer"),
+        ("polling", "smaller learning_rates"),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_where_they_diverge_they_say_what_helps(method: str, remedy: str, optimizer: str) -> None:
+    training = run_of("plain", method, optimizer={"name": optimizer})
+    training.trainer.model.register_forward_pre_hook(lambda _, inputs: (inputs[0] * math.nan,))
+    with pytest.raises(Diverged, match=f"^epoch 1: the loss became non-finite .* of {method}, trial 1; .* {remedy}$"):
+        list(training.epochs())
+
+
+def ends(methods: list[str]) -> list[tuple[str, float | None]]:
+    found = []
+    for method in methods:
+        training = run_of("dropout", method, workers=2)
+        records = list(training.epochs())
+        found.append((training.trainer.state.digest(), records[-1].val_loss))
+    return found
+
+
+def test_workers_stay_in_step_and_train_as_one_does_in_turn(ranks: Ranks) -> None:
+    methods = ["linear", "wsd", "prodigy-schedule-free", "dog", "d-adaptation", "mechanic"]
+    one, other = ranks(2, ends, methods)
+    assert one == other
+    [alone] = ranks(1, ends, methods)
+    assert [loss for _, loss in one] == pytest.approx([loss for _, loss in alone], rel=1e-3)
 
 
 def test_seeds_and_a_budget(tmp_path: Path) -> None:

@@ -67,6 +67,17 @@ def test_no_auxiliary_heads(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mlp", 269_322),  # 256(784+1) + 256(256+1) + 10(256+1)
+        ("mlp-ln", 270_346),  # and a scale and a shift for each of 2 x 256
+    ],
+)
+def test_mlp_parameters(name: str, expected: int) -> None:
+    assert parameters(build_model(name, classes=10, channels=1, image_size=28, seed=0)) == expected
+
+
+@pytest.mark.parametrize(
     ("channels", "image_size", "expected"),
     [
         # 6(25+1) + 16(6*25+1) + 120(400+1) + 84(120+1) + 10(84+1)
@@ -176,7 +187,7 @@ def test_building_leaves_the_random_state_as_it_was(seed: int) -> None:
 # --- the catalog's image sizes -----------------------------------------------------------------------
 
 FAMILIES = """
-    lenet5 lenet5-bn resnet18-cifar alexnet convnext_tiny densenet121 efficientnet_b0 googlenet inception_v3
+    lenet5 lenet5-bn mlp mlp-ln resnet18-cifar alexnet convnext_tiny densenet121 efficientnet_b0 googlenet inception_v3
     maxvit_t mnasnet0_5 mobilenet_v3_small regnet_y_400mf resnet18 shufflenet_v2_x0_5 squeezenet1_0 squeezenet1_1
     swin_t swin_v2_t vgg11_bn vit_b_16 vit_b_32 vit_h_14 wide_resnet50_2
 """.split()  # a small model of each: depth and width make no difference here
