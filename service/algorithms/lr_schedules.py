@@ -37,10 +37,22 @@ def lr_factor(kind: LrSchedule, progress: float) -> float:
             return cosine_decay(progress, 0.0)
 
 
-def epoch_lr_factors(kind: LrSchedule, *, epoch: int, epochs: int, iterations: int) -> list[float]:
-    """The factors on a learning rate, one for each of the `iterations` of `epoch` (from 1) of `epochs`."""
-    done, whole = (epoch - 1) * iterations, epochs * iterations
-    return [lr_factor(kind, (done + iteration) / whole) for iteration in range(iterations)]
+def warmup_factor(iteration: int, whole: int, share: float) -> float:
+    """The factor on a learning rate at `iteration` (from 0) of `whole`, the first `share` of which are a linear
+    warm-up; 1 behind that."""
+    return min(1.0, (iteration + 1) / (round(share * whole) + 1))
+
+
+def epoch_lr_factors(
+    kind: LrSchedule, *, epoch: int, epochs: int, iterations: int, warmup_share: float = 0.0
+) -> list[float]:
+    """The factors on a learning rate, one for each of the `iterations` of `epoch` (from 1) of `epochs`, with a linear
+    warm-up over the first `warmup_share` of them all."""
+    first, whole = (epoch - 1) * iterations, epochs * iterations
+    return [
+        lr_factor(kind, iteration / whole) * warmup_factor(iteration, whole, warmup_share)
+        for iteration in range(first, first + iterations)
+    ]
 
 
 def schedule_learning_rates(schedule: Schedule, *, epoch: int, iterations: int) -> list[float]:
@@ -56,7 +68,8 @@ def schedule_learning_rate(schedule: Schedule, iteration: int, iterations_per_ep
     iteration = min(iteration, whole - 1)
     epoch = iteration // iterations_per_epoch  # from 0
     kind = schedule.lr_schedule if epoch >= schedule.warmup_epochs else "constant"
-    return schedule.learning_rates[epoch] * lr_factor(kind, iteration / whole)
+    factor = lr_factor(kind, iteration / whole) * warmup_factor(iteration, whole, schedule.warmup_share)
+    return schedule.learning_rates[epoch] * factor
 
 
 WARMUP_SHARE, START_DIVISOR, END_DIVISOR = 0.3, 25.0, 1e4  # torch's OneCycleLR: pct_start, div_factor, final_div_factor

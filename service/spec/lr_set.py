@@ -149,6 +149,12 @@ class RaceLrSet(_LrSet):
         description="Share of the job's budget that the race takes; without a budget, how much it takes on top, as a "
         "share of the training. null: 0.15 of a budget; on top 0.25 at 10 epochs and less, falling to 0.1 at 25.",
     )
+    warmup_share: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of the training over which the learning rate rises linearly to its full value.",
+    )
     max_learning_rate: LearningRate = Field(MAX_LEARNING_RATE, description=_CAP)
 
 

@@ -104,11 +104,15 @@ class Training(ABC):
 
     # --- for the methods -----------------------------------------------------------------------------
 
-    def lr_factors(self, epoch: int) -> list[float]:
-        """The factors by which the job's lr_schedule multiplies a learning rate, one for each iteration of the
-        epoch."""
+    def lr_factors(self, epoch: int, warmup_share: float = 0.0) -> list[float]:
+        """The factors by which the job's lr_schedule multiplies a learning rate, one for each iteration of the epoch,
+        with a linear warm-up over the first `warmup_share` of the training."""
         return epoch_lr_factors(
-            self.spec.lr_schedule, epoch=epoch, epochs=self.spec.epochs, iterations=self.trainer.iterations
+            self.spec.lr_schedule,
+            epoch=epoch,
+            epochs=self.spec.epochs,
+            iterations=self.trainer.iterations,
+            warmup_share=warmup_share,
         )
 
     def plain_epoch(

@@ -71,7 +71,8 @@ class End(NamedTuple):
     training: Measurement
     iterations: int
     metric: float  # NaN when it diverged
-    dead: bool  # its last weights have learned nothing
+    dead: bool = False  # its last weights have learned nothing
+    harmed: bool = False  # or are worse than those of the start
 
 
 TrainBranch = Callable[[float, Placement, Tensor], End]  # at a learning rate, in a placement, its end state to a buffer
@@ -82,6 +83,7 @@ class Row(NamedTuple):
 
     metric: float
     dead: float
+    harmed: float
     seconds: float
     iterations: float
     loss_sum: float
@@ -102,6 +104,7 @@ class Branch:
     groups: int  # of its placement; 1: every worker has its end state
     slot: int  # which of the end states of a worker that has it
     dead: bool = False
+    harmed: bool = False
     state: BranchState = "lost"
     end_metric: float | None = None  # at the end of the epoch, where it was trained that far
 
@@ -196,6 +199,7 @@ class Branches:
                 groups=placement.groups,
                 slot=first_slot + place // placement.groups,
                 dead=bool(row.dead),
+                harmed=bool(row.harmed),
                 state="lost" if math.isfinite(row.metric) else "diverged",
             )
             for place, (learning_rate, row) in enumerate(zip(learning_rates, rows, strict=True))
@@ -261,6 +265,7 @@ class Branches:
                 rows[place] = Row(
                     metric=end.metric,
                     dead=end.dead,
+                    harmed=end.harmed,
                     seconds=seconds,
                     iterations=end.iterations,
                     loss_sum=training.loss_sum,

@@ -9,12 +9,19 @@ from workers.engine.trainer import Measurement
 
 EXTENSION = (0.1, 0.01)  # of the smallest candidate, when none improves on the epoch's start
 DEAD = 0.99  # of the untrained net's loss: a branch above it has learned nothing
+HARMED = 1.01  # above so much of it, weights are worse than untrained ones
 
 
 def is_dead(loss: float, untrained: float) -> bool:
     """Whether weights of this validation loss have learned nothing, compared to the loss of the untrained model. They
     have not where the loss is NaN."""
     return not loss < DEAD * untrained
+
+
+def is_harmed(loss: float, untrained: float) -> bool:
+    """Whether weights of this validation loss are worse than those of the untrained model. They are where the loss is
+    NaN."""
+    return not loss <= HARMED * untrained
 
 
 def improves(results: Sequence[BranchResult], start: float | None, *, maximize: bool) -> bool:

@@ -42,7 +42,8 @@ class Race:
         self._optimizer = trainer.spec.optimizer.name
 
     def run(self, first: Sequence[float]) -> list[Branch]:
-        """Race from the learning rates `first`, and return the finalists; all others are eliminated."""
+        """Race from the learning rates `first`, and return the finalists, the best one first; all others are
+        eliminated."""
         wide = self._wide(first)
         window = race.window(self._best(wide).learning_rate, self._optimizer, self._largest)
         middle = self._look(window, self._plan.middle)
@@ -50,7 +51,7 @@ class Race:
         for branch in (*wide, *middle):
             if branch.state == "lost":
                 self._branches.mark(branch, "eliminated")
-        return final
+        return sorted(final, key=lambda look: look.number != self._best(final).number)
 
     def _wide(self, first: Sequence[float]) -> list[Branch]:
         looks = self._look(first, self._plan.wide)
@@ -67,11 +68,15 @@ class Race:
         return self._train([look.learning_rate for look in two], range(self._plan.middle, self._plan.final), two)
 
     def _best(self, looks: Sequence[Branch]) -> Branch:
-        """The best of the looks; where all have diverged, that at the smallest learning rate."""
-        number = self._select(looks).chosen
-        if number is None:
-            return min(looks, key=lambda look: look.learning_rate)
-        return next(look for look in looks if look.number == number)
+        """The best of the looks that have learned something. Where none has, it is too early for their losses to tell
+        more than which steps do harm, and it is the largest that did none; where all did, the smallest."""
+        if learned := [look for look in looks if not look.dead and not look.result.diverged]:
+            number = self._select(learned).chosen
+            return next(look for look in learned if look.number == number)
+        unharmed = [look for look in looks if not look.harmed and not look.result.diverged]
+        if unharmed:
+            return max(unharmed, key=lambda look: look.learning_rate)
+        return min(looks, key=lambda look: look.learning_rate)
 
     def _look(self, learning_rates: Sequence[float], iterations: int) -> list[Branch]:
         self._branches.forget()

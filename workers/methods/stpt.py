@@ -8,7 +8,7 @@ training from a bad choice in workers.methods.guards, how choices are judged aft
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
@@ -32,48 +32,7 @@ from workers.methods import audit, guards
 from workers.methods.base import TrainedEpoch, Training
 from workers.methods.branches import Branch, Branches, End, Placement
 from workers.methods.race import Race
-
-
-@dataclass(frozen=True)
-class Start:
-    """What is known of the state that an epoch's branches start from."""
-
-    metric: float | None = None  # that they are to improve on; None: not known
-    untrained_loss: float | None = None  # that a branch must get below to be alive; None: every one is
-    samples: int = 0  # that had to be evaluated to know it
-
-
-@dataclass(frozen=True)
-class MainTrained:
-    """A Main-train and what it came to. Times are those of time.perf_counter, in seconds."""
-
-    training: Measurement
-    validation: Measurement  # of the weights it ended with
-    began: float
-    ended: float
-
-
-@dataclass
-class Epoch:
-    """An epoch with Pre-train, while it is under way."""
-
-    number: int  # from 1
-    alpha: int  # iterations of Pre-train
-    beta: int  # iterations of Main-train
-    candidates: Sequence[float]
-    start: Start
-    began: float  # by time.perf_counter, in seconds
-    begins_anew: bool = False  # behind a race: the whole epoch is trained from its start
-    undone: list[Measurement] = field(default_factory=list)  # Main-trains that were rolled back
-
-    @property
-    def searches(self) -> bool:
-        """Whether the epoch has several candidates to choose from; a single one has been settled before."""
-        return len(self.candidates) > 1
-
-    def learning_rates(self, retry: int) -> list[float]:
-        """The candidates of a retry, counted from 0: each retry divides them by 10, or a single one by 2."""
-        return [candidate / (10 if self.searches else 2) ** retry for candidate in self.candidates]
+from workers.methods.stpt_epoch import Epoch, MainTrained, Start
 
 
 class Stpt(Training):
@@ -146,13 +105,14 @@ class Stpt(Training):
             maximize=self._maximize,
             largest=self._largest(),
         )
-        competing = race.run(epoch.candidates)
-        while (decision := self._select(competing)).chosen is not None:
-            chosen = self.branches.all[decision.chosen - 1]
+        for chosen in race.run(epoch.candidates):
+            undone = [branch.learning_rate for branch in self.branches.all if branch.state == "rolled_back"]
+            if chosen.result.diverged or chosen.learning_rate > min(undone, default=math.inf):
+                continue
             main = self._main_train(epoch, chosen)
             if not self._failed(epoch, chosen, main):
-                return self._finish(epoch, chosen, main, decision)
-            competing = self._roll_back(epoch, chosen, main, competing)
+                return self._finish(epoch, chosen, main, Decision(chosen.number))
+            self._roll_back(epoch, chosen, main, [])
         tried = [branch.learning_rate for branch in self.branches.all]
         raise Diverged(
             f"epoch {number}: no learning rate of the race can be trained by; it tried {min(tried):g} to "
@@ -168,7 +128,7 @@ class Stpt(Training):
             number=number,
             alpha=alpha,
             beta=self.plan.iterations - alpha,
-            start=self._start(),
+            start=self._start(begins_anew),
             candidates=self._candidates(number, raced=begins_anew),
             began=began,
             begins_anew=begins_anew,
@@ -220,16 +180,19 @@ class Stpt(Training):
         self.trainer.state.save(end)
         if self.settings.metric == "train_accuracy":
             metric = training.accuracy if training.is_finite else math.nan
-            return End(training, iterations, metric, dead=False)
-        untrained = epoch.start.untrained_loss
-        dead = untrained is not None and guards.is_dead(self._judge(placement.group, accuracy=False).loss, untrained)
+            return End(training, iterations, metric)
+        dead = harmed = False
+        if (untrained := epoch.start.untrained_loss) is not None:
+            loss = self._judge(placement.group, accuracy=False).loss
+            dead, harmed = guards.is_dead(loss, untrained), guards.is_harmed(loss, untrained)
         if self._average is not None:
             self._average.load()
             self.trainer.share_buffers(placement.group)
         if epoch.begins_anew:
             self.trainer.estimate_statistics(epoch.number, placement.group)
         validation = self._judge(placement.group, accuracy=self._by_accuracy)
-        return End(training, iterations, self._metric(validation) if training.is_finite else math.nan, dead)
+        metric = self._metric(validation) if training.is_finite else math.nan
+        return End(training, iterations, metric, dead, harmed)
 
     def _largest(self) -> float:
         lr_set = self.settings.candidates_of(self.spec)
@@ -356,18 +319,19 @@ class Stpt(Training):
 
     # --- metrics, and what they cost ---------------------------------------------------------------------
 
-    def _start(self) -> Start:
-        """What guards need to know of the state at hand: from the record of the last epoch, or evaluated before the
-        first."""
+    def _start(self, raced: bool) -> Start:
+        """What guards, and a race, need to know of the state at hand: from the record of the last epoch, or evaluated
+        before the first."""
         settings, position = self.settings.guards, self.position
-        if not (settings.extend or settings.skip_dead) or self.settings.metric == "train_accuracy":
+        if not (settings.extend or settings.skip_dead or raced) or self.settings.metric == "train_accuracy":
             return Start()
         if position.val_accuracies:
-            return Start(position.val_loss if self.settings.metric == "val_loss" else position.val_accuracies[-1])
+            metric = position.val_loss if self.settings.metric == "val_loss" else position.val_accuracies[-1]
+            return Start(metric, untrained_loss=position.val_loss if raced else None)
         validation = self._judge(self.world, accuracy=self._by_accuracy)
         return Start(
             metric=self._metric(validation),
-            untrained_loss=validation.loss if settings.skip_dead else None,
+            untrained_loss=validation.loss if settings.skip_dead or raced else None,
             samples=self._judging_samples(accuracy=self._by_accuracy),
         )
 
@@ -397,7 +361,8 @@ class Stpt(Training):
 
     def _rates(self, epoch: Epoch, learning_rate: float) -> list[float]:
         """The learning rate of each iteration of the epoch, which is `learning_rate` under the job's lr_schedule."""
-        return [learning_rate * factor for factor in self.lr_factors(epoch.number)]
+        factors = self.lr_factors(epoch.number, self.settings.warmup_share(self.spec))
+        return [learning_rate * factor for factor in factors]
 
 
 def build(method: StptMethod, trial: int, spec: JobSpec, data: Data, workers: Workers) -> Training:

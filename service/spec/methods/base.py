@@ -30,6 +30,12 @@ class Schedule(Frozen):
     )
     lr_schedule: LrSchedule = Field("constant", description="What the learning rates are multiplied by.")
     warmup_epochs: int = Field(0, ge=0, description="How many of the first epochs lr_schedule leaves as they are.")
+    warmup_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the training over which the learning rate rises linearly to its full value.",
+    )
     rescale_momentum: bool = Field(
         True, description="Whether a rise of the learning rate leaves what momentum carries over as large as it was."
     )

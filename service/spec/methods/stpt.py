@@ -93,6 +93,11 @@ class StptMethod(MethodSpec):
         """Whether the job's budget holds for the method: where it races, unless the budget is by what it takes."""
         return spec.budget is not None and self.races(spec) and self.label != spec.measuring_run
 
+    def warmup_share(self, spec: "JobSpec") -> float:
+        """The share of the training over which learning rates rise linearly to their full values."""
+        lr_set = self.candidates_of(spec)
+        return lr_set.warmup_share if isinstance(lr_set, RaceLrSet) else 0.0
+
     def shares(self, spec: "JobSpec", epoch_samples: int, budget: int | None) -> Shares:
         """How a race and the training behind it share out `budget`, the training samples of one seed (None: no limit);
         without a race the training has the job's epochs. `epoch_samples` are those of a pass over the data."""
@@ -163,6 +168,7 @@ class StptMethod(MethodSpec):
             learning_rates=list(learning_rates),
             lr_schedule=spec.lr_schedule,
             warmup_epochs=self.warmup_epochs(spec.epochs),
+            warmup_share=self.warmup_share(spec),
             rescale_momentum=self.guards.rescale_momentum,
         )
 

@@ -29,7 +29,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from service.algorithms.epoch_plan import iterations_per_epoch
+from service.algorithms.epoch_plan import iterations_per_epoch, samples_per_epoch
 from service.spec.data import NamedDataset
 from service.spec.job import JobSpec
 from service.spec.methods.stpt import StptMethod
@@ -175,7 +175,7 @@ def trainer_of(spec: JobSpec, data: Data, workers: Workers) -> Trainer:
     """A trainer whose epochs are those of the spec's stpt, if it has one."""
     iterations = iterations_per_epoch(spec, len(data.train))
     for method in spec.methods_of(StptMethod):
-        iterations = method.epoch_plan(iterations).iterations
+        iterations = method.training_shares(spec, samples_per_epoch(spec, len(data.train))).iterations
     return build_trainer(spec, data, workers, iterations=iterations)
 
 

@@ -45,7 +45,8 @@ def test_a_budget_of_12_epochs_of_62_iterations() -> None:
 def test_without_a_budget_the_race_comes_on_top() -> None:
     shares = shared_out(None, 5, epochs=10, iterations=62, budget=None)
     assert (shares.epochs, shares.iterations) == (10, 62)
-    assert shares.race is not None and shares.race.iterations == 155  # a quarter of 620
+    assert shares.race is not None
+    assert shares.race.iterations == 155  # a quarter of 620
 
 
 @given(SHARE, LOOKS, st.integers(1, 400), st.integers(1, 5000), st.integers(1, 10**7))

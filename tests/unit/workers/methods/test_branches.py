@@ -45,7 +45,7 @@ def adopted(placement: str) -> list[tuple[list[tuple[int, float, float]], list[f
         with torch.no_grad():
             weight.fill_(learning_rate)
         trainer.state.save(end)
-        return End(Measurement(1.0, 1.0, 2), learning_rate / 2, dead=False)
+        return End(Measurement(1.0, 1.0, 2), 1, learning_rate / 2, dead=False)
 
     branches.begin()
     branches.train([0.5, 0.25, 2.0], train_branch)
@@ -63,6 +63,36 @@ def adopted(placement: str) -> list[tuple[list[tuple[int, float, float]], list[f
 def test_every_worker_knows_every_branch_and_can_adopt_it(ranks: Ranks, workers: int, placement: str) -> None:
     told = [(1, 0.5, 0.25), (2, 0.25, 0.125), (3, 2.0, 1.0), (4, 4.0, 2.0)]
     assert ranks(workers, adopted, placement) == [[(told, [0.5, 0.25, 2.0, 4.0])]] * workers
+
+
+def gone_on(placement: str) -> list[float]:
+    """Let branches go on from where others have ended: each adds its learning rate to the state that it begins with."""
+    trainer = make_trainer("plain")
+    branches = Branches(trainer, Pretrain.model_validate({"placement": placement}))
+    weight = next(trainer.model.parameters())
+
+    def train_branch(learning_rate: float, _: Placement, end: torch.Tensor) -> End:
+        with torch.no_grad():
+            weight.add_(learning_rate)
+        trainer.state.save(end)
+        return End(Measurement(1.0, 1.0, 2), 1, float(weight.flatten()[0]), dead=False)
+
+    with torch.no_grad():
+        weight.fill_(0.0)
+    branches.begin()
+    branches.train([8.0], train_branch)
+    branches.forget()
+    first = branches.train([1.0, 2.0, 4.0, 0.5], train_branch)
+    second = branches.train([64.0, 32.0], train_branch, [first[2], first[1]])
+    metrics = [branch.result.metric for branch in (*first, *second)]
+    branches.restart()
+    return [*metrics, float(weight.flatten()[0])]
+
+
+@pytest.mark.parametrize("placement", ["sequential", "split"])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_branches_go_on_from_where_others_ended(ranks: Ranks, workers: int, placement: str) -> None:
+    assert ranks(workers, gone_on, placement) == [[1.0, 2.0, 4.0, 0.5, 68.0, 34.0, 0.0]] * workers
 
 
 def test_what_is_done_aside_leaves_the_state_as_it_was() -> None:
