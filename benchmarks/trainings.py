@@ -15,7 +15,10 @@ import torch
 from pydantic import TypeAdapter
 
 from service.algorithms.candidates import trials_of
+from service.algorithms.epoch_plan import samples_per_epoch
+from service.algorithms.search_space import budget_samples
 from service.errors import Diverged
+from service.spec.budget import Budget
 from service.spec.data import Dataset
 from service.spec.job import JobSpec
 from service.wire.worker import EpochRecord
@@ -67,12 +70,15 @@ def run_all(tasks: Iterable[Task], data_dir: Path) -> Iterator[Result]:
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("forkserver")) as pool:
         futures = [pool.submit(run, task, data_dir) for task in waiting]
         for number, future in enumerate(as_completed(futures), start=1):
-            yield future.result()
-            print(f"{number} of {len(waiting)} trainings", file=sys.stderr, flush=True)
+            result = future.result()
+            yield result
+            what = " ".join(str(part) for part in result.key)
+            print(f"{number} of {len(waiting)} trainings: {what}", file=sys.stderr, flush=True)
 
 
 def run(task: Task, data_dir: Path) -> Result:
-    """Run one task on one thread of this process. Raises TypeError where its method is a search."""
+    """Run one task on one thread of this process, within the budget of its spec if it has one. Raises TypeError where
+    its method is a search."""
     torch.set_num_threads(1)
     spec = JobSpec.model_validate(task.spec)
     whole = _data(spec.dataset.model_dump_json(), data_dir)
@@ -80,6 +86,7 @@ def run(task: Task, data_dir: Path) -> Result:
     if method.is_search:
         raise TypeError(f"{method.name} is a search")
     data = subset(whole, task.train_samples, task.val_samples, SHOWN_TEST_SAMPLES)
+    spec = within_budget(spec, samples_per_epoch(spec, len(data.train)))
     training = make_training(method, task.trial, spec, data, Workers(torch.device("cpu")))
     trainer = training.trainer
     began = time.perf_counter()
@@ -92,6 +99,17 @@ def run(task: Task, data_dir: Path) -> Result:
     # a training that ended early is not cheaper for it: it would have been paid for
     planned = trainer.iterations * spec.global_batch_size * (spec.epochs - len(records))
     return Result(task.key, accuracy, sum(r.samples for r in records) + planned, seconds, records, diverged)
+
+
+def within_budget(spec: JobSpec, samples: int) -> JobSpec:
+    """The spec of a training as the budget makes it: with the epochs that its only method trains, and the budget in
+    samples. An epoch of the job has so many `samples`."""
+    budget = budget_samples(spec, samples, None)
+    if budget is None:
+        return spec
+    [method] = spec.methods
+    epochs = method.training_epochs(spec, samples, budget)
+    return spec.model_copy(update={"epochs": epochs, "budget": Budget(samples=budget)})
 
 
 @cache
