@@ -239,7 +239,7 @@ def recorded(path: Path | None) -> Iterator[Outcome]:
 
 
 def mean(values: Iterable[float]) -> float:
-    return round(statistics.mean(values), 2)
+    return round(statistics.fmean(values), 2)
 
 
 def row_of(name: str, outcomes: Iterable[Outcome]) -> dict[str, Any]:
