@@ -19,6 +19,7 @@ FAR = 3, 0.1  # a loss, or an error, over so many times the best, and so much ab
 CHOSEN, LOST, OTHERS = COLORS[0], COLORS[1], (COLORS[2], COLORS[3], COLORS[7])
 STATES = {  # of candidates: what they are called, and how they are marked
     "lost": ("lost", "o", LOST),
+    "eliminated": ("no finalist", ".", LOST),
     "diverged": ("diverged", "x", "black"),
     "rolled_back": ("undone", "v", "black"),
     "chosen": ("chosen", "o", CHOSEN),

@@ -16,15 +16,14 @@ from pydantic import TypeAdapter
 
 from service.algorithms.candidates import trials_of
 from service.algorithms.epoch_plan import samples_per_epoch
-from service.algorithms.search_space import budget_samples
 from service.errors import Diverged
-from service.spec.budget import Budget
 from service.spec.data import Dataset
 from service.spec.job import JobSpec
 from service.wire.worker import EpochRecord
 from workers.datasets.load import Data, Split, load_data
 from workers.engine.groups import Workers
 from workers.methods import make_training
+from workers.trainings import spec_of_training
 
 SHOWN_TEST_SAMPLES = 500  # evaluated after each epoch; the whole test split at the end
 
@@ -86,7 +85,7 @@ def run(task: Task, data_dir: Path) -> Result:
     if method.is_search:
         raise TypeError(f"{method.name} is a search")
     data = subset(whole, task.train_samples, task.val_samples, SHOWN_TEST_SAMPLES)
-    spec = within_budget(spec, samples_per_epoch(spec, len(data.train)))
+    spec = spec_of_training(spec, method, spec.seed, samples_per_epoch(spec, len(data.train)), None)
     training = make_training(method, task.trial, spec, data, Workers(torch.device("cpu")))
     trainer = training.trainer
     began = time.perf_counter()
@@ -99,17 +98,6 @@ def run(task: Task, data_dir: Path) -> Result:
     # a training that ended early is not cheaper for it: it would have been paid for
     planned = trainer.iterations * spec.global_batch_size * (spec.epochs - len(records))
     return Result(task.key, accuracy, sum(r.samples for r in records) + planned, seconds, records, diverged)
-
-
-def within_budget(spec: JobSpec, samples: int) -> JobSpec:
-    """The spec of a training as the budget makes it: with the epochs that its only method trains, and the budget in
-    samples. An epoch of the job has so many `samples`."""
-    budget = budget_samples(spec, samples, None)
-    if budget is None:
-        return spec
-    [method] = spec.methods
-    epochs = method.training_epochs(spec, samples, budget)
-    return spec.model_copy(update={"epochs": epochs, "budget": Budget(samples=budget)})
 
 
 @cache

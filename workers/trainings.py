@@ -11,6 +11,7 @@ from service.algorithms.candidates import trials_of
 from service.algorithms.epoch_plan import samples_per_epoch
 from service.algorithms.search_space import budget_samples
 from service.errors import Diverged
+from service.spec.budget import Budget
 from service.spec.job import JobSpec
 from service.spec.methods.base import MethodSpec
 from service.wire.checkpoint import folder_of
@@ -60,17 +61,13 @@ def train_job(
     configs = {(trial.label, trial.trial): trial.config for trial in trials}
     samples = samples_per_epoch(spec, len(data.train))
     for method, trial, seed in trainings_left(spec, trials):
-        its_spec = spec.model_copy(update={"seed": seed})
+        its_spec = spec_of_training(spec, method, seed, samples, taken.get(seed))
         config = configs.get((method.label, trial), {})
         record = TrialRecord(
-            label=method.label, trial=trial, seed=seed, config=config, epochs=spec.epochs, state="running"
+            label=method.label, trial=trial, seed=seed, config=config, epochs=its_spec.epochs, state="running"
         )
-        if method.has_budget:
-            budget = budget_samples(spec, samples, taken.get(seed))
-            its_spec = its_spec.model_copy(update={"epochs": method.training_epochs(its_spec, samples, budget)})
-            record = record.model_copy(update={"epochs": its_spec.epochs})
-            if recorder is not None:
-                recorder.trial(record)
+        if method.holds_budget(spec) and recorder is not None:
+            recorder.trial(record)
         training = make_training(method, trial, its_spec, data, workers)
         its_points = [point for point in points if (point.label, point.trial) == (method.label, trial)]
         try:
@@ -83,6 +80,20 @@ def train_job(
                 recorder.trial(record.model_copy(update=told))
         if method.label == spec.measuring_run:
             taken[seed] = training.position.samples
+
+
+def spec_of_training(spec: JobSpec, method: MethodSpec, seed: int, samples: int, taken: int | None) -> JobSpec:
+    """The spec of one training of the method: with its seed, and where the job's budget holds for it, with that in
+    samples and with as many epochs as it has room for. `samples` are the training samples of an epoch of the data,
+    `taken` those that the run took, with this seed, which the budget is relative to."""
+    spec_of_seed = spec.model_copy(update={"seed": seed})
+    if not method.holds_budget(spec):
+        return spec_of_seed
+    budget = budget_samples(spec, samples, taken)
+    epochs = method.training_epochs(spec_of_seed, samples, budget)
+    return spec_of_seed.model_copy(
+        update={"epochs": epochs, "budget": None if budget is None else Budget(samples=budget)}
+    )
 
 
 def trainings_left(spec: JobSpec, trials: Sequence[TrialProgress]) -> list[tuple[MethodSpec, int, int]]:

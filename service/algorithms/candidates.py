@@ -10,6 +10,7 @@ from service.spec.lr_set import (
     LrSet,
     NamedLrSet,
     PhasedLrSet,
+    RaceLrSet,
     RelativeLrSet,
     StagedLrSet,
 )
@@ -59,6 +60,8 @@ def candidates(lr_set: LrSet, *, epoch: int, epochs: int, current: float, warmup
         case StagedLrSet(stages=stages, max_learning_rate=cap):
             number = epoch - warmup_epochs - 1
             return _relative(stages[number].factors if number < len(stages) else (1.0,), current, cap)
+        case RaceLrSet(factors=factors, max_learning_rate=cap):
+            return _relative(factors if epoch == warmup_epochs + 1 else (1.0,), current, cap)
         case HistoryLrSet():  # until the job is accepted
             return candidates(HISTORY_LR_SET, epoch=epoch, epochs=epochs, current=current, warmup_epochs=warmup_epochs)
 

@@ -46,12 +46,14 @@ def is_choice(branches: Sequence[Tried]) -> bool:
 
 
 def competing(branches: Sequence[_Branch]) -> list[_Branch]:
-    """The branches of an epoch that competed in the end: those of the last retry, and after a rollback only those with
-    smaller learning rates than the ones undone."""
+    """The branches of an epoch that competed in the end: those of the last retry that no race eliminated, and after a
+    rollback only those with smaller learning rates than the ones undone."""
     last = max((branch.retry for branch in branches), default=0)
     undone = [branch.learning_rate for branch in branches if branch.state == "rolled_back"]
     return [
-        branch for branch in branches if branch.retry == last and (not undone or branch.learning_rate < min(undone))
+        branch
+        for branch in branches
+        if branch.retry == last and branch.state != "eliminated" and (not undone or branch.learning_rate < min(undone))
     ]
 
 

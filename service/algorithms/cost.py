@@ -64,7 +64,8 @@ def forecast(spec: JobSpec, train_samples: int) -> list[Cost]:
             relative_to_sweep=samples / sweep,
         )
         if stpt := searching.get(method.label):
-            plan = stpt.epoch_plan(facts.epoch_samples // spec.global_batch_size)
+            budget = facts.budget if stpt.holds_budget(spec) else None
+            plan = stpt.training_plan(spec, facts.epoch_samples, stpt.shares(spec, facts.epoch_samples, budget))
             cost = replace(cost, plan=plan, search_area=search_area(spec, stpt))
         costs.append(cost)
     return costs

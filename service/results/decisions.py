@@ -19,7 +19,7 @@ from service.algorithms.choices import (
 from service.algorithms.selectors import MAXIMIZE, SELECTORS, select
 from service.results.selector_replay import Replayed, StoredEpoch, branch_result, replay
 from service.spec.job import JobSpec
-from service.spec.lr_set import StagedLrSet
+from service.spec.lr_set import RaceLrSet, StagedLrSet
 from service.spec.methods.stpt import StptMethod
 from service.spec.stpt import Metric, Selector, ToleranceSelector
 from service.store.records import Branch, EpochWithBranches
@@ -292,7 +292,8 @@ def _why_it_stands(spec: JobSpec, method: StptMethod, row: EpochWithBranches, cu
     if row.retries:
         return f"the training diverged or collapsed at {current:.4g}: the epoch was tried again at smaller ones"
     searched = method.settled_epoch(spec)
-    if isinstance(method.candidates_of(spec), StagedLrSet) and row.epoch > searched:
+    searches_first = isinstance(method.candidates_of(spec), StagedLrSet | RaceLrSet)
+    if searches_first and row.epoch > searched:
         follows = "stays as it is" if spec.lr_schedule == "constant" else f"follows its schedule ({spec.lr_schedule})"
         return f"the search ended after epoch {searched}; the learning rate {follows}"
     return "the learning-rate set has a single candidate at this epoch"

@@ -48,7 +48,7 @@ def schedule(session: Session, job_id: str, *, label: str | None = None, trial: 
     config = row.config or {}
     searched = run.searched_iterations(config) if len(epochs) == 1 else 0
     branches = [branch.iterations for branch in branches_of_epoch(session, epochs[-1].id)]
-    iterations = run.trained_iterations(epochs[-1].iterations, branches, epochs[-1].rollbacks)
+    iterations = run.trained_iterations(spec, epochs[-1].iterations, branches, epochs[-1].rollbacks)
     return TrialSchedule(run, run.schedule_of(rates, spec, config), iterations - searched)
 
 

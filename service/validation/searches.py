@@ -18,7 +18,9 @@ def check_budget(spec: JobSpec, train_samples: int) -> list[FieldError]:
     epoch, budget = samples_per_epoch(spec, train_samples), spec.budget
     if budget is None or budget.relative_to is not None:
         return []
-    searches = [(method.search_samples(spec, epoch), method.label) for method in spec.methods if method.has_budget]
+    searches = [
+        (method.search_samples(spec, epoch), method.label) for method in spec.methods if method.holds_budget(spec)
+    ]
     search, label = max(searches, default=(0, ""))
     if (budget_samples(spec, epoch, None) or 0) >= epoch + search:
         return []

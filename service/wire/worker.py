@@ -19,6 +19,7 @@ Accuracy = Annotated[float, Field(ge=0, le=1)]
 BranchState = Literal[
     "chosen",  # its learning rate became the epoch's
     "lost",  # another one was better
+    "eliminated",  # it was no finalist of a race
     "diverged",  # its metric was not finite
     "rolled_back",  # it was chosen, and its Main-train was undone
 ]

@@ -31,6 +31,7 @@ from workers.engine.protocols import Dataset, Microbatch, Samples, Task
 from workers.engine.seeds import derived_seed
 from workers.engine.state import Average, Flat, training_state
 
+STATISTICS_SAMPLES = 2048  # of each worker: enough for means and variances of channels
 STATISTICS_BATCHES = 50  # an exponential average with momentum 0.1 has forgotten what was before
 MAX_DECODED_BYTES = 4 * 2**30  # of images of one Pre-train that a worker keeps for its next branch
 
@@ -108,11 +109,12 @@ class Trainer:
         group: Group,
         microbatches: int,
         average: Average | None = None,
+        averaged_from: int = 0,
     ) -> Measurement:
         """Train `iterations` of `epoch` in `group`, each on the first `microbatches` microbatches of its global batch.
 
         Returns the measurement of the forward passes that trained, summed over the group. `average` takes in the
-        weights after each iteration of the last half.
+        weights after each iteration from number `averaged_from` on.
         """
         self._train_mode()
         order = self._order(epoch)
@@ -120,7 +122,7 @@ class Trainer:
         for iteration, learning_rate in zip(iterations, learning_rates, strict=True):
             set_learning_rate(self.optimizer, learning_rate)
             self._step(epoch, iteration, order, group, microbatches, sums)
-            if average is not None and 2 * (iteration - iterations.start) + 1 >= len(iterations):
+            if average is not None and iteration >= averaged_from:
                 average.add()
         self.share_buffers(group)
         return _measurement(group.sum_(sums))
@@ -269,16 +271,34 @@ class Trainer:
         if is_averaging(self.optimizer):
             self.optimizer.eval()  # type: ignore[attr-defined]
 
-    @torch.no_grad()
     def refresh_statistics(self, epoch: int, group: Group) -> None:
         """Measure anew the running statistics of the averaged weights that Schedule-Free and DoG are judged by, which
         are others than they train. Does nothing for other optimizers."""
-        if not (is_averaging(self.optimizer) and self.has_batch_norm):
+        if is_averaging(self.optimizer):
+            self._measure_statistics(epoch, STATISTICS_BATCHES, group)
+
+    def estimate_statistics(self, epoch: int, group: Group) -> None:
+        """Replace the running statistics by the mean over some batches of `epoch` at the weights at hand, as torch's
+        `update_bn` does: those of training lag behind by some ten iterations, which is all that a short look has."""
+        layers = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the mean of all batches alike
+        self._measure_statistics(epoch, math.ceil(STATISTICS_SAMPLES / self.spec.batch_per_worker), group)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+    @torch.no_grad()
+    def _measure_statistics(self, epoch: int, batches: int, group: Group) -> None:
+        """Take running statistics from the first so many batches of `epoch`, one for each worker of the group; those of
+        its first worker count."""
+        if not self.has_batch_norm:
             return
         self._eval_mode()
         self.model.train()
         order = self._order(epoch)
-        for iteration in range(min(self.iterations, STATISTICS_BATCHES)):
+        for iteration in range(min(self.iterations, batches)):
             images, labels = self._inputs(epoch, iteration, [group.position], self._passes[0], order)
             with self._autocast():
                 self.task.loss(self.model, images, labels, group)

@@ -66,9 +66,10 @@ def placed(workers: Workers, branches: int, settings: Pretrain) -> Placement:
 
 
 class End(NamedTuple):
-    """The result of one branch after its alpha iterations, on the workers that trained it."""
+    """The result of one branch after its iterations, on the workers that trained it."""
 
     training: Measurement
+    iterations: int
     metric: float  # NaN when it diverged
     dead: bool  # its last weights have learned nothing
 
@@ -82,6 +83,7 @@ class Row(NamedTuple):
     metric: float
     dead: float
     seconds: float
+    iterations: float
     loss_sum: float
     correct: float
     samples: float
@@ -93,6 +95,7 @@ class Branch:
 
     result: BranchResult
     retry: int
+    iterations: int  # that it has trained
     training: Measurement
     seconds: float
     place: int  # among the candidates of its Pre-train, from 0
@@ -117,8 +120,8 @@ class Branch:
         """World rank of a worker that has the branch's end state: the first of its group."""
         return self.place % self.groups
 
-    def record(self, iterations: int) -> BranchRecord:
-        """The record of the branch, which has trained so many `iterations` of Pre-train."""
+    def record(self) -> BranchRecord:
+        """The record of the branch."""
         return BranchRecord(
             number=self.number,
             retry=self.retry,
@@ -126,7 +129,7 @@ class Branch:
             metric=finite(self.result.metric),
             end_metric=finite(self.end_metric),
             state=self.state,
-            iterations=iterations,
+            iterations=self.iterations,
             samples=self.training.samples,
             seconds=self.seconds,
         )
@@ -156,23 +159,37 @@ class Branches:
         self._trainer.state.save(self._start)
         self.all, self._slots, self._retry = [], 0, 0
 
+    def forget(self) -> None:
+        """Give up the end states so far, for their room."""
+        self._slots = 0
+
+    def restart(self) -> None:
+        """Make the epoch's start everybody's state again."""
+        self._trainer.state.load(self._start)
+
     def begin_again(self) -> None:
         """Begin a retry from the epoch's start, which is everybody's state again; end states so far are given up."""
-        self._trainer.state.load(self._start)
-        self._slots, self._retry = 0, self._retry + 1
+        self.restart()
+        self.forget()
+        self._retry += 1
 
-    def train(self, learning_rates: Sequence[float], train_branch: TrainBranch) -> list[Branch]:
-        """Train a branch at each of the learning rates from the epoch's start, and return these branches once all
-        results are there."""
+    def train(
+        self, learning_rates: Sequence[float], train_branch: TrainBranch, behind: Sequence[Branch] = ()
+    ) -> list[Branch]:
+        """Train a branch at each of the learning rates from the epoch's start, or each from where one of `behind`, in
+        the same order, has ended. Returns these branches once all results are there."""
+        starts = [self._end_of(branch) for branch in behind] or [self._start] * len(learning_rates)
         placement = placed(self._workers, len(learning_rates), self._settings)
         first_slot = self._slots
         self._make_room(first_slot, len(placement.mine(len(learning_rates))))
-        rows = self._gather(self._train_mine(learning_rates, placement, train_branch), len(learning_rates))
+        mine = self._train_mine(learning_rates, starts, placement, train_branch)
+        rows = self._gather(mine, len(learning_rates))
         earlier = len(self.all)
         new = [
             Branch(
                 result=BranchResult(earlier + place + 1, learning_rate, row.metric),
                 retry=self._retry,
+                iterations=int(row.iterations),
                 training=Measurement(row.loss_sum, row.correct, int(row.samples)),
                 seconds=row.seconds,
                 place=place,
@@ -189,11 +206,18 @@ class Branches:
 
     def adopt(self, branch: Branch) -> None:
         """Make the end state of the branch everybody's state, in one broadcast from the first worker of its group."""
-        has_it = branch.groups == 1 or self._workers.rank == branch.source
-        buffer = self._ends[branch.slot] if has_it else self._received
+        self._trainer.state.load(self._end_of(branch, self._received))
+
+    def _end_of(self, branch: Branch, received: Tensor | None = None) -> Tensor:
+        """The end state of the branch on every worker: in the buffer where it is, or received in `received`, or in a
+        new one."""
+        if branch.groups == 1 or self._workers.rank == branch.source:
+            buffer = self._ends[branch.slot]
+        else:
+            buffer = self._trainer.state.empty() if received is None else received
         if branch.groups > 1:
             self._world.broadcast_(buffer, branch.source)
-        self._trainer.state.load(buffer)
+        return buffer
 
     def put(self, branch: Branch) -> None:
         """Put `branch` in the place of the one with its number."""
@@ -219,18 +243,30 @@ class Branches:
         del self._ends[needed:]
 
     def _train_mine(
-        self, learning_rates: Sequence[float], placement: Placement, train_branch: TrainBranch
+        self,
+        learning_rates: Sequence[float],
+        starts: Sequence[Tensor],  # the state that each begins with
+        placement: Placement,
+        train_branch: TrainBranch,
     ) -> dict[int, Row]:
         """Train this worker's branches, one after another. Returns their results by their places, on the first worker
         of each group alone."""
         rows = {}
         for slot, place in enumerate(placement.mine(len(learning_rates)), start=self._slots):
             began = time.perf_counter()
-            self._trainer.state.load(self._start)
-            training, metric, dead = train_branch(learning_rates[place], placement, self._ends[slot])
+            self._trainer.state.load(starts[place])
+            end = train_branch(learning_rates[place], placement, self._ends[slot])
             if placement.group.position == 0:
-                seconds = time.perf_counter() - began
-                rows[place] = Row(metric, dead, seconds, training.loss_sum, training.correct, training.samples)
+                seconds, training = time.perf_counter() - began, end.training
+                rows[place] = Row(
+                    metric=end.metric,
+                    dead=end.dead,
+                    seconds=seconds,
+                    iterations=end.iterations,
+                    loss_sum=training.loss_sum,
+                    correct=training.correct,
+                    samples=training.samples,
+                )
         return rows
 
     def _gather(self, mine: dict[int, Row], branches: int) -> list[Row]:

@@ -14,13 +14,14 @@ from functools import partial
 from torch import Tensor
 
 from service.algorithms.candidates import epoch_candidates
-from service.algorithms.epoch_plan import iterations_per_epoch
+from service.algorithms.epoch_plan import samples_per_epoch
 from service.algorithms.lr_schedules import scaled_optimizer
 from service.algorithms.selectors import MAXIMIZE, Decision, select
 from service.errors import Diverged
 from service.spec.job import JobSpec
-from service.spec.lr_set import StagedLrSet
+from service.spec.lr_set import RaceLrSet, StagedLrSet
 from service.spec.methods.stpt import StptMethod
+from service.spec.race import RacePlan
 from service.wire.worker import AuditRecord
 from workers.build import build_trainer
 from workers.datasets.load import Data
@@ -30,6 +31,7 @@ from workers.engine.trainer import Measurement, Trainer
 from workers.methods import audit, guards
 from workers.methods.base import TrainedEpoch, Training
 from workers.methods.branches import Branch, Branches, End, Placement
+from workers.methods.race import Race
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Epoch:
     candidates: Sequence[float]
     start: Start
     began: float  # by time.perf_counter, in seconds
+    begins_anew: bool = False  # behind a race: the whole epoch is trained from its start
     undone: list[Measurement] = field(default_factory=list)  # Main-trains that were rolled back
 
     @property
@@ -80,19 +83,26 @@ class Stpt(Training):
         super().__init__(trainer, trial)
         self.settings, self.label = settings, settings.label
         self.warmup_epochs = settings.warmup_epochs(self.spec.epochs)
-        self.plan = settings.epoch_plan(iterations_per_epoch(self.spec, len(trainer.data.train)))
-        assert self.plan.iterations == trainer.iterations
         self.branches = Branches(trainer, settings.pretrain)
         self._maximize = MAXIMIZE[settings.metric]
         self._by_accuracy = settings.metric == "val_accuracy"
         self._average = Average(trainer.model) if settings.pretrain.weights == "averaged" else None
+        epoch_samples = samples_per_epoch(self.spec, len(trainer.data.train))
+        shares = settings.training_shares(self.spec, epoch_samples)
+        self.plan = settings.training_plan(self.spec, epoch_samples, shares)
+        assert self.plan.iterations == trainer.iterations
+        self._race_plan = shares.race
 
     @property
     def rescales_momentum(self) -> bool:
         return self.settings.guards.rescale_momentum
 
     def train_epoch(self, epoch: int) -> TrainedEpoch:
-        return self.warmup_epoch(epoch) if epoch <= self.warmup_epochs else self.stpt_epoch(epoch)
+        if epoch <= self.warmup_epochs:
+            return self.warmup_epoch(epoch)
+        if self._race_plan is not None and epoch == self.warmup_epochs + 1:
+            return self.raced_epoch(epoch, self._race_plan)
+        return self.stpt_epoch(epoch)
 
     def warmup_epoch(self, epoch: int) -> TrainedEpoch:
         """Train an epoch of the warm-up: as many iterations as any epoch, at the warm-up learning rate, without
@@ -122,18 +132,53 @@ class Stpt(Training):
             f"({retries} retries); choose smaller learning rates"
         )
 
-    def _begin(self, number: int) -> Epoch:
+    def raced_epoch(self, number: int, plan: RacePlan) -> TrainedEpoch:
+        """Race, then train the epoch from its start by the finalist that is best; where that must be undone, by the
+        other one if its learning rate is smaller. Raises Diverged when neither can be trained by."""
+        epoch = self._begin(number, begins_anew=True)
+        race = Race(
+            plan,
+            self.trainer,
+            self.branches,
+            self._average,
+            judge=partial(self._judged, epoch),
+            select=self._select,
+            maximize=self._maximize,
+            largest=self._largest(),
+        )
+        competing = race.run(epoch.candidates)
+        while (decision := self._select(competing)).chosen is not None:
+            chosen = self.branches.all[decision.chosen - 1]
+            main = self._main_train(epoch, chosen)
+            if not self._failed(epoch, chosen, main):
+                return self._finish(epoch, chosen, main, decision)
+            competing = self._roll_back(epoch, chosen, main, competing)
+        tried = [branch.learning_rate for branch in self.branches.all]
+        raise Diverged(
+            f"epoch {number}: no learning rate of the race can be trained by; it tried {min(tried):g} to "
+            f"{max(tried):g}; choose a smaller initial_learning_rate"
+        )
+
+    def _begin(self, number: int, *, begins_anew: bool = False) -> Epoch:
         began = time.perf_counter()
-        alpha = self.trainer.kept = self.settings.pretrain_iterations(self.spec, self.plan, number)
+        alpha = 0 if begins_anew else self.settings.pretrain_iterations(self.spec, self.plan, number)
+        self.trainer.kept = self.trainer.iterations if begins_anew else alpha
         self.branches.begin()
         return Epoch(
             number=number,
             alpha=alpha,
             beta=self.plan.iterations - alpha,
             start=self._start(),
-            candidates=epoch_candidates(self.spec, self.settings, epoch=number, current=self.position.learning_rate),
+            candidates=self._candidates(number, raced=begins_anew),
             began=began,
+            begins_anew=begins_anew,
         )
+
+    def _candidates(self, number: int, *, raced: bool) -> Sequence[float]:
+        current = self.position.learning_rate
+        if self.settings.races(self.spec) and not raced:  # behind the race, or without room for one
+            return [current]
+        return epoch_candidates(self.spec, self.settings, epoch=number, current=current)
 
     # --- Pre-train -----------------------------------------------------------------------------------
 
@@ -160,18 +205,36 @@ class Stpt(Training):
         if self._average is not None:
             self._average.clear()
         training = self.trainer.train(
-            epoch.number, range(epoch.alpha), rates, placement.group, placement.microbatches, self._average
+            epoch.number,
+            range(epoch.alpha),
+            rates,
+            placement.group,
+            placement.microbatches,
+            self._average,
+            averaged_from=epoch.alpha // 2,
         )
+        return self._judged(epoch, training, placement, end, epoch.alpha)
+
+    def _judged(self, epoch: Epoch, training: Measurement, placement: Placement, end: Tensor, iterations: int) -> End:
+        """Save the state that a branch ends in to the buffer `end`, and judge it."""
         self.trainer.state.save(end)
         if self.settings.metric == "train_accuracy":
-            return End(training, training.accuracy if training.is_finite else math.nan, dead=False)
+            metric = training.accuracy if training.is_finite else math.nan
+            return End(training, iterations, metric, dead=False)
         untrained = epoch.start.untrained_loss
         dead = untrained is not None and guards.is_dead(self._judge(placement.group, accuracy=False).loss, untrained)
         if self._average is not None:
             self._average.load()
             self.trainer.share_buffers(placement.group)
+        if epoch.begins_anew:
+            self.trainer.estimate_statistics(epoch.number, placement.group)
         validation = self._judge(placement.group, accuracy=self._by_accuracy)
-        return End(training, self._metric(validation) if training.is_finite else math.nan, dead)
+        return End(training, iterations, self._metric(validation) if training.is_finite else math.nan, dead)
+
+    def _largest(self) -> float:
+        lr_set = self.settings.candidates_of(self.spec)
+        assert isinstance(lr_set, RaceLrSet)
+        return lr_set.max_learning_rate
 
     def _most_extensions(self) -> int:
         lr_set = self.settings.candidates_of(self.spec)
@@ -204,9 +267,12 @@ class Stpt(Training):
         )
 
     def _main_train(self, epoch: Epoch, branch: Branch) -> MainTrained:
-        """Train beta iterations by all workers from the branch's end state, at its learning rate, and evaluate the
-        result."""
-        self.branches.adopt(branch)
+        """Train beta iterations by all workers from the branch's end state, or behind a race from the epoch's start, at
+        its learning rate, and evaluate the result."""
+        if epoch.begins_anew:
+            self.branches.restart()
+        else:
+            self.branches.adopt(branch)
         began = time.perf_counter()
         training = self._train_rest(epoch, branch)
         ended = time.perf_counter()
@@ -246,14 +312,14 @@ class Stpt(Training):
             phase="stpt",
             learning_rate=chosen.learning_rate,
             applied=self._rates(epoch, chosen.learning_rate),
-            training=chosen.training + main.training,
+            training=main.training if epoch.begins_anew else chosen.training + main.training,
             validation=main.validation,
             began=epoch.began,
             pretrained=main.began,
             trained=main.ended,
-            iterations=len(branches) * epoch.alpha + (1 + undone) * epoch.beta,
+            iterations=sum(branch.iterations for branch in branches) + (1 + undone) * epoch.beta,
             samples=sum(part.samples for part in work),
-            branches=[branch.record(epoch.alpha) for branch in branches],
+            branches=[branch.record() for branch in branches],
             rollbacks=undone,
             audit=audited,
             evaluation_samples=self._evaluated(epoch, audited),
@@ -266,7 +332,12 @@ class Stpt(Training):
         None where no audit is due, no branch has lost, or alpha is the whole epoch, whose end the branches have seen.
         """
         settings = self.settings.audit
-        if settings is None or not epoch.beta or not audit.is_due(settings, epoch.number, self.warmup_epochs + 1):
+        if (
+            settings is None
+            or epoch.begins_anew
+            or not epoch.beta
+            or not audit.is_due(settings, epoch.number, self.warmup_epochs + 1)
+        ):
             return None
         losers = [branch for branch in self.branches.all if branch.state == "lost" and branch.retry == chosen.retry]
         if not losers:
@@ -337,5 +408,5 @@ def build(method: StptMethod, trial: int, spec: JobSpec, data: Data, workers: Wo
         "initial_learning_rate": method.first_learning_rate(spec),
     }
     spec = spec.model_copy(update=changes)
-    plan = method.epoch_plan(iterations_per_epoch(spec, len(data.train)))
-    return Stpt(method, build_trainer(spec, data, workers, iterations=plan.iterations), trial)
+    shares = method.training_shares(spec, samples_per_epoch(spec, len(data.train)))
+    return Stpt(method, build_trainer(spec, data, workers, iterations=shares.iterations), trial)

@@ -93,6 +93,10 @@ class MethodSpec(Frozen):
         unnamed = isinstance(value, dict) and "label" not in value
         return value | {"label": cls.model_fields["name"].default} if unnamed else value
 
+    def holds_budget(self, spec: "JobSpec") -> bool:
+        """Whether the job's budget holds for the method in that job."""
+        return self.has_budget
+
     def trainings(self, candidates: Sequence[float]) -> int:
         """The number of trainings with one seed; 0 for a search, which decides as it goes. `candidates` are the
         learning rates that a Pre-train over the job's lr_set tries first."""
@@ -130,7 +134,7 @@ class MethodSpec(Frozen):
         is what the search chose."""
         return 0
 
-    def trained_iterations(self, recorded: int, branches: Sequence[int], rollbacks: int) -> int:
+    def trained_iterations(self, spec: "JobSpec", recorded: int, branches: Sequence[int], rollbacks: int) -> int:
         """The iterations that made the model in an epoch whose record counts so many of them, those of its `branches`
         and of the Main-trains that were undone included: the chosen branch's, and those of one Main-train."""
         if not branches:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from service.errors import FieldError
-from service.spec.lr_set import LrSet, PhasedLrSet, StagedLrSet
+from service.spec.lr_set import LrSet, PhasedLrSet, RaceLrSet, StagedLrSet
 from service.spec.methods.base import Facts, MethodSpec, Probe, Schedule, Work
+from service.spec.race import Shares, shared_out
 from service.spec.scaling import Scaling
 from service.spec.stpt import Audit, GreedySelector, Guards, MainTrain, Metric, Pretrain, Selector, Warmup
 from service.spec.task import BarlowTwinsTask
@@ -84,6 +85,45 @@ class StptMethod(MethodSpec):
         beta = self.main_train.iterations
         return EpochPlan(alpha, iterations - alpha if beta is None else beta)
 
+    def races(self, spec: "JobSpec") -> bool:
+        """Whether the method's learning-rate set is a race."""
+        return isinstance(self.candidates_of(spec), RaceLrSet)
+
+    def holds_budget(self, spec: "JobSpec") -> bool:
+        """Whether the job's budget holds for the method: where it races, unless the budget is by what it takes."""
+        return spec.budget is not None and self.races(spec) and self.label != spec.measuring_run
+
+    def shares(self, spec: "JobSpec", epoch_samples: int, budget: int | None) -> Shares:
+        """How a race and the training behind it share out `budget`, the training samples of one seed (None: no limit);
+        without a race the training has the job's epochs. `epoch_samples` are those of a pass over the data."""
+        batch, lr_set = spec.global_batch_size, self.candidates_of(spec)
+        iterations = self.epoch_plan(epoch_samples // batch).iterations
+        if not isinstance(lr_set, RaceLrSet):
+            return Shares(None, spec.epochs, iterations)
+        room = None if budget is None else budget // batch
+        looks = len(set(lr_set.factors))
+        return shared_out(lr_set.search_share, looks, epochs=spec.epochs, iterations=iterations, budget=room)
+
+    def training_shares(self, spec: "JobSpec", epoch_samples: int) -> Shares:
+        """The shares of a training whose spec has the budget that is its own, in samples, or none."""
+        budget = spec.budget if self.holds_budget(spec) else None
+        return self.shares(spec, epoch_samples, None if budget is None else budget.samples)
+
+    def training_plan(self, spec: "JobSpec", epoch_samples: int, shares: Shares) -> EpochPlan:
+        """The plan of every epoch of a training with these shares."""
+        whole = self.epoch_plan(epoch_samples // spec.global_batch_size)
+        alpha = min(whole.pretrain_iterations, shares.iterations)
+        return EpochPlan(alpha, shares.iterations - alpha)
+
+    def training_epochs(self, spec: "JobSpec", epoch_samples: int, budget: int | None) -> int:
+        """The number of epochs of one training; `epoch_samples` are the training samples of an epoch, `budget` those of
+        one seed (None: no limit)."""
+        return self.shares(spec, epoch_samples, budget).epochs
+
+    def search_samples(self, spec: "JobSpec", epoch_samples: int) -> int:
+        """The training samples that a race takes at least: none, where there is no room for one."""
+        return 0
+
     def pretrain_iterations(self, spec: "JobSpec", plan: EpochPlan, epoch: int) -> int:
         """alpha, in iterations, of `epoch`, which is behind the warm-up: a stage of the learning-rate set may have its
         own in place of the plan's."""
@@ -103,8 +143,18 @@ class StptMethod(MethodSpec):
 
     def work(self, spec: "JobSpec", facts: Facts) -> Work:
         """One training, and the training samples that it takes, Pre-trains included."""
+        if self.races(spec):
+            shares = self.shares(spec, facts.epoch_samples, facts.budget if self.holds_budget(spec) else None)
+            race = 0 if shares.race is None else shares.race.iterations
+            return Work(1, (race + shares.epochs * shares.iterations) * spec.global_batch_size)
         assert facts.of_stpt is not None
         return Work(1, facts.of_stpt(self))
+
+    def trained_iterations(self, spec: "JobSpec", recorded: int, branches: Sequence[int], rollbacks: int) -> int:
+        """The iterations that made the model in an epoch, of those that its record counts: none of a race's."""
+        if self.races(spec) and len(branches) > 1:
+            return (recorded - sum(branches)) // (1 + rollbacks)
+        return super().trained_iterations(spec, recorded, branches, rollbacks)
 
     def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
         """The schedule that trains again as a training of stpt did: its learning rates under the job's lr_schedule,
@@ -143,7 +193,10 @@ class StptMethod(MethodSpec):
         if warmup_epochs > spec.epochs:
             message = f"longer than the whole training ({spec.epochs} epochs); lower it or raise epochs"
             errors.append(FieldError(f"{field}.warmup.epochs", warmup_epochs, message))
-        if self.pretrain.batch == "per_worker" and self.pretrain.placement == "sequential":
+        if self.pretrain.batch == "per_worker" and self.races(spec):
+            message = "the looks of a race take the global batch; use 'global', or another lr_set"
+            errors.append(FieldError(f"{field}.pretrain.batch", "per_worker", message))
+        elif self.pretrain.batch == "per_worker" and self.pretrain.placement == "sequential":
             message = (
                 "a sequential branch runs on all workers, its batch is the global one; use 'global', or placement "
                 "'split'"

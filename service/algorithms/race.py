@@ -1,0 +1,65 @@
+"""What a race tries: the learning rates of its rounds, each chosen from the looks of the round before. Pure functions.
+
+A look trains from the untrained net at one learning rate and is judged by the mean of its weights over the last half.
+Three things are known of short looks, by measurement (docs/selection.md):
+
+- How long it is decides. From the untrained net a look of half a per cent of a training with SGD prefers steps three to
+  thirty times too large; one of four per cent is within a factor of two of what ends best.
+- With SGD the bias is on one side: the best learning rate falls as the look gets longer, about by the root of its
+  length. Where steps are normalised (Adam, LARS, LAMB) it hardly moves, and rather up.
+- It is no judge of nets that have not left their initial plateau, so that the last round is the longest by far.
+
+Hence three rounds: wide, to find the order of magnitude; a window below (SGD) or around its best; two finalists.
+"""
+
+import math
+from collections.abc import Sequence
+
+from service.spec.race import WINDOW
+from service.spec.types import MIN_LEARNING_RATE
+
+STEP = math.sqrt(10)  # between neighbours
+FAR = 10.0  # beyond an end that is best
+FALLING = tuple(STEP**-power for power in range(WINDOW))
+STEADY = (STEP, math.sqrt(STEP), 1.0, 1 / math.sqrt(STEP))
+
+
+def falls(optimizer: str) -> bool:
+    """Whether the best learning rate of that optimizer falls as the training gets longer: where its steps are not
+    normalised."""
+    return optimizer == "sgd"
+
+
+def probe(tried: Sequence[float], best: float, largest: float) -> float:
+    """The learning rate to look at next in the wide round: ten times beyond an end of those `tried` that is best, else
+    half a step above it, or below where that has been tried."""
+    if best == max(tried):
+        rate = best * FAR
+    elif best == min(tried):
+        rate = best / FAR
+    else:
+        above = best * math.sqrt(STEP)
+        rate = best / math.sqrt(STEP) if _among(above, tried) else above
+    return _allowed(rate, largest)
+
+
+def window(best: float, optimizer: str, largest: float) -> list[float]:
+    """The learning rates of the middle round, descending, by the best of the wide one."""
+    return [_allowed(best * factor, largest) for factor in (FALLING if falls(optimizer) else STEADY)]
+
+
+def finalists(losses: Sequence[float], best: int, optimizer: str) -> tuple[int, int]:
+    """The places of the two that go on, of the middle round's `losses` (in the order of `window`; NaN: diverged), by
+    the place of the best: it and its neighbour below with SGD, else the better of its neighbours."""
+    neighbours = [place for place in (best + 1, best - 1) if 0 <= place < len(losses)]
+    if falls(optimizer):
+        return best, neighbours[0]
+    return best, min(neighbours, key=lambda place: (not math.isfinite(losses[place]), losses[place]))
+
+
+def _among(rate: float, tried: Sequence[float]) -> bool:
+    return any(math.isclose(rate, other, rel_tol=1e-6) for other in tried)
+
+
+def _allowed(rate: float, largest: float) -> float:
+    return min(max(rate, MIN_LEARNING_RATE), largest)
