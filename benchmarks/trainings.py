@@ -69,12 +69,15 @@ def run_all(tasks: Iterable[Task], data_dir: Path) -> Iterator[Result]:
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("forkserver")) as pool:
         futures = [pool.submit(run, task, data_dir) for task in waiting]
         for number, future in enumerate(as_completed(futures), start=1):
-            yield future.result()
-            print(f"{number} of {len(waiting)} trainings", file=sys.stderr, flush=True)
+            result = future.result()
+            yield result
+            what = " ".join(str(part) for part in result.key)
+            print(f"{number} of {len(waiting)} trainings: {what}", file=sys.stderr, flush=True)
 
 
 def run(task: Task, data_dir: Path) -> Result:
-    """Run one task on one thread of this process. Raises TypeError where its method is a search."""
+    """Run one task on one thread of this process, within the budget of its spec if it has one. Raises TypeError where
+    its method is a search."""
     torch.set_num_threads(1)
     spec = JobSpec.model_validate(task.spec)
     whole = _data(spec.dataset.model_dump_json(), data_dir)
