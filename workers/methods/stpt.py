@@ -171,7 +171,7 @@ class Stpt(Training):
             placement.group,
             placement.microbatches,
             self._average,
-            averaged_from=epoch.alpha // 2,
+            epoch.alpha // 2,
         )
         return self._judged(epoch, training, placement, end, epoch.alpha)
 

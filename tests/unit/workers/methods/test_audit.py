@@ -15,6 +15,7 @@ def branch(number: int, metric: float, end: float | None = None) -> Branch:
     return Branch(
         result=BranchResult(number, 0.1 * number, metric),
         retry=0,
+        iterations=1,
         training=Measurement(1.0, 1.0, 1),
         seconds=0.0,
         place=number - 1,

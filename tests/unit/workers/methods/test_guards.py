@@ -133,8 +133,8 @@ def test_a_branch_whose_last_weights_have_learned_nothing_is_not_chosen():
     original = Stpt.train_branch
 
     def dying(self, epoch, learning_rate, *arguments):
-        training, metric, dead = original(self, epoch, learning_rate, *arguments)
-        return (training, 0.1, dead) if learning_rate == 30.0 else (training, metric, dead)
+        end = original(self, epoch, learning_rate, *arguments)
+        return end._replace(metric=0.1) if learning_rate == 30.0 else end
 
     changes = {"epochs": 1, "lr_set": {"learning_rates": [30.0, 0.05]}, "pretrain": {"iterations": 12}}
     chosen = {}
