@@ -67,8 +67,9 @@ def schedule_learning_rate(schedule: Schedule, iteration: int, iterations_per_ep
     whole = len(schedule.learning_rates) * iterations_per_epoch
     iteration = min(iteration, whole - 1)
     epoch = iteration // iterations_per_epoch  # from 0
-    kind = schedule.lr_schedule if epoch >= schedule.warmup_epochs else "constant"
-    factor = lr_factor(kind, iteration / whole) * warmup_factor(iteration, whole, schedule.warmup_share)
+    if epoch < schedule.warmup_epochs:
+        return schedule.learning_rates[epoch]
+    factor = lr_factor(schedule.lr_schedule, iteration / whole) * warmup_factor(iteration, whole, schedule.warmup_share)
     return schedule.learning_rates[epoch] * factor
 
 

@@ -134,7 +134,9 @@ class RaceLrSet(_LrSet):
     """A learning-rate set that is raced through before the first epoch behind the warm-up: looks of a planned share of
     the training, longer and fewer round by round; the training then begins anew with the learning rate that won."""
 
-    kind: Literal["race"] = Field("race", description=_KIND)
+    kind: Literal["race"] = Field(
+        "race", description="May be left out where search_share or warmup_share is given: factors alone are relative."
+    )
     factors: list[Factor] = Field(
         [10.0, 3.0, 1.0, 0.3, 0.1],
         min_length=3,
@@ -173,7 +175,14 @@ _LrSets = Annotated[
     RelativeLrSet | AbsoluteLrSet | NamedLrSet | PhasedLrSet | StagedLrSet | RaceLrSet | HistoryLrSet,
     Field(discriminator="kind"),
 ]
-KINDS_BY_KEY = {"search_share": "race", **_KINDS, "phases": "phases", "stages": "stages", "from_history": "history"}
+KINDS_BY_KEY = {
+    "search_share": "race",
+    "warmup_share": "race",
+    **_KINDS,
+    "phases": "phases",
+    "stages": "stages",
+    "from_history": "history",
+}
 LrSet = Annotated[_LrSets, _tagged(KINDS_BY_KEY, _LrSets)]
 DEFAULT_LR_SET = RaceLrSet()
 HISTORY_LR_SET = StagedLrSet(stages=[Stage(factors=[2.0, 1.0, 0.5], pretrain_share=1.0)])

@@ -29,7 +29,9 @@ class Schedule(Frozen):
         min_length=1, max_length=100_000, description="The learning rates of epochs 1, 2, 3, …"
     )
     lr_schedule: LrSchedule = Field("constant", description="What the learning rates are multiplied by.")
-    warmup_epochs: int = Field(0, ge=0, description="How many of the first epochs lr_schedule leaves as they are.")
+    warmup_epochs: int = Field(
+        0, ge=0, description="How many of the first epochs lr_schedule and warmup_share leave as they are."
+    )
     warmup_share: float = Field(
         0.0,
         ge=0,

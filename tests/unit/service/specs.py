@@ -13,6 +13,7 @@ from service.spec.lr_set import (
     LrSetPhase,
     NamedLrSet,
     PhasedLrSet,
+    RaceLrSet,
     RelativeLrSet,
     Stage,
     StagedLrSet,
@@ -72,6 +73,13 @@ STAGES = st.builds(
     ),
     max_learning_rate=RATE,
     max_extensions=st.integers(0, 16),
+)
+RACES = st.builds(
+    RaceLrSet,
+    factors=st.lists(RATE, min_size=3, max_size=64),
+    search_share=st.none() | st.floats(0, 0.9, exclude_min=True),
+    warmup_share=BETA,
+    max_learning_rate=RATE,
 )
 BETAS = st.lists(BETA, min_size=2, max_size=2)
 EPS = st.floats(0, 1, exclude_min=True)
@@ -165,6 +173,7 @@ METHODS = st.lists(
             learning_rates=st.lists(RATE, min_size=1, max_size=1),
             lr_schedule=LR_SCHEDULES,
             warmup_epochs=st.integers(0, 5),
+            warmup_share=BETA,
         ),
     ),
     min_size=1,
@@ -206,7 +215,7 @@ def valid_specs(draw: st.DrawFn) -> JobSpec:
     alpha = draw(st.none() | st.integers(1, iterations))
     beta = draw(st.none() | st.integers(0, iterations - (alpha or max(1, round(0.08 * iterations)))))
     methods = [m for m in draw(METHODS) if not isinstance(m, AutoLrsMethod) or iterations >= 4] or [StptMethod()]
-    lr_sets = SIMPLE_LR_SETS | STAGES
+    lr_sets = SIMPLE_LR_SETS | STAGES | RACES
     replays = any(isinstance(method, ReplayMethod) and method.schedule for method in methods)
     epochs = 1 if replays else draw(st.integers(1, 100_000))
     warmup = draw(st.none() | st.integers(0, epochs))
@@ -215,14 +224,17 @@ def valid_specs(draw: st.DrawFn) -> JobSpec:
     firsts = draw(st.sets(st.integers(first + 1, epochs), max_size=5)) if first < epochs else set()
     phases = [LrSetPhase(first_epoch=e, lr_set=draw(SIMPLE_LR_SETS)) for e in [first, *sorted(firsts)]]
     placement = draw(st.sampled_from(["split", "sequential"]))
+    lr_set = draw(lr_sets | st.just(PhasedLrSet(phases=phases)))
+    own_lr_set = draw(st.none() | lr_sets | st.just(PhasedLrSet(phases=phases)))
+    takes_shares = placement == "split" and not isinstance(own_lr_set or lr_set, RaceLrSet)
     stpt = StptMethod(
-        lr_set=draw(st.none() | lr_sets | st.just(PhasedLrSet(phases=phases))),
+        lr_set=own_lr_set,
         warmup=Warmup(epochs=warmup, learning_rate=draw(RATE)),
         pretrain=Pretrain(
             iterations=alpha,
             placement=placement,
             weights=draw(st.sampled_from(["raw", "averaged"])),
-            batch=draw(st.sampled_from(["global", "per_worker"] if placement == "split" else ["global"])),
+            batch=draw(st.sampled_from(["global", "per_worker"] if takes_shares else ["global"])),
             max_retries=draw(st.integers(0, 10)),
         ),
         main_train=MainTrain(iterations=beta),
@@ -243,7 +255,7 @@ def valid_specs(draw: st.DrawFn) -> JobSpec:
         device=draw(st.sampled_from(["auto", "cpu", "cuda"])),
         seed=draw(st.integers(0, 2**63 - 1)),
         initial_learning_rate=draw(RATE),
-        lr_set=draw(lr_sets | st.just(PhasedLrSet(phases=phases))),
+        lr_set=lr_set,
         lr_schedule=draw(LR_SCHEDULES),
         telemetry=draw(st.none() | st.builds(Telemetry, every=st.integers(1, 100_000))),
         precision=draw(st.sampled_from(["auto", "float32", "bfloat16"])),

@@ -14,6 +14,7 @@ from service.algorithms.lr_schedules import (
     scaled_optimizer,
     schedule_learning_rate,
     schedule_learning_rates,
+    warmup_factor,
     wsd_factors,
 )
 from service.spec.job import JobSpec
@@ -41,6 +42,34 @@ def test_lr_factors_go_on_from_epoch_to_epoch():
     assert cosine == [[1.0], pytest.approx([0.75]), pytest.approx([0.25])]
 
 
+@pytest.mark.parametrize(
+    ("whole", "share", "factors"),
+    [
+        (6, 0.0, [1, 1, 1, 1, 1, 1]),
+        (6, 0.05, [1, 1, 1, 1, 1, 1]),  # 0.3 iterations are none
+        (6, 0.5, [1 / 4, 2 / 4, 3 / 4, 1, 1, 1]),
+        (20, 0.1, [1 / 3, 2 / 3, 1, 1, 1, 1]),
+        (6, 0.99, [1 / 7, 2 / 7, 3 / 7, 4 / 7, 5 / 7, 6 / 7]),
+    ],
+)
+def test_a_linear_warm_up_of_a_share_of_the_training(whole, share, factors):
+    assert [warmup_factor(iteration, whole, share) for iteration in range(6)] == pytest.approx(factors)
+
+
+def test_a_warm_up_and_an_lr_schedule_multiply():
+    """10 iterations, the first 2 of which rise to a third and two thirds of what they would be."""
+    first, second = (
+        epoch_lr_factors("linear", epoch=epoch, epochs=2, iterations=5, warmup_share=0.2) for epoch in (1, 2)
+    )
+    assert first == pytest.approx([1.0 / 3, 0.9 * 2 / 3, 0.8, 0.7, 0.6])
+    assert second == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.1])
+
+
+def test_a_warm_up_may_go_on_in_the_second_epoch():
+    halves = [epoch_lr_factors("constant", epoch=epoch, epochs=2, iterations=3, warmup_share=0.7) for epoch in (1, 2)]
+    assert halves == [pytest.approx([0.2, 0.4, 0.6]), pytest.approx([0.8, 1.0, 1.0])]
+
+
 @given(kind=st.sampled_from(KINDS), epochs=st.integers(1, 20), iterations=st.integers(1, 20))
 def test_an_envelope_begins_at_one_never_rises_and_stays_above_zero(kind, epochs, iterations):
     whole = [
@@ -66,6 +95,21 @@ def test_learning_rates_of_a_schedule():
 def test_after_its_end_a_schedule_stays_where_it_is():
     rates = [schedule_learning_rate(WARM, iteration, 2) for iteration in (0, 1, 2, 3, 4, 5, 6, 100)]
     assert rates == pytest.approx([0.005, 0.005, 0.2, 0.15, 0.2, 0.1, 0.1, 0.1])
+
+
+def test_a_schedule_that_warms_up_over_a_share_of_it():
+    """Of 8 iterations the first 2 rise: 8/8 of 0.3 to a third, 7/8 to two thirds."""
+    risen = Schedule(learning_rates=[0.3, 0.6], lr_schedule="linear", warmup_share=0.25)
+    assert schedule_learning_rates(risen, epoch=1, iterations=4) == pytest.approx([0.1, 0.175, 0.225, 0.1875])
+    assert schedule_learning_rates(risen, epoch=2, iterations=4) == pytest.approx([0.3, 0.225, 0.15, 0.075])
+    assert schedule_learning_rate(risen, 100, 4) == pytest.approx(0.075)
+
+
+def test_a_share_leaves_epochs_of_warm_up_as_they_are():
+    """The share counts from the first iteration: the third of 6 has 3/4, and 4/6 by the linear schedule."""
+    risen = Schedule(learning_rates=[0.005, 0.3, 0.3], lr_schedule="linear", warmup_epochs=1, warmup_share=0.5)
+    assert schedule_learning_rates(risen, epoch=1, iterations=2) == [0.005, 0.005]
+    assert schedule_learning_rates(risen, epoch=2, iterations=2) == pytest.approx([0.3 * 4 / 6 * 3 / 4, 0.3 * 3 / 6])
 
 
 @pytest.mark.parametrize(

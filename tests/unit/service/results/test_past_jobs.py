@@ -231,6 +231,7 @@ def test_the_schedule_of_a_job_is_put_in_at_the_door(sqlite_store):
             "learning_rates": [0.005, 0.2, 0.05],
             "lr_schedule": "cosine",
             "warmup_epochs": 1,
+            "warmup_share": 0.0,
             "rescale_momentum": False,
         },
     }

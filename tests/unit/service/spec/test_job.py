@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from service.errors import FieldError, InvalidInput
 from service.spec.job import JobSpec
-from service.spec.lr_set import AbsoluteLrSet, HistoryLrSet, NamedLrSet, PhasedLrSet, RelativeLrSet
+from service.spec.lr_set import AbsoluteLrSet, HistoryLrSet, NamedLrSet, PhasedLrSet, RaceLrSet, RelativeLrSet
 from service.spec.methods import METHODS
 from service.spec.methods.reference import ReferenceMethod
 from service.spec.methods.stpt import StptMethod
@@ -91,6 +91,16 @@ def test_every_default():
     }
 
 
+def test_the_default_search_is_a_race():
+    assert parse({"model": "lenet5", "dataset": "digits", "epochs": 40}).lr_set.model_dump() == {
+        "kind": "race",
+        "factors": [10.0, 3.0, 1.0, 0.3, 0.1],
+        "search_share": None,
+        "warmup_share": 0.1,
+        "max_learning_rate": 1e6,
+    }
+
+
 def test_defaults_of_what_is_not_a_default_itself():
     spec = parse(small(dataset={"name": "image-folder", "path": "birds"}, optimizer="adamw"))
     assert spec.dataset.model_dump() == {
@@ -128,6 +138,9 @@ def test_batch_per_worker():
         ({"factors": [2.0, 0.5]}, RelativeLrSet(factors=[2.0, 0.5])),
         ({"learning_rates": [0.1]}, AbsoluteLrSet(learning_rates=[0.1])),
         ({"from_history": True}, HistoryLrSet(from_history=True)),
+        ({"kind": "race"}, RaceLrSet()),
+        ({"search_share": 0.2}, RaceLrSet(search_share=0.2)),
+        ({"factors": [3, 1, 0.3], "warmup_share": 0}, RaceLrSet(factors=[3.0, 1.0, 0.3], warmup_share=0.0)),
         (
             {"phases": [{"first_epoch": 1, "lr_set": "wide"}, {"first_epoch": 4, "lr_set": {"factors": [1]}}]},
             PhasedLrSet(
@@ -333,7 +346,12 @@ FIELDS = [
     ),
     ("lr_set", {"from_history": False}, "lr_set.from_history", "Input should be True"),
     ("lr_set", {"from_history": True, "max": 1}, "lr_set.max", "unknown key; known: kind, from_history"),
-    ("lr_set", {"max_learning_rate": 1}, "lr_set", "it needs one of factors, learning_rates, name, phases"),
+    (
+        "lr_set",
+        {"max_learning_rate": 1},
+        "lr_set",
+        "it needs one of search_share, warmup_share, factors, learning_rates, name, phases",
+    ),
     ("selector", {"name": "greedy", "tolerance": 0.1}, "selector.tolerance", "unknown key; known: name"),
     (
         "methods",
@@ -507,6 +525,11 @@ def test_a_budget_relative_to_one_of_several_runs_of_stpt():
         ({"stages": [{"factors": [1, 0]}]}, "lr_set.stages[0].factors[1]"),
         ({"stages": [{"factors": [1], "pretrain_share": 1.5}]}, "lr_set.stages[0].pretrain_share"),
         ({"stages": []}, "lr_set.stages"),
+        ({"kind": "race", "factors": [1, 0.5]}, "lr_set.factors"),
+        ({"kind": "race", "factors": [2, 1, 0]}, "lr_set.factors[2]"),
+        ({"search_share": 0}, "lr_set.search_share"),
+        ({"search_share": 0.91}, "lr_set.search_share"),
+        ({"warmup_share": 1}, "lr_set.warmup_share"),
     ],
 )
 def test_paths_lead_into_a_schedule(lr_set, field):

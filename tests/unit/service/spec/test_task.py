@@ -31,7 +31,11 @@ def test_a_name_alone_is_a_task_with_its_defaults():
     [
         ({"model": "vgg16", "dataset": "cifar10"}, "model", "choose lenet5, lenet5-bn, or a model whose name begins"),
         ({"metric": "train_accuracy"}, "methods[0].metric", "use val_loss, or val_accuracy, which is the probe's"),
-        ({"workers": 2, "pretrain": {"batch": "per_worker"}}, "methods[0].pretrain.batch", "use global"),
+        (
+            {"workers": 2, "pretrain": {"batch": "per_worker"}, "lr_set": "middle"},
+            "methods[0].pretrain.batch",
+            "use global",
+        ),
         ({"global_batch_size": 1}, "global_batch_size", "use 2 or more"),
         ({"microbatch_size": 16}, "microbatch_size", "is that of a whole batch, in one pass; leave it out"),
     ],
