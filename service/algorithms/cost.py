@@ -44,8 +44,8 @@ class Cost:
 def forecast(spec: JobSpec, train_samples: int) -> list[Cost]:
     """Return the cost of each run of the job over all its seeds, in the order of its methods; `train_samples` are those
     of the dataset that are not held out (STPT, Yamada et al., Fig. 4: 87.5 % less than the sweep for 8 candidates on 8
-    workers). It is an upper bound where a search stops trials early; candidates that a stage adds are not foreseen.
-    Raises InvalidInput where an epoch has no whole batch."""
+    workers). It is an upper bound where a search stops trials early; candidates that a stage adds are not foreseen,
+    those that a race adds count but lie in no search area. Raises InvalidInput where an epoch has no whole batch."""
     known: Known = {}
     facts = _facts(spec, train_samples, known)
     facts = replace(facts, budget=budget_samples(spec, facts.epoch_samples, _measure(spec, facts)))
@@ -65,8 +65,10 @@ def forecast(spec: JobSpec, train_samples: int) -> list[Cost]:
         )
         if stpt := searching.get(method.label):
             budget = facts.budget if stpt.holds_budget(spec) else None
-            plan = stpt.training_plan(spec, facts.epoch_samples, stpt.shares(spec, facts.epoch_samples, budget))
-            cost = replace(cost, plan=plan, search_area=search_area(spec, stpt))
+            shares = stpt.shares(spec, facts.epoch_samples, budget)
+            plan = stpt.training_plan(spec, facts.epoch_samples, shares)
+            trained = spec.model_copy(update={"epochs": shares.epochs})
+            cost = replace(cost, plan=plan, search_area=search_area(trained, stpt))
         costs.append(cost)
     return costs
 

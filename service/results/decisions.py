@@ -21,6 +21,7 @@ from service.results.selector_replay import Replayed, StoredEpoch, branch_result
 from service.spec.job import JobSpec
 from service.spec.lr_set import RaceLrSet, StagedLrSet
 from service.spec.methods.stpt import StptMethod
+from service.spec.race import FINALISTS
 from service.spec.stpt import Metric, Selector, ToleranceSelector
 from service.store.records import Branch, EpochWithBranches
 
@@ -42,7 +43,7 @@ class Candidate:
     learning_rate: float
     factor: float  # over the learning rate before the choice, to six digits
     metric: float | None  # None: not finite
-    iterations: int
+    iterations: int  # from the epoch's start, after which it was judged
     seconds: float
     state: str
     curve: Sequence[BranchPoint]  # as much of its course as is stored
@@ -129,7 +130,7 @@ def decisions_of(spec: JobSpec, method: StptMethod, epochs: Sequence[EpochWithBr
                 phase=row.phase,
                 is_choice=chooses,
                 chosen_at=chosen_at,
-                why=_why_chosen(method) if chooses else _why_it_stands(spec, method, row, current),
+                why=_why_chosen(method) if chooses else _why_it_stands(spec, method, row, current, chosen_at),
                 current_learning_rate=current,
                 learning_rate=row.learning_rate,
                 first_learning_rate=row.first_learning_rate,
@@ -139,7 +140,7 @@ def decisions_of(spec: JobSpec, method: StptMethod, epochs: Sequence[EpochWithBr
                 retries=row.retries,
                 rollbacks=row.rollbacks,
                 regret=row.audit["regret"] if row.audit else None,
-                candidates=_candidates(method, row, before, current),
+                candidates=_candidates(method, row, before, current, raced=chooses and method.races(spec)),
                 rule=_rule(method, row, current) if chooses else None,
                 alternatives=[
                     Alternative(selector.model_dump(), by_epoch[row.epoch].replayed, by_epoch[row.epoch].regret)
@@ -180,36 +181,47 @@ def _selected(method: StptMethod, branches: Sequence[Branch], current: float) ->
 
 
 def _candidates(
-    method: StptMethod, row: EpochWithBranches, before: EpochWithBranches | None, current: float
+    method: StptMethod, row: EpochWithBranches, before: EpochWithBranches | None, current: float, *, raced: bool
 ) -> list[Candidate]:
     start = None if before is None else _end_of_epoch(method.metric, before)
-    iterations = _iterations(row)
-    return [
-        Candidate(
-            number=branch.number,
-            retry=branch.retry,
-            learning_rate=branch.learning_rate,
-            factor=float(f"{branch.learning_rate / current:.6g}"),
-            metric=branch.metric,
-            iterations=branch.iterations,
-            seconds=branch.seconds,
-            state=branch.state,
-            curve=_curve(method.metric, row, branch, start, iterations),
+    looks = _looks_behind(row.branches) if raced else {}
+    found = []
+    for branch in row.branches:
+        # behind a race the epoch is trained from its start: no look gets to its end
+        points = {} if raced else {_iterations(row): _reached(method.metric, row, branch)}
+        points[0] = start
+        look, tried = looks.get(branch.number), branch.iterations
+        if look is not None:
+            points[look.iterations] = look.metric
+            tried += look.iterations
+        points[tried] = branch.metric
+        found.append(
+            Candidate(
+                number=branch.number,
+                retry=branch.retry,
+                learning_rate=branch.learning_rate,
+                factor=float(f"{branch.learning_rate / current:.6g}"),
+                metric=branch.metric,
+                iterations=tried,
+                seconds=branch.seconds,
+                state=branch.state,
+                curve=[BranchPoint(after, value) for after, value in sorted(points.items()) if value is not None],
+            )
         )
-        for branch in row.branches
-    ]
+    return found
 
 
-def _curve(
-    metric: Metric, row: EpochWithBranches, branch: Branch, start: float | None, iterations: int
-) -> list[BranchPoint]:
-    """What is stored of a branch's course: the epoch's start, its end, and the end of the epoch where it got there."""
-    points = {0: start, branch.iterations: branch.metric}
+def _looks_behind(branches: Sequence[Branch]) -> dict[int, Branch]:
+    """The look of a race that each of its finalists went on from, by the finalist's number."""
+    looks = {look.learning_rate: look for look in branches[:-FINALISTS]}  # the last one of each learning rate
+    return {one.number: looks[one.learning_rate] for one in branches[-FINALISTS:] if one.learning_rate in looks}
+
+
+def _reached(metric: Metric, row: EpochWithBranches, branch: Branch) -> float | None:
+    """The metric of a branch at the end of the epoch; None where it did not get there or that is not stored."""
     if branch.state == "chosen":
-        points.setdefault(iterations, _end_of_epoch(metric, row))
-    elif metric != "train_accuracy":  # an audit validates
-        points.setdefault(iterations, branch.end_metric)
-    return [BranchPoint(after, value) for after, value in points.items() if value is not None]
+        return _end_of_epoch(metric, row)
+    return None if metric == "train_accuracy" else branch.end_metric  # an audit validates
 
 
 def _end_of_epoch(metric: Metric, row: EpochWithBranches) -> float | None:
@@ -285,12 +297,16 @@ def _why_chosen(method: StptMethod) -> str:
     return f"selector {selector.name} by {method.metric}: {type(selector).model_fields['name'].description}"
 
 
-def _why_it_stands(spec: JobSpec, method: StptMethod, row: EpochWithBranches, current: float) -> str:
+def _why_it_stands(
+    spec: JobSpec, method: StptMethod, row: EpochWithBranches, current: float, chosen_at: int | None
+) -> str:
     """Why an epoch without a choice has the learning rate that it has."""
     if row.phase == "warmup":
         return f"warm-up: the learning rate is set until epoch {method.warmup_epochs(spec.epochs)}, nothing is tried"
     if row.retries:
         return f"the training diverged or collapsed at {current:.4g}: the epoch was tried again at smaller ones"
+    if method.races(spec) and chosen_at is None:
+        return "the training is too short for a race: it has the initial learning rate"
     searched = method.settled_epoch(spec)
     searches_first = isinstance(method.candidates_of(spec), StagedLrSet | RaceLrSet)
     if searches_first and row.epoch > searched:

@@ -44,12 +44,14 @@ def schedule(session: Session, job_id: str, *, label: str | None = None, trial: 
             f"job {job_id} has {len(epochs)} of {row.length} epochs of {run.label} {trial} recorded; "
             f"the schedule is there when it has all"
         )
+    trained = spec.model_copy(update={"epochs": row.length})  # which a budget may have changed
     rates = [epoch.learning_rate for epoch in epochs]
     config = row.config or {}
     searched = run.searched_iterations(config) if len(epochs) == 1 else 0
-    branches = [branch.iterations for branch in branches_of_epoch(session, epochs[-1].id)]
-    iterations = run.trained_iterations(spec, epochs[-1].iterations, branches, epochs[-1].rollbacks)
-    return TrialSchedule(run, run.schedule_of(rates, spec, config), iterations - searched)
+    last = epochs[-1]
+    branches = [branch.iterations for branch in branches_of_epoch(session, last.id)]
+    iterations = run.trained_iterations(trained, last.epoch, last.iterations, branches, last.rollbacks)
+    return TrialSchedule(run, run.schedule_of(rates, trained, config), iterations - searched)
 
 
 def with_schedules(session: Session, spec: JobSpec) -> JobSpec:

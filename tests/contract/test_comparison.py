@@ -316,6 +316,7 @@ def test_recommendation(client: httpx.Client, sqlite_store: Store) -> None:
             "learning_rates": [0.4, 0.4, 0.4],
             "lr_schedule": "constant",
             "warmup_epochs": 0,
+            "warmup_share": 0.0,
             "rescale_momentum": False,
         },
         "rule": "linear",

@@ -212,6 +212,7 @@ def test_schedule(client: httpx.Client, job_id: str) -> None:
         "learning_rates": [0.005, 0.2, 0.01],
         "lr_schedule": "constant",
         "warmup_epochs": 0,
+        "warmup_share": 0.0,
         "rescale_momentum": False,
     }
     assert client.get(f"/v1/jobs/{job_id}/schedule?label=stpt&trial=1").json() == schedule

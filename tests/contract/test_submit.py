@@ -237,7 +237,7 @@ def test_a_job_that_replays_another(client: httpx.Client, services: Services) ->
     replay = {"name": "replay", "job": source}
     job = client.post("/v1/jobs", json=spec_document(methods=[replay], seed=1)).json()
     schedule = {"learning_rates": [0.1, 0.1, 0.1], "lr_schedule": "cosine", "warmup_epochs": 1}
-    schedule |= {"rescale_momentum": False}
+    schedule |= {"warmup_share": 0.0, "rescale_momentum": False}
     assert job["spec"]["methods"] == [replay | {"label": "replay", "schedule": schedule}]
     refused = client.post("/v1/jobs", json=spec_document(methods=[replay], epochs=4)).json()["errors"]
     assert [(error["field"], error["message"]) for error in refused] == [

@@ -144,7 +144,9 @@ class AutoLrsMethod(WholeBudgetMethod):
         epochs = self.training_epochs(spec, facts.epoch_samples, facts.budget)
         return Work(1, self.training_samples(spec, facts.epoch_samples, epochs))
 
-    def trained_iterations(self, spec: "JobSpec", recorded: int, branches: Sequence[int], rollbacks: int) -> int:
+    def trained_iterations(
+        self, spec: "JobSpec", epoch: int, recorded: int, branches: Sequence[int], rollbacks: int
+    ) -> int:
         """The iterations of an epoch behind its trials, none of which is gone on with."""
         return recorded - sum(branches)
 

@@ -142,8 +142,10 @@ class MethodSpec(Frozen):
         is what the search chose."""
         return 0
 
-    def trained_iterations(self, spec: "JobSpec", recorded: int, branches: Sequence[int], rollbacks: int) -> int:
-        """The iterations that made the model in an epoch whose record counts so many of them, those of its `branches`
+    def trained_iterations(
+        self, spec: "JobSpec", epoch: int, recorded: int, branches: Sequence[int], rollbacks: int
+    ) -> int:
+        """The iterations that made the model in `epoch`, whose record counts so many of them, those of its `branches`
         and of the Main-trains that were undone included: the chosen branch's, and those of one Main-train."""
         if not branches:
             return recorded

@@ -155,11 +155,13 @@ class StptMethod(MethodSpec):
         assert facts.of_stpt is not None
         return Work(1, facts.of_stpt(self))
 
-    def trained_iterations(self, spec: "JobSpec", recorded: int, branches: Sequence[int], rollbacks: int) -> int:
+    def trained_iterations(
+        self, spec: "JobSpec", epoch: int, recorded: int, branches: Sequence[int], rollbacks: int
+    ) -> int:
         """The iterations that made the model in an epoch, of those that its record counts: none of a race's."""
-        if self.races(spec) and len(branches) > 1:
+        if self.races(spec) and epoch == self.warmup_epochs(spec.epochs) + 1 and len(branches) > 1:
             return (recorded - sum(branches)) // (1 + rollbacks)
-        return super().trained_iterations(spec, recorded, branches, rollbacks)
+        return super().trained_iterations(spec, epoch, recorded, branches, rollbacks)
 
     def schedule_of(self, learning_rates: Sequence[float], spec: "JobSpec", config: Mapping[str, Any]) -> Schedule:
         """The schedule that trains again as a training of stpt did: its learning rates under the job's lr_schedule,

@@ -75,9 +75,9 @@ class Candidate(Answer):
     learning_rate: float = Field(description="Its learning rate, before lr_schedule.")
     factor: float = Field(description="Its learning rate over the one before the choice, to six digits.")
     metric: float | None = Field(description="What it was judged by; null: not finite.")
-    iterations: int = Field(description="Training iterations that it was tried for.")
+    iterations: int = Field(description="Iterations from the epoch's start after which it was judged.")
     seconds: float = Field(description="How long that took, in seconds.")
-    state: str = Field(description="What became of it: chosen, lost, diverged or rolled_back.")
+    state: str = Field(description="What became of it: chosen, lost, eliminated, diverged or rolled_back.")
     curve: list[BranchPoint] = Field(
         description="As much of its course as is stored: the model that the epoch began with, its end, and the epoch's "
         "end where it was chosen or audited. The first and the last are of last weights, its end as pretrain.weights "

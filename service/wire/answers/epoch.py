@@ -95,7 +95,7 @@ class Branch(Answer):
     learning_rate: float = Field(description="Learning rate that the branch was trained with.")
     metric: float | None = Field(description="What the branch was judged by; null: not finite.")
     end_metric: float | None = Field(description="Audited: validation metric at the end of the epoch.")
-    state: str = Field(description="What became of the branch: chosen, lost, diverged or rolled_back.")
+    state: str = Field(description="What became of the branch: chosen, lost, eliminated, diverged or rolled_back.")
     iterations: int = Field(description="Its training iterations.")
     samples: int = Field(description="Its training samples.")
     seconds: float = Field(description="Duration of the branch in seconds.")

@@ -63,10 +63,13 @@ def row(epoch: int, branches: list[Branch], **changes: Any) -> EpochWithBranches
     return EpochWithBranches(**known | changes, branches=branches)
 
 
+STAGES = {"stages": [{"factors": [10, 3, 1, 0.3, 0.1]}, {"factors": [2, 1, 0.5]}]}
+
+
 def decided(*rows: EpochWithBranches, spec: dict[str, Any] | None = None, **settings: Any) -> list[Decision]:
-    job = JobSpec.model_validate(
-        {"model": "lenet5", "dataset": "digits", "epochs": 8, "methods": [{"name": "stpt", **settings}], **(spec or {})}
-    )
+    """The decisions of a job of two stages, unless `spec` has another lr_set, or `settings` of its stpt have."""
+    known = {"model": "lenet5", "dataset": "digits", "epochs": 8, "lr_set": STAGES}
+    job = JobSpec.model_validate(known | {"methods": [{"name": "stpt", **settings}]} | (spec or {}))
     [method] = job.methods_of(StptMethod)
     return decisions_of(job, method, rows)
 
@@ -225,6 +228,94 @@ def test_after_the_search_the_choice_stands_and_says_why():
     assert last.why == "the search ended after epoch 2; the learning rate stays as it is"
     *_, last = decided(*rows, spec={"lr_set": {"learning_rates": [0.1]}})
     assert last.why == "the learning-rate set has a single candidate at this epoch"
+
+
+# --- races -------------------------------------------------------------------------------------------
+
+RACE = {"lr_set": {"kind": "race"}}
+WIDE = {1.0: None, 0.3: 0.9, 0.1: 0.8, 0.03: 1.1, 0.01: 1.5, 0.178: 0.82, 0.0562: 0.95}
+WINDOW = {0.1: 0.6, 0.0316: 0.62, 0.01: 0.7, 0.00316: 0.9}
+FINALS = {0.1: 0.52, 0.0316: 0.5}
+
+
+def raced(
+    epoch: int = 1, finals: dict[float, float] = FINALS, chosen: float = 0.0316, **changes: Any
+) -> EpochWithBranches:
+    """An epoch behind a race: 7 looks of 1 iteration, 4 of 3, two finalists that go on for 10; then 20 anew."""
+    rounds = [(WIDE, 1, "eliminated"), (WINDOW, 3, "eliminated"), (finals, 10, "lost")]
+    looks = [(rate, metric, length, state) for rates, length, state in rounds for rate, metric in rates.items()]
+    branches = [
+        branch(number, rate, metric, "diverged" if metric is None else state, iterations=length)
+        for number, (rate, metric, length, state) in enumerate(looks, start=1)
+    ]
+    place = next(place for place in (11, 12) if branches[place].learning_rate == chosen)
+    branches[place] = replace(branches[place], state="chosen")
+    return row(epoch, branches, iterations=39 + 20, **changes)
+
+
+def test_a_race_is_a_choice_between_its_finalists():
+    [one] = decided(raced(), spec=RACE)
+    assert (one.is_choice, one.chosen_at, one.learning_rate, one.why) == (
+        True,
+        1,
+        0.0316,
+        "selector greedy by val_loss: The best metric wins.",
+    )
+    assert one.rule == Rule(RatedRate(0.0316, 0.5), RatedRate(0.1, 0.52), pytest.approx(0.02), None, [], [])
+    assert one.alternatives == [Alternative(TOLERANCE, 0.0316, None)]  # 0.52 is above 1.03 x 0.5
+    [near] = decided(raced(finals={0.1: 0.51, 0.0316: 0.5}), spec=RACE)
+    assert near.alternatives == [Alternative(TOLERANCE, 0.1, None)]
+    assert one.warnings == []
+    assert [candidate.state for candidate in one.candidates] == [
+        *["diverged", *["eliminated"] * 6],
+        *["eliminated"] * 4,
+        *["lost", "chosen"],
+    ]
+    assert [candidate.factor for candidate in one.candidates][-2:] == [1.0, 0.316]
+
+
+def test_finalists_go_on_from_where_their_looks_ended_and_none_gets_to_the_epoch_s_end():
+    [one] = decided(raced(val_loss=0.4), spec=RACE)
+    assert [candidate.iterations for candidate in one.candidates] == [1] * 7 + [3] * 4 + [13] * 2
+    assert [candidate.curve for candidate in one.candidates][6:] == [
+        [BranchPoint(1, 0.95)],
+        *[[BranchPoint(3, metric)] for metric in (0.6, 0.62, 0.7, 0.9)],
+        [BranchPoint(3, 0.6), BranchPoint(13, 0.52)],
+        [BranchPoint(3, 0.62), BranchPoint(13, 0.5)],
+    ]
+
+
+def test_a_race_behind_a_warm_up_begins_where_that_ended():
+    warm = row(1, [], phase="warmup", learning_rate=0.005, val_loss=2.0)
+    _, one = decided(warm, raced(2), spec=RACE, warmup={"epochs": 1})
+    assert one.candidates[0].curve == [BranchPoint(0, 2.0)]  # it diverged
+    assert one.candidates[12].curve == [BranchPoint(0, 2.0), BranchPoint(3, 0.62), BranchPoint(13, 0.5)]
+
+
+def test_a_finalist_that_came_to_nothing_leaves_the_other_one():
+    branches = list(raced(chosen=0.1).branches)
+    branches[11:] = [replace(branches[11], state="rolled_back"), replace(branches[12], state="chosen")]
+    [one] = decided(row(1, branches, rollbacks=1, iterations=39 + 2 * 20), spec=RACE)
+    assert one.rule == Rule(RatedRate(0.0316, 0.5), None, None, None, [], [])
+
+
+def test_after_a_race_the_choice_stands():
+    rows = [raced(), *(row(epoch, tried({0.0316: 0.3}, 0.0316)) for epoch in (2, 3))]
+    *_, last = decided(*rows, spec=RACE)
+    assert last.why == "the search ended after epoch 1; the learning rate follows its schedule (linear)"
+    assert (last.is_choice, last.chosen_at, last.current_learning_rate) == (False, 1, 0.0316)
+    assert [candidate.curve for candidate in last.candidates] == [
+        [BranchPoint(0, 0.5), BranchPoint(4, 0.3), BranchPoint(20, 0.5)]
+    ]
+
+
+def test_a_training_too_short_for_a_race_says_so():
+    for one in decided(row(1, tried({0.1: 0.3}, 0.1)), row(2, tried({0.1: 0.2}, 0.1)), spec=RACE):
+        assert one.why == "the training is too short for a race: it has the initial learning rate"
+        assert (one.is_choice, one.chosen_at) == (False, None)
+
+
+# --- what goes wrong -----------------------------------------------------------------------------------
 
 
 def test_a_settled_learning_rate_that_diverged():

@@ -9,6 +9,8 @@ from service.spec.methods.stpt import StptMethod
 from service.store.records import EpochResult
 from tests.builders import nested
 
+STAGES = {"stages": [{"factors": [10, 3, 1, 0.3, 0.1]}, {"factors": [2, 1, 0.5]}]}
+
 
 def run(job_id: str, *rates: float, val_accuracy: float = 0.9, **changes: Any) -> PastRun:
     """A run of stpt that chose these learning rates, one an epoch; its best epoch is the last but one."""
@@ -32,15 +34,20 @@ def found(runs: list[PastRun], **asked: Any) -> Recommendation:
 
 def test_what_a_run_has_settled_on() -> None:
     # two stages, each an epoch: the second one's choice stays, but for a rollback
-    assert settled_learning_rate(run("a", 1.0, 0.5, 0.5, 0.5, 0.1)) == 0.5
-    assert settled_learning_rate(run("a", 0.005, 1.0, 0.5, 0.5, 0.5, warmup={"epochs": 1})) == 0.5
-    assert settled_learning_rate(run("a", 1.0)) == 1.0  # ended before its second stage
+    assert settled_learning_rate(run("a", 1.0, 0.5, 0.5, 0.5, 0.1, lr_set=STAGES)) == 0.5
+    assert settled_learning_rate(run("a", 0.005, 1.0, 0.5, 0.5, 0.5, lr_set=STAGES, warmup={"epochs": 1})) == 0.5
+    assert settled_learning_rate(run("a", 1.0, 0.5, lr_set=STAGES)) == 0.5
+    assert settled_learning_rate(run("a", 1.0, lr_set=STAGES)) == 1.0  # ended before its second stage
+    # a race: what it came to in the first epoch stays, but for a rollback
+    assert settled_learning_rate(run("a", 1.0, 0.5)) == 0.5
+    assert settled_learning_rate(run("a", 1.0, 1.0, 1.0, 0.5)) == 1.0
+    assert settled_learning_rate(run("a", 0.005, 1.0, 1.0, 0.5, warmup={"epochs": 1})) == 1.0
     # a set that goes on searching: the median behind the warm-up
     assert settled_learning_rate(run("a", 0.005, 0.4, 0.2, 0.1, lr_set="narrow", warmup={"epochs": 1})) == 0.2
 
 
 def test_one_run_without_scaling() -> None:
-    recommendation = found([run("a", 1.0, 0.5, 0.5, 0.5)])
+    recommendation = found([run("a", 1.0, 0.5, 0.5, 0.5, lr_set=STAGES)])
     assert (recommendation.learning_rate, recommendation.low, recommendation.high) == (0.5, 0.5, 0.5)
     assert (recommendation.optimizer, recommendation.global_batch_size, recommendation.rule) == ("sgd", 64, "none")
     assert recommendation.note == "All evidence has batch 64; nothing was scaled."
@@ -50,8 +57,16 @@ def test_one_run_without_scaling() -> None:
     assert (one.val_accuracy, one.test_accuracy) == (0.9, pytest.approx(0.89))
 
 
+def test_the_schedule_of_a_raced_run_has_its_warm_up() -> None:
+    schedule = found([run("a", 0.3, 0.3, 0.3)]).schedule
+    assert schedule == Schedule(learning_rates=[0.3, 0.3, 0.3], lr_schedule="linear", warmup_share=0.1)
+    assert found([run("a", 0.3, lr_set={"warmup_share": 0})]).schedule == Schedule(
+        learning_rates=[0.3], lr_schedule="linear"
+    )
+
+
 def test_the_middle_and_the_range_of_several_and_the_schedule_of_the_best() -> None:
-    runs = [run("a", 0.1, 0.1), run("b", 0.2, 0.4, val_accuracy=0.95), run("c", 0.2, 0.2)]
+    runs = [run("a", 0.1, 0.1), run("b", 0.2, 0.4, val_accuracy=0.95, lr_set=STAGES), run("c", 0.2, 0.2)]
     recommendation = found(runs)
     assert (recommendation.learning_rate, recommendation.low, recommendation.high) == (0.2, 0.1, 0.4)
     assert recommendation.schedule.learning_rates == [0.2, 0.4]

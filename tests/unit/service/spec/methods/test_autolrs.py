@@ -200,5 +200,5 @@ def test_one_learning_rate_an_epoch_tells_it():
     method = AutoLrsMethod()
     assert method.is_replayable
     assert method.schedule_of([0.2, 0.1], spec(), {}) == Schedule(learning_rates=[0.2, 0.1], rescale_momentum=False)
-    assert method.trained_iterations(spec(), 26, [2] * 3, 0) == 20
-    assert method.trained_iterations(spec(), 20, [], 0) == 20
+    assert method.trained_iterations(spec(), 1, 26, [2] * 3, 0) == 20
+    assert method.trained_iterations(spec(), 2, 20, [], 0) == 20
