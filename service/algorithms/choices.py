@@ -77,7 +77,8 @@ def warnings_of_choice(branches: Sequence[Tried], metric: Metric) -> list[Choice
     metrics = [branch.metric for branch in finalists if branch.metric is not None]
     losses = [loss_of(value, metric) for value in metrics]
     if len(finalists) > len(metrics) == 1:
-        message = f"every candidate but {chosen.learning_rate:.4g} diverged: it may be close to diverging itself"
+        what = "finalist" if any(branch.state == "eliminated" for branch in branches) else "candidate"
+        message = f"every {what} but {chosen.learning_rate:.4g} diverged: it may be close to diverging itself"
         warnings.append(ChoiceWarning("one_left", message))
     if len(losses) > 1 and max(losses) - min(losses) <= TIE * abs(min(losses)):
         which = f"all {len(losses)} candidates" if len(losses) == len(finalists) else f"the {len(losses)} left"

@@ -73,7 +73,17 @@ def test_marks_and_lines_are_named_where_they_are_drawn() -> None:
     assert "all tie, loss rising" in shown
     assert "other's choice" not in shown  # it is that of the job
     plain = set(words(decisions_figure("", [decision(1)], "val_loss", "svg")))
-    assert not plain & {"diverged", "undone", "far off", "nearly as good", "tolerance's choice", "warning"}
+    raced = decision(1, [*THREE, candidate(1.0, 0.55, "eliminated")])
+    assert "no finalist" in words(decisions_figure("", [raced], "val_loss", "svg"))
+    assert not plain & {
+        "no finalist",
+        "diverged",
+        "undone",
+        "far off",
+        "nearly as good",
+        "tolerance's choice",
+        "warning",
+    }
 
 
 @pytest.mark.parametrize(("choices", "panels"), [(1, 1), (12, 12), (13, 7), (25, 9)])

@@ -40,6 +40,21 @@ def test_the_last_retry_competes_and_what_is_smaller_than_an_undone_one():
     assert competing([]) == []
 
 
+def test_what_a_race_eliminated_does_not_compete_but_was_tried():
+    looks = [Branch(1.0, 0.4, "eliminated"), Branch(0.01, 0.5, "eliminated"), diverged(3.0)]
+    finalists = [Branch(0.3, 0.3), chosen(0.1, 0.2)]
+    assert competing([*looks, *finalists]) == [looks[2], *finalists]
+    assert is_choice([*looks, *finalists])
+    assert codes(*looks, *finalists) == []  # 0.1 is no end of what was tried
+    assert codes(*looks, Branch(0.1, 0.21), chosen(0.01, 0.2)) == ["lowest_tried"]
+    [warning] = warnings_of_choice([*looks, Branch(0.3, 0.2), chosen(0.1, 0.2)], "val_loss")
+    assert warning.message == (
+        "the 2 left are as good as each other (val_loss 0.2 to 0.2): the choice between them says little"
+    )
+    [warning] = warnings_of_choice([*looks, diverged(0.3), chosen(0.1, 0.2)], "val_loss")
+    assert warning.message == "every finalist but 0.1 diverged: it may be close to diverging itself"
+
+
 def test_a_choice_between_others_that_is_clear_needs_no_warning():
     assert codes(Branch(1.0, 0.9), chosen(0.1, 0.5), Branch(0.01, 0.6)) == []
     assert codes(Branch(1.0, 0.1), chosen(0.1, 0.5), Branch(0.01, 0.4), metric="val_accuracy") == []

@@ -7,7 +7,7 @@ import pytest
 from service.algorithms.candidates import epoch_candidates
 from service.algorithms.cost import Cost, forecast, search_area
 from service.spec.job import JobSpec
-from service.spec.methods.stpt import StptMethod
+from service.spec.methods.stpt import EpochPlan, StptMethod
 from tests.builders import nested
 from tests.unit.service.specs import small
 
@@ -134,6 +134,59 @@ def test_what_stages_cost():
 
 def test_behind_the_stages_the_search_area_stays():
     assert area(**STAGES) == {2: (0.1, 1.0), 3: (0.05, 2.0), 4: (0.05, 2.0)}
+
+
+# --- races -------------------------------------------------------------------------------------------
+
+RACE = {"lr_set": {"kind": "race"}}  # 10 epochs of 20 iterations
+
+
+def test_a_race_without_a_budget_comes_on_top():
+    """A quarter of 200 iterations has room for 7 looks of 1, 4 of 3 and two finalists' 15 more: 49."""
+    [found] = costs(spec(**RACE), 1293)
+    assert found == cost("stpt", 1, 249 * 64, 249, 0.249)  # of five trainings
+    [found] = costs(spec(**RACE, seeds=3), 1293)
+    assert (found.trainings, found.samples) == (3, 3 * 249 * 64)
+
+
+@pytest.mark.parametrize(
+    ("budget", "iterations"),
+    [
+        ({"epochs": 15}, 45 + 13 * 19),  # 15 % of 300: 7 x 1 + 4 x 3 + 2 x 13
+        ({"samples": 300 * 64 + 63}, 45 + 13 * 19),
+        ({"epochs": 10.5}, 31 + 9 * 19),  # of 210: 7 x 1 + 4 x 3 + 2 x 6
+        ({"epochs": 4}, 80),  # no room for a race
+        ({"epochs": 1}, 20),
+    ],
+)
+def test_a_race_within_a_budget(budget, iterations):
+    [found] = costs(spec(**RACE, budget=budget), 1293)
+    assert (found.trainings, found.iterations, found.samples) == (1, iterations, iterations * 64)
+
+
+def test_a_race_within_what_another_run_takes_and_one_that_others_go_by():
+    """The paper's rule takes 10 x (8 x 2 + 18) = 340 iterations. Of those 7 + 12 + 32 = 51 are a race, 285 training."""
+    methods = ["stpt", {"name": "stpt", "label": "paper", "lr_set": "middle"}, "cosine"]
+    raced, paper, cosine = costs(spec(**RACE, methods=methods, budget={"relative_to": "paper"}), 1293)
+    assert (raced.iterations, paper.iterations, cosine.iterations) == (51 + 15 * 19, 340, 340)
+    raced, paper, cosine = costs(spec(**RACE, methods=methods, budget={"relative_to": "stpt"}), 1293)
+    assert (raced.iterations, paper.iterations, cosine.iterations) == (249, 340, 240)
+
+
+def test_a_race_in_a_study_comes_on_top_whatever_the_budget():
+    study = {"name": "study", "batch_sizes": [64], "variants": [{"name": "raced", "method": "stpt"}]}
+    [found] = costs(spec(**RACE, methods=[study], budget={"epochs": 2}), 1293)
+    assert (found.trainings, found.iterations) == (1, 249)
+
+
+def test_epochs_behind_a_race_are_planned_at_their_length():
+    [on_top] = forecast(spec(**RACE), 1293)
+    assert on_top.plan == EpochPlan(2, 18)
+    assert area(**RACE) == dict.fromkeys(range(1, 11), (0.01, 1.0))
+    assert len(on_top.search_area) == 10
+    [within] = forecast(spec(**RACE, budget={"epochs": 15}), 1293)
+    assert within.plan == EpochPlan(2, 17)
+    assert [area.epoch for area in within.search_area] == list(range(1, 14))
 
 
 # --- beside stpt ---------------------------------------------------------------------------------------
