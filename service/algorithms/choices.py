@@ -74,14 +74,14 @@ def warnings_of_choice(branches: Sequence[Tried], metric: Metric) -> list[Choice
         return []
     warnings = _at_an_end(chosen.learning_rate, [branch.learning_rate for branch in branches])
     finalists = competing(branches)
+    what = "finalist" if any(branch.state == "eliminated" for branch in branches) else "candidate"
     metrics = [branch.metric for branch in finalists if branch.metric is not None]
     losses = [loss_of(value, metric) for value in metrics]
     if len(finalists) > len(metrics) == 1:
-        what = "finalist" if any(branch.state == "eliminated" for branch in branches) else "candidate"
         message = f"every {what} but {chosen.learning_rate:.4g} diverged: it may be close to diverging itself"
         warnings.append(ChoiceWarning("one_left", message))
     if len(losses) > 1 and max(losses) - min(losses) <= TIE * abs(min(losses)):
-        which = f"all {len(losses)} candidates" if len(losses) == len(finalists) else f"the {len(losses)} left"
+        which = f"all {len(losses)} {what}s" if len(losses) == len(finalists) else f"the {len(losses)} left"
         between = f"{metric} {min(metrics):.4g} to {max(metrics):.4g}"
         message = f"{which} are as good as each other ({between}): the choice between them says little"
         warnings.append(ChoiceWarning("all_tie", message))

@@ -306,12 +306,9 @@ def _why_it_stands(
     if row.retries:
         return f"the training diverged or collapsed at {current:.4g}: the epoch was tried again at smaller ones"
     if method.races(spec) and chosen_at is None:
-        return "the training is too short for a race: it has the initial learning rate"
-    searched = method.settled_epoch(spec)
-    lr_set = method.candidates_of(spec)
-    if isinstance(lr_set, RaceLrSet) and row.epoch <= searched:
         return "the search's share of the training is too short for a race: the initial learning rate was taken"
-    if isinstance(lr_set, StagedLrSet | RaceLrSet) and row.epoch > searched:
+    searched = method.settled_epoch(spec)
+    if isinstance(method.candidates_of(spec), StagedLrSet | RaceLrSet) and row.epoch > searched:
         follows = "stays as it is" if spec.lr_schedule == "constant" else f"follows its schedule ({spec.lr_schedule})"
         return f"the search ended after epoch {searched}; the learning rate {follows}"
     return "the learning-rate set has a single candidate at this epoch"

@@ -1,5 +1,5 @@
 """Learning-rate sets: the candidates of an epoch (STPT, Yamada et al., Tables 2 to 4), absolute or relative, by name,
-by phases, by stages, or from past jobs."""
+by phases, by stages, by a race, or from past jobs."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -76,7 +76,7 @@ class LrSetPhase(Frozen):
     """A phase of a learning-rate set, from `first_epoch` (counted from 1) until the next phase begins."""
 
     first_epoch: int = Field(ge=1, description="The first epoch that takes this set; no later than the last epoch.")
-    lr_set: SimpleLrSet = Field(description="The set: any but one of phases, stages or the history.")
+    lr_set: SimpleLrSet = Field(description="The set: any but one of phases or stages, a race or the history.")
 
 
 class PhasedLrSet(_LrSet):

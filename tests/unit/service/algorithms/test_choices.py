@@ -51,6 +51,8 @@ def test_what_a_race_eliminated_does_not_compete_but_was_tried():
     assert warning.message == (
         "the 2 left are as good as each other (val_loss 0.2 to 0.2): the choice between them says little"
     )
+    [warning] = warnings_of_choice([*looks[:2], Branch(0.3, 0.2), chosen(0.1, 0.2)], "val_loss")
+    assert warning.message.startswith("all 2 finalists are as good as each other")
     [warning] = warnings_of_choice([*looks, diverged(0.3), chosen(0.1, 0.2)], "val_loss")
     assert warning.message == "every finalist but 0.1 diverged: it may be close to diverging itself"
 

@@ -311,7 +311,9 @@ def test_after_a_race_the_choice_stands():
 
 def test_a_training_too_short_for_a_race_says_so():
     for one in decided(row(1, tried({0.1: 0.3}, 0.1)), row(2, tried({0.1: 0.2}, 0.1)), spec=RACE):
-        assert one.why == "the training is too short for a race: it has the initial learning rate"
+        assert one.why == (
+            "the search's share of the training is too short for a race: the initial learning rate was taken"
+        )
         assert (one.is_choice, one.chosen_at) == (False, None)
 
 
