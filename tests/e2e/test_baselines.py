@@ -18,7 +18,7 @@ SPEC: dict[str, Any] = {
     "workers": 1,  # two: test_main_job.py; trials have one each, and there is room for two at once
     "seed": 7,
     "methods": METHODS,
-    "budget": {"relative_to": "stpt"},
+    "budget": {"relative_to": "stpt", "times": 2.0},
 }
 
 
@@ -45,10 +45,10 @@ def test_every_run_trial_and_epoch_is_in_sql_and_costs_add_up(
     assert len(set(keys)) == len(keys)
     cost = {method: sum(e.samples for e in epochs if e.label == method) for method in METHODS}
     assert cost == {method: sum(t.samples for t in trials if t.method == method) for method in METHODS}
-    # two stages of 5 and 3 candidates over whole epochs, and those beyond an end: (4 + 2 more epochs or so) + 4
-    assert cost["stpt"] % 48 == 0
-    assert cost["stpt"] >= (5 + 3 + 2) * EPOCH
-    budget = cost["stpt"] // EPOCH * EPOCH  # baselines train whole epochs
+    # a race of a quarter, 26 iterations: 7 looks of 1, 4 of 3, two finalists that go on for 3; then 4 epochs
+    assert cost["stpt"] == (7 + 4 * 3 + 2 * 3) * 48 + 4 * EPOCH
+    budget = 2 * cost["stpt"] // EPOCH * EPOCH  # baselines train whole epochs
+    assert budget == 9 * EPOCH
     assert cost == {"stpt": cost["stpt"], "hyperband": budget, "tpe": budget, "cosine": budget}
     for trial in trials:
         its = [e for e in epochs if (e.label, e.trial) == (trial.label, trial.trial)]
@@ -58,6 +58,8 @@ def test_every_run_trial_and_epoch_is_in_sql_and_costs_add_up(
         assert (trial.state == "diverged") == any(epoch.val_loss is None for epoch in its)
         if trial.label != "stpt":
             assert {e.samples for e in its} == {EPOCH}
+        else:
+            assert [e.samples for e in its] == [cost["stpt"] - 3 * EPOCH, *[EPOCH] * 3]
     assert len([t for t in trials if t.method == "hyperband" and t.state == "stopped"]) >= 2
 
 
