@@ -124,6 +124,43 @@ def test_the_figure(client: httpx.Client, job_id: str, query: str, accept: str, 
     assert all(text in response.text for text in shown)
 
 
+def race_records() -> list[dict[str, Any]]:
+    """The looks of a race: wide ones of one iteration, two of three, and two finalists that go on for two."""
+    looks = [branch | {"state": "eliminated", "iterations": 1} for branch in branch_records(1.0, 0.1, 0.01)]
+    looks += [branch | {"state": "eliminated", "iterations": 3} for branch in branch_records(0.1, 0.03)]
+    looks += branch_records(0.1, 0.03)
+    return [look | {"number": number} for number, look in enumerate(looks, start=1)]
+
+
+def test_a_race(client: httpx.Client, sqlite_store: Store) -> None:
+    job_id = submit(client, epochs=2, lr_set={"kind": "race"}, lr_schedule="linear")
+    worker = Worker.started(client, claim(sqlite_store))
+    worker.report(epoch_record(1, branches=race_records(), iterations=13 + 20)).raise_for_status()
+    worker.report(epoch_record(2, branches=settled(0.1))).raise_for_status()
+    first, second = client.get(f"/v1/jobs/{job_id}/decisions").json()["items"]
+    assert [candidate["state"] for candidate in first["candidates"]] == [*["eliminated"] * 5, "chosen", "lost"]
+    assert [candidate["iterations"] for candidate in first["candidates"]] == [1, 1, 1, 3, 3, 5, 5]
+    assert first["candidates"][5]["curve"] == [{"iterations": 3, "metric": 0.5}, {"iterations": 5, "metric": 0.5}]
+    assert first["rule"] == {
+        "best": {"learning_rate": 0.1, "metric": 0.5},
+        "runner_up": {"learning_rate": 0.03, "metric": 0.4},
+        "margin": pytest.approx(0.1),
+        "threshold": None,
+        "ties": [],
+        "passed_over": [],
+    }
+    assert first["warnings"] == []
+    assert second["why"] == "the search ended after epoch 1; the learning rate follows its schedule (linear)"
+    figure = client.get(f"/v1/jobs/{job_id}/decisions?format=svg").text
+    assert "no finalist" in figure
+    assert "epoch 1: 0.1" in figure
+    assert "end of the epoch" not in figure  # which no look has seen
+    states = [branch["state"] for branch in client.get(f"/v1/jobs/{job_id}/branches?epoch=1").json()["items"]]
+    assert states == [candidate["state"] for candidate in first["candidates"]]
+    [replayed, _] = client.get(f"/v1/jobs/{job_id}/selector-replay?selector=tolerance&tolerance=0.2").json()["items"]
+    assert (replayed["recorded_learning_rate"], replayed["learning_rate"]) == (0.1, 0.1)  # errors of 0.5 and 0.6
+
+
 def test_each_seed_is_a_trial_of_its_own(client: httpx.Client, sqlite_store: Store) -> None:
     job_id = submit(client, epochs=1, seeds=2)
     worker = Worker.started(client, claim(sqlite_store))

@@ -42,6 +42,22 @@ def test_plan_of_a_range_test(client: httpx.Client) -> None:
         assert (run["samples"], run["iterations"]) == (iterations * 64, iterations)
 
 
+def test_plan_of_a_race(client: httpx.Client) -> None:
+    """15 % of 300 iterations are 7 looks of 1, 4 of 3 and two finalists' 13 more; then 13 epochs of 19."""
+    document = {"model": "lenet5", "dataset": "digits", "epochs": 10}
+    [run] = client.post("/v1/plan", json=document | {"budget": {"epochs": 15}}).raise_for_status().json()["runs"]
+    assert (run["samples"], run["iterations"]) == ((45 + 13 * 19) * 64, 45 + 13 * 19)
+    assert (run["pretrain_iterations"], run["main_train_iterations"]) == (2, 17)  # of the epochs behind the first
+    assert [area["epoch"] for area in run["search_area"]] == list(range(1, 14))
+    [run] = client.post("/v1/plan", json=document).raise_for_status().json()["runs"]
+    assert (run["iterations"], run["relative_to_sweep"]) == (249, 0.249)
+    assert (run["pretrain_iterations"], run["main_train_iterations"]) == (2, 18)
+    refused = client.post("/v1/plan", json=document | {"budget": {"samples": 1279}})
+    assert errors(refused) == {
+        "budget.samples": (1279, "less than an epoch, which takes 1280 samples; give that at least")
+    }
+
+
 def test_plan(client: httpx.Client, fleet: FakeFleet) -> None:
     document = spec_document(lr_set="narrow", global_batch_size=64, methods=["stpt", "sweep"])
     response = client.post("/v1/plan", json=document)

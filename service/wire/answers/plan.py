@@ -23,8 +23,12 @@ class RunCost(Answer):
     samples: int = Field(description="Training samples, search included, evaluation not.")
     iterations: float = Field(description="Iterations of the global batch: samples / global_batch_size.")
     relative_to_sweep: float = Field(description="Cost relative to a whole training for each candidate.")
-    pretrain_iterations: int | None = Field(description="alpha; null: it has no Pre-train.")
-    main_train_iterations: int | None = Field(description="beta; null: it has no Pre-train.")
+    pretrain_iterations: int | None = Field(
+        description="alpha, behind a race if there is one; null: it has no Pre-train."
+    )
+    main_train_iterations: int | None = Field(
+        description="beta, behind a race if there is one; null: it has no Pre-train."
+    )
     search_area: list[SearchArea] = Field(description="The learning rates within reach of each epoch's Pre-train.")
 
 

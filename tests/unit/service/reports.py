@@ -96,7 +96,7 @@ def valid_records(draw: st.DrawFn) -> EpochRecord:
             "learning_rate": draw(RATE),
             "metric": draw(METRIC),
             "end_metric": draw(METRIC),
-            "state": draw(st.sampled_from(["lost", "diverged", "rolled_back"])),
+            "state": draw(st.sampled_from(["lost", "eliminated", "diverged", "rolled_back"])),
         }
         for _ in range(draw(st.integers(0, 3) if phase == "stpt" else st.just(0)))
     ]

@@ -186,6 +186,45 @@ def test_the_iterations_of_an_epoch_are_those_of_one_training(sqlite_store, last
     assert schedule(sqlite_store, job_id)[1] == 22
 
 
+def race_epoch(number: int, main_trains: int = 1):
+    """Seven looks of one iteration, four of three, two finalists that go on for ten; then 20 iterations anew."""
+    lengths = [1] * 7 + [3] * 4 + [10] * 2
+    looks = [branch(n, iterations=length, state="eliminated") for n, length in enumerate(lengths[:11], start=1)]
+    finalists = [branch(12, iterations=10, state="chosen", learning_rate=0.05), branch(13, iterations=10)]
+    iterations = sum(lengths) + 20 * main_trains
+    return epoch(number, branches=[*looks, *finalists], iterations=iterations, rollbacks=main_trains - 1)
+
+
+@pytest.mark.parametrize("main_trains", [1, 2])
+def test_the_looks_of_a_race_made_no_model(sqlite_store, main_trains):
+    job_id, _ = train(sqlite_store, [race_epoch(1, main_trains)], epochs=1, lr_set={"kind": "race"})
+    assert schedule(sqlite_store, job_id) == (
+        Schedule(learning_rates=[0.05], warmup_share=0.1, rescale_momentum=False),
+        20,
+    )
+
+
+def test_behind_a_race_an_epoch_is_as_any_other(sqlite_store):
+    retried = [branch(1, state="diverged", metric=None), branch(2, retry=1, state="chosen", learning_rate=0.025)]
+    last = epoch(2, branches=retried, iterations=2 * 2 + 18, retries=1, learning_rate=0.025)
+    job_id, _ = train(sqlite_store, [race_epoch(1), last], epochs=2, lr_set={"kind": "race"})
+    found, iterations = schedule(sqlite_store, job_id)
+    assert (found.learning_rates, iterations) == ([0.05, 0.025], 20)
+
+
+def test_the_schedule_of_a_race_within_a_budget_has_the_epochs_of_its_training(sqlite_store):
+    """A warm-up of a tenth is none of three epochs and one of six."""
+    changes = {"epochs": 3, "lr_set": {"kind": "race"}, "budget": {"epochs": 7}, "warmup": {"epochs": None}}
+    job_id, token = train(sqlite_store, [], **changes)
+    its = TrialRecord(label="stpt", trial=1, seed=0, config={}, epochs=6, state="running")
+    reports.record_trial(sqlite_store, job_id, token, its)
+    for record in (warmup_epoch(1, iterations=20), race_epoch(2), *(epoch(n, iterations=22) for n in range(3, 7))):
+        reports.record_epoch(sqlite_store, job_id, token, record)
+    found, iterations = schedule(sqlite_store, job_id)
+    assert (found.learning_rates, found.warmup_epochs) == ([0.005, *[0.05] * 5], 1)
+    assert iterations == 20  # two branches of 2 in each record
+
+
 def test_a_schedule_is_there_when_all_epochs_are(sqlite_store):
     job_id, _ = train(sqlite_store, STPT[:2])
     with pytest.raises(StateConflict) as caught:
