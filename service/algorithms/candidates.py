@@ -1,7 +1,5 @@
 """Learning-rate sets: which candidates an epoch's Pre-train tries (STPT, Yamada et al., Tables 2 to 4)."""
 
-from collections.abc import Sequence
-
 from service.spec.job import JobSpec
 from service.spec.lr_set import (
     HISTORY_LR_SET,
@@ -13,10 +11,10 @@ from service.spec.lr_set import (
     RaceLrSet,
     RelativeLrSet,
     StagedLrSet,
+    relative_candidates,
 )
 from service.spec.methods.base import MethodSpec
 from service.spec.methods.stpt import StptMethod
-from service.spec.types import MIN_LEARNING_RATE
 
 # Factors on the current learning rate, as the paper prints them.
 LR_SETS: dict[str, tuple[float, ...]] = {
@@ -48,30 +46,22 @@ def candidates(lr_set: LrSet, *, epoch: int, epochs: int, current: float, warmup
     """
     match lr_set:
         case AbsoluteLrSet(learning_rates=values):
-            return _distinct(values)
+            return tuple(dict.fromkeys(values))
         case RelativeLrSet(factors=factors, max_learning_rate=cap):
-            return _relative(factors, current, cap)
+            return relative_candidates(factors, current, cap)
         case NamedLrSet(name=name, max_learning_rate=cap):
-            return _relative(LR_SETS[mix_phase(epoch, epochs) if name == "mix" else name], current, cap)
+            return relative_candidates(LR_SETS[mix_phase(epoch, epochs) if name == "mix" else name], current, cap)
         case PhasedLrSet(phases=phases):
             begun = [phase for phase in phases if phase.first_epoch <= epoch]
             phase = begun[-1] if begun else phases[0]
             return candidates(phase.lr_set, epoch=epoch, epochs=epochs, current=current)
         case StagedLrSet(stages=stages, max_learning_rate=cap):
             number = epoch - warmup_epochs - 1
-            return _relative(stages[number].factors if number < len(stages) else (1.0,), current, cap)
-        case RaceLrSet(factors=factors, max_learning_rate=cap):
-            return _relative(factors if epoch == warmup_epochs + 1 else (1.0,), current, cap)
+            return relative_candidates(stages[number].factors if number < len(stages) else (1.0,), current, cap)
+        case RaceLrSet(max_learning_rate=cap):
+            return lr_set.first_looks(current) if epoch == warmup_epochs + 1 else (min(current, cap),)
         case HistoryLrSet():  # until the job is accepted
             return candidates(HISTORY_LR_SET, epoch=epoch, epochs=epochs, current=current, warmup_epochs=warmup_epochs)
-
-
-def _relative(factors: Sequence[float], current: float, cap: float) -> tuple[float, ...]:
-    return _distinct([min(max(current * factor, MIN_LEARNING_RATE), cap) for factor in factors])
-
-
-def _distinct(values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(dict.fromkeys(values))
 
 
 def epoch_candidates(spec: JobSpec, method: StptMethod, *, epoch: int, current: float) -> tuple[float, ...]:

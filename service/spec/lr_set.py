@@ -1,6 +1,7 @@
 """Learning-rate sets: the candidates of an epoch (STPT, Yamada et al., Tables 2 to 4), absolute or relative, by name,
 by phases, by stages, by a race, or from past jobs."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -10,11 +11,16 @@ from pydantic import (
 )
 
 from service.errors import FieldError
-from service.spec.types import MAX_LEARNING_RATE, MAX_LEARNING_RATES, Factor, Frozen, LearningRate
+from service.spec.types import MAX_LEARNING_RATE, MAX_LEARNING_RATES, MIN_LEARNING_RATE, Factor, Frozen, LearningRate
 
 LrSetName = Literal["paper-alpha", "narrow", "middle", "wide", "mix"]
 _KIND = "May be left out: the other keys tell it."
 _CAP = "Candidates above it are lowered to it."
+
+
+def relative_candidates(factors: Sequence[float], current: float, cap: float) -> tuple[float, ...]:
+    """The learning rate `current` times each factor, capped at `cap`; values equal after the cap become one."""
+    return tuple(dict.fromkeys(min(max(current * factor, MIN_LEARNING_RATE), cap) for factor in factors))
 
 
 class _LrSet(Frozen):
@@ -158,6 +164,10 @@ class RaceLrSet(_LrSet):
         description="Share of the training over which the learning rate rises linearly to its full value.",
     )
     max_learning_rate: LearningRate = Field(MAX_LEARNING_RATE, description=_CAP)
+
+    def first_looks(self, learning_rate: float) -> tuple[float, ...]:
+        """The learning rates that a race from `learning_rate` begins with; values equal after the cap become one."""
+        return relative_candidates(self.factors, learning_rate, self.max_learning_rate)
 
 
 class HistoryLrSet(_LrSet):

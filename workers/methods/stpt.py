@@ -137,7 +137,7 @@ class Stpt(Training):
     def _candidates(self, number: int, *, raced: bool) -> Sequence[float]:
         current = self.position.learning_rate
         if self.settings.races(self.spec) and not raced:  # behind the race, or without room for one
-            return [current]
+            return [min(current, self._largest())]
         return epoch_candidates(self.spec, self.settings, epoch=number, current=current)
 
     # --- Pre-train -----------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ class StptMethod(MethodSpec):
         if not isinstance(lr_set, RaceLrSet):
             return Shares(None, spec.epochs, iterations)
         room = None if budget is None else budget // batch
-        looks = len(set(lr_set.factors))
+        looks = len(lr_set.first_looks(self.first_learning_rate(spec)))
         return shared_out(lr_set.search_share, looks, epochs=spec.epochs, iterations=iterations, budget=room)
 
     def training_shares(self, spec: "JobSpec", epoch_samples: int) -> Shares:
@@ -124,10 +124,6 @@ class StptMethod(MethodSpec):
         """The number of epochs of one training; `epoch_samples` are the training samples of an epoch, `budget` those of
         one seed (None: no limit)."""
         return self.shares(spec, epoch_samples, budget).epochs
-
-    def search_samples(self, spec: "JobSpec", epoch_samples: int) -> int:
-        """The training samples that a race takes at least: none, where there is no room for one."""
-        return 0
 
     def pretrain_iterations(self, spec: "JobSpec", plan: EpochPlan, epoch: int) -> int:
         """alpha, in iterations, of `epoch`, which is behind the warm-up: a stage of the learning-rate set may have its
