@@ -372,6 +372,6 @@ def build(method: StptMethod, trial: int, spec: JobSpec, data: Data, workers: Wo
         "optimizer": scaled_optimizer(method.scaling, spec),
         "initial_learning_rate": method.first_learning_rate(spec),
     }
-    spec = spec.model_copy(update=changes)
+    spec, method = spec.model_copy(update=changes), method.model_copy(update={"scaling": None})  # once is enough
     shares = method.training_shares(spec, samples_per_epoch(spec, len(data.train)))
     return Stpt(method, build_trainer(spec, data, workers, iterations=shares.iterations), trial)

@@ -11,6 +11,7 @@ from service.algorithms.cost import forecast
 from service.algorithms.epoch_plan import samples_per_epoch
 from service.errors import Diverged
 from service.spec.job import JobSpec
+from service.spec.methods.stpt import StptMethod
 from service.wire.worker import EpochRecord
 from tests.builders import spec_document
 from tests.unit.workers.methods.test_stpt import TOLERANCE, resumed, train
@@ -18,7 +19,7 @@ from tests.unit.workers.ranks import CPU, NETS, Ranks, digits, make_stpt, make_t
 from workers.engine.groups import Workers
 from workers.engine.trainer import Trainer
 from workers.methods.scheduled import Scheduled, follow
-from workers.methods.stpt import Stpt
+from workers.methods.stpt import Stpt, build
 from workers.models import build as models_build
 from workers.trainings import spec_of_training
 
@@ -100,6 +101,20 @@ def test_what_is_spent_is_what_was_forecast(budget: dict[str, Any] | None, share
         looked = sum(branch.samples for branch in records[0].branches)
         assert cost.samples <= most
         assert looked <= (0.15 if share is None else share) * most or len(records[0].branches) == 1
+
+
+def test_a_race_that_is_scaled_and_capped_takes_what_was_forecast() -> None:
+    """0.1 at a batch of 12 is 0.4 at 48: 10, 3 and 1 times that are 0.4 after the cap, and three looks are left."""
+    lr_set = {"kind": "race", "search_share": 0.5, "max_learning_rate": 0.4}
+    method = {"name": "stpt", "scaling": {"rule": "linear", "base_batch_size": 12}}
+    spec = JobSpec.model_validate(spec_document(**RACE | {"lr_set": lr_set, "methods": [method], "epochs": 2}))
+    data = digits()
+    [cost] = forecast(spec, len(data.train))
+    with patch.dict(models_build.BUILDERS, {spec.model: NETS["plain"]}):
+        stpt = build(spec.methods_of(StptMethod)[0], 1, spec, data, Workers(CPU))
+    records = list(stpt.epochs())
+    assert [branch.learning_rate for branch in records[0].branches[:3]] == pytest.approx([0.4, 0.12, 0.04])
+    assert sum(record.samples for record in records) == cost.samples
 
 
 def test_without_room_for_a_race_the_initial_learning_rate_is_taken() -> None:

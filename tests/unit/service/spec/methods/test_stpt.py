@@ -80,6 +80,16 @@ def test_factors_that_stand_there_twice_are_one_look() -> None:
     assert method.shares(spec, EPOCH, None).race == RacePlan(first_looks=1, wide=1, middle=3, final=20)
 
 
+def test_candidates_that_are_equal_after_the_cap_are_one_look() -> None:
+    """10 and 3 times 0.1 are both 0.3; 50 iterations are 6 x 1 + 4 x 3 + 2 x 16. Scaled to a batch of 64, all are."""
+    capped = RACE | {"max_learning_rate": 0.3}
+    method, spec = stpt_in(lr_set=capped)
+    assert method.shares(spec, EPOCH, None).race == RacePlan(first_looks=4, wide=1, middle=3, final=19)
+    scaling = {"rule": "linear", "base_batch_size": 1}  # 6.4
+    method, spec = stpt_in(lr_set=capped, methods=[{"name": "stpt", "scaling": scaling}])
+    assert method.shares(spec, EPOCH, None).race == RacePlan(first_looks=1, wide=1, middle=3, final=20)
+
+
 def test_an_epoch_that_main_train_cuts_short_is_one_all_the_same() -> None:
     method, spec = stpt_in(main_train={"iterations": 10}, budget={"epochs": 6})
     # 120 iterations: 7 + 4 x 2 + 2 x 1 = 17 of 18 are the race; of the other 103 9 epochs of 11, for 8 of 12 are fewer
