@@ -21,7 +21,7 @@ from service.wire.answers import Branch, BranchOfEpoch, EpochEvent, EpochValues,
 
 INDENT = "    "
 STATE_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "recovering": "yellow"}
-BRANCH_STYLES = {"chosen": "bold green", "diverged": "red", "rolled_back": "red"}
+BRANCH_STYLES = {"chosen": "bold green", "eliminated": "dim", "diverged": "red", "rolled_back": "red"}
 
 
 def follow(job: Job, events: Iterable[Event], console: Console) -> None:

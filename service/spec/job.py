@@ -123,7 +123,7 @@ class JobSpec(Frozen):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the initial weights, the order of samples and dropout.")
     initial_learning_rate: LearningRate = Field(
-        0.1, description="What stpt's first Pre-train goes by, and what methods without a search begin with."
+        0.1, description="What stpt's race or first Pre-train goes by, and what methods without a search begin with."
     )
     lr_set: LrSet = Field(
         DEFAULT_LR_SET,

@@ -76,7 +76,7 @@ class Job(Answer):
     created_at: datetime = Field(description="When it was accepted.")
     started_at: datetime | None = Field(description="When it first ran; null: not yet.")
     finished_at: datetime | None = Field(description="When it ended; null: not yet.")
-    epochs: int = Field(description="Epochs asked for, of each trial.")
+    epochs: int = Field(description="Epochs asked for, of each trial; within a budget a training may have others.")
     trials: int = Field(description="Trainings of the job, over all its methods.")
     epochs_done: int = Field(description="Epochs recorded so far of the first one, as are the values below.")
     learning_rate: float | None = Field(
