@@ -47,6 +47,15 @@ def test_two_groups_keep_their_ratio_and_the_end_stays():
     assert found == [pytest.approx(pair, rel=1e-12) for pair in expected]
 
 
+def test_the_schedule_of_a_race_rises_over_its_share():
+    """Of 6 iterations the first 2 rise, to 1/3 and 2/3."""
+    raced = SCHEDULE | {"learning_rates": [0.3, 0.3, 0.3], "warmup_epochs": 0, "warmup_share": 0.34}
+    optimizer = sgd(0.3)
+    found = applied(optimizer, Replay(optimizer, raced), 7)
+    expected = [0.3 * 1 / 3, 0.3 * 5 / 6 * 2 / 3, 0.2, 0.15, 0.1, 0.05, 0.05]
+    assert [rate for [rate] in found] == pytest.approx(expected, rel=1e-12)
+
+
 def test_weights_are_those_of_the_written_out_learning_rates():
     optimizer, plain = sgd(0.1), sgd(0.1)
     scheduler = Replay(optimizer, SCHEDULE)
