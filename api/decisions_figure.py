@@ -122,8 +122,9 @@ def _draw_candidates(axes: "Axes", candidates: Sequence[Candidate], metric: Metr
                 name, marker = "far off", beyond
             axes.plot(one.learning_rate, edge, marker, color=color, label=name, transform=axes.get_xaxis_transform())
             continue
-        line.append((one.learning_rate, one.metric))
-        axes.plot(*line[-1], marker, color=color, markersize=8 if one.state == "chosen" else 5)
+        if one.state != "eliminated":  # looks of other rounds of a race are of other lengths
+            line.append((one.learning_rate, one.metric))
+        axes.plot(one.learning_rate, one.metric, marker, color=color, markersize=8 if one.state == "chosen" else 5)
         for point in one.curve:
             if point.iterations > one.iterations and loss_of(point.metric, metric) <= limit:
                 end = (one.learning_rate, point.metric)

@@ -209,6 +209,7 @@ def schedule(**changes: Any) -> Document:
         "learning_rates": [0.1],
         "lr_schedule": "linear",
         "warmup_epochs": 0,
+        "warmup_share": 0.0,
     }
     return known | changes
 
@@ -388,7 +389,7 @@ def recommended(**changes: Any) -> Document:
         "learning_rate": 0.2,
         "low": 0.1,
         "high": 0.4,
-        "schedule": {"learning_rates": [0.2], "lr_schedule": "linear", "warmup_epochs": 0},
+        "schedule": {"learning_rates": [0.2], "lr_schedule": "linear", "warmup_epochs": 0, "warmup_share": 0.0},
         "rule": "linear",
         "note": "Scaled.",
         "evidence": [
