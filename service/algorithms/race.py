@@ -7,7 +7,9 @@ Three things are known of short looks, by measurement (docs/selection.md):
   thirty times too large; one of four per cent is within a factor of two of what ends best.
 - With SGD the bias is on one side: the best learning rate falls as the look gets longer, about by the root of its
   length. Where steps are normalised (Adam, LARS, LAMB) it hardly moves, and rather up.
-- It is no judge of nets that have not left their initial plateau, so that the last round is the longest by far.
+- It is no judge of nets that have not left their initial plateau: there a larger step gets further, and dies of it
+  later. So the last round is the longest by far, and with SGD a round in which no net has left it is decided by the
+  bias alone: downwards.
 
 Hence three rounds: wide, to find the order of magnitude; a window below (SGD) or around its best; two finalists.
 """
@@ -48,9 +50,13 @@ def window(best: float, optimizer: str, largest: float) -> list[float]:
     return [_allowed(best * factor, largest) for factor in (FALLING if falls(optimizer) else STEADY)]
 
 
-def finalists(losses: Sequence[float], best: int, optimizer: str) -> tuple[int, int]:
+def finalists(losses: Sequence[float], best: int, optimizer: str, *, early: bool) -> tuple[int, int]:
     """The places of the two that go on, of the middle round's `losses` (in the order of `window`; NaN: diverged), by
-    the place of the best: it and its neighbour below with SGD, else the better of its neighbours."""
+    the place of the best: it and its neighbour below with SGD, else the better of its neighbours. `early`: even the
+    best has not left the plateau, so that with SGD the round tells nothing, and the lowest two go on.
+    """
+    if falls(optimizer) and early:
+        return len(losses) - 2, len(losses) - 1
     neighbours = [place for place in (best + 1, best - 1) if 0 <= place < len(losses)]
     if falls(optimizer):
         return best, neighbours[0]

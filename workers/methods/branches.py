@@ -73,6 +73,7 @@ class End(NamedTuple):
     metric: float  # NaN when it diverged
     dead: bool = False  # its last weights have learned nothing
     harmed: bool = False  # or are worse than those of the start
+    early: bool = False  # the weights that it is judged by have not left the initial plateau
 
 
 TrainBranch = Callable[[float, Placement, Tensor], End]  # at a learning rate, in a placement, its end state to a buffer
@@ -84,6 +85,7 @@ class Row(NamedTuple):
     metric: float
     dead: float
     harmed: float
+    early: float
     seconds: float
     iterations: float
     loss_sum: float
@@ -105,6 +107,7 @@ class Branch:
     slot: int  # which of the end states of a worker that has it
     dead: bool = False
     harmed: bool = False
+    early: bool = False
     state: BranchState = "lost"
     end_metric: float | None = None  # at the end of the epoch, where it was trained that far
 
@@ -200,6 +203,7 @@ class Branches:
                 slot=first_slot + place // placement.groups,
                 dead=bool(row.dead),
                 harmed=bool(row.harmed),
+                early=bool(row.early),
                 state="lost" if math.isfinite(row.metric) else "diverged",
             )
             for place, (learning_rate, row) in enumerate(zip(learning_rates, rows, strict=True))
@@ -266,6 +270,7 @@ class Branches:
                     metric=end.metric,
                     dead=end.dead,
                     harmed=end.harmed,
+                    early=end.early,
                     seconds=seconds,
                     iterations=end.iterations,
                     loss_sum=training.loss_sum,

@@ -10,6 +10,7 @@ from workers.engine.trainer import Measurement
 EXTENSION = (0.1, 0.01)  # of the smallest candidate, when none improves on the epoch's start
 DEAD = 0.99  # of the untrained net's loss: a branch above it has learned nothing
 HARMED = 1.01  # above so much of it, weights are worse than untrained ones
+EARLY = 0.9  # above so much of it, a net has not left its initial plateau
 
 
 def is_dead(loss: float, untrained: float) -> bool:
@@ -22,6 +23,12 @@ def is_harmed(loss: float, untrained: float) -> bool:
     """Whether weights of this validation loss are worse than those of the untrained model. They are where the loss is
     NaN."""
     return not loss <= HARMED * untrained
+
+
+def is_early(loss: float, untrained: float) -> bool:
+    """Whether weights of this validation loss have not left the initial plateau of a net whose untrained model has the
+    loss `untrained`. They have not where the loss is NaN."""
+    return not loss < EARLY * untrained
 
 
 def improves(results: Sequence[BranchResult], start: float | None, *, maximize: bool) -> bool:

@@ -45,13 +45,20 @@ class Race:
         """Race from the learning rates `first`, and return the finalists, the best one first; all others are
         eliminated."""
         wide = self._wide(first)
-        window = race.window(self._best(wide).learning_rate, self._optimizer, self._largest)
-        middle = self._look(window, self._plan.middle)
-        final = self._final(middle)
+        best = self._best(wide).learning_rate
+        middle = self._look(race.window(best, self._optimizer, self._largest), self._plan.middle)
+        final = self._final(middle, bounded=best < max(look.learning_rate for look in wide))
         for branch in (*wide, *middle):
             if branch.state == "lost":
                 self._branches.mark(branch, "eliminated")
-        return sorted(final, key=lambda look: look.number != self._best(final).number)
+        return self._by_preference(final)
+
+    def _by_preference(self, final: Sequence[Branch]) -> list[Branch]:
+        """The finalists, the best one first; with SGD the lower one where neither has left the plateau."""
+        best = self._best(final)
+        if race.falls(self._optimizer) and best.early:
+            return sorted(final, key=lambda look: look.learning_rate)
+        return sorted(final, key=lambda look: look.number != best.number)
 
     def _wide(self, first: Sequence[float]) -> list[Branch]:
         looks = self._look(first, self._plan.wide)
@@ -61,10 +68,12 @@ class Race:
             looks += self._look([beside], self._plan.wide)
         return looks
 
-    def _final(self, middle: Sequence[Branch]) -> list[Branch]:
-        """Let the finalists go on from where the looks of the middle round ended."""
-        losses = [self._sign * look.result.metric for look in middle]
-        two = [middle[place] for place in race.finalists(losses, middle.index(self._best(middle)), self._optimizer)]
+    def _final(self, middle: Sequence[Branch], *, bounded: bool) -> list[Branch]:
+        """Let the finalists go on from where the looks of the middle round ended. `bounded`: the wide round
+        has seen a learning rate that is too large; where it has not, there is no bias to correct."""
+        losses, best = [self._sign * look.result.metric for look in middle], self._best(middle)
+        places = race.finalists(losses, middle.index(best), self._optimizer, early=best.early and bounded)
+        two = [middle[place] for place in places]
         return self._train([look.learning_rate for look in two], range(self._plan.middle, self._plan.final), two)
 
     def _best(self, looks: Sequence[Branch]) -> Branch:

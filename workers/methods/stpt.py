@@ -192,7 +192,8 @@ class Stpt(Training):
             self.trainer.estimate_statistics(epoch.number, placement.group)
         validation = self._judge(placement.group, accuracy=self._by_accuracy)
         metric = self._metric(validation) if training.is_finite else math.nan
-        return End(training, iterations, metric, dead, harmed)
+        early = untrained is not None and guards.is_early(validation.loss, untrained)
+        return End(training, iterations, metric, dead, harmed, early)
 
     def _largest(self) -> float:
         lr_set = self.settings.candidates_of(self.spec)

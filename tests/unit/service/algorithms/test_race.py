@@ -54,7 +54,13 @@ def test_the_window_lies_below_the_best_with_sgd_and_around_it_elsewhere() -> No
 def test_the_best_and_a_neighbour_are_finalists(
     losses: list[float], best: int, optimizer: str, two: tuple[int, int]
 ) -> None:
-    assert finalists(losses, best, optimizer) == two
+    assert finalists(losses, best, optimizer, early=False) == two
+
+
+def test_where_no_net_has_left_its_plateau_sgd_goes_on_with_the_lowest() -> None:
+    losses = [math.nan, 2.25, 2.29, 2.3]
+    assert finalists(losses, 1, "sgd", early=True) == (2, 3)
+    assert finalists(losses, 1, "adamw", early=True) == (1, 2)
 
 
 @given(st.lists(RATE, min_size=1, max_size=9), RATE, OPTIMIZER, st.data())
