@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 
 from service.spec.race import WINDOW
-from service.spec.types import MIN_LEARNING_RATE
+from service.spec.types import allowed_learning_rate
 
 STEP = math.sqrt(10)  # between neighbours
 FAR = 10.0  # beyond an end that is best
@@ -42,12 +42,12 @@ def probe(tried: Sequence[float], best: float, largest: float) -> float:
     else:
         above = best * math.sqrt(STEP)
         rate = best / math.sqrt(STEP) if _among(above, tried) else above
-    return _allowed(rate, largest)
+    return allowed_learning_rate(rate, largest)
 
 
 def window(best: float, optimizer: str, largest: float) -> list[float]:
     """The learning rates of the middle round, descending, by the best of the wide one."""
-    return [_allowed(best * factor, largest) for factor in (FALLING if falls(optimizer) else STEADY)]
+    return [allowed_learning_rate(best * factor, largest) for factor in (FALLING if falls(optimizer) else STEADY)]
 
 
 def finalists(losses: Sequence[float], best: int, optimizer: str, *, early: bool) -> tuple[int, int]:
@@ -65,7 +65,3 @@ def finalists(losses: Sequence[float], best: int, optimizer: str, *, early: bool
 
 def _among(rate: float, tried: Sequence[float]) -> bool:
     return any(math.isclose(rate, other, rel_tol=1e-6) for other in tried)
-
-
-def _allowed(rate: float, largest: float) -> float:
-    return min(max(rate, MIN_LEARNING_RATE), largest)

@@ -14,7 +14,7 @@ from service.spec.job import JobSpec
 from service.spec.methods.base import Schedule
 from service.spec.methods.stpt import StptMethod
 from service.spec.scaling import Rule, scale
-from service.spec.types import MAX_LEARNING_RATE, MIN_LEARNING_RATE
+from service.spec.types import allowed_learning_rate
 from service.store.records import EpochResult
 
 
@@ -120,7 +120,7 @@ def _evidence(run: PastRun, batch: int) -> Evidence:
         global_batch_size=spec.global_batch_size,
         lr_schedule=spec.lr_schedule,
         learning_rate=learning_rate,
-        scaled_learning_rate=_allowed(learning_rate * _scale(run, batch)),
+        scaled_learning_rate=allowed_learning_rate(learning_rate * _scale(run, batch)),
         val_accuracy=best.val_accuracy,
         test_accuracy=best.test_accuracy,
     )
@@ -145,11 +145,9 @@ def _middle(rates: Sequence[float]) -> float:
 
 
 def _schedule(run: PastRun, factor: float) -> Schedule:
-    return run.method.schedule_of([_allowed(epoch.learning_rate * factor) for epoch in run.epochs], run.spec, {})
-
-
-def _allowed(learning_rate: float) -> float:
-    return min(max(learning_rate, MIN_LEARNING_RATE), MAX_LEARNING_RATE)
+    return run.method.schedule_of(
+        [allowed_learning_rate(epoch.learning_rate * factor) for epoch in run.epochs], run.spec, {}
+    )
 
 
 def _note(rule: Rule, batches: Sequence[int], batch: int, optimizer: str) -> str:

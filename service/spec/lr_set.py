@@ -11,7 +11,14 @@ from pydantic import (
 )
 
 from service.errors import FieldError
-from service.spec.types import MAX_LEARNING_RATE, MAX_LEARNING_RATES, MIN_LEARNING_RATE, Factor, Frozen, LearningRate
+from service.spec.types import (
+    MAX_LEARNING_RATE,
+    MAX_LEARNING_RATES,
+    Factor,
+    Frozen,
+    LearningRate,
+    allowed_learning_rate,
+)
 
 LrSetName = Literal["paper-alpha", "narrow", "middle", "wide", "mix"]
 _KIND = "May be left out: the other keys tell it."
@@ -20,7 +27,7 @@ _CAP = "Candidates above it are lowered to it."
 
 def relative_candidates(factors: Sequence[float], current: float, cap: float) -> tuple[float, ...]:
     """The learning rate `current` times each factor, capped at `cap`; values equal after the cap become one."""
-    return tuple(dict.fromkeys(min(max(current * factor, MIN_LEARNING_RATE), cap) for factor in factors))
+    return tuple(dict.fromkeys(allowed_learning_rate(current * factor, cap) for factor in factors))
 
 
 class _LrSet(Frozen):

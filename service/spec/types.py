@@ -28,3 +28,9 @@ def named(names: Any, union: Any, key: str = "name") -> Any:
     return BeforeValidator(
         lambda value: {key: value} if isinstance(value, str) else value, json_schema_input_type=names | union
     )
+
+
+def allowed_learning_rate(learning_rate: float, largest: float = MAX_LEARNING_RATE) -> float:
+    """The learning rate that may be trained by which is nearest to `learning_rate`: no smaller than MIN_LEARNING_RATE,
+    no larger than `largest`."""
+    return min(max(learning_rate, MIN_LEARNING_RATE), largest)

@@ -105,14 +105,13 @@ class Stpt(Training):
             maximize=self._maximize,
             largest=self._largest(),
         )
-        for chosen in race.run(epoch.candidates):
-            undone = [branch.learning_rate for branch in self.branches.all if branch.state == "rolled_back"]
-            if chosen.result.diverged or chosen.learning_rate > min(undone, default=math.inf):
-                continue
+        competing = [finalist for finalist in race.run(epoch.candidates) if not finalist.result.diverged]
+        while competing:
+            chosen = competing[0]
             main = self._main_train(epoch, chosen)
             if not self._failed(epoch, chosen, main):
                 return self._finish(epoch, chosen, main, Decision(chosen.number))
-            self._roll_back(epoch, chosen, main, [])
+            competing = self._roll_back(epoch, chosen, main, competing)
         tried = [branch.learning_rate for branch in self.branches.all]
         raise Diverged(
             f"epoch {number}: no learning rate of the race can be trained by; it tried {min(tried):g} to "
