@@ -35,23 +35,32 @@ def _choice(one: Decision, decisions: Decisions) -> str:
     ]
     if one.rule is not None and one.rule.passed_over:
         sentences.append(f"{_list(one.rule.passed_over)} looked better, but had learned nothing.")
-    sentences += [sentence for other in one.alternatives if (sentence := _alternative(other, one.learning_rate))]
+    if (taken := _chosen_rate(one)) != one.learning_rate:
+        sentences.append(
+            f"The training takes {one.learning_rate:.4g}, between the finalists by how much each had learned."
+        )
+    sentences += [sentence for other in one.alternatives if (sentence := _alternative(other, taken))]
     if one.regret:
         sentences.append(f"By the audit, another candidate ended the epoch better, by {one.regret:.4g}.")
     return " ".join(sentences)
 
 
+def _chosen_rate(one: Decision) -> float:
+    """The learning rate of the candidate that was chosen."""
+    return next((its.learning_rate for its in one.candidates if its.state == "chosen"), one.learning_rate)
+
+
 def _result(one: Decision, decisions: Decisions) -> str:
     """What was chosen and what it won by, such as `0.1 was best (val_loss 0.52, next best 0.3 with 0.55)`."""
-    chosen = next((candidate for candidate in one.candidates if candidate.state == "chosen"), None)
-    metric = None if chosen is None else chosen.metric
+    taken = _chosen_rate(one)
+    metric = next((candidate.metric for candidate in one.candidates if candidate.state == "chosen"), None)
     if one.rule is None or one.rule.best is None or metric is None:
-        return f"{one.learning_rate:.4g} was chosen"
+        return f"{taken:.4g} was chosen"
     numbers = f"{decisions.metric} {metric:.4g}{_beside(one.rule)}"
     if one.rule.best.metric == metric:
-        return f"{one.learning_rate:.4g} was best ({numbers})"
+        return f"{taken:.4g} was best ({numbers})"
     selector = decisions.selector["name"]
-    return f"{one.learning_rate:.4g} was chosen by {selector} ({numbers})"
+    return f"{taken:.4g} was chosen by {selector} ({numbers})"
 
 
 def _beside(rule: Rule) -> str:

@@ -63,5 +63,17 @@ def finalists(losses: Sequence[float], best: int, optimizer: str, *, early: bool
     return best, min(neighbours, key=lambda place: (not math.isfinite(losses[place]), losses[place]))
 
 
+def between(finalists: Sequence[tuple[float, float]]) -> float | None:
+    """The learning rate to train by, of finalists (learning rate, gain), by how much each has gained on the start: the
+    geometric mean of their learning rates, weighed by their gains, to two digits, so that the last bits of a loss, which
+    are not the same in every placement, do not matter; None where none has gained."""
+    gained = [(rate, gain) for rate, gain in finalists if gain > 0]
+    if not gained:
+        return None
+    total, rates = sum(gain for _, gain in gained), [rate for rate, _ in gained]
+    mean = math.exp(sum(gain * math.log(rate) for rate, gain in gained) / total)
+    return min(max(float(f"{mean:.2g}"), min(rates)), max(rates))
+
+
 def _among(rate: float, tried: Sequence[float]) -> bool:
     return any(math.isclose(rate, other, rel_tol=1e-6) for other in tried)

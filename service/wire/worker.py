@@ -142,9 +142,15 @@ class EpochRecord(Frozen):
         if [branch.number for branch in self.branches] != list(range(1, len(self.branches) + 1)):
             raise ValueError("branches must be numbered 1, 2, 3, …")
         chosen = [branch.learning_rate for branch in self.branches if branch.state == "chosen"]
-        if chosen != ([self.learning_rate] if self.phase == "stpt" else []):
-            raise ValueError("a Pre-train has exactly one chosen branch, whose learning rate is the epoch's")
+        if len(chosen) != (self.phase == "stpt"):
+            raise ValueError("a Pre-train has exactly one chosen branch, and another epoch has none")
+        if chosen and not self._between_finalists() and chosen != [self.learning_rate]:
+            raise ValueError("an epoch's learning rate is that of its chosen branch, or between a race's finalists")
         return self
+
+    def _between_finalists(self) -> bool:
+        rates = [branch.learning_rate for branch in self.branches if branch.state != "eliminated"]
+        return len(rates) < len(self.branches) and min(rates) <= self.learning_rate <= max(rates)
 
     def fingerprint(self) -> str:
         """SHA-256 of the record: equal for a repeat of the same report."""

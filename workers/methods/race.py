@@ -17,6 +17,7 @@ from workers.methods.branches import Branch, Branches, End, Placement
 
 Judge = Callable[[Measurement, Placement, Tensor, int], End]  # of a branch that has trained so many iterations
 Select = Callable[[Sequence[Branch]], Decision]
+Gain = Callable[[Branch], float]  # how much better than the start, in the metric
 
 
 class Race:
@@ -31,19 +32,18 @@ class Race:
         *,
         judge: Judge,
         select: Select,
-        maximize: bool,
+        gain: Gain,
         largest: float,
     ) -> None:
-        """`judge` says what a look has come to, `select` which of several is best, `maximize` whether a larger metric
-        is better; `largest` is the highest learning rate that may be tried."""
+        """`judge` says what a look has come to, `select` which of several is best, `gain` how much one has learned;
+        `largest` is the highest learning rate that may be tried."""
         self._plan, self._trainer, self._branches, self._average = plan, trainer, branches, average
-        self._judge, self._select, self._largest = judge, select, largest
-        self._sign = -1 if maximize else 1
+        self._judge, self._select, self._gain, self._largest = judge, select, gain, largest
         self._optimizer = trainer.spec.optimizer.name
 
-    def run(self, first: Sequence[float]) -> list[Branch]:
-        """Race from the learning rates `first`, and return the finalists, the best one first; all others are
-        eliminated."""
+    def run(self, first: Sequence[float]) -> list[tuple[Branch, float]]:
+        """Race from the learning rates `first`. Returns what to train by, in the order in which to try it: a finalist,
+        and the learning rate that it stands for. All other looks are eliminated."""
         wide = self._wide(first)
         best = self._best(wide).learning_rate
         middle = self._look(race.window(best, self._optimizer, self._largest), self._plan.middle)
@@ -51,14 +51,21 @@ class Race:
         for branch in (*wide, *middle):
             if branch.state == "lost":
                 self._branches.mark(branch, "eliminated")
-        return self._by_preference(final)
+        return self._ways_to_train(final)
 
-    def _by_preference(self, final: Sequence[Branch]) -> list[Branch]:
-        """The finalists, the best one first; with SGD the lower one where neither has left the plateau."""
-        best = self._best(final)
+    def _ways_to_train(self, final: Sequence[Branch]) -> list[tuple[Branch, float]]:
+        """First between the finalists, where the best of them stands for both, then by the lower one. With SGD by the
+        lower one alone where neither has left the plateau; none where both diverged."""
+        trained = [look for look in final if not look.result.diverged]
+        if not trained:
+            return []
+        best, lower = self._best(trained), min(trained, key=lambda look: look.learning_rate)
+        last = (lower, lower.learning_rate)
         if race.falls(self._optimizer) and best.early:
-            return sorted(final, key=lambda look: look.learning_rate)
-        return sorted(final, key=lambda look: look.number != best.number)
+            return [last]
+        between = race.between([(look.learning_rate, self._gain(look)) for look in trained if not look.dead])
+        first = (best, best.learning_rate if between is None else between)
+        return [first] if first == last else [first, last]
 
     def _wide(self, first: Sequence[float]) -> list[Branch]:
         looks = self._look(first, self._plan.wide)
@@ -71,7 +78,7 @@ class Race:
     def _final(self, middle: Sequence[Branch], *, bounded: bool) -> list[Branch]:
         """Let the finalists go on from where the looks of the middle round ended. `bounded`: the wide round
         has seen a learning rate that is too large; where it has not, there is no bias to correct."""
-        losses, best = [self._sign * look.result.metric for look in middle], self._best(middle)
+        losses, best = [-self._gain(look) for look in middle], self._best(middle)
         places = race.finalists(losses, middle.index(best), self._optimizer, early=best.early and bounded)
         two = [middle[place] for place in places]
         return self._train([look.learning_rate for look in two], range(self._plan.middle, self._plan.final), two)

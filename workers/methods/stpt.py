@@ -81,8 +81,8 @@ class Stpt(Training):
             competing = self._pretrain(epoch, epoch.learning_rates(retry))
             while (decision := self._select(competing)).chosen is not None:
                 chosen = self.branches.all[decision.chosen - 1]
-                main = self._main_train(epoch, chosen)
-                if not self._failed(epoch, chosen, main):
+                main = self._main_train(epoch, chosen, chosen.learning_rate)
+                if not self._failed(epoch, main):
                     return self._finish(epoch, chosen, main, decision)
                 competing = self._roll_back(epoch, chosen, main, competing)
             self.branches.begin_again()
@@ -92,8 +92,8 @@ class Stpt(Training):
         )
 
     def raced_epoch(self, number: int, plan: RacePlan) -> TrainedEpoch:
-        """Race, then train the epoch from its start by the finalist that is best; where that must be undone, by the
-        other one if its learning rate is smaller. Raises Diverged when neither can be trained by."""
+        """Race, then train the epoch from its start at the learning rate that the race came to; where that must be
+        undone, at the smaller one of its finalists. Raises Diverged when neither can be trained by."""
         epoch = self._begin(number, begins_anew=True)
         race = Race(
             plan,
@@ -102,16 +102,14 @@ class Stpt(Training):
             self._average,
             judge=partial(self._judged, epoch),
             select=self._select,
-            maximize=self._maximize,
+            gain=partial(self._gain, epoch.start),
             largest=self._largest(),
         )
-        competing = [finalist for finalist in race.run(epoch.candidates) if not finalist.result.diverged]
-        while competing:
-            chosen = competing[0]
-            main = self._main_train(epoch, chosen)
-            if not self._failed(epoch, chosen, main):
+        for chosen, learning_rate in race.run(epoch.candidates):
+            main = self._main_train(epoch, chosen, learning_rate)
+            if not self._failed(epoch, main):
                 return self._finish(epoch, chosen, main, Decision(chosen.number))
-            competing = self._roll_back(epoch, chosen, main, competing)
+            self._undo(epoch, chosen, main)
         tried = [branch.learning_rate for branch in self.branches.all]
         raise Diverged(
             f"epoch {number}: no learning rate of the race can be trained by; it tried {min(tried):g} to "
@@ -229,29 +227,34 @@ class Stpt(Training):
             state=self.position.selector_state,
         )
 
-    def _main_train(self, epoch: Epoch, branch: Branch) -> MainTrained:
-        """Train beta iterations by all workers from the branch's end state, or behind a race from the epoch's start, at
-        its learning rate, and evaluate the result."""
+    def _gain(self, start: Start, branch: Branch) -> float:
+        """How much better than the epoch's start the branch is, in the metric; NaN where it diverged."""
+        better = branch.result.metric - (start.metric or 0.0)
+        return better if self._maximize else -better
+
+    def _main_train(self, epoch: Epoch, branch: Branch, learning_rate: float) -> MainTrained:
+        """Train beta iterations by all workers from the branch's end state, or behind a race from the epoch's start,
+        and evaluate the result."""
         if epoch.begins_anew:
             self.branches.restart()
         else:
             self.branches.adopt(branch)
         began = time.perf_counter()
-        training = self._train_rest(epoch, branch)
+        training = self._train_rest(epoch, learning_rate)
         ended = time.perf_counter()
-        return MainTrained(training, self._judge(self.world, accuracy=True), began, ended)
+        return MainTrained(learning_rate, training, self._judge(self.world, accuracy=True), began, ended)
 
-    def _train_rest(self, epoch: Epoch, branch: Branch) -> Measurement:
-        rates = self._rates(epoch, branch.learning_rate)
+    def _train_rest(self, epoch: Epoch, learning_rate: float) -> Measurement:
+        rates = self._rates(epoch, learning_rate)
         return self.main_train(epoch.number, range(epoch.alpha, len(rates)), rates[epoch.alpha :])
 
-    def _failed(self, epoch: Epoch, chosen: Branch, main: MainTrained) -> bool:
+    def _failed(self, epoch: Epoch, main: MainTrained) -> bool:
         """Whether the Main-train must be undone. Raises Diverged where it must but the guards do not allow it."""
         trained = main.training.is_finite or not epoch.beta
         if not (trained and main.validation.is_finite):  # the latter: after the last step
             if not self.settings.guards.rollback:
                 raise Diverged(
-                    f"epoch {epoch.number}: the loss became non-finite at learning rate {chosen.learning_rate:g} after "
+                    f"epoch {epoch.number}: the loss became non-finite at learning rate {main.learning_rate:g} after "
                     f"Pre-train; choose smaller learning rates or a longer Pre-train"
                 )
             return True
@@ -260,9 +263,12 @@ class Stpt(Training):
     def _roll_back(self, epoch: Epoch, chosen: Branch, main: MainTrained, competing: Sequence[Branch]) -> list[Branch]:
         """Note that a Main-train is undone, and return the branches that compete next: those of smaller learning rates
         than the one that failed."""
+        self._undo(epoch, chosen, main)
+        return [branch for branch in competing if branch.learning_rate < chosen.learning_rate]
+
+    def _undo(self, epoch: Epoch, chosen: Branch, main: MainTrained) -> None:
         epoch.undone.append(main.training)
         self.branches.mark(chosen, "rolled_back")
-        return [branch for branch in competing if branch.learning_rate < chosen.learning_rate]
 
     def _finish(self, epoch: Epoch, chosen: Branch, main: MainTrained, decision: Decision) -> TrainedEpoch:
         """The epoch as it is recorded, audited where that is due."""
@@ -273,8 +279,8 @@ class Stpt(Training):
         work = [*(branch.training for branch in branches), *epoch.undone, main.training]
         return TrainedEpoch(
             phase="stpt",
-            learning_rate=chosen.learning_rate,
-            applied=self._rates(epoch, chosen.learning_rate),
+            learning_rate=main.learning_rate,
+            applied=self._rates(epoch, main.learning_rate),
             training=main.training if epoch.begins_anew else chosen.training + main.training,
             validation=main.validation,
             began=epoch.began,
@@ -309,7 +315,7 @@ class Stpt(Training):
         with self.branches.aside():
             for loser in audit.draw(losers, settings, seed=self.spec.seed, epoch=epoch.number):
                 self.branches.adopt(loser)
-                samples += self._train_rest(epoch, loser).samples
+                samples += self._train_rest(epoch, loser.learning_rate).samples
                 end = self._judge(self.world, accuracy=self._by_accuracy)
                 audited.append(replace(loser, end_metric=self._metric(end)))
         chosen = replace(chosen, state="chosen", end_metric=self._metric(main.validation))

@@ -19,6 +19,7 @@ class Start:
 class MainTrained:
     """A Main-train and what it came to. Times are those of time.perf_counter, in seconds."""
 
+    learning_rate: float  # before the job's lr_schedule
     training: Measurement
     validation: Measurement  # of the weights it ended with
     began: float

@@ -48,8 +48,7 @@ def test_the_looks_of_a_race() -> None:
     states = [branch.state for branch in first.branches]
     assert set(states[:11]) <= {"eliminated", "diverged"}
     assert sorted(states[11:]) == ["chosen", "lost"]
-    [chosen] = [branch for branch in first.branches if branch.state == "chosen"]
-    assert first.learning_rate == chosen.learning_rate == second.learning_rate
+    assert first.learning_rate == second.learning_rate
     assert first.iterations == 39 + 26
     assert [branch.learning_rate for branch in first.branches][:5] == pytest.approx([1.0, 0.3, 0.1, 0.03, 0.01])
     assert [branch.state for branch in second.branches] == ["chosen"]
