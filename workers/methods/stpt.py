@@ -125,7 +125,7 @@ class Stpt(Training):
             number=number,
             alpha=alpha,
             beta=self.plan.iterations - alpha,
-            start=self._start(begins_anew),
+            start=self._start(number, raced=begins_anew),
             candidates=self._candidates(number, raced=begins_anew),
             began=began,
             begins_anew=begins_anew,
@@ -180,13 +180,13 @@ class Stpt(Training):
             return End(training, iterations, metric)
         dead = harmed = False
         if (untrained := epoch.start.untrained_loss) is not None:
+            self._estimate_statistics(epoch.number, placement.group, raced=epoch.begins_anew)
             loss = self._judge(placement.group, accuracy=False).loss
             dead, harmed = guards.is_dead(loss, untrained), guards.is_harmed(loss, untrained)
         if self._average is not None:
             self._average.load()
             self.trainer.share_buffers(placement.group)
-        if epoch.begins_anew:
-            self.trainer.estimate_statistics(epoch.number, placement.group)
+        self._estimate_statistics(epoch.number, placement.group, raced=epoch.begins_anew)
         validation = self._judge(placement.group, accuracy=self._by_accuracy)
         metric = self._metric(validation) if training.is_finite else math.nan
         early = untrained is not None and guards.is_early(validation.loss, untrained)
@@ -325,21 +325,28 @@ class Stpt(Training):
 
     # --- metrics, and what they cost ---------------------------------------------------------------------
 
-    def _start(self, raced: bool) -> Start:
-        """What guards, and a race, need to know of the state at hand: from the record of the last epoch, or evaluated
-        before the first."""
+    def _start(self, number: int, *, raced: bool) -> Start:
+        """What guards, and a race, need to know of the state at hand when epoch `number` begins: from the record of the
+        last one, or evaluated before the first."""
         settings, position = self.settings.guards, self.position
         if not (settings.extend or settings.skip_dead or raced) or self.settings.metric == "train_accuracy":
             return Start()
         if position.val_accuracies:
             metric = position.val_loss if self.settings.metric == "val_loss" else position.val_accuracies[-1]
             return Start(metric, untrained_loss=position.val_loss if raced else None)
+        self._estimate_statistics(number, self.world, raced=raced)
         validation = self._judge(self.world, accuracy=self._by_accuracy)
         return Start(
             metric=self._metric(validation),
             untrained_loss=validation.loss if settings.skip_dead or raced else None,
             samples=self._judging_samples(accuracy=self._by_accuracy),
         )
+
+    def _estimate_statistics(self, epoch: int, group: Group, *, raced: bool) -> None:
+        """Estimate running statistics anew for the weights at hand where they are judged in a race: its looks have too
+        few iterations for those of training."""
+        if raced:
+            self.trainer.estimate_statistics(epoch, group)
 
     def _judge(self, group: Group, *, accuracy: bool) -> Measurement:
         return self.trainer.evaluate(self.trainer.data.validation, group, accuracy=accuracy)
