@@ -164,7 +164,6 @@ class PastTraining:
     spec: JobSpec
     label: str
     seed: int
-    length: int  # epochs that it trains at most
     epochs: Sequence[EpochResult]
 
 

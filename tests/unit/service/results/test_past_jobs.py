@@ -223,15 +223,6 @@ def test_the_schedule_of_a_race_within_a_budget_has_the_epochs_of_its_training(s
     found, iterations = schedule(sqlite_store, job_id)
     assert (found.learning_rates, found.warmup_epochs) == ([0.005, *[0.05] * 5], 1)
     assert iterations == 20  # two branches of 2 in each record
-    with sqlite_store.read() as session:
-        _, decided = of_jobs.decisions(session, job_id)
-    assert decided[0].why == "warm-up: the learning rate is set until epoch 1, nothing is tried"
-    reports.finish(sqlite_store, job_id, token, Outcome(state="succeeded"))
-    with sqlite_store.read() as session:
-        recommended = past_jobs.recommendation(
-            session, model="lenet5", dataset="digits", path=None, optimizer=None, batch=None
-        )
-    assert (recommended.learning_rate, recommended.schedule.warmup_epochs) == (0.05, 1)
 
 
 def test_a_schedule_is_there_when_all_epochs_are(sqlite_store):
