@@ -1,20 +1,14 @@
 """What a job will take, run by run, and the learning rates within its reach, forecast from its spec alone."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from service.algorithms.candidates import epoch_candidates, first_candidates
-from service.algorithms.epoch_plan import iterations_per_epoch
+from service.algorithms.epoch_plan import samples_per_epoch
 from service.algorithms.search_space import budget_samples
 from service.spec.job import JobSpec
-from service.spec.lr_set import StagedLrSet
 from service.spec.methods.base import Facts
 from service.spec.methods.stpt import EpochPlan, StptMethod
-
-Searches = Mapping[tuple[int, int], int]  # epochs with a Pre-train like that of (an epoch, so many branches)
-# counted before, by the set, where it begins and how long it goes: the trials of a study search alike
-Known = dict[tuple[str, int, float, int], Searches]
 
 
 @dataclass(frozen=True)
@@ -44,12 +38,12 @@ class Cost:
 def forecast(spec: JobSpec, train_samples: int) -> list[Cost]:
     """Return the cost of each run of the job over all its seeds, in the order of its methods; `train_samples` are those
     of the dataset that are not held out (STPT, Yamada et al., Fig. 4: 87.5 % less than the sweep for 8 candidates on 8
-    workers). It is an upper bound where a search stops trials early; candidates that a stage adds are not foreseen,
-    those that a race adds count but lie in no search area. Raises InvalidInput where an epoch has no whole batch."""
-    known: Known = {}
-    facts = _facts(spec, train_samples, known)
+    workers). It is an upper bound where a search stops trials early and where candidates are equal after the cap;
+    candidates that a stage adds without a budget are not foreseen, those that a race adds count but lie in no search
+    area. Raises InvalidInput where an epoch has no whole batch."""
+    facts = _facts(spec, train_samples)
     facts = replace(facts, budget=budget_samples(spec, facts.epoch_samples, _measure(spec, facts)))
-    sweep = _most_branches(spec, known) * spec.epochs * facts.epoch_samples
+    sweep = _most_branches(spec) * spec.epochs * facts.epoch_samples
     searching = {method.label: method for method in spec.methods_of(StptMethod)}
     costs = []
     for method in spec.methods:
@@ -73,22 +67,13 @@ def forecast(spec: JobSpec, train_samples: int) -> list[Cost]:
     return costs
 
 
-def _facts(spec: JobSpec, train_samples: int, known: Known) -> Facts:
+def _facts(spec: JobSpec, train_samples: int) -> Facts:
     """What the job, or a trial of it, amounts to, without a budget."""
-    iterations = iterations_per_epoch(spec, train_samples)
-
-    def samples_of(method: StptMethod) -> int:
-        plan = method.epoch_plan(iterations)
-        training = spec.epochs * plan.iterations * spec.global_batch_size
-        searches = _searches(spec, method, known).items()
-        return training + sum(times * _search_samples(spec, method, plan, *search) for search, times in searches)
-
     return Facts(
         candidates=first_candidates(spec),
-        epoch_samples=iterations * spec.global_batch_size,
+        epoch_samples=samples_per_epoch(spec, train_samples),
         budget=None,
-        of_stpt=samples_of,
-        of_trial=lambda trial: _facts(trial, train_samples, known),
+        of_trial=lambda trial: _facts(trial, train_samples),
     )
 
 
@@ -98,10 +83,17 @@ def _measure(spec: JobSpec, facts: Facts) -> int | None:
     return next((method.work(spec, facts).samples for method in spec.methods if method.label == label), None)
 
 
-def _most_branches(spec: JobSpec, known: Known) -> int:
-    """Candidates of the job's widest Pre-train; without stpt, of what its lr_set tries."""
-    searching = spec.methods_of(StptMethod) or [StptMethod()]
-    return max((branches for method in searching for _, branches in _searches(spec, method, known)), default=1)
+def _most_branches(spec: JobSpec) -> int:
+    """Candidates of the job's widest Pre-train, each from where it begins; without stpt, of what its lr_set tries."""
+    return max(
+        (
+            len(epoch_candidates(spec, method, epoch=epoch, current=start))
+            for method in spec.methods_of(StptMethod) or [StptMethod()]
+            for first, start in [method.first_pretrain(spec)]
+            for epoch in range(first, spec.epochs + 1)
+        ),
+        default=1,
+    )
 
 
 def search_area(spec: JobSpec, method: StptMethod) -> list[SearchArea]:
@@ -115,26 +107,3 @@ def search_area(spec: JobSpec, method: StptMethod) -> list[SearchArea]:
         high = max(epoch_candidates(spec, method, epoch=epoch, current=high))
         areas.append(SearchArea(epoch, low, high))
     return areas
-
-
-def _searches(spec: JobSpec, method: StptMethod, known: Known) -> Searches:
-    """How many epochs have a Pre-train like that of an epoch, with so many branches: behind the last stage all have."""
-    lr_set = method.candidates_of(spec)
-    first, start = method.first_pretrain(spec)
-    key = (lr_set.model_dump_json(), first, start, spec.epochs)
-    if key not in known:
-        stages = len(lr_set.stages) if isinstance(lr_set, StagedLrSet) else 0
-        known[key] = Counter(
-            (min(epoch, first + stages), len(epoch_candidates(spec, method, epoch=epoch, current=start)))
-            for epoch in range(first, spec.epochs + 1)
-        )
-    return known[key]
-
-
-def _search_samples(spec: JobSpec, method: StptMethod, plan: EpochPlan, epoch: int, branches: int) -> int:
-    """What Pre-train takes in excess of the branch that goes on, which has trained alpha of the epoch's iterations."""
-    shares = spec.workers
-    if method.pretrain.batch == "per_worker":
-        shares //= min(branches, spec.workers)
-    alpha = method.pretrain_iterations(spec, plan, epoch)
-    return branches * alpha * shares * spec.batch_per_worker - alpha * spec.global_batch_size

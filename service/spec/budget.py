@@ -9,8 +9,8 @@ from service.spec.types import Frozen, Label
 
 
 class Budget(Frozen):
-    """The training samples that each baseline may take with each seed, its search included, and each run of stpt that
-    races and does not set it; given by exactly one of `samples`, `epochs` and `relative_to`."""
+    """The training samples that each baseline, and each run of stpt that does not set it, may take with each seed, its
+    search included; given by exactly one of `samples`, `epochs` and `relative_to`."""
 
     samples: int | None = Field(None, ge=1, lt=2**53, description="The budget in training samples.")
     epochs: float | None = Field(

@@ -147,9 +147,8 @@ class JobSpec(Frozen):
     seeds: int = Field(1, ge=1, le=100, description="Each method once with each of the seeds seed, seed + 1, …")
     budget: Budget | None = Field(
         None,
-        description="What each baseline may take with each seed, its search included; baselines are all methods but "
-        "sweep, reference, replay, fixed, study and batch-ramp; stpt where it races and the budget is not relative to "
-        "it. null: no limit.",
+        description="What each run may take with each seed, its search included; all but sweep, reference, replay, "
+        "fixed, study and batch-ramp, and the run of stpt that the budget is relative to. null: no limit.",
     )
 
     @model_validator(mode="before")

@@ -2,6 +2,7 @@
 by phases, by stages, by a race, or from past jobs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -23,6 +24,7 @@ from service.spec.types import (
 LrSetName = Literal["paper-alpha", "narrow", "middle", "wide", "mix"]
 _KIND = "May be left out: the other keys tell it."
 _CAP = "Candidates above it are lowered to it."
+NAMED_CANDIDATES = 8  # of each of the paper's sets (Yamada et al., Tables 2 and 3)
 
 
 def relative_candidates(factors: Sequence[float], current: float, cap: float) -> tuple[float, ...]:
@@ -30,8 +32,27 @@ def relative_candidates(factors: Sequence[float], current: float, cap: float) ->
     return tuple(dict.fromkeys(allowed_learning_rate(current * factor, cap) for factor in factors))
 
 
+@dataclass(frozen=True)
+class Pretrains:
+    """Epochs whose Pre-trains are planned alike: how many epochs, with how many candidates at most (some may be equal
+    after the cap), and alpha as a share of an epoch (None: as the method has it)."""
+
+    epochs: int
+    candidates: int
+    share: float | None = None
+
+
 class _LrSet(Frozen):
     why_not_scaled: ClassVar[str | None] = None  # to the batch; None: they can be
+
+    def pretrains(self, first: int, last: int) -> list[Pretrains]:
+        """The Pre-trains of a training from epoch `first`, the one behind the warm-up, to epoch `last`, which are
+        planned whatever comes out; without epochs that have a single candidate."""
+        return []
+
+
+def _every_epoch(candidates: Sequence[float], first: int, last: int) -> list[Pretrains]:
+    return [Pretrains(max(0, last - first + 1), len(set(candidates)))]
 
 
 class RelativeLrSet(_LrSet):
@@ -44,6 +65,10 @@ class RelativeLrSet(_LrSet):
     )
     max_learning_rate: LearningRate = Field(1.0, description=_CAP)
 
+    def pretrains(self, first: int, last: int) -> list[Pretrains]:
+        """One every epoch, over all factors."""
+        return _every_epoch(self.factors, first, last)
+
 
 class AbsoluteLrSet(_LrSet):
     """A learning-rate set that lists the candidates themselves, the same ones every epoch."""
@@ -55,6 +80,10 @@ class AbsoluteLrSet(_LrSet):
         min_length=1, max_length=MAX_LEARNING_RATES, description="The candidates of every epoch."
     )
 
+    def pretrains(self, first: int, last: int) -> list[Pretrains]:
+        """One every epoch, over all learning rates."""
+        return _every_epoch(self.learning_rates, first, last)
+
 
 class NamedLrSet(_LrSet):
     """A learning-rate set of STPT's paper (Yamada et al., Tables 2 and 3) by its name: capped relative factors. `mix`
@@ -63,6 +92,10 @@ class NamedLrSet(_LrSet):
     kind: Literal["named"] = Field("named", description=_KIND)
     name: LrSetName = Field(description="The set's name; GET /v1/catalog has its factors.")
     max_learning_rate: LearningRate = Field(1.0, description=_CAP)
+
+    def pretrains(self, first: int, last: int) -> list[Pretrains]:
+        """One every epoch, with as many candidates in each of the sets that `mix` is made of."""
+        return _every_epoch(range(NAMED_CANDIDATES), first, last)
 
 
 def _tagged(shorthand: dict[str, str], union: Any) -> Any:
@@ -105,6 +138,13 @@ class PhasedLrSet(_LrSet):
             raise ValueError(f"phases must begin at ascending epochs, not {firsts}; reorder them")
         return self
 
+    def pretrains(self, first: int, last: int) -> list[Pretrains]:
+        """Those of each phase in turn; the first one holds from the first epoch behind the warm-up on."""
+        begins = [first, *(max(first, phase.first_epoch) for phase in self.phases[1:])]
+        ends = [*(min(last, begin - 1) for begin in begins[1:]), last]
+        spans = zip(self.phases, begins, ends, strict=True)
+        return [alike for phase, begin, end in spans for alike in phase.lr_set.pretrains(begin, end)]
+
     def late_phases(self, epochs: int, field: str) -> list[FieldError]:
         """An error for each phase that begins behind the last of `epochs`; `field` is the set's place in the spec."""
         message = f"after the last epoch ({epochs}); lower it, raise epochs, or leave the phase out"
@@ -139,8 +179,14 @@ class StagedLrSet(_LrSet):
         4,
         ge=0,
         le=16,
-        description="Further candidates that a stage may try, at the ratio of the last two, when an end one is best.",
+        description="Further candidates that a stage may try, at the ratio of the last two, when an end one is best; "
+        "none in a training that the job's budget holds for.",
     )
+
+    def pretrains(self, first: int, last: int) -> list[Pretrains]:
+        """One for each stage that the training gets to; the candidates that a stage adds are not planned."""
+        reached = self.stages[: max(0, last - first + 1)]
+        return [Pretrains(1, len(set(stage.factors)), stage.pretrain_share) for stage in reached]
 
 
 class RaceLrSet(_LrSet):
@@ -186,6 +232,10 @@ class HistoryLrSet(_LrSet):
 
     kind: Literal["history"] = Field("history", description=_KIND)
     from_history: Literal[True] = Field(description="true: from past jobs of this model, dataset and optimizer.")
+
+    def pretrains(self, first: int, last: int) -> list[Pretrains]:
+        """Those of the stage that it becomes."""
+        return HISTORY_LR_SET.pretrains(first, last)
 
 
 _LrSets = Annotated[

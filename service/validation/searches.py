@@ -13,17 +13,17 @@ from service.validation.across_fields import check_across_fields
 
 
 def check_budget(spec: JobSpec, train_samples: int) -> list[FieldError]:
-    """What is wrong with the job's budget in samples or epochs: baselines train whole epochs, at least one, behind what
-    they search by. `train_samples` are those that are not held out."""
+    """What is wrong with the job's budget in samples or epochs: there must be room for an epoch and what a method
+    searches by, and behind its warm-up for a Pre-train. `train_samples` are those that are not held out."""
     epoch, budget = samples_per_epoch(spec, train_samples), spec.budget
     if budget is None or budget.relative_to is not None:
         return []
-    searches = [
-        (method.search_samples(spec, epoch), method.label) for method in spec.methods if method.holds_budget(spec)
-    ]
-    search, label = max(searches, default=(0, ""))
-    if (budget_samples(spec, epoch, None) or 0) >= epoch + search:
-        return []
+    room, held = budget_samples(spec, epoch, None) or 0, [one for one in spec.methods if one.holds_budget(spec)]
+    field, value = ("epochs", budget.epochs) if budget.samples is None else ("samples", budget.samples)
+    search, label = max(((method.search_samples(spec, epoch), method.label) for method in held), default=(0, ""))
+    if room >= epoch + search:
+        warmups = [_warmup_alone(spec, method, epoch, room) for method in held]
+        return [FieldError(f"budget.{field}", value, message) for message in warmups if message is not None]
     if search:
         what = f"the search of {label} ({search} samples) and an epoch ({epoch})"
         least = math.ceil((epoch + search) / epoch) if budget.samples is None else epoch + search
@@ -32,8 +32,18 @@ def check_budget(spec: JobSpec, train_samples: int) -> list[FieldError]:
         message = f"less than an epoch, which takes {epoch} samples; give that at least"
     else:
         message = "less than an epoch; give 1 at least"
-    field, value = ("epochs", budget.epochs) if budget.samples is None else ("samples", budget.samples)
     return [FieldError(f"budget.{field}", value, message)]
+
+
+def _warmup_alone(spec: JobSpec, method: MethodSpec, epoch: int, room: int) -> str | None:
+    """What is wrong where a budget of `room` samples ends before the method's first Pre-train; `epoch` are the training
+    samples of an epoch."""
+    epochs = method.training_epochs(spec, epoch, room)
+    first = method.first_pretrain(spec.model_copy(update={"epochs": epochs}))
+    if first is None or first[0] <= epochs:
+        return None
+    few = f"{epochs} epoch{'s' * (epochs > 1)}"
+    return f"has room for {few} of {method.label}, all of them warm-up; give more, or shorten its warm-up"
 
 
 def check_search(spec: JobSpec, field: str, method: MethodSpec, train_samples: int | None) -> list[FieldError]:

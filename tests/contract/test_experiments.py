@@ -58,6 +58,20 @@ def test_plan_of_a_race(client: httpx.Client) -> None:
     }
 
 
+def test_plan_of_a_search_of_every_epoch_within_a_budget(client: httpx.Client) -> None:
+    """With 8 candidates of 2 iterations an epoch of 19 takes 33 iterations; 373 have room for 11 of them."""
+    document = {"model": "lenet5", "dataset": "digits", "epochs": 10, "lr_set": "middle"}
+    within = document | {"budget": {"samples": 373 * 64}}
+    [run] = client.post("/v1/plan", json=within).raise_for_status().json()["runs"]
+    assert (run["samples"], run["iterations"]) == (11 * 33 * 64, 11 * 33)
+    assert (run["pretrain_iterations"], run["main_train_iterations"]) == (2, 17)
+    assert [area["epoch"] for area in run["search_area"]] == list(range(1, 12))
+    for path in ("/v1/jobs", "/v1/plan"):
+        refused = client.post(path, json=document | {"budget": {"epochs": 1}})
+        why = "less than the search of stpt (896 samples) and an epoch (1280); give 2 at least, or let it search less"
+        assert errors(refused) == {"budget.epochs": (1, why)}
+
+
 def test_plan(client: httpx.Client, fleet: FakeFleet) -> None:
     document = spec_document(lr_set="narrow", global_batch_size=64, methods=["stpt", "sweep"])
     response = client.post("/v1/plan", json=document)

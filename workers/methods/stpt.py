@@ -146,7 +146,7 @@ class Stpt(Training):
         competing = self.branches.train(learning_rates, train_branch)
         if not epoch.searches:
             return competing
-        for _ in range(self._most_extensions()):
+        for _ in range(self.settings.most_extensions(self.spec)):
             if (beyond := self._beyond_an_end(competing)) is None:
                 break
             competing += self.branches.train([beyond], train_branch)
@@ -196,10 +196,6 @@ class Stpt(Training):
         lr_set = self.settings.candidates_of(self.spec)
         assert isinstance(lr_set, RaceLrSet)
         return lr_set.max_learning_rate
-
-    def _most_extensions(self) -> int:
-        lr_set = self.settings.candidates_of(self.spec)
-        return lr_set.max_extensions if isinstance(lr_set, StagedLrSet) else 0
 
     def _beyond_an_end(self, competing: Sequence[Branch]) -> float | None:
         """The next candidate to try, where the best of a stage is its largest or its smallest; None where there is

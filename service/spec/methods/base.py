@@ -15,7 +15,6 @@ from service.spec.types import Frozen, Label, LearningRate
 
 if TYPE_CHECKING:
     from service.spec.job import JobSpec
-    from service.spec.methods.stpt import StptMethod
 
 LrSchedule = Literal["constant", "linear", "cosine"]
 MAX_EPOCHS = 100_000
@@ -50,7 +49,6 @@ class Facts:
     candidates: Sequence[float]  # learning rates that a Pre-train over the job's lr_set tries first
     epoch_samples: int  # of one epoch of one training
     budget: int | None  # in samples, of one seed; None: no limit
-    of_stpt: "Callable[[StptMethod], int] | None" = None  # samples of one of its trainings, Pre-trains included
     of_trial: "Callable[[JobSpec], Facts] | None" = None  # those of a trial whose spec is another
 
 
@@ -111,7 +109,7 @@ class MethodSpec(Frozen):
         return 1
 
     def search_samples(self, spec: "JobSpec", epoch_samples: int) -> int:
-        """The training samples that one training of the method takes at most before its first epoch, to search by;
+        """The training samples that the shortest training of the method takes at most beside its epochs, to search by;
         `epoch_samples` are those of an epoch."""
         return 0
 

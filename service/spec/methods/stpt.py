@@ -1,15 +1,16 @@
 """Short-term pre-training (STPT, Yamada et al., Algorithm 1): its settings, its iterations, and what must hold between
 them."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from service.errors import FieldError
-from service.spec.lr_set import LrSet, PhasedLrSet, RaceLrSet, StagedLrSet
-from service.spec.methods.base import Facts, MethodSpec, Probe, Schedule, Work
+from service.spec.lr_set import LrSet, PhasedLrSet, Pretrains, RaceLrSet, StagedLrSet
+from service.spec.methods.base import MAX_EPOCHS, Facts, MethodSpec, Probe, Schedule, Work
 from service.spec.race import Shares, shared_out
 from service.spec.scaling import Scaling
 from service.spec.stpt import Audit, GreedySelector, Guards, MainTrain, Metric, Pretrain, Selector, Warmup
@@ -32,6 +33,10 @@ class EpochPlan:
     def iterations(self) -> int:
         """The iterations that the chosen branch is trained in an epoch, alpha + beta."""
         return self.pretrain_iterations + self.main_train_iterations
+
+    def alpha(self, share: float | None) -> int:
+        """The iterations of a Pre-train of that share of the epoch; None: the plan's own."""
+        return self.pretrain_iterations if share is None else max(1, round(share * self.iterations))
 
 
 class StptMethod(MethodSpec):
@@ -90,8 +95,13 @@ class StptMethod(MethodSpec):
         return isinstance(self.candidates_of(spec), RaceLrSet)
 
     def holds_budget(self, spec: "JobSpec") -> bool:
-        """Whether the job's budget holds for the method: where it races, unless the budget is by what it takes."""
-        return spec.budget is not None and self.races(spec) and self.label != spec.measuring_run
+        """Whether the job's budget holds for the method: where there is one, unless it is by what this run takes."""
+        return spec.budget is not None and self.label != spec.measuring_run
+
+    def most_extensions(self, spec: "JobSpec") -> int:
+        """The number of candidates that a stage may try beyond its own: none within a budget, where all is planned."""
+        lr_set = self.candidates_of(spec)
+        return lr_set.max_extensions if isinstance(lr_set, StagedLrSet) and not self.holds_budget(spec) else 0
 
     def warmup_share(self, spec: "JobSpec") -> float:
         """The share of the training over which learning rates rise linearly to their full values."""
@@ -99,15 +109,19 @@ class StptMethod(MethodSpec):
         return lr_set.warmup_share if isinstance(lr_set, RaceLrSet) else 0.0
 
     def shares(self, spec: "JobSpec", epoch_samples: int, budget: int | None) -> Shares:
-        """How a race and the training behind it share out `budget`, the training samples of one seed (None: no limit);
-        without a race the training has the job's epochs. `epoch_samples` are those of a pass over the data."""
+        """How the search and the training share out `budget`, the training samples of one seed: how many epochs there
+        are, and how long each is. None: no limit, and the training has the job's epochs. `epoch_samples` are those of
+        a pass over the data."""
         batch, lr_set = spec.global_batch_size, self.candidates_of(spec)
         iterations = self.epoch_plan(epoch_samples // batch).iterations
-        if not isinstance(lr_set, RaceLrSet):
+        if isinstance(lr_set, RaceLrSet):
+            room = None if budget is None else budget // batch
+            looks = len(lr_set.first_looks(self.first_learning_rate(spec)))
+            shares = shared_out(lr_set.search_share, looks, epochs=spec.epochs, iterations=iterations, budget=room)
+            return replace(shares, epochs=min(MAX_EPOCHS, shares.epochs))
+        if budget is None:
             return Shares(None, spec.epochs, iterations)
-        room = None if budget is None else budget // batch
-        looks = len(lr_set.first_looks(self.first_learning_rate(spec)))
-        return shared_out(lr_set.search_share, looks, epochs=spec.epochs, iterations=iterations, budget=room)
+        return _stretched(budget, iterations, lambda shares: self.training_samples(spec, epoch_samples, shares))
 
     def training_shares(self, spec: "JobSpec", epoch_samples: int) -> Shares:
         """The shares of a training whose spec has the budget that is its own, in samples, or none."""
@@ -120,6 +134,33 @@ class StptMethod(MethodSpec):
         alpha = min(whole.pretrain_iterations, shares.iterations)
         return EpochPlan(alpha, shares.iterations - alpha)
 
+    def training_samples(self, spec: "JobSpec", epoch_samples: int, shares: Shares) -> int:
+        """The training samples of a training with these shares, race or Pre-trains included. Fewer are taken where
+        candidates are equal after the cap (more with the batch `per_worker`, if each of fewer branches then has more
+        workers), more where results call for branches beyond the plan."""
+        plan = self.training_plan(spec, epoch_samples, shares)
+        raced = 0 if shares.race is None else shares.race.iterations
+        trained = (raced + shares.epochs * shares.iterations) * spec.global_batch_size
+        first = self.warmup_epochs(shares.epochs) + 1
+        planned = self.candidates_of(spec).pretrains(first, shares.epochs)
+        return trained + sum(alike.epochs * self._excess(spec, plan, alike) for alike in planned)
+
+    def _excess(self, spec: "JobSpec", plan: EpochPlan, alike: Pretrains) -> int:
+        """The samples of a Pre-train in excess of the branch that goes on, which has trained alpha of the epoch."""
+        parts = spec.workers  # of the global batch, that a branch trains
+        if self.pretrain.batch == "per_worker":
+            parts //= min(alike.candidates, spec.workers)
+        batches = alike.candidates * parts * spec.batch_per_worker  # of all branches
+        return plan.alpha(alike.share) * (batches - spec.global_batch_size)
+
+    def search_samples(self, spec: "JobSpec", epoch_samples: int) -> int:
+        """The training samples that the first Pre-train adds to its epoch; none of a race, which a budget may have no
+        room for."""
+        first = self.warmup_epochs(1) + 1
+        shares = Shares(None, first, self.epoch_plan(epoch_samples // spec.global_batch_size).iterations)
+        training = first * shares.iterations * spec.global_batch_size
+        return max(0, self.training_samples(spec, epoch_samples, shares) - training)
+
     def training_epochs(self, spec: "JobSpec", epoch_samples: int, budget: int | None) -> int:
         """The number of epochs of one training; `epoch_samples` are the training samples of an epoch, `budget` those of
         one seed (None: no limit)."""
@@ -130,8 +171,7 @@ class StptMethod(MethodSpec):
         own in place of the plan's."""
         lr_set, number = self.candidates_of(spec), epoch - self.warmup_epochs(spec.epochs) - 1
         if isinstance(lr_set, StagedLrSet) and number < len(lr_set.stages):
-            share = lr_set.stages[number].pretrain_share
-            return plan.pretrain_iterations if share is None else max(1, round(share * plan.iterations))
+            return plan.alpha(lr_set.stages[number].pretrain_share)
         return plan.pretrain_iterations
 
     def settled_epoch(self, spec: "JobSpec") -> int:
@@ -144,12 +184,8 @@ class StptMethod(MethodSpec):
 
     def work(self, spec: "JobSpec", facts: Facts) -> Work:
         """One training, and the training samples that it takes, Pre-trains included."""
-        if self.races(spec):
-            shares = self.shares(spec, facts.epoch_samples, facts.budget if self.holds_budget(spec) else None)
-            race = 0 if shares.race is None else shares.race.iterations
-            return Work(1, (race + shares.epochs * shares.iterations) * spec.global_batch_size)
-        assert facts.of_stpt is not None
-        return Work(1, facts.of_stpt(self))
+        shares = self.shares(spec, facts.epoch_samples, facts.budget if self.holds_budget(spec) else None)
+        return Work(1, self.training_samples(spec, facts.epoch_samples, shares))
 
     def trained_iterations(
         self, spec: "JobSpec", epoch: int, recorded: int, branches: Sequence[int], rollbacks: int
@@ -240,3 +276,14 @@ class StptMethod(MethodSpec):
             message = f"the learning rates of lr_set {why}; leave scaling out, or give lr_set factors"
             errors.append(FieldError(f"{field}.rule", self.scaling.rule, message))
         return errors
+
+
+def _stretched(budget: int, iterations: int, cost: Callable[[Shares], int]) -> Shares:
+    """The training without a race that has most iterations within `budget`, in samples: of epochs of `iterations`, or
+    of one epoch more, all a little shorter. At least an epoch of one iteration. `cost` is what a training takes, in
+    samples, its Pre-trains included."""
+    whole = bisect_right(range(1, MAX_EPOCHS), budget, key=lambda epochs: cost(Shares(None, epochs, iterations)))
+    shorter = bisect_right(range(1, iterations), budget, key=lambda length: cost(Shares(None, whole + 1, length)))
+    if whole and whole * iterations >= (whole + 1) * shorter:
+        return Shares(None, whole, iterations)
+    return Shares(None, whole + 1, max(1, shorter))

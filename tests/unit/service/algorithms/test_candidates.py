@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 from service.algorithms.candidates import LR_SETS, candidates, first_candidates, mix_phase, trials_of
 from service.spec.job import JobSpec
 from service.spec.lr_set import (
+    NAMED_CANDIDATES,
     AbsoluteLrSet,
     HistoryLrSet,
     LrSetPhase,
     NamedLrSet,
     PhasedLrSet,
+    Pretrains,
+    RaceLrSet,
     RelativeLrSet,
     StagedLrSet,
 )
@@ -19,6 +22,8 @@ from service.spec.methods.stpt import StptMethod
 from service.spec.methods.sweep import SweepMethod
 from service.spec.types import MIN_LEARNING_RATE
 from tests.builders import nested
+from tests.unit.service.specs import SIMPLE_LR_SETS
+from tests.unit.service.specs import STAGES as STAGED
 
 # Yamada et al., Table 2, and the columns (a), (b), (c) of Table 3
 PAPER = {
@@ -42,6 +47,7 @@ def at(lr_set, current=0.1, *, epoch=20, epochs=40):
 
 def test_presets_are_the_tables_of_the_paper():
     assert LR_SETS == PAPER
+    assert {len(factors) for factors in PAPER.values()} == {NAMED_CANDIDATES}
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -180,6 +186,8 @@ def test_absolute_candidates_are_the_first_of_each_value_in_order(values):
     assert list(at(AbsoluteLrSet(learning_rates=values))) == expected
 
 
+STAGES = [{"factors": [2, 1, 1], "pretrain_share": 0.5}, {"factors": [2, 1, 0.5]}]
+
 # --- stages ------------------------------------------------------------------------------------------
 
 
@@ -193,6 +201,51 @@ def test_a_stage_an_epoch_and_then_the_learning_rate_stays():
     stages = StagedLrSet(stages=[{"factors": [10.0, 1.0]}, {"factors": [2.0, 1.0, 0.5]}], max_learning_rate=0.5)
     found = [candidates(stages, epoch=epoch, epochs=9, current=0.1, warmup_epochs=2) for epoch in (3, 4, 5, 9)]
     assert found == [(0.5, 0.1), (0.2, 0.1, 0.05), (0.1,), (0.1,)]
+
+
+# --- what is planned ---------------------------------------------------------------------------------
+
+PHASES = PhasedLrSet(
+    phases=[
+        LrSetPhase(first_epoch=1, lr_set=RelativeLrSet(factors=[2, 1, 1])),
+        LrSetPhase(first_epoch=4, lr_set=AbsoluteLrSet(learning_rates=[0.1])),
+        LrSetPhase(first_epoch=6, lr_set=NamedLrSet(name="mix")),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("lr_set", "first", "last", "planned"),
+    [
+        (RelativeLrSet(factors=[2, 1, 0.5, 1]), 3, 10, [Pretrains(8, 3)]),
+        (RelativeLrSet(factors=[2, 1, 0.5, 1]), 4, 2, [Pretrains(0, 3)]),  # all is warm-up
+        (AbsoluteLrSet(learning_rates=[0.2, 0.1]), 1, 1, [Pretrains(1, 2)]),
+        (NamedLrSet(name="mix"), 1, 40, [Pretrains(40, 8)]),
+        (PHASES, 1, 9, [Pretrains(3, 2), Pretrains(2, 1), Pretrains(4, 8)]),
+        (PHASES, 5, 9, [Pretrains(0, 2), Pretrains(1, 1), Pretrains(4, 8)]),
+        (PHASES, 2, 4, [Pretrains(2, 2), Pretrains(1, 1), Pretrains(0, 8)]),
+        (PHASES, 3, 2, [Pretrains(0, 2), Pretrains(0, 1), Pretrains(0, 8)]),
+        (StagedLrSet(stages=STAGES), 3, 9, [Pretrains(1, 2, 0.5), Pretrains(1, 3)]),
+        (StagedLrSet(stages=STAGES), 3, 3, [Pretrains(1, 2, 0.5)]),
+        (StagedLrSet(stages=STAGES), 4, 2, []),
+        (RaceLrSet(), 1, 9, []),
+        (HistoryLrSet(from_history=True), 1, 9, [Pretrains(1, 3, 1.0)]),
+    ],
+)
+def test_the_pretrains_that_are_planned(lr_set, first, last, planned):
+    assert lr_set.pretrains(first, last) == planned
+
+
+@given(
+    lr_set=SIMPLE_LR_SETS | STAGED | st.just(PHASES) | st.just(HistoryLrSet(from_history=True)),
+    current=POSITIVE,
+    warmup=st.integers(0, 3),
+)
+def test_no_epoch_has_more_candidates_than_are_planned(lr_set, current, warmup):
+    planned = [alike.candidates for alike in lr_set.pretrains(warmup + 1, 9) for _ in range(alike.epochs)]
+    planned += [1] * (9 - warmup - len(planned))
+    for epoch, most in enumerate(planned, start=warmup + 1):
+        assert len(candidates(lr_set, epoch=epoch, epochs=9, current=current, warmup_epochs=warmup)) <= most
 
 
 # --- the trials of a sweep ---------------------------------------------------------------------------

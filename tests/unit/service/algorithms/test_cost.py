@@ -170,7 +170,8 @@ def test_a_race_within_what_another_run_takes_and_one_that_others_go_by():
     raced, paper, cosine = costs(spec(**RACE, methods=methods, budget={"relative_to": "paper"}), 1293)
     assert (raced.iterations, paper.iterations, cosine.iterations) == (51 + 15 * 19, 340, 340)
     raced, paper, cosine = costs(spec(**RACE, methods=methods, budget={"relative_to": "stpt"}), 1293)
-    assert (raced.iterations, paper.iterations, cosine.iterations) == (249, 340, 240)
+    # 249 are 7 epochs of 34 for the paper's rule: 8 of 31, and so 17 of training, are less
+    assert (raced.iterations, paper.iterations, cosine.iterations) == (249, 238, 240)
 
 
 def test_a_race_in_a_study_comes_on_top_whatever_the_budget():
@@ -187,6 +188,37 @@ def test_epochs_behind_a_race_are_planned_at_their_length():
     [within] = forecast(spec(**RACE, budget={"epochs": 15}), 1293)
     assert within.plan == EpochPlan(2, 17)
     assert [area.epoch for area in within.search_area] == list(range(1, 14))
+
+
+# --- other sets within a budget ----------------------------------------------------------------------
+
+PHASES = {"phases": [{"first_epoch": 1, "lr_set": "narrow"}, {"first_epoch": 4, "lr_set": {"factors": [2, 1, 0.5]}}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "budget", "iterations"),
+    [
+        # 8 branches of 2 iterations, 7 of them on top: 34 an epoch
+        ({"lr_set": "middle"}, {"epochs": 17}, 10 * 34),
+        ({"lr_set": "middle"}, {"samples": 373 * 64 + 63}, 11 * 33),  # trains 11 x 19, more than 10 x 20
+        ({"lr_set": "mix", "warmup": {"epochs": None}}, {"epochs": 17}, 10 * 20 + 9 * 14),
+        ({"lr_set": "mix", "warmup": {"epochs": 2}}, {"epochs": 17}, 11 * 19 + 9 * 14),
+        ({"lr_set": {"learning_rates": [0.1, 0.1, 0.05]}}, {"epochs": 11}, 10 * 22),
+        # 3 epochs with 8 candidates, 7 with 3
+        ({"lr_set": PHASES}, {"epochs": 13}, 10 * 19 + 3 * 14 + 7 * 4),
+        # 5 whole epochs, one with 2 x 2 iterations on top, then without search
+        (
+            {"lr_set": {"stages": [{"factors": [9, 3, 1, 0.3, 0.1], "pretrain_share": 1}, {"factors": [2, 1, 0.5]}]}},
+            {"epochs": 14},
+            5 * 19 + 23 + 8 * 19,
+        ),
+        ({"lr_set": "middle", "main_train": {"iterations": 4}}, {"epochs": 10}, 10 * 20),
+        ({"lr_set": {"factors": [1.0]}}, {"epochs": 10.5}, 11 * 19),
+    ],
+)
+def test_other_sets_within_a_budget(changes, budget, iterations):
+    [found] = costs(spec(**changes, budget=budget), 1293)
+    assert (found.trainings, found.iterations, found.samples) == (1, iterations, iterations * 64)
 
 
 # --- beside stpt ---------------------------------------------------------------------------------------

@@ -153,7 +153,42 @@ def test_a_budget_below_an_epoch_is_refused(budget, field, message):
 
 @pytest.mark.parametrize("budget", [{"samples": 1280}, {"epochs": 1}, {"relative_to": "stpt", "times": 0.01}])
 def test_a_budget_of_an_epoch_is_accepted(budget):
-    assert parse_spec(json.dumps(small(methods=["stpt", "random"], budget=budget)).encode()).budget is not None
+    document = small(lr_set={"kind": "race"}, methods=["stpt", "random"], budget=budget)
+    assert parse_spec(json.dumps(document).encode()).budget is not None
+
+
+MIDDLE = "less than the search of stpt (896 samples) and an epoch (1280); give {} at least, or let it search less"
+
+
+@pytest.mark.parametrize(
+    ("changes", "budget", "message"),
+    [
+        ({}, {"samples": 2175}, MIDDLE.format(2176)),  # 7 branches more of 2 iterations of 64
+        ({}, {"epochs": 1.5}, MIDDLE.format(2)),
+        ({"warmup": {"epochs": 1}}, {"samples": 2175}, MIDDLE.format(2176)),
+        (
+            {"warmup": {"epochs": 2}},
+            {"epochs": 2},
+            "has room for 2 epochs of stpt, all of them warm-up; give more, or shorten its warm-up",
+        ),
+        (
+            {"warmup": {"epochs": 1}, "lr_set": {"kind": "race"}},
+            {"epochs": 1},
+            "has room for 1 epoch of stpt, all of them warm-up; give more, or shorten its warm-up",
+        ),
+    ],
+)
+def test_a_budget_below_an_epoch_with_its_search_is_refused(changes, budget, message):
+    """Digits: an epoch of 20 iterations is 1280 samples; `middle` has 8 candidates, alpha is 2."""
+    [(field, value)] = budget.items()
+    with pytest.raises(InvalidInput) as caught:
+        parse_spec(json.dumps(small(**changes, budget=budget)).encode())
+    assert caught.value.errors == (FieldError(f"budget.{field}", value, message),)
+
+
+@pytest.mark.parametrize("changes", [{}, {"lr_set": {"factors": [1.0]}}, {"warmup": {"epochs": None}}])
+def test_a_budget_of_an_epoch_with_its_search_is_accepted(changes):
+    assert parse_spec(json.dumps(small(**changes, budget={"samples": 2176})).encode()).budget is not None
 
 
 @pytest.mark.parametrize(("budget", "epochs"), [(None, 10), (1700, 17), (1799, 17), (99, 1)])

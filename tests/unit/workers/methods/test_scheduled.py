@@ -473,10 +473,11 @@ def test_seeds_and_a_budget(tmp_path: Path) -> None:
 
 
 def test_one_method_twice_with_settings_of_its_own(tmp_path: Path) -> None:
-    """Each run of stpt ends as it would alone; the budget follows the one that it names, wherever that stands."""
+    """Each run of stpt ends as it would alone; the budget follows the one that it names, wherever that stands. Four
+    times its 12 iterations are the two epochs of 20 that the other one would have without a budget."""
     short = {"name": "stpt", "label": "short", "lr_set": {"factors": [1.0]}, "pretrain": {"iterations": 1}}
     document = spec_document(**{**SHORT, "epochs": 2, "methods": ["cosine", "stpt", short]})
-    document |= {"budget": {"relative_to": "short"}}
+    document |= {"budget": {"relative_to": "short", "times": 4.0}}
     trained: dict[str, list[float | None]] = {}
     for number, methods in enumerate((document["methods"], document["methods"][1:2], document["methods"][2:])):
         spec = JobSpec.model_validate(
@@ -493,7 +494,7 @@ def test_one_method_twice_with_settings_of_its_own(tmp_path: Path) -> None:
         by_label = {r.label: [one.val_loss for one in records.all if one.label == r.label] for r in records.all}
         if not number:
             assert list(by_label) == ["short", "cosine", "stpt"]  # what the budget needs to know comes first
-            assert len(by_label.pop("cosine")) == 2  # as long as short: it has a single candidate
+            assert len(by_label.pop("cosine")) == 8  # four times as long as short: it has a single candidate
             assert sorted(path.name for path in folder.iterdir()) == ["cosine-1", "short-1", "stpt-1"]
             trained = by_label
             assert trained["stpt"] != trained["short"]

@@ -1,21 +1,30 @@
-"""What short-term pre-training comes to in a job that races: shares of a budget, epochs, work. Digits: 20 iterations of
-64 an epoch."""
+"""What short-term pre-training comes to in a job: shares of a budget, epochs, work. Digits: 20 iterations of 64 an
+epoch."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.errors import InvalidInput
 from service.spec.job import JobSpec
+from service.spec.lr_set import LrSet, LrSetPhase, PhasedLrSet
 from service.spec.methods.base import Facts, Schedule, Work
 from service.spec.methods.stpt import EpochPlan, StptMethod
 from service.spec.race import RacePlan, Shares
 from service.validation.door import parse_spec
-from tests.unit.service.specs import small
+from tests.unit.service.specs import SIMPLE_LR_SETS, STAGES, small
 
 EPOCH = 20 * 64
 RACE = {"kind": "race"}
+PHASES = st.builds(
+    lambda sets: PhasedLrSet(phases=[LrSetPhase(first_epoch=1 + 3 * n, lr_set=one) for n, one in enumerate(sets)]),
+    st.lists(SIMPLE_LR_SETS, min_size=1, max_size=4),
+)
+LR_SETS = SIMPLE_LR_SETS | STAGES | PHASES
 
 
 def stpt_in(**changes: Any) -> tuple[StptMethod, JobSpec]:
@@ -30,15 +39,17 @@ def stpt_in(**changes: Any) -> tuple[StptMethod, JobSpec]:
         ({"budget": {"epochs": 15}}, True),
         ({"budget": {"samples": 20_000}}, True),
         ({}, False),
-        ({"budget": {"epochs": 15}, "lr_set": "middle"}, False),
-        ({"budget": {"epochs": 15}, "lr_set": {"stages": [{"factors": [2, 1]}]}}, False),
+        ({"budget": {"epochs": 15}, "lr_set": "middle"}, True),
+        ({"budget": {"epochs": 15}, "lr_set": {"stages": [{"factors": [2, 1]}]}}, True),
+        ({"lr_set": "middle"}, False),
         ({"budget": {"epochs": 15}, "lr_set": "middle", "methods": [{"name": "stpt", "lr_set": RACE}]}, True),
-        ({"budget": {"epochs": 15}, "methods": [{"name": "stpt", "lr_set": "middle"}]}, False),
+        ({"budget": {"epochs": 15}, "methods": [{"name": "stpt", "lr_set": "middle"}]}, True),
+        ({"budget": {"relative_to": "stpt"}, "lr_set": "middle"}, False),
         ({"budget": {"relative_to": "stpt"}}, False),  # it is what sets it
         ({"budget": {"relative_to": "b"}, "methods": ["stpt", {"name": "stpt", "label": "b"}]}, True),
     ],
 )
-def test_a_budget_holds_where_it_races_and_does_not_set_it(changes: dict[str, Any], holds: bool) -> None:
+def test_a_budget_holds_for_every_run_that_does_not_set_it(changes: dict[str, Any], holds: bool) -> None:
     method, spec = stpt_in(**changes)
     assert method.holds_budget(spec) is holds
 
@@ -102,10 +113,61 @@ def test_a_budget_too_small_for_a_race_is_all_training() -> None:
     assert parse_spec(spec.model_dump_json().encode()) == spec
 
 
-def test_without_a_race_there_is_nothing_to_share() -> None:
-    method, spec = stpt_in(lr_set="middle", budget={"epochs": 15})
-    assert method.shares(spec, EPOCH, 300 * 64) == Shares(None, epochs=10, iterations=20)
-    assert method.training_shares(spec, EPOCH) == Shares(None, epochs=10, iterations=20)
+def test_without_a_race_the_training_is_as_long_as_its_pretrains_let_it() -> None:
+    """With 8 candidates of 2 iterations an epoch of 20 takes 34, one of 19 takes 33."""
+    method, spec = stpt_in(lr_set="middle", budget={"samples": 373 * 64})
+    shares = Shares(None, epochs=11, iterations=19)
+    assert method.shares(spec, EPOCH, 372 * 64) == shares
+    assert method.training_shares(spec, EPOCH) == shares
+    assert method.training_epochs(spec, EPOCH, 373 * 64) == 11
+    assert method.training_plan(spec, EPOCH, shares) == EpochPlan(2, 17)
+    assert method.work(spec, Facts([], EPOCH, 373 * 64)) == Work(1, 11 * 33 * 64)
+    assert method.shares(spec, EPOCH, 362 * 64) == Shares(None, epochs=10, iterations=20)
+    assert method.shares(spec, EPOCH, None) == Shares(None, epochs=10, iterations=20)
+
+
+@pytest.mark.parametrize(("budget", "length"), [(34, 20), (33, 19), (16, 2), (15, 1), (8, 1), (1, 1)])
+def test_what_is_too_small_for_an_epoch_is_a_shorter_one(budget: int, length: int) -> None:
+    """What another run has taken may be as little; alpha is then no more than the epoch."""
+    method, spec = stpt_in(lr_set="middle")
+    shares = method.shares(spec, EPOCH, budget * 64)
+    assert shares == Shares(None, epochs=1, iterations=length)
+    assert method.training_samples(spec, EPOCH, shares) == (length + 7 * min(2, length)) * 64
+
+
+@pytest.mark.parametrize("lr_set", [RACE, "middle"])
+def test_no_training_is_longer_than_a_job_may_be(lr_set: Any) -> None:
+    method, spec = stpt_in(lr_set=lr_set)
+    assert 99_999 <= method.shares(spec, EPOCH, 10**12).epochs <= 100_000
+
+
+@given(
+    lr_set=LR_SETS,
+    warmup=st.none() | st.integers(0, 5),
+    alpha=st.none() | st.integers(1, 20),
+    batch=st.sampled_from(["global", "per_worker"]),
+    workers=st.sampled_from([1, 2, 4, 16]),
+    budget=st.integers(1, 100_000),
+)
+def test_no_budget_is_exceeded_nor_has_it_room_for_more(
+    lr_set: LrSet, warmup: int | None, alpha: int | None, batch: str, workers: int, budget: int
+) -> None:
+    settings = {"warmup": {"epochs": warmup}, "pretrain": {"iterations": alpha, "batch": batch}}
+    method, spec = stpt_in(lr_set=lr_set.model_dump(), workers=workers, **settings)
+    shares = method.shares(spec, EPOCH, budget)
+    if (shares.epochs, shares.iterations) != (1, 1):
+        assert method.training_samples(spec, EPOCH, shares) <= budget
+    longer = {"epochs": shares.epochs + 1} if shares.iterations == 20 else {"iterations": shares.iterations + 1}
+    assert method.training_samples(spec, EPOCH, replace(shares, **longer)) > budget
+
+
+def test_within_a_budget_stages_try_no_more_than_they_say() -> None:
+    stages = {"stages": [{"factors": [2, 1]}], "max_extensions": 3}
+    for changes, extensions in (({}, 3), ({"budget": {"epochs": 9}}, 0), ({"budget": {"relative_to": "stpt"}}, 3)):
+        method, spec = stpt_in(lr_set=stages, **changes)
+        assert method.most_extensions(spec) == extensions
+    method, spec = stpt_in(lr_set="middle")
+    assert method.most_extensions(spec) == 0
 
 
 @pytest.mark.parametrize("placement", ["split", "sequential"])
