@@ -208,7 +208,7 @@ class RaceLrSet(_LrSet):
         gt=0,
         le=0.9,
         description="Share of the job's budget that the race takes; without a budget, how much it takes on top, as a "
-        "share of the training. null: 0.15 of a budget; on top 0.25 at 10 epochs and less, falling to 0.1 at 25.",
+        "share of the training. null: 0.15 of a budget; on top 0.25 at 10 epochs and less, falling to 0.1 at 40.",
     )
     warmup_share: float = Field(
         0.1,

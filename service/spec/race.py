@@ -4,6 +4,7 @@ A race is the search of stpt's default learning-rate set (service.algorithms.rac
 planned before the first step, so that a forecast is what will be spent.
 """
 
+import math
 from dataclasses import dataclass
 
 PROBES = 2  # looks of the wide round behind its first ones
@@ -12,8 +13,8 @@ FINALISTS = 2
 PARTS = 23  # of the search, behind the wide looks of one each: middle looks of three, the rest is the finalists'
 MIDDLE = 3
 BUDGET_SHARE = 0.15  # of a budget
-TOP_EPOCHS = 2.5  # on top of a training without a budget, but
-TOP_SHARES = (0.1, 0.25)  # at least and at most so much of it
+SHORT, LONG = 10, 40  # epochs of trainings without a budget: the search takes on top of them
+SHORT_SHARE, LONG_SHARE = 0.25, 0.1  # of the training
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ def race_plan(most: int, first_looks: int) -> RacePlan | None:
 
 def share_on_top(epochs: int) -> float:
     """The share of a training of `epochs` that its search takes in addition where neither a budget nor a share is
-    given: a quarter at 10 epochs, a tenth from 25 on."""
-    least, most = TOP_SHARES
-    return min(most, max(least, TOP_EPOCHS / epochs))
+    given: a quarter at 10 epochs, a tenth from 40 on, and in between by the power that connects them."""
+    power = math.log(SHORT_SHARE / LONG_SHARE) / math.log(LONG / SHORT)
+    return min(SHORT_SHARE, max(LONG_SHARE, SHORT_SHARE * (SHORT / epochs) ** power))
 
 
 def shared_out(share: float | None, first_looks: int, *, epochs: int, iterations: int, budget: int | None) -> Shares:

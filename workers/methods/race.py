@@ -54,17 +54,19 @@ class Race:
         return self._ways_to_train(final)
 
     def _ways_to_train(self, final: Sequence[Branch]) -> list[tuple[Branch, float]]:
-        """First between the finalists, where the best of them stands for both, then by the lower one. With SGD by the
-        lower one alone where neither has left the plateau; none where both diverged."""
+        """By the best finalist, then by the lower one; none where both diverged. With SGD, whose finalists are far apart,
+        first between them, where the best stands for both; by the lower one alone where neither has left the plateau.
+        """
         trained = [look for look in final if not look.result.diverged]
         if not trained:
             return []
         best, lower = self._best(trained), min(trained, key=lambda look: look.learning_rate)
-        last = (lower, lower.learning_rate)
-        if race.falls(self._optimizer) and best.early:
-            return [last]
-        between = race.between([(look.learning_rate, self._gain(look)) for look in trained if not look.dead])
-        first = (best, best.learning_rate if between is None else between)
+        first, last = (best, best.learning_rate), (lower, lower.learning_rate)
+        if race.falls(self._optimizer):
+            if best.early:
+                return [last]
+            between = race.between([(look.learning_rate, self._gain(look)) for look in trained if not look.dead])
+            first = (best, best.learning_rate if between is None else between)
         return [first] if first == last else [first, last]
 
     def _wide(self, first: Sequence[float]) -> list[Branch]:
