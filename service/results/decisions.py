@@ -114,8 +114,8 @@ class Decision:
 
 
 def decisions_of(spec: JobSpec, method: StptMethod, epochs: Sequence[EpochWithBranches]) -> list[Decision]:
-    """How each of the epochs, which are the first ones of one training by `method` in a job of `spec`, in order, came
-    to its learning rate."""
+    """How each of the epochs, which are the first ones of one training by `method`, in order, came to its learning
+    rate. `spec` is the job's, with the epochs of that training."""
     replayed = _replayed_by_others(spec, method, epochs)
     current, chosen_at, before = method.first_learning_rate(spec), None, None
     val_losses = list[float | None]()
@@ -306,7 +306,8 @@ def _why_it_stands(
     if row.retries:
         return f"the training diverged or collapsed at {current:.4g}: the epoch was tried again at smaller ones"
     if method.races(spec) and chosen_at is None:
-        return "the search's share of the training is too short for a race: the initial learning rate was taken"
+        whole = "budget" if method.holds_budget(spec) else "training"
+        return f"the search's share of the {whole} is too short for a race: the initial learning rate was taken"
     searched = method.settled_epoch(spec)
     if isinstance(method.candidates_of(spec), StagedLrSet | RaceLrSet) and row.epoch > searched:
         follows = "stays as it is" if spec.lr_schedule == "constant" else f"follows its schedule ({spec.lr_schedule})"

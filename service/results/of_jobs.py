@@ -136,10 +136,12 @@ def decisions(
     one of its trials came to its learning rate. Raises NotFound where there is no such job, run or trial."""
     spec = job_spec(get_job(session, job_id))
     method = method_of(spec, job_id, StptMethod, label)
-    if get_trial(session, job_id, method.label, trial) is None:
+    row = get_trial(session, job_id, method.label, trial)
+    if row is None:
         raise NotFound(f"job {job_id} has no trial {trial} of {method.label}; its last one is {spec.seeds}")
     epochs = epochs_with_branches(session, job_id, label=method.label, trial=trial)
-    return method, decisions_of(spec, method, epochs)
+    trained = spec.model_copy(update={"epochs": row.length})  # which a budget may have changed
+    return method, decisions_of(trained, method, epochs)
 
 
 def stored_epochs(session: Session, job_id: str, label: str) -> list[StoredEpoch]:

@@ -153,7 +153,8 @@ def succeeded_stpt_trainings(
         jobs = jobs.where(Job.optimizer == optimizer)
     of_stpt = (Job.number.in_(jobs.scalar_subquery()), Run.method == "stpt")
     trainings = (
-        select(Job.id.label("job_id"), Job.spec, Run.label.label("label"), Trial.id.label("trial_id"), Trial.seed)
+        select(Job.id.label("job_id"), Job.spec, Run.label.label("label"), Trial.id.label("trial_id"))
+        .add_columns(Trial.seed, Trial.length)
         .join(Run, Run.job_id == Job.id)
         .join(Trial, Trial.run_id == Run.id)
         .where(*of_stpt)

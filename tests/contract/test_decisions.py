@@ -56,6 +56,26 @@ def test_decisions(client: httpx.Client, job_id: str) -> None:
     assert client.get(f"/v1/jobs/{job_id}/decisions?label=stpt&trial=1&format=json").json()["items"] == items
 
 
+def test_within_a_budget_it_is_the_training_that_counts(client: httpx.Client, sqlite_store: Store) -> None:
+    """A warm-up of a tenth is none of three epochs and one of six."""
+    race = {"kind": "race"}
+    job_id = submit(client, lr_set=race, warmup={"epochs": None}, budget={"epochs": 7})
+    worker = Worker.started(client, claim(sqlite_store))
+    worker.report_trial({"label": "stpt", "trial": 1, "seed": 0, "epochs": 6, "state": "running"}).raise_for_status()
+    for record in (
+        epoch_record(1, phase="warmup", learning_rate=0.005, branches=[]),
+        epoch_record(2, learning_rate=0.2, branches=branch_records(0.1, 0.2, 0.05, chosen=2)),
+        epoch_record(3, learning_rate=0.2, branches=settled(0.2)),
+    ):
+        worker.report(record).raise_for_status()
+    items = client.get(f"/v1/jobs/{job_id}/decisions").json()["items"]
+    assert [item["why"] for item in items] == [
+        "warm-up: the learning rate is set until epoch 1, nothing is tried",
+        "selector greedy by val_accuracy: The best metric wins.",
+        "the search ended after epoch 2; the learning rate stays as it is",
+    ]
+
+
 def test_a_choice(client: httpx.Client, job_id: str) -> None:
     choice = client.get(f"/v1/jobs/{job_id}/decisions").json()["items"][1]
     candidates = choice.pop("candidates")
