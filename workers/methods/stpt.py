@@ -348,7 +348,8 @@ class Stpt(Training):
         return validation.loss if self.settings.metric == "val_loss" else validation.accuracy
 
     def _evaluated(self, epoch: Epoch, audited: AuditRecord | None) -> int:
-        """How many samples the evaluations of the start, the branches, the undone Main-trains and the audit took."""
+        """How many samples the evaluations of the start, the branches, the undone Main-trains and the audit took, and
+        the estimates of running statistics that a race makes before them."""
         judged = 0 if self.settings.metric == "train_accuracy" else len(self.branches.all)
         looked_at = judged if epoch.start.untrained_loss is not None else 0  # whether they are dead
         by_metric = judged + (audited.branches if audited else 0)
@@ -357,6 +358,7 @@ class Stpt(Training):
             + by_metric * self._judging_samples(accuracy=self._by_accuracy)
             + looked_at * self._judging_samples(accuracy=False)
             + len(epoch.undone) * self._judging_samples(accuracy=True)
+            + (judged * self.trainer.estimating_samples if epoch.begins_anew else 0)
         )
 
     def _rates(self, epoch: Epoch, learning_rate: float) -> list[float]:
