@@ -146,8 +146,8 @@ class Calls:
     async def selector_replay(
         self, job_id: str, selector: str, *, tolerance: float | None = None, label: str | None = None
     ) -> SelectorReplay:
-        """What another selector would have chosen at each epoch of a run of stpt (by default of the job's first), from
-        the stored branches."""
+        """What another selector would have chosen at each epoch of each trial of a run of stpt (by default of the job's
+        first), from the stored branches."""
         params = _given(selector=selector, tolerance=tolerance, label=label)
         return await self._exchange.one(SelectorReplay, "GET", _path(job_id, "selector-replay"), params=params)
 

@@ -144,16 +144,18 @@ def decisions(
     return method, decisions_of(trained, method, epochs)
 
 
-def stored_epochs(session: Session, job_id: str, label: str) -> list[StoredEpoch]:
-    """The epochs that had a Pre-train of the job's stpt run with that label, with the branches that competed in the
-    end: those of the last retry, and after a rollback only those with smaller learning rates than the ones undone."""
-    return [
-        StoredEpoch(
-            epoch=row.epoch,
-            learning_rate=row.learning_rate,
-            branches=[branch_result(branch) for branch in competing(row.branches)],
-            end_metrics={b.number: b.end_metric for b in row.branches if b.end_metric is not None},
-        )
-        for row in epochs_with_branches(session, job_id, label=label)
-        if row.branches
-    ]
+def stored_epochs(session: Session, job_id: str, label: str) -> dict[int, list[StoredEpoch]]:
+    """The epochs that had a Pre-train of each trial, by its number, of the job's stpt run with that label, with the
+    branches that competed in the end: those of the last retry, and after a rollback only those with smaller learning
+    rates than the ones undone."""
+    found: dict[int, list[StoredEpoch]] = {}
+    for row in epochs_with_branches(session, job_id, label=label):
+        if row.branches:
+            stored = StoredEpoch(
+                epoch=row.epoch,
+                learning_rate=row.learning_rate,
+                branches=[branch_result(branch) for branch in competing(row.branches)],
+                end_metrics={b.number: b.end_metric for b in row.branches if b.end_metric is not None},
+            )
+            found.setdefault(row.trial, []).append(stored)
+    return found
