@@ -197,17 +197,46 @@ def test_a_job_that_has_not_begun(client: httpx.Client) -> None:
     assert "no epoch is recorded yet" in client.get(f"/v1/jobs/{job_id}/decisions?format=svg").text
 
 
+def test_the_stages_of_autolrs(client: httpx.Client, sqlite_store: Store) -> None:
+    """Stages of one and of two epochs, each of 20 iterations: three trials of two iterations each begin a stage."""
+    stages = {"trials": 3, "stage_iterations": 20, "max_stage_iterations": 40}
+    job_id = submit(client, methods=["reference", {"name": "autolrs", **stages}])
+    worker = Worker.started(client, claim(sqlite_store))
+    whole = {"label": "autolrs", "iterations": 26}
+    worker.report(epoch_record(1, **whole, branches=branch_records(0.1, 0.2, 0.05))).raise_for_status()
+    worker.report(epoch_record(2, **whole, branches=branch_records(0.1, 0.2, 0.05))).raise_for_status()
+    within = {"label": "autolrs", "phase": "scheduled", "iterations": 20, "branches": []}
+    worker.report(epoch_record(3, **within)).raise_for_status()
+    answer = client.get(f"/v1/jobs/{job_id}/decisions").json()
+    assert (answer["label"], answer["metric"]) == ("autolrs", "forecast_loss")
+    assert answer["selector"] == {
+        "name": "autolrs",
+        "search_interval": None,
+        **stages,
+        "trial_iterations": None,
+        "kappa": 1e6,
+    }
+    assert [(item["is_choice"], item["chosen_at"], len(item["candidates"])) for item in answer["items"]] == [
+        (True, 1, 3),
+        (True, 2, 3),
+        (False, 2, 0),
+    ]
+    figure = client.get(f"/v1/jobs/{job_id}/decisions?label=autolrs&format=svg").text
+    assert "epoch 2: 0.1" in figure
+    assert "forecast_loss" in figure
+
+
 def test_a_job_without_a_run_of_stpt(client: httpx.Client) -> None:
     job_id = submit(client, methods=["reference"])
     response = client.get(f"/v1/jobs/{job_id}/decisions")
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
-    assert response.json()["detail"] == f"job {job_id} has no stpt; its runs are reference"
+    assert response.json()["detail"] == f"job {job_id} has no stpt or autolrs; its runs are reference"
 
 
 @pytest.mark.parametrize(
     ("query", "status", "told"),
     [
-        ("label=sweep", 404, "has no stpt with the label sweep; its runs are stpt, sweep"),
+        ("label=sweep", 404, "has no stpt or autolrs with the label sweep; its runs are stpt, sweep"),
         ("trial=2", 404, "has no trial 2 of stpt; its last one is 1"),
         ("trial=0", 422, "trial"),
         ("trial=2147483648", 422, "trial"),
