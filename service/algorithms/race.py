@@ -17,7 +17,7 @@ Hence three rounds: wide, to find the order of magnitude; a window below (SGD) o
 import math
 from collections.abc import Sequence
 
-from service.spec.race import WINDOW
+from service.spec.race import PROBES, WINDOW
 from service.spec.types import allowed_learning_rate
 
 STEP = math.sqrt(10)  # between neighbours
@@ -48,6 +48,15 @@ def probe(tried: Sequence[float], best: float, largest: float) -> float:
 def window(best: float, optimizer: str, largest: float) -> list[float]:
     """The learning rates of the middle round, descending, by the best of the wide one."""
     return [allowed_learning_rate(best * factor, largest) for factor in (FALLING if falls(optimizer) else STEADY)]
+
+
+def reach(first: Sequence[float], optimizer: str, largest: float) -> tuple[float, float]:
+    """The smallest and the largest learning rate that a race from the looks `first` can try: by a window behind probes
+    that all go beyond the same end."""
+    low, high = min(first), max(first)
+    for _ in range(PROBES):
+        low, high = (allowed_learning_rate(rate, largest) for rate in (low / FAR, high * FAR))
+    return min(window(low, optimizer, largest)), max(window(high, optimizer, largest))
 
 
 def finalists(losses: Sequence[float], best: int, optimizer: str, *, early: bool) -> tuple[int, int]:
