@@ -270,6 +270,14 @@ def test_a_study_costs_what_each_of_its_trials_does():
     assert (found.method, found.trainings, found.samples) == ("study", 12, 3 * (2 * plain + searched))
 
 
+@pytest.mark.parametrize("method", ["lr-range-test", "autolrs", {"name": "autolrs", "trials": 3}])
+def test_in_a_study_what_a_training_searches_by_comes_on_top(method):
+    study = {"name": "study", "batch_sizes": [64], "variants": [{"name": "searched", "method": method}]}
+    alone, studied = costs(spec(methods=[method, study]), 1293)
+    assert alone.samples == studied.samples > 10 * 1280
+    assert (studied.method, studied.trainings) == ("study", 1)
+
+
 @pytest.mark.parametrize("changes", [STAGES, {"lr_set": "mix", "epochs": 8, "warmup": {"epochs": 1}}])
 def test_a_study_of_one_point_costs_what_its_training_does(changes):
     study = {"name": "study", "batch_sizes": [64], "variants": [{"name": "searched", "method": "stpt"}]}
