@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from api.figures import COLORS, drawing, saved
-from service.algorithms.choices import loss_of
+from service.algorithms.choices import LOSSES, JudgedBy, loss_of
 from service.results.decisions import Candidate, Decision
-from service.spec.stpt import Metric
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -33,7 +32,7 @@ WARNINGS = {
 }
 
 
-def decisions_figure(title: str, decisions: Sequence[Decision], metric: Metric, kind: Literal["png", "svg"]) -> bytes:
+def decisions_figure(title: str, decisions: Sequence[Decision], metric: JudgedBy, kind: Literal["png", "svg"]) -> bytes:
     """A figure of how the epochs of a training came to their learning rates, in the file format `kind`: the learning
     rate over epochs with all candidates, and below it a panel for each choice with the metric over the learning rate.
     Of more than `MOST_CHOICES` choices every second, third, … has one."""
@@ -92,7 +91,7 @@ def _draw_over_epochs(axes: "Axes", decisions: Sequence[Decision]) -> None:
         axes.plot(*zip(*taken, strict=True), "D", color=color, markerfacecolor="none", markersize=9, label=_would(name))
 
 
-def _draw_choice(axes: "Axes", choice: Decision, metric: Metric) -> None:
+def _draw_choice(axes: "Axes", choice: Decision, metric: JudgedBy) -> None:
     """The metric of the candidates of one choice over their learning rates, and which one each other selector takes."""
     _draw_candidates(axes, choice.candidates, metric)
     if choice.rule is not None and choice.rule.threshold is not None:
@@ -109,11 +108,11 @@ def _draw_choice(axes: "Axes", choice: Decision, metric: Metric) -> None:
     _scale_rates(axes, [one.learning_rate for one in choice.candidates])
 
 
-def _draw_candidates(axes: "Axes", candidates: Sequence[Candidate], metric: Metric) -> None:
+def _draw_candidates(axes: "Axes", candidates: Sequence[Candidate], metric: JudgedBy) -> None:
     """A mark for each candidate, at the edge where its metric is far off, and a hollow one for the end of its epoch."""
     in_order = sorted(candidates, key=lambda one: one.learning_rate)
     limit = _far([loss_of(one.metric, metric) for one in in_order if one.metric is not None])
-    edge, beyond = (0.96, "^") if metric == "val_loss" else (0.04, "v")  # where bad metrics are
+    edge, beyond = (0.96, "^") if metric in LOSSES else (0.04, "v")  # where bad metrics are
     line = list[tuple[float, float]]()
     for one in in_order:
         name, marker, color = STATES[one.state]

@@ -6,21 +6,32 @@ from api.deps import Services
 from service.algorithms.batch_ramp import Ramp
 from service.results import recommendation
 from service.store import records
+from service.store.engine import Session
 from service.store.epochs import latest_epochs
 from service.store.jobs import get_job
+from service.store.trials import first_trainings
 from service.wire import answers
 
 
 def read_job(services: Services, job_id: str) -> answers.Job:
     """The job of this id as it is now. Raises NotFound where the store has none."""
     with services.store.read() as session:
-        found = get_job(session, job_id)
-        last = latest_epochs(session, [job_id]).get(job_id)
-    return job(found, last, services.fleet.dashboard_url)
+        [answer] = jobs(session, [get_job(session, job_id)], services.fleet.dashboard_url)
+    return answer
 
 
-def job(row: records.JobWithAttempts, last: records.Epoch | None, dashboard_url: str) -> answers.Job:
-    """The answer about a job. `last` is the last recorded epoch of its first training, None where it has none."""
+def jobs(session: Session, rows: Sequence[records.JobWithAttempts], dashboard_url: str) -> list[answers.Job]:
+    """The answers about jobs, each with what its first training came to so far."""
+    ids = [row.id for row in rows]
+    trainings, last = first_trainings(session, ids), latest_epochs(session, ids)
+    return [_job(row, trainings.get(row.id), last.get(row.id), dashboard_url) for row in rows]
+
+
+def _job(
+    row: records.JobWithAttempts, training: records.Trial | None, last: records.Epoch | None, dashboard_url: str
+) -> answers.Job:
+    """The answer about a job. `training` is its first one, None where a search has not begun it yet; `last` is the last
+    recorded epoch of that, None where it has none."""
     submission_id = row.last_attempt and row.last_attempt.submission_id
     path = f"/v1/jobs/{row.id}"
     return answers.Job(
@@ -37,7 +48,7 @@ def job(row: records.JobWithAttempts, last: records.Epoch | None, dashboard_url:
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
-        epochs=row.spec["epochs"],
+        epochs=row.spec["epochs"] if training is None else training.length,
         trials=row.trials,
         epochs_done=last.epoch if last else 0,
         learning_rate=last.learning_rate if last else None,

@@ -146,20 +146,20 @@ class Calls:
     async def selector_replay(
         self, job_id: str, selector: str, *, tolerance: float | None = None, label: str | None = None
     ) -> SelectorReplay:
-        """What another selector would have chosen at each epoch of a run of stpt (by default of the job's first), from
-        the stored branches."""
+        """What another selector would have chosen at each epoch of each trial of a run of stpt (by default of the job's
+        first), from the stored branches."""
         params = _given(selector=selector, tolerance=tolerance, label=label)
         return await self._exchange.one(SelectorReplay, "GET", _path(job_id, "selector-replay"), params=params)
 
     async def decisions(self, job_id: str, *, label: str | None = None, trial: int = 1) -> Decisions:
-        """How each epoch of a training by stpt came to its learning rate, with the candidates, the numbers of the rule,
-        what other selectors would have chosen, and warnings; by default of the first trial of the job's first run of
-        stpt."""
+        """How each epoch of a training by stpt or autolrs came to its learning rate, with the candidates, the numbers
+        of the rule, what other selectors of stpt would have chosen, and warnings; by default of the first trial of the
+        job's first run of stpt, or without stpt of autolrs."""
         params = _given(trial=trial, label=label, format="json")
         return await self._exchange.one(Decisions, "GET", _path(job_id, "decisions"), params=params)
 
     async def decisions_figure(self, job_id: str, kind: str, *, label: str | None = None, trial: int = 1) -> bytes:
-        """A figure of the choices of a training by stpt, as a file of the kind png or svg."""
+        """A figure of the choices of a training by stpt or autolrs, as a file of the kind png or svg."""
         params = _given(trial=trial, label=label, format=kind)
         return (await self._exchange.answer("GET", _path(job_id, "decisions"), params=params)).content
 

@@ -6,13 +6,12 @@ ForerunError
 └── JobFailed            a job ended, but did not succeed
 """
 
-import json
 from collections.abc import Sequence
 from typing import Self
 
 import httpx
 
-from service.errors import FieldError, ForerunError
+from service.errors import FieldError, ForerunError, in_lines
 from service.wire.answers import Job
 
 
@@ -43,7 +42,7 @@ class ApiError(ForerunError):
 
     def __str__(self) -> str:
         """The detail, or one line for each wrong field: its path, the value given, what is wrong."""
-        return "\n".join([f"{self.title}:", *map(_line, self.errors)]) if self.errors else self.detail
+        return in_lines(self.title, self.errors) if self.errors else self.detail
 
     @classmethod
     def of(cls, response: httpx.Response) -> Self:
@@ -61,12 +60,6 @@ class ApiError(ForerunError):
         """The error of an answer that the service would not give; `what` says how it answered."""
         detail = f"{response.url} answered {what}, which is not what Forerun would say; is this the service's URL?"
         return cls(response.status_code, "unexpected_answer", "Unexpected answer", detail)
-
-
-def _line(error: FieldError) -> str:
-    if error.message.startswith("Field required"):  # there is no value
-        return f"  {error.field}: {error.message}"
-    return f"  {error.field} = {json.dumps(error.value, ensure_ascii=False)}: {error.message}"
 
 
 def raise_unless_succeeded(job: Job) -> None:

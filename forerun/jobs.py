@@ -84,7 +84,7 @@ class AsyncJobHandle:
         return await self._calls.lr_history(self.id)
 
     async def decisions(self, *, label: str | None = None, trial: int = 1) -> Decisions:
-        """How each epoch of a training by stpt came to its learning rate, as `Client.decisions` has it."""
+        """How each epoch of a training by stpt or autolrs came to its learning rate, as `Client.decisions` has it."""
         return await self._calls.decisions(self.id, label=label, trial=trial)
 
     async def download_weights(

@@ -22,6 +22,7 @@ ForerunError                      code                   status
 `status` is the HTTP status the API answers with; a code, once published, never changes its meaning.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -47,6 +48,18 @@ class FieldError:
     field: str
     value: Any
     message: str
+
+
+def in_lines(title: str, errors: Sequence[FieldError]) -> str:
+    """A refusal as a person reads it: its title, and a line for each wrong field with its path, the value given where
+    there is one, and what is wrong."""
+    return "\n".join([f"{title}:", *map(_line, errors)])
+
+
+def _line(error: FieldError) -> str:
+    if error.message.startswith("Field required"):  # there is no value
+        return f"  {error.field}: {error.message}"
+    return f"  {error.field} = {json.dumps(error.value, ensure_ascii=False)}: {error.message}"
 
 
 def _told(errors: Sequence[FieldError]) -> str:

@@ -109,6 +109,9 @@ class Worker:
     def report(self, record: dict[str, Any]) -> httpx.Response:
         return self._post("epochs", record)
 
+    def report_trial(self, record: dict[str, Any]) -> httpx.Response:
+        return self._post("trials", record)
+
     def finish(self, **outcome: Any) -> httpx.Response:
         return self._post("outcome", outcome or {"state": "succeeded"})
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from service.errors import InvalidInput
+from service.errors import InvalidInput, in_lines
 from service.spec.file import read_spec_file
 from service.spec.job import JobSpec
 from service.validation.door import parse_spec
@@ -40,8 +40,7 @@ def _read_spec(file: Path, data: Path, world_size: int) -> JobSpec:
         check_means(spec, Means(data))
         return spec
     except InvalidInput as refusal:
-        lines = [f"{error.field}: {error.message} (given: {error.value!r})" for error in refusal.errors]
-        print(*lines, sep="\n", file=sys.stderr)
+        print(in_lines(refusal.title, refusal.errors), file=sys.stderr)
     except ValueError as error:
         print(error, file=sys.stderr)
     raise SystemExit(2)

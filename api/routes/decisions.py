@@ -25,30 +25,33 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 def decisions(
     services: ServicesOf,
     job_id: JobId,
-    label: Annotated[RunLabel | None, Query(description="Label of a run of stpt; default: the first.")] = None,
+    label: Annotated[
+        RunLabel | None,
+        Query(description="Label of a run of stpt or autolrs; default: the first, of stpt if there is one."),
+    ] = None,
     trial: Annotated[int, Query(ge=1, le=MAX_INT, description="Number of the trial in its run, from 1.")] = 1,
     format_: Annotated[Literal["json", "png", "svg"] | None, Query(alias="format", description=FORMAT)] = None,
     accept: Accept = "",
 ) -> Response:
-    """How each epoch of a training of stpt came to its learning rate: the candidates, the numbers of the rule that
-    chose, what each other selector would have chosen from the same candidates, and warnings; where nothing was chosen,
-    why the learning rate is what it is. As JSON, or as a figure of the learning rate over epochs with a panel for each
-    choice; of more than twelve choices it shows every second, third, …"""
+    """How each epoch of a training of stpt or autolrs came to its learning rate: the candidates, the numbers of the
+    rule that chose, what each other selector of stpt would have chosen from the same candidates, and warnings; where
+    nothing was chosen, why the learning rate is what it is. As JSON, or as a figure of the learning rate over epochs
+    with a panel for each choice; of more than twelve choices it shows every second, third, …"""
     kind = chosen_format(format_, accept, ("json", "png", "svg"))
     with services.store.read() as session:
         job = get_job(session, job_id)
-        method, found = of_jobs.decisions(session, job_id, label=label, trial=trial)
+        found = of_jobs.decisions(session, job_id, label=label, trial=trial)
     if kind == "json":
         content: str | bytes = answers.Decisions(
             job_id=job_id,
-            label=method.label,
+            label=found.label,
             trial=trial,
-            metric=method.metric,
-            selector=method.selector.model_dump(),
-            items=[answers.Decision.model_validate(one) for one in found],
+            metric=found.metric,
+            selector=dict(found.selector),
+            items=[answers.Decision.model_validate(one) for one in found.decisions],
         ).model_dump_json()
     else:
         title = f"{job.model} on {job.dataset}, {job.optimizer}, batch {job.global_batch_size}"
-        title += f" ({job.id}, {method.label} {trial})"
-        content = decisions_figure(title, found, method.metric, "png" if kind == "png" else "svg")
+        title += f" ({job.id}, {found.label} {trial})"
+        content = decisions_figure(title, found.decisions, found.metric, "png" if kind == "png" else "svg")
     return file_answer(content, kind, f"{job_id}-decisions")

@@ -12,7 +12,6 @@ from api.specs import SPEC_BODY, RawSpec
 from service.jobs import lifecycle as jobs
 from service.jobs import submit as submission
 from service.store import jobs as stored_jobs
-from service.store.epochs import latest_epochs
 from service.wire import answers
 from service.wire.states import JobState
 
@@ -71,8 +70,7 @@ def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> ans
     """Lists jobs that match, newest first. Pages stay put while new jobs arrive: a cursor means "older than this"."""
     with services.store.read() as session:
         page = stored_jobs.list_jobs(session, **query.model_dump())
-        last = latest_epochs(session, [job.id for job in page.items])
-    items = [translate.job(job, last.get(job.id), services.fleet.dashboard_url) for job in page.items]
+        items = translate.jobs(session, page.items, services.fleet.dashboard_url)
     return answers.JobPage(items=items, next_cursor=page.next_cursor)
 
 

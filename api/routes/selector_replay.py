@@ -29,8 +29,8 @@ def selector_replay(
         float | None, Query(ge=0, le=1, description="Option of the selector `tolerance`; default: its own.")
     ] = None,
 ) -> answers.SelectorReplay:
-    """What another selector would have chosen at each epoch of a run, from the stored branches; nothing is trained.
-    Each choice starts from the learning rate that the job really had."""
+    """What another selector would have chosen at each epoch of each trial of a run, from the stored branches; nothing
+    is trained. Each choice starts from the learning rate that the trial really had."""
     options = {"name": selector} | ({} if tolerance is None else {"tolerance": tolerance})
     try:
         other: Selector = TypeAdapter[Selector](Selector).validate_python(options)
@@ -40,22 +40,23 @@ def selector_replay(
     with services.store.read() as session:
         spec = job_spec(get_job(session, job_id))
         method = of_jobs.method_of(spec, job_id, StptMethod, label)
-        epochs = of_jobs.stored_epochs(session, job_id, method.label)
-    replayed = replay(
-        other, epochs, initial_learning_rate=method.first_learning_rate(spec), maximize=MAXIMIZE[method.metric]
-    )
-    same = [step.recorded == step.replayed for step in replayed]
+        trials = of_jobs.stored_epochs(session, job_id, method.label)
+    first, maximize = method.first_learning_rate(spec), MAXIMIZE[method.metric]
+    items = [
+        answers.ReplayedEpoch(
+            trial=trial,
+            epoch=step.epoch,
+            recorded_learning_rate=step.recorded,
+            learning_rate=step.replayed,
+            regret=step.regret,
+        )
+        for trial, epochs in trials.items()
+        for step in replay(other, epochs, initial_learning_rate=first, maximize=maximize)
+    ]
+    same = [item.recorded_learning_rate == item.learning_rate for item in items]
     return answers.SelectorReplay(
         job_id=job_id,
         selector=other.model_dump(),
         agreement=sum(same) / len(same) if same else None,
-        items=[
-            answers.ReplayedEpoch(
-                epoch=step.epoch,
-                recorded_learning_rate=step.recorded,
-                learning_rate=step.replayed,
-                regret=step.regret,
-            )
-            for step in replayed
-        ],
+        items=items,
     )

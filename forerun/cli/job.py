@@ -82,7 +82,7 @@ def show(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
     if as_json:
         print_json(job)
     else:
-        live.show(job, client.epochs(job_id), client.branches(job_id), console())
+        live.show(job, client.trials(job_id), client.epochs(job_id), client.branches(job_id), console())
 
 
 @app.command()

@@ -62,7 +62,9 @@ def schedule(
 def explain(
     ctx: typer.Context,
     job_id: JobId,
-    label: Annotated[str | None, typer.Option(help="Label of the run. Default: the job's first run of stpt.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Label of the run. Default: the first of stpt, or of autolrs.")
+    ] = None,
     trial: Annotated[int, typer.Option(min=1, help="Number of the trial in its run.")] = 1,
     format_: Annotated[TextFormat, typer.Option("--format")] = TextFormat.TEXT,
     output: Output = None,

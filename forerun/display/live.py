@@ -17,7 +17,17 @@ from rich.text import Text
 from forerun.display.text import clean
 from service.algorithms.choices import is_choice, warnings_of_choice, warnings_of_losses
 from service.spec.stpt import Metric
-from service.wire.answers import Branch, BranchOfEpoch, EpochEvent, EpochValues, Event, Job, StateEvent
+from service.wire.answers import (
+    Branch,
+    BranchOfEpoch,
+    EpochEvent,
+    EpochValues,
+    Event,
+    Job,
+    StateEvent,
+    TrialEvent,
+    TrialResult,
+)
 
 INDENT = "    "
 STATE_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "recovering": "yellow"}
@@ -40,21 +50,30 @@ def follow(job: Job, events: Iterable[Event], console: Console) -> None:
     _print(console, heading(job))
     _print(console, column_names(job))
     with bar:
-        task = bar.add_task(job.state.value, total=job.epochs * job.trials)
-        seen: set[tuple[str, int, int]] = set()
+        lengths, seen = _Lengths(job), set[tuple[str, int, int]]()
+        task = bar.add_task(job.state.value, total=lengths.total)
         choices = _Choices(_metrics(job))
         for event in events:
             if isinstance(event, StateEvent):
                 bar.update(task, description=event.state)
                 _print(console, state_row(event))
+            elif isinstance(event, TrialEvent):
+                lengths.set(event, event.epochs)
+                bar.update(task, total=lengths.total)
             elif isinstance(event, EpochEvent):
                 told = choices.warnings(event, event.branches)
-                _print(console, epoch_row(event, event.branches, job.epochs, console.width, told))
+                _print(console, epoch_row(event, event.branches, lengths.of(event), console.width, told))
                 seen.add(_key(event))
-                bar.update(task, completed=len(seen))
+                bar.update(task, completed=len(seen), total=lengths.total)
 
 
-def show(job: Job, epochs: Sequence[EpochValues], branches: Sequence[BranchOfEpoch], console: Console) -> None:
+def show(
+    job: Job,
+    trials: Sequence[TrialResult],
+    epochs: Sequence[EpochValues],
+    branches: Sequence[BranchOfEpoch],
+    console: Console,
+) -> None:
     """Print everything about a job: its facts, then a row for each epoch."""
     facts = [
         ("state", job.state),
@@ -72,10 +91,12 @@ def show(job: Job, epochs: Sequence[EpochValues], branches: Sequence[BranchOfEpo
             _print(console, Text(f"{INDENT}{name:<13}  {clean(value)}"))
     if epochs:
         _print(console, column_names(job))
-    choices = _Choices(_metrics(job))
+    choices, lengths = _Choices(_metrics(job)), _Lengths(job)
+    for trial in trials:
+        lengths.set(trial, trial.length)
     for epoch in epochs:
         its = [branch for branch in branches if _key(branch) == _key(epoch)]
-        _print(console, epoch_row(epoch, its, job.epochs, console.width, choices.warnings(epoch, its)))
+        _print(console, epoch_row(epoch, its, lengths.of(epoch), console.width, choices.warnings(epoch, its)))
 
 
 def heading(job: Job) -> Text:
@@ -102,6 +123,27 @@ def _metrics(job: Job) -> dict[str, Metric]:
     """The metric that branches are judged by in each run of stpt, by the run's label."""
     methods = [method for method in job.spec["methods"] if "metric" in method]
     return {method.get("label") or method["name"]: method["metric"] for method in methods}
+
+
+class _Lengths:
+    """The epochs of each training of a job: those that the job asks for, until more is known of it."""
+
+    def __init__(self, job: Job) -> None:
+        self._asked, self._trials = int(job.spec["epochs"]), job.trials
+        self._known: dict[tuple[str, int], int] = {}
+
+    def set(self, trial: TrialEvent | TrialResult, epochs: int) -> None:
+        """Note how many epochs a training has: within a budget, or in a search, others than the job asks for."""
+        self._known[trial.label, trial.trial] = epochs
+
+    def of(self, epoch: EpochValues) -> int:
+        """The epochs of the training that an epoch belongs to, which counts from then on."""
+        return self._known.setdefault((epoch.label, epoch.trial), self._asked)
+
+    @property
+    def total(self) -> int:
+        """The epochs of all trainings, also of those that nothing has been heard of yet."""
+        return sum(self._known.values()) + max(0, self._trials - len(self._known)) * self._asked
 
 
 class _Choices:

@@ -81,9 +81,12 @@ def lr_table(steps: Sequence[LrStep]) -> str:
 
 
 def replay_table(replayed: SelectorReplay) -> str:
-    """A table of what another selector would have chosen, a row for each epoch."""
+    """A table of what another selector would have chosen, a row for each epoch; it has a column for the trial where
+    there are several."""
+    several = len({step.trial for step in replayed.items}) > 1
     rows = [
         (
+            *((str(step.trial),) if several else ()),
             str(step.epoch),
             f"{step.recorded_learning_rate:.4g}",
             "" if step.learning_rate is None else f"{step.learning_rate:.4g}",
@@ -92,7 +95,8 @@ def replay_table(replayed: SelectorReplay) -> str:
         for step in replayed.items
     ]
     agreement = "no epoch yet" if replayed.agreement is None else f"the same in {replayed.agreement:.0%}"
-    return f"{table(('epoch', 'recorded', replayed.selector['name'], 'regret'), rows)}\n{agreement}"
+    header = (*(("trial",) if several else ()), "epoch", "recorded", replayed.selector["name"], "regret")
+    return f"{table(header, rows)}\n{agreement}"
 
 
 def plan_table(plan: Plan) -> str:

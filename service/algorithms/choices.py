@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, Protocol, TypeVar
 
-from service.algorithms.selectors import MAXIMIZE
 from service.spec.stpt import Metric
 
 TIE = 0.01  # of the best loss or error: branches that differ by less are as good as each other
 RISES = 3  # epochs in a row with a higher validation loss than the one before, from which on it is told
+
+# what branches are judged by: the metric of stpt, or the loss that autolrs forecasts for the end of a stage
+JudgedBy = Metric | Literal["forecast_loss"]
+LOSSES: frozenset[JudgedBy] = frozenset({"val_loss", "forecast_loss"})
 
 WarningCode = Literal["lowest_tried", "highest_tried", "all_tie", "one_left", "loss_rising"]
 
@@ -57,14 +60,15 @@ def competing(branches: Sequence[_Branch]) -> list[_Branch]:
     ]
 
 
-def loss_of(metric: float, name: Metric) -> float:
+def loss_of(metric: float, name: JudgedBy) -> float:
     """What is to be small in a metric: a loss as it is, or the error of an accuracy, 1 - accuracy."""
-    return 1 - metric if MAXIMIZE[name] else metric
+    return metric if name in LOSSES else 1 - metric
 
 
-def warnings_of_choice(branches: Sequence[Tried], metric: Metric) -> list[ChoiceWarning]:
+def warnings_of_choice(branches: Sequence[Tried], metric: JudgedBy, *, interval: str = "lr_set") -> list[ChoiceWarning]:
     """The warnings about the choice between these branches, which are all of one epoch's; none where the epoch had
-    nothing to choose from. `metric` is what they were judged by.
+    nothing to choose from. `metric` is what they were judged by, `interval` the setting to widen where the choice lies
+    at an end.
 
     The choice lies at an end of what the epoch tried; all branches that competed tie, within `TIE` of the best; all of
     them but the chosen one diverged.
@@ -72,7 +76,7 @@ def warnings_of_choice(branches: Sequence[Tried], metric: Metric) -> list[Choice
     chosen = next((branch for branch in branches if branch.state == "chosen"), None)
     if chosen is None or not is_choice(branches):
         return []
-    warnings = _at_an_end(chosen.learning_rate, [branch.learning_rate for branch in branches])
+    warnings = _at_an_end(chosen.learning_rate, [branch.learning_rate for branch in branches], interval)
     finalists = competing(branches)
     what = "finalist" if any(branch.state == "eliminated" for branch in branches) else "candidate"
     metrics = [branch.metric for branch in finalists if branch.metric is not None]
@@ -107,13 +111,17 @@ def warnings_of_losses(val_losses: Sequence[float | None], chosen_at: int | None
     return [ChoiceWarning("loss_rising", message)]
 
 
-def _at_an_end(chosen: float, tried: Sequence[float]) -> list[ChoiceWarning]:
+def _at_an_end(chosen: float, tried: Sequence[float], interval: str) -> list[ChoiceWarning]:
     if len(set(tried)) < 2:
         return []
     if chosen == min(tried):
-        message = f"{chosen:.4g} is the lowest learning rate that was tried: a lower one may be better, widen lr_set"
+        message = (
+            f"{chosen:.4g} is the lowest learning rate that was tried: a lower one may be better, widen {interval}"
+        )
         return [ChoiceWarning("lowest_tried", message)]
     if chosen == max(tried):
-        message = f"{chosen:.4g} is the highest learning rate that was tried: a higher one may be better, widen lr_set"
+        message = (
+            f"{chosen:.4g} is the highest learning rate that was tried: a higher one may be better, widen {interval}"
+        )
         return [ChoiceWarning("highest_tried", message)]
     return []

@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 
 from service.algorithms.candidates import epoch_candidates, first_candidates
 from service.algorithms.epoch_plan import samples_per_epoch
+from service.algorithms.race import reach
 from service.algorithms.search_space import budget_samples
 from service.spec.job import JobSpec
+from service.spec.lr_set import RaceLrSet
 from service.spec.methods.base import Facts
 from service.spec.methods.stpt import EpochPlan, StptMethod
 
@@ -39,8 +41,8 @@ def forecast(spec: JobSpec, train_samples: int) -> list[Cost]:
     """Return the cost of each run of the job over all its seeds, in the order of its methods; `train_samples` are those
     of the dataset that are not held out (STPT, Yamada et al., Fig. 4: 87.5 % less than the sweep for 8 candidates on 8
     workers). It is an upper bound where a search stops trials early and where candidates are equal after the cap;
-    candidates that a stage adds without a budget are not foreseen, those that a race adds count but lie in no search
-    area. Raises InvalidInput where an epoch has no whole batch."""
+    candidates that a stage adds without a budget are not foreseen. Raises InvalidInput where an epoch has no whole
+    batch."""
     facts = _facts(spec, train_samples)
     facts = replace(facts, budget=budget_samples(spec, facts.epoch_samples, _measure(spec, facts)))
     sweep = _most_branches(spec) * spec.epochs * facts.epoch_samples
@@ -62,7 +64,8 @@ def forecast(spec: JobSpec, train_samples: int) -> list[Cost]:
             shares = stpt.shares(spec, facts.epoch_samples, budget)
             plan = stpt.training_plan(spec, facts.epoch_samples, shares)
             trained = spec.model_copy(update={"epochs": shares.epochs})
-            cost = replace(cost, plan=plan, search_area=search_area(trained, stpt))
+            area = search_area(trained, stpt, has_room=shares.race is not None)
+            cost = replace(cost, plan=plan, search_area=area)
         costs.append(cost)
     return costs
 
@@ -96,14 +99,21 @@ def _most_branches(spec: JobSpec) -> int:
     )
 
 
-def search_area(spec: JobSpec, method: StptMethod) -> list[SearchArea]:
+def search_area(spec: JobSpec, method: StptMethod, *, has_room: bool = True) -> list[SearchArea]:
     """The smallest and largest candidate of each epoch behind the warm-up, whatever is chosen (STPT, Yamada et al.,
-    Fig. 9)."""
+    Fig. 9). A race has its probes and its window among them; `has_room` says whether the search's share of the training
+    has room for one."""
     areas = []
+    lr_set = method.candidates_of(spec)
     first, low = method.first_pretrain(spec)
     high = low
     for epoch in range(first, spec.epochs + 1):
-        low = min(epoch_candidates(spec, method, epoch=epoch, current=low))
-        high = max(epoch_candidates(spec, method, epoch=epoch, current=high))
+        if isinstance(lr_set, RaceLrSet) and epoch == first:
+            cap = lr_set.max_learning_rate
+            looks = lr_set.first_looks(low)
+            low, high = reach(looks, spec.optimizer.name, cap) if has_room else (min(low, cap), min(high, cap))
+        else:
+            low = min(epoch_candidates(spec, method, epoch=epoch, current=low))
+            high = max(epoch_candidates(spec, method, epoch=epoch, current=high))
         areas.append(SearchArea(epoch, low, high))
     return areas

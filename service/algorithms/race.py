@@ -17,7 +17,7 @@ Hence three rounds: wide, to find the order of magnitude; a window below (SGD) o
 import math
 from collections.abc import Sequence
 
-from service.spec.race import WINDOW
+from service.spec.race import PROBES, WINDOW
 from service.spec.types import allowed_learning_rate
 
 STEP = math.sqrt(10)  # between neighbours
@@ -50,6 +50,15 @@ def window(best: float, optimizer: str, largest: float) -> list[float]:
     return [allowed_learning_rate(best * factor, largest) for factor in (FALLING if falls(optimizer) else STEADY)]
 
 
+def reach(first: Sequence[float], optimizer: str, largest: float) -> tuple[float, float]:
+    """The smallest and the largest learning rate that a race from the looks `first` can try: by a window behind probes
+    that all go beyond the same end."""
+    low, high = min(first), max(first)
+    for _ in range(PROBES):
+        low, high = (allowed_learning_rate(rate, largest) for rate in (low / FAR, high * FAR))
+    return min(window(low, optimizer, largest)), max(window(high, optimizer, largest))
+
+
 def finalists(losses: Sequence[float], best: int, optimizer: str, *, early: bool) -> tuple[int, int]:
     """The places of the two that go on, of the middle round's `losses` (in the order of `window`; NaN: diverged), by
     the place of the best: it and its neighbour below with SGD, else the better of its neighbours. `early`: even the
@@ -64,9 +73,9 @@ def finalists(losses: Sequence[float], best: int, optimizer: str, *, early: bool
 
 
 def between(finalists: Sequence[tuple[float, float]]) -> float | None:
-    """The learning rate to train by, of finalists (learning rate, gain), by how much each has gained on the start: the
-    geometric mean of their learning rates, weighed by their gains, to two digits, so that the last bits of a loss, which
-    are not the same in every placement, do not matter; None where none has gained."""
+    """The learning rate to train by, of finalists (learning rate, gain on the start in the metric): the geometric mean
+    of their learning rates, weighed by their gains; None where none has gained. It has two digits, so that the last
+    bits of a loss, which differ between placements, do not matter."""
     gained = [(rate, gain) for rate, gain in finalists if gain > 0]
     if not gained:
         return None

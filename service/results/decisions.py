@@ -3,13 +3,15 @@ numbers of its rule, what other selectors would have chosen, and warnings; and w
 Values in, values out, no SQL."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from service.algorithms.choices import (
+    LOSSES,
     ChoiceWarning,
+    JudgedBy,
     competing,
     is_choice,
     loss_of,
@@ -113,9 +115,20 @@ class Decision:
     warnings: Sequence[ChoiceWarning]
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """How the epochs of one training, of the run `label`, came to their learning rates: what candidates are judged by,
+    what chooses between them, with its options, and each epoch's decision, in order."""
+
+    label: str
+    metric: JudgedBy
+    selector: Mapping[str, Any]
+    decisions: Sequence[Decision]
+
+
 def decisions_of(spec: JobSpec, method: StptMethod, epochs: Sequence[EpochWithBranches]) -> list[Decision]:
-    """How each of the epochs, which are the first ones of one training by `method` in a job of `spec`, in order, came
-    to its learning rate."""
+    """How each of the epochs, which are the first ones of one training by `method`, in order, came to its learning
+    rate. `spec` is the job's, with the epochs of that training."""
     replayed = _replayed_by_others(spec, method, epochs)
     current, chosen_at, before = method.first_learning_rate(spec), None, None
     val_losses = list[float | None]()
@@ -200,7 +213,7 @@ def _candidates(
                 number=branch.number,
                 retry=branch.retry,
                 learning_rate=branch.learning_rate,
-                factor=float(f"{branch.learning_rate / current:.6g}"),
+                factor=factor(branch.learning_rate, current),
                 metric=branch.metric,
                 iterations=tried,
                 seconds=branch.seconds,
@@ -209,6 +222,11 @@ def _candidates(
             )
         )
     return found
+
+
+def factor(learning_rate: float, current: float) -> float:
+    """A learning rate over the one before the choice, to six digits."""
+    return float(f"{learning_rate / current:.6g}")
 
 
 def _looks_behind(branches: Sequence[Branch]) -> dict[int, Branch]:
@@ -242,21 +260,31 @@ def _iterations(row: EpochWithBranches) -> int:
 
 def _rule(method: StptMethod, row: EpochWithBranches, current: float) -> Rule:
     living, dead = _living(method, row, current)
-    rated = [(branch, branch.metric) for branch in living if branch.metric is not None]
-    ranked = sorted(rated, key=lambda one: loss_of(one[1], method.metric))
+    rule = rule_between(living, method.metric)
+    return replace(
+        rule,
+        threshold=None if rule.best is None else _threshold(method.selector, rule.best.metric, method.metric),
+        passed_over=[branch.learning_rate for branch in dead],
+    )
+
+
+def rule_between(branches: Sequence[Branch], metric: JudgedBy) -> Rule:
+    """The numbers of a choice between branches that are judged by `metric`, without threshold, and none passed over."""
+    rated = [(branch, branch.metric) for branch in branches if branch.metric is not None]
+    ranked = sorted(rated, key=lambda one: loss_of(one[1], metric))
     best = RatedRate(ranked[0][0].learning_rate, ranked[0][1]) if ranked else None
-    metric = next((value for branch, value in ranked if branch.state == "chosen"), None)
+    chosen = next((value for branch, value in ranked if branch.state == "chosen"), None)
     others = [RatedRate(branch.learning_rate, value) for branch, value in ranked if branch.state != "chosen"]
     margin = None
-    if metric is not None and others:
-        margin = (metric - others[0].metric) if MAXIMIZE[method.metric] else (others[0].metric - metric)
+    if chosen is not None and others:
+        margin = (others[0].metric - chosen) if metric in LOSSES else (chosen - others[0].metric)
     return Rule(
         best=best,
         runner_up=others[0] if others else None,
         margin=margin,
-        threshold=None if best is None else _threshold(method.selector, best.metric, method.metric),
-        ties=[other.learning_rate for other in others if other.metric == metric],
-        passed_over=[branch.learning_rate for branch in dead],
+        threshold=None,
+        ties=[other.learning_rate for other in others if other.metric == chosen],
+        passed_over=[],
     )
 
 
@@ -306,7 +334,8 @@ def _why_it_stands(
     if row.retries:
         return f"the training diverged or collapsed at {current:.4g}: the epoch was tried again at smaller ones"
     if method.races(spec) and chosen_at is None:
-        return "the search's share of the training is too short for a race: the initial learning rate was taken"
+        whole = "budget" if method.holds_budget(spec) else "training"
+        return f"the search's share of the {whole} is too short for a race: the initial learning rate was taken"
     searched = method.settled_epoch(spec)
     if isinstance(method.candidates_of(spec), StagedLrSet | RaceLrSet) and row.epoch > searched:
         follows = "stays as it is" if spec.lr_schedule == "constant" else f"follows its schedule ({spec.lr_schedule})"

@@ -9,10 +9,12 @@ from service.algorithms.choices import competing
 from service.algorithms.search_space import ramp_start
 from service.errors import FieldError, InvalidInput, NotFound
 from service.results.comparison import Run, RunResult, SeedRun, compare
-from service.results.decisions import Decision, decisions_of
+from service.results.decisions import Explanation, decisions_of
 from service.results.selector_replay import StoredEpoch, branch_result
+from service.results.stage_decisions import FORECAST, decisions_of_stages
 from service.results.study import COUNTED, StudyRow, TrialOutcome, common_to_a_table, study_rows
 from service.spec.job import JobSpec
+from service.spec.methods.autolrs import AutoLrsMethod
 from service.spec.methods.batch_ramp import RampMethod
 from service.spec.methods.stpt import StptMethod
 from service.spec.methods.study import StudyMethod
@@ -121,37 +123,50 @@ def method_of(spec: JobSpec, job_id: str, kind: type[_Kind], label: str | None =
     for method in spec.methods_of(kind):
         if label in (None, method.label):
             return method
-    name = kind.model_fields["name"].default
-    wanted = name if label is None else f"{name} with the label {label}"
+    raise _no_such_run(spec, job_id, kind.model_fields["name"].default, label)
+
+
+def _no_such_run(spec: JobSpec, job_id: str, kind: str, label: str | None) -> NotFound:
+    wanted = kind if label is None else f"{kind} with the label {label}"
     runs = ", ".join(
         method.label if method.label == method.name else f"{method.label} ({method.name})" for method in spec.methods
     )
-    raise NotFound(f"job {job_id} has no {wanted}; its runs are {runs}")
+    return NotFound(f"job {job_id} has no {wanted}; its runs are {runs}")
 
 
-def decisions(
-    session: Session, job_id: str, *, label: str | None = None, trial: int = 1
-) -> tuple[StptMethod, list[Decision]]:
-    """The settings of the job's run of stpt (its first one, or the one with that label), and how each recorded epoch of
-    one of its trials came to its learning rate. Raises NotFound where there is no such job, run or trial."""
+def decisions(session: Session, job_id: str, *, label: str | None = None, trial: int = 1) -> Explanation:
+    """How each recorded epoch of one trial of the job's run of stpt or autolrs came to its learning rate: of the one
+    with that label, or of the first of stpt, or without stpt of autolrs. Raises NotFound where there is no such job,
+    run or trial."""
     spec = job_spec(get_job(session, job_id))
-    method = method_of(spec, job_id, StptMethod, label)
-    if get_trial(session, job_id, method.label, trial) is None:
+    choosing: list[StptMethod | AutoLrsMethod] = [*spec.methods_of(StptMethod), *spec.methods_of(AutoLrsMethod)]
+    method = next((method for method in choosing if label in (None, method.label)), None)
+    if method is None:
+        raise _no_such_run(spec, job_id, "stpt or autolrs", label)
+    row = get_trial(session, job_id, method.label, trial)
+    if row is None:
         raise NotFound(f"job {job_id} has no trial {trial} of {method.label}; its last one is {spec.seeds}")
     epochs = epochs_with_branches(session, job_id, label=method.label, trial=trial)
-    return method, decisions_of(spec, method, epochs)
+    trained = spec.model_copy(update={"epochs": row.length})  # which a budget may have changed
+    if isinstance(method, AutoLrsMethod):
+        options = method.model_dump(exclude={"label"})
+        return Explanation(method.label, FORECAST, options, decisions_of_stages(trained, method, epochs))
+    selector = method.selector.model_dump()
+    return Explanation(method.label, method.metric, selector, decisions_of(trained, method, epochs))
 
 
-def stored_epochs(session: Session, job_id: str, label: str) -> list[StoredEpoch]:
-    """The epochs that had a Pre-train of the job's stpt run with that label, with the branches that competed in the
-    end: those of the last retry, and after a rollback only those with smaller learning rates than the ones undone."""
-    return [
-        StoredEpoch(
-            epoch=row.epoch,
-            learning_rate=row.learning_rate,
-            branches=[branch_result(branch) for branch in competing(row.branches)],
-            end_metrics={b.number: b.end_metric for b in row.branches if b.end_metric is not None},
-        )
-        for row in epochs_with_branches(session, job_id, label=label)
-        if row.branches
-    ]
+def stored_epochs(session: Session, job_id: str, label: str) -> dict[int, list[StoredEpoch]]:
+    """The epochs that had a Pre-train of each trial, by its number, of the job's stpt run with that label, with the
+    branches that competed in the end: those of the last retry, and after a rollback only those with smaller learning
+    rates than the ones undone."""
+    found: dict[int, list[StoredEpoch]] = {}
+    for row in epochs_with_branches(session, job_id, label=label):
+        if row.branches:
+            stored = StoredEpoch(
+                epoch=row.epoch,
+                learning_rate=row.learning_rate,
+                branches=[branch_result(branch) for branch in competing(row.branches)],
+                end_metrics={b.number: b.end_metric for b in row.branches if b.end_metric is not None},
+            )
+            found.setdefault(row.trial, []).append(stored)
+    return found

@@ -68,7 +68,7 @@ def recommendation(
     runs = [
         PastRun(
             job_id=one.job_id,
-            spec=one.spec,
+            spec=one.spec.model_copy(update={"epochs": one.length}),  # which a budget may have changed
             method=method_of(one.spec, one.job_id, StptMethod, one.label),
             seed=one.seed,
             epochs=one.epochs,

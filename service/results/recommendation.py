@@ -20,7 +20,8 @@ from service.store.records import EpochResult
 
 @dataclass(frozen=True)
 class PastRun:
-    """One trial of stpt of a job that succeeded, with all its epochs in order."""
+    """One trial of stpt of a job that succeeded, with all its epochs in order. `spec` is the job's, with as many epochs
+    as the trial had."""
 
     job_id: str
     spec: JobSpec

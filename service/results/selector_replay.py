@@ -40,8 +40,8 @@ def branch_result(branch: Branch) -> BranchResult:
 def replay(
     selector: Selector, epochs: Sequence[StoredEpoch], *, initial_learning_rate: float, maximize: bool
 ) -> list[Replayed]:
-    """Let `selector` choose at every epoch, each time from the learning rate that the job really had; `maximize` says
-    whether a larger metric is better."""
+    """Let `selector` choose at every epoch of one training, each time from the learning rate that this really had;
+    `maximize` says whether a larger metric is better."""
     current, state = initial_learning_rate, dict[str, Any]()
     replayed = []
     for stored in epochs:

@@ -59,7 +59,7 @@ def share_on_top(epochs: int) -> float:
     """The share of a training of `epochs` that its search takes in addition where neither a budget nor a share is
     given: a quarter at 10 epochs, a tenth from 40 on, and in between by the power that connects them."""
     power = math.log(SHORT_SHARE / LONG_SHARE) / math.log(LONG / SHORT)
-    return min(SHORT_SHARE, max(LONG_SHARE, SHORT_SHARE * (SHORT / epochs) ** power))
+    return min(SHORT_SHARE, max(LONG_SHARE, SHORT_SHARE * math.pow(SHORT / epochs, power)))
 
 
 def shared_out(share: float | None, first_looks: int, *, epochs: int, iterations: int, budget: int | None) -> Shares:

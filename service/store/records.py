@@ -164,6 +164,7 @@ class PastTraining:
     spec: JobSpec
     label: str
     seed: int
+    length: int  # epochs that it trained at most
     epochs: Sequence[EpochResult]
 
 

@@ -43,6 +43,14 @@ def list_trials(session: Session, job_id: str) -> Sequence[records.Trial]:
     return records_of(records.Trial, session.execute(_select_trials(job_id)))
 
 
+def first_trainings(session: Session, job_ids: Sequence[str]) -> dict[str, records.Trial]:
+    """The first trial of each job's first run, by job id; a job whose first run has no trial yet is left out."""
+    first = select(func.min(Run.id)).where(Run.job_id.in_(job_ids)).group_by(Run.job_id)
+    query = select(Run.job_id, *RUN_COLUMNS, *columns_of(Trial, records.Trial)).join(Run, Run.id == Trial.run_id)
+    rows = session.execute(query.where(Trial.run_id.in_(first), Trial.number == 1))
+    return {row.job_id: record_of(records.Trial, row) for row in rows}
+
+
 def trials_with_cost(session: Session, job_id: str) -> Sequence[records.TrialWithCost]:
     """Every trial of a job with the number of its recorded epochs, and the training samples that these took."""
     cost = (
@@ -145,7 +153,8 @@ def succeeded_stpt_trainings(
         jobs = jobs.where(Job.optimizer == optimizer)
     of_stpt = (Job.number.in_(jobs.scalar_subquery()), Run.method == "stpt")
     trainings = (
-        select(Job.id.label("job_id"), Job.spec, Run.label.label("label"), Trial.id.label("trial_id"), Trial.seed)
+        select(Job.id.label("job_id"), Job.spec, Run.label.label("label"), Trial.id.label("trial_id"))
+        .add_columns(Trial.seed, Trial.length)
         .join(Run, Run.job_id == Job.id)
         .join(Trial, Trial.run_id == Run.id)
         .where(*of_stpt)

@@ -338,6 +338,22 @@ def test_recommendation(client: httpx.Client, sqlite_store: Store) -> None:
     }
 
 
+def test_the_schedule_of_a_recommendation_has_the_warm_up_of_its_training(
+    client: httpx.Client, sqlite_store: Store
+) -> None:
+    """A warm-up of a tenth is none of the three epochs of the spec, and one of the six within the budget."""
+    submit(client, lr_set={"kind": "race"}, warmup={"epochs": None}, budget={"epochs": 7})
+    worker = Worker.started(client, claim(sqlite_store))
+    worker.report_trial({"label": "stpt", "trial": 1, "seed": 0, "epochs": 6, "state": "running"}).raise_for_status()
+    worker.report(epoch_record(1, phase="warmup", learning_rate=0.005, branches=[])).raise_for_status()
+    for number in range(2, 7):
+        worker.report(epoch_record(number)).raise_for_status()
+    worker.finish().raise_for_status()
+    answer = client.get("/v1/recommendation?model=lenet5&dataset=digits").raise_for_status().json()
+    assert answer["schedule"]["learning_rates"] == [0.005, 0.1, 0.1, 0.1, 0.1, 0.1]
+    assert (answer["schedule"]["warmup_epochs"], answer["learning_rate"]) == (1, 0.1)
+
+
 def test_without_evidence_there_is_no_recommendation(client: httpx.Client, job_id: str) -> None:
     for query in ("model=lenet5&dataset=digits", "model=none&dataset=digits", "model=lenet5&dataset=mnist&batch=64"):
         response = client.get(f"/v1/recommendation?{query}")

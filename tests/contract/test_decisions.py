@@ -56,6 +56,26 @@ def test_decisions(client: httpx.Client, job_id: str) -> None:
     assert client.get(f"/v1/jobs/{job_id}/decisions?label=stpt&trial=1&format=json").json()["items"] == items
 
 
+def test_within_a_budget_it_is_the_training_that_counts(client: httpx.Client, sqlite_store: Store) -> None:
+    """A warm-up of a tenth is none of three epochs and one of six."""
+    race = {"kind": "race"}
+    job_id = submit(client, lr_set=race, warmup={"epochs": None}, budget={"epochs": 7})
+    worker = Worker.started(client, claim(sqlite_store))
+    worker.report_trial({"label": "stpt", "trial": 1, "seed": 0, "epochs": 6, "state": "running"}).raise_for_status()
+    for record in (
+        epoch_record(1, phase="warmup", learning_rate=0.005, branches=[]),
+        epoch_record(2, learning_rate=0.2, branches=branch_records(0.1, 0.2, 0.05, chosen=2)),
+        epoch_record(3, learning_rate=0.2, branches=settled(0.2)),
+    ):
+        worker.report(record).raise_for_status()
+    items = client.get(f"/v1/jobs/{job_id}/decisions").json()["items"]
+    assert [item["why"] for item in items] == [
+        "warm-up: the learning rate is set until epoch 1, nothing is tried",
+        "selector greedy by val_accuracy: The best metric wins.",
+        "the search ended after epoch 2; the learning rate stays as it is",
+    ]
+
+
 def test_a_choice(client: httpx.Client, job_id: str) -> None:
     choice = client.get(f"/v1/jobs/{job_id}/decisions").json()["items"][1]
     candidates = choice.pop("candidates")
@@ -177,17 +197,46 @@ def test_a_job_that_has_not_begun(client: httpx.Client) -> None:
     assert "no epoch is recorded yet" in client.get(f"/v1/jobs/{job_id}/decisions?format=svg").text
 
 
+def test_the_stages_of_autolrs(client: httpx.Client, sqlite_store: Store) -> None:
+    """Stages of one and of two epochs, each of 20 iterations: three trials of two iterations each begin a stage."""
+    stages = {"trials": 3, "stage_iterations": 20, "max_stage_iterations": 40}
+    job_id = submit(client, methods=["reference", {"name": "autolrs", **stages}])
+    worker = Worker.started(client, claim(sqlite_store))
+    whole = {"label": "autolrs", "iterations": 26}
+    worker.report(epoch_record(1, **whole, branches=branch_records(0.1, 0.2, 0.05))).raise_for_status()
+    worker.report(epoch_record(2, **whole, branches=branch_records(0.1, 0.2, 0.05))).raise_for_status()
+    within = {"label": "autolrs", "phase": "scheduled", "iterations": 20, "branches": []}
+    worker.report(epoch_record(3, **within)).raise_for_status()
+    answer = client.get(f"/v1/jobs/{job_id}/decisions").json()
+    assert (answer["label"], answer["metric"]) == ("autolrs", "forecast_loss")
+    assert answer["selector"] == {
+        "name": "autolrs",
+        "search_interval": None,
+        **stages,
+        "trial_iterations": None,
+        "kappa": 1e6,
+    }
+    assert [(item["is_choice"], item["chosen_at"], len(item["candidates"])) for item in answer["items"]] == [
+        (True, 1, 3),
+        (True, 2, 3),
+        (False, 2, 0),
+    ]
+    figure = client.get(f"/v1/jobs/{job_id}/decisions?label=autolrs&format=svg").text
+    assert "epoch 2: 0.1" in figure
+    assert "forecast_loss" in figure
+
+
 def test_a_job_without_a_run_of_stpt(client: httpx.Client) -> None:
     job_id = submit(client, methods=["reference"])
     response = client.get(f"/v1/jobs/{job_id}/decisions")
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
-    assert response.json()["detail"] == f"job {job_id} has no stpt; its runs are reference"
+    assert response.json()["detail"] == f"job {job_id} has no stpt or autolrs; its runs are reference"
 
 
 @pytest.mark.parametrize(
     ("query", "status", "told"),
     [
-        ("label=sweep", 404, "has no stpt with the label sweep; its runs are stpt, sweep"),
+        ("label=sweep", 404, "has no stpt or autolrs with the label sweep; its runs are stpt, sweep"),
         ("trial=2", 404, "has no trial 2 of stpt; its last one is 1"),
         ("trial=0", 422, "trial"),
         ("trial=2147483648", 422, "trial"),

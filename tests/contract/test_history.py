@@ -263,13 +263,28 @@ def test_selector_replay(client: httpx.Client, sqlite_store: Store) -> None:
         "selector": {"name": "tolerance", "tolerance": 0.03},
         "agreement": 0.5,
         "items": [  # an error of 0.51 is within 3 % of 0.5; the audit says it would have been a mistake
-            {"epoch": 1, "recorded_learning_rate": 0.1, "learning_rate": 0.2, "regret": 0.25},
-            {"epoch": 2, "recorded_learning_rate": 0.2, "learning_rate": 0.2, "regret": None},
+            {"trial": 1, "epoch": 1, "recorded_learning_rate": 0.1, "learning_rate": 0.2, "regret": 0.25},
+            {"trial": 1, "epoch": 2, "recorded_learning_rate": 0.2, "learning_rate": 0.2, "regret": None},
         ],
     }
     strict = client.get(f"/v1/jobs/{job_id}/selector-replay?selector=tolerance&tolerance=0").json()
     assert (strict["selector"]["tolerance"], strict["agreement"]) == (0, 1.0)
     assert client.get(f"/v1/jobs/{job_id}/selector-replay?selector=greedy").json()["agreement"] == 1.0
+
+
+def test_a_selector_is_replayed_on_each_trial_for_itself(client: httpx.Client, sqlite_store: Store) -> None:
+    """Of two equal branches greedy takes the one whose learning rate is nearest to that before the epoch: 0.1 where a
+    trial begins, whatever the trial before it came to."""
+    job_id = submit(client, epochs=2, seeds=2)
+    worker = Worker.started(client, claim(sqlite_store))
+    for trial in (1, 2):
+        for number, chosen in ((1, 0.1), (2, 0.4)):
+            tie = [branch | {"metric": 0.5} for branch in branch_records(0.4, 0.1, chosen=1 if chosen == 0.4 else 2)]
+            worker.report(epoch_record(number, trial=trial, learning_rate=chosen, branches=tie)).raise_for_status()
+    answer = client.get(f"/v1/jobs/{job_id}/selector-replay?selector=greedy").json()
+    found = [(step["trial"], step["epoch"], step["learning_rate"]) for step in answer["items"]]
+    assert found == [(1, 1, 0.1), (1, 2, 0.1), (2, 1, 0.1), (2, 2, 0.1)]
+    assert answer["agreement"] == 0.5
 
 
 def test_selector_replay_of_a_job_that_has_not_begun(client: httpx.Client) -> None:

@@ -76,6 +76,18 @@ def test_job_of_several_methods(client: httpx.Client, sqlite_store: Store) -> No
     assert "has 1 of 3 epochs of reference 1 recorded" in response.json()["detail"]
 
 
+def test_a_training_within_a_budget_counts_its_own_epochs(client: httpx.Client, sqlite_store: Store) -> None:
+    job_id = submit(client, methods=["cosine", "reference"], budget={"epochs": 4})
+    worker = Worker.started(client, claim(sqlite_store))
+    assert client.get(f"/v1/jobs/{job_id}").json()["epochs"] == 3  # until it is known
+    begun = {"label": "cosine", "trial": 1, "seed": 0, "epochs": 4, "state": "running"}
+    worker.report_trial(begun).raise_for_status()
+    worker.report(epoch_record(1, label="cosine", phase="scheduled", branches=[])).raise_for_status()
+    other = submit(client, methods=["asha"], budget={"epochs": 4})
+    listed = client.get("/v1/jobs").json()["items"]
+    assert [(job["id"], job["epochs_done"], job["epochs"]) for job in listed] == [(other, 0, 3), (job_id, 1, 4)]
+
+
 # --- cancel ----------------------------------------------------------------------------------------
 
 

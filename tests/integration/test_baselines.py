@@ -259,6 +259,23 @@ def test_a_study_trains_every_variant_at_every_batch(tmp_path: Path) -> None:
             assert all(r.samples > iterations * batch for r in records)
 
 
+def test_a_study_of_trainings_that_search_for_their_learning_rate(tmp_path: Path) -> None:
+    """Both without a budget: an epoch of six iterations behind ten of a range test, and one behind three trials of
+    four."""
+    variants = [
+        {"name": "tested", "method": {"name": "lr-range-test", "iterations": 10, "divergence_threshold": 1e6}},
+        {"name": "staged", "method": {"name": "autolrs", "trials": 3, "trial_iterations": 4}},
+    ]
+    found = search(tmp_path, {"name": "study", "batch_sizes": [192], "variants": variants}, epochs=1)
+    assert [trial.state for trial in found.trials.values()] == ["completed", "completed"]
+    by_variant = {found.trials[number].config["variant"]: records for number, records in found.by_trial.items()}
+    assert {name: [record.iterations for record in records] for name, records in by_variant.items()} == {
+        "tested": [10 + 6],
+        "staged": [3 * 4 + 6],
+    }
+    assert [len(record.branches) for record in by_variant["staged"]] == [3]
+
+
 def test_a_ramp_doubles_the_batch_up_to_the_training_set(tmp_path: Path) -> None:
     ramp = {"name": "batch-ramp", "tolerance": 1.0}  # nothing falls by more than everything
     found = search(tmp_path, ramp, epochs=1, global_batch_size=256, budget={"epochs": 1})

@@ -23,6 +23,7 @@ from service.store.keys import KeyTaken, insert_idempotency_key
 from service.store.layers import layers_of, layers_of_training
 from service.store.records import JobWithAttempts
 from service.store.tables import Job
+from service.store.trials import first_trainings
 from service.wire.states import TERMINAL
 from tests.integration.jobs_in_sql import (
     S,
@@ -177,6 +178,17 @@ def test_the_latest_epoch_of_each_job(store):
         latest = latest_epochs(session, [one[0], none[0], three[0]])
         assert {job_id: row.epoch for job_id, row in latest.items()} == {one[0]: 1, three[0]: 3}
         assert latest_epochs(session, []) == {}
+
+
+def test_the_first_training_of_each_job(store):
+    methods = ["sweep", "stpt"]  # the sweep has a training for each candidate
+    several, of_a_search = submit(store, methods=methods), submit(store, methods=["asha"], budget={"epochs": 4})
+    with store.read() as session:
+        found = first_trainings(session, [several, of_a_search])
+        assert {job_id: (row.label, row.number, row.length) for job_id, row in found.items()} == {
+            several: ("sweep", 1, 3)
+        }
+        assert first_trainings(session, []) == {}
 
 
 def test_submissions_whose_attempt_has_ended(store):

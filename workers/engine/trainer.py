@@ -277,6 +277,11 @@ class Trainer:
         if is_averaging(self.optimizer):
             self._measure_statistics(epoch, STATISTICS_BATCHES, group)
 
+    @property
+    def refreshing_samples(self) -> int:
+        """How many training samples `refresh_statistics` takes: those of one worker, whose statistics count."""
+        return self._measured_samples(STATISTICS_BATCHES) if is_averaging(self.optimizer) else 0
+
     def estimate_statistics(self, epoch: int, group: Group) -> None:
         """Replace the running statistics by the mean over some batches of `epoch` at the weights at hand, as torch's
         `update_bn` does: those of training lag behind by some ten iterations, which is all that a short look has."""
@@ -288,6 +293,14 @@ class Trainer:
         self._measure_statistics(epoch, math.ceil(STATISTICS_SAMPLES / self.spec.batch_per_worker), group)
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
+
+    @property
+    def estimating_samples(self) -> int:
+        """How many training samples `estimate_statistics` takes: those of one worker, whose statistics count."""
+        return self._measured_samples(math.ceil(STATISTICS_SAMPLES / self.spec.batch_per_worker))
+
+    def _measured_samples(self, batches: int) -> int:
+        return min(self.iterations, batches) * len(self._passes[0]) if self.has_batch_norm else 0
 
     @torch.no_grad()
     def _measure_statistics(self, epoch: int, batches: int, group: Group) -> None:

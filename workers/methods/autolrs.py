@@ -75,7 +75,7 @@ class AutoLrs(Training):
             iterations=trained.iterations + len(trials) * stage.trial_iterations,
             samples=trained.samples + sum(trial.training.samples for trial in trials),
             branches=[_branch(number, trial, stage, chosen) for number, trial in enumerate(trials)],
-            evaluation_samples=sum(trial.evaluations for trial in trials) * judged,
+            evaluation_samples=trained.evaluation_samples + sum(trial.evaluations for trial in trials) * judged,
             selector_state=self._state(trials[0].first_loss),
         )
 

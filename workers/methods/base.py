@@ -157,6 +157,7 @@ class Training(ABC):
             trained=trained,
             iterations=len(applied),
             samples=training.samples,
+            evaluation_samples=self.trainer.refreshing_samples,
             diverged=diverged,
         )
 

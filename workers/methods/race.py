@@ -54,9 +54,9 @@ class Race:
         return self._ways_to_train(final)
 
     def _ways_to_train(self, final: Sequence[Branch]) -> list[tuple[Branch, float]]:
-        """By the best finalist, then by the lower one; none where both diverged. With SGD, whose finalists are far apart,
-        first between them, where the best stands for both; by the lower one alone where neither has left the plateau.
-        """
+        """By the best finalist, then by the lower one; none where both diverged. With SGD, whose finalists lie far
+        apart, first between them, where the best stands for both; by the lower one alone where neither has left the
+        plateau."""
         trained = [look for look in final if not look.result.diverged]
         if not trained:
             return []

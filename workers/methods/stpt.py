@@ -335,7 +335,7 @@ class Stpt(Training):
         return Start(
             metric=self._metric(validation),
             untrained_loss=validation.loss if settings.skip_dead or raced else None,
-            samples=self._judging_samples(accuracy=self._by_accuracy),
+            samples=self._judging_samples(accuracy=self._by_accuracy) + self._estimating_samples(raced=raced),
         )
 
     def _estimate_statistics(self, epoch: int, group: Group, *, raced: bool) -> None:
@@ -350,6 +350,9 @@ class Stpt(Training):
     def _judging_samples(self, *, accuracy: bool) -> int:
         return self.trainer.evaluation_samples(self.trainer.data.validation, accuracy=accuracy)
 
+    def _estimating_samples(self, *, raced: bool) -> int:
+        return self.trainer.estimating_samples if raced else 0
+
     def _metric(self, validation: Measurement) -> float:
         """The metric that branches are judged by, from a validation; NaN when its loss is not finite."""
         if not validation.is_finite:
@@ -357,7 +360,8 @@ class Stpt(Training):
         return validation.loss if self.settings.metric == "val_loss" else validation.accuracy
 
     def _evaluated(self, epoch: Epoch, audited: AuditRecord | None) -> int:
-        """How many samples the evaluations of the start, the branches, the undone Main-trains and the audit took."""
+        """How many samples the evaluations of the start, the branches, the undone Main-trains and the audit took, and
+        the estimates of running statistics that a race makes before them."""
         judged = 0 if self.settings.metric == "train_accuracy" else len(self.branches.all)
         looked_at = judged if epoch.start.untrained_loss is not None else 0  # whether they are dead
         by_metric = judged + (audited.branches if audited else 0)
@@ -365,6 +369,7 @@ class Stpt(Training):
             epoch.start.samples
             + by_metric * self._judging_samples(accuracy=self._by_accuracy)
             + looked_at * self._judging_samples(accuracy=False)
+            + (judged + looked_at) * self._estimating_samples(raced=epoch.begins_anew)
             + len(epoch.undone) * self._judging_samples(accuracy=True)
         )
 

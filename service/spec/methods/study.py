@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from service.errors import FieldError
+from service.spec.methods.autolrs import AutoLrsMethod
 from service.spec.methods.base import Facts, Probe, Work
 from service.spec.methods.cosine import CosineMethod
 from service.spec.methods.d_adaptation import DAdaptationMethod
 from service.spec.methods.dog import DogMethod
 from service.spec.methods.fixed import FixedMethod
 from service.spec.methods.linear import LinearMethod
+from service.spec.methods.lr_range_test import LrRangeTestMethod
 from service.spec.methods.mechanic import MechanicMethod
 from service.spec.methods.one_cycle import OneCycleMethod
 from service.spec.methods.polling import PollingMethod
@@ -42,7 +44,9 @@ _VariantMethods = Annotated[
     | DogMethod
     | DAdaptationMethod
     | MechanicMethod
+    | LrRangeTestMethod
     | PollingMethod
+    | AutoLrsMethod
     | FixedMethod,
     Field(discriminator="name"),
 ]
@@ -59,7 +63,9 @@ _VariantName = Literal[
     "dog",
     "d-adaptation",
     "mechanic",
+    "lr-range-test",
     "polling",
+    "autolrs",
     "fixed",
 ]
 

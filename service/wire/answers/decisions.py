@@ -1,5 +1,5 @@
-"""Answers that explain the learning rates of a training of stpt: what each was chosen from, by which rule, and what
-speaks against the choice."""
+"""Answers that explain the learning rates of a training of stpt or autolrs: what each was chosen from, by which rule,
+and what speaks against the choice."""
 
 from typing import Any
 
@@ -140,7 +140,7 @@ class Decision(Answer):
     model_config = example(_DECISION)
 
     epoch: int = Field(description="Number of the epoch, from 1.")
-    phase: str = Field(description="Phase of the training: warmup or stpt.")
+    phase: str = Field(description="Phase of the training: warmup, stpt, or of autolrs within a stage scheduled.")
     is_choice: bool = Field(description="Whether the epoch had several candidates; if not, an earlier choice stands.")
     chosen_at: int | None = Field(description="Epoch of the last choice, this one included; null: there was none yet.")
     why: str = Field(description="Why this learning rate, in a sentence: the rule, or why nothing was chosen.")
@@ -155,12 +155,12 @@ class Decision(Answer):
     regret: float | None = Field(description="How much better the best audited loser ended; null: not audited.")
     candidates: list[Candidate] = Field(description="What was tried, in that order.")
     rule: Rule | None = Field(description="The numbers of the choice; null: there was none.")
-    alternatives: list[Alternative] = Field(description="What each other selector would have chosen.")
+    alternatives: list[Alternative] = Field(description="What each other selector of stpt would have chosen.")
     warnings: list[ChoiceWarning] = Field(description="What speaks against the choice.")
 
 
 class Decisions(Answer):
-    """How each epoch of a training of stpt came to its learning rate."""
+    """How each epoch of a training of stpt or autolrs came to its learning rate."""
 
     model_config = example(
         {
@@ -176,6 +176,11 @@ class Decisions(Answer):
     job_id: str = Field(description="Id of the job.")
     label: str = Field(description="Label of the run.")
     trial: int = Field(description="Number of the trial in its run, from 1.")
-    metric: str = Field(description="What candidates are judged by: val_loss, val_accuracy or train_accuracy.")
-    selector: dict[str, Any] = Field(description="What chooses between them, with its options.")
+    metric: str = Field(
+        description="What candidates are judged by: val_loss, val_accuracy or train_accuracy; of autolrs "
+        "forecast_loss, the loss that is forecast for the end of the stage."
+    )
+    selector: dict[str, Any] = Field(
+        description="What chooses between them, with its options: a selector of stpt, or autolrs."
+    )
     items: list[Decision] = Field(description="The recorded epochs, in order.")

@@ -28,8 +28,8 @@ class StateEvent(_Numbered):
 
 
 class TrialEvent(_Numbered):
-    """The event that a trial of a search began or changed its hyperparameters, or that a trial ended before its last
-    epoch."""
+    """The event that a trial of a search, or a training within a budget, began or changed its hyperparameters, or that
+    a trial ended before its last epoch."""
 
     kind: Literal["trial"] = Field(description="Kind of the event.")
     label: str = Field(description="Label of its run.")

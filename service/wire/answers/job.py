@@ -76,9 +76,12 @@ class Job(Answer):
     created_at: datetime = Field(description="When it was accepted.")
     started_at: datetime | None = Field(description="When it first ran; null: not yet.")
     finished_at: datetime | None = Field(description="When it ended; null: not yet.")
-    epochs: int = Field(description="Epochs asked for, of each trial; within a budget a training may have others.")
+    epochs: int = Field(
+        description="Epochs of the first training: those that the spec asks for, or once it has begun, as many as its "
+        "budget has room for."
+    )
     trials: int = Field(description="Trainings of the job, over all its methods.")
-    epochs_done: int = Field(description="Epochs recorded so far of the first one, as are the values below.")
+    epochs_done: int = Field(description="Epochs recorded so far of the first training, as are the values below.")
     learning_rate: float | None = Field(
         description="Learning rate of the last recorded epoch, as are the accuracies; null: none yet."
     )

@@ -20,10 +20,11 @@ class JobSchedule(Schedule):
 
 
 class ReplayedEpoch(Answer):
-    """What another selector would have chosen at one epoch, beside what the job chose."""
+    """What another selector would have chosen at one epoch of a trial, beside what was chosen."""
 
+    trial: int = Field(description="Number of the trial in its run, from 1.")
     epoch: int = Field(description="Number of the epoch, from 1.")
-    recorded_learning_rate: float = Field(description="Learning rate that the job chose.")
+    recorded_learning_rate: float = Field(description="Learning rate that was chosen.")
     learning_rate: float | None = Field(
         description="Learning rate that the other selector would have chosen; null: all diverged."
     )
@@ -31,9 +32,9 @@ class ReplayedEpoch(Answer):
 
 
 class SelectorReplay(Answer):
-    """What another selector would have chosen at each epoch, from the learning rate that the job really had."""
+    """What another selector would have chosen at each epoch, from the learning rate that its trial really had."""
 
     job_id: str = Field(description="Id of the job.")
     selector: dict[str, Any] = Field(description="The other selector, with its options.")
     agreement: float | None = Field(description="Share of the epochs with the same choice; null: no epoch yet.")
-    items: list[ReplayedEpoch] = Field(description="The epochs of its stpt run that had a Pre-train, in order.")
+    items: list[ReplayedEpoch] = Field(description="The epochs of the run that had a Pre-train, by trial and epoch.")

@@ -84,6 +84,7 @@ def job(**changes: Any) -> Document:
         "model": "lenet5",
         "dataset": "digits",
         "spec": {
+            "epochs": 3,
             "workers": 2,
             "global_batch_size": 64,
             "seed": 0,
@@ -118,6 +119,13 @@ def succeeded(**changes: Any) -> Document:
 def state_event(number: int, state: str, **more: Any) -> Document:
     event: Document = {"number": number, "kind": "state", "created_at": "2025-01-01T00:00:00Z", "state": state}
     return event | more
+
+
+def trial_event(number: int, epochs: int, **changes: Any) -> Document:
+    """The event that a training of so many epochs begins."""
+    event: Document = {"number": number, "kind": "trial", "created_at": "2025-01-01T00:00:00Z", "label": "stpt"}
+    event |= {"method": "stpt", "trial": 1, "seed": 0, "config": {}, "epochs": epochs, "state": "running"}
+    return event | {"message": None} | changes
 
 
 def branch(number: int, learning_rate: float, metric: float | None, state: str = "lost", retry: int = 0) -> Document:

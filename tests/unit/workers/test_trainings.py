@@ -173,8 +173,9 @@ def test_the_command_trains_a_spec_and_goes_on_from_its_checkpoints(tmp_path: Pa
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("model: lenet5\ndataset: digits\nepochs: none\n", "epochs: Input should be a valid integer"),
-        ("model: lenet5\ndataset: digits\nlearning_rate: 5e-4\n", "learning_rate: unknown key"),
+        ("model: lenet5\ndataset: digits\nepochs: none\n", '  epochs = "none": Input should be a valid integer'),
+        ("model: lenet5\ndataset: digits\nlearning_rate: 5e-4\n", "  learning_rate = 0.0005: unknown key"),
+        ("dataset: digits\n", "Invalid input:\n  model: Field required"),
         ("model: [lenet5\n", "spec.yaml cannot be read"),
     ],
 )

@@ -100,7 +100,7 @@ def test_jobs_as_json(forerun: Forerun) -> None:
 
 def test_show(forerun: Forerun) -> None:
     branches = [branch_of_epoch(1, state="chosen")]
-    lists = [answer({"job_id": "job-1", "items": items}) for items in ([epoch(1, phase="stpt")], branches)]
+    lists = [answer({"job_id": "job-1", "items": items}) for items in ([], [epoch(1, phase="stpt")], branches)]
     result = forerun("show", "job-1", answers=[answer(succeeded()), *lists])
     assert result.exit_code == 0
     assert "    epochs         3 of 3\n" in result.stdout

@@ -8,7 +8,18 @@ from rich.console import Console
 
 from forerun.display import live
 from service.spec.types import MAX_LEARNING_RATES
-from service.wire.answers import Branch, BranchOfEpoch, EpochEvent, Event, EventBranch, Job, StateEvent, parse_event
+from service.wire.answers import (
+    Branch,
+    BranchOfEpoch,
+    EpochEvent,
+    Event,
+    EventBranch,
+    Job,
+    StateEvent,
+    TrialEvent,
+    TrialResult,
+    parse_event,
+)
 from service.wire.worker import BranchState
 from tests.unit.forerun import service_double as double
 
@@ -27,6 +38,10 @@ def branch(*values: Any, **changes: Any) -> EventBranch:
 
 def state_event(number: int, state: str, **more: Any) -> StateEvent:
     return StateEvent.model_validate(double.state_event(number, state, **more))
+
+
+def trial_event(number: int, epochs: int, **changes: Any) -> TrialEvent:
+    return TrialEvent.model_validate(double.trial_event(number, epochs, **changes))
 
 
 def epoch_event(number: int, epoch: int, *branches: Branch, **changes: Any) -> EpochEvent:
@@ -230,6 +245,39 @@ def test_the_bar_counts_the_epochs_of_every_training() -> None:
     assert "3 of 9 epochs" in printed(terminal)
 
 
+def test_epochs_are_counted_against_those_that_each_training_has() -> None:
+    events: list[Event] = [
+        trial_event(1, 13),  # within a budget
+        *(epoch_event(number, number - 1) for number in (2, 3, 4, 5)),
+        epoch_event(6, 1, label="sweep", method="sweep", phase="scheduled"),
+        trial_event(7, 2, label="tpe", method="tpe"),  # of a search, which adds it to the job's two trainings
+        epoch_event(8, 1, label="tpe", method="tpe", phase="scheduled"),
+    ]
+    plain, terminal = console(80), console(80, terminal=True)
+    live.follow(job(trials=2), events, plain)
+    rows = [line.split()[:2] for line in printed(plain).splitlines()[3:]]
+    assert rows == [
+        *([f"{number}/13", "warmup"] for number in (1, 2, 3, 4)),
+        ["1/3", "sweep"],
+        ["1/2", "tpe"],
+    ]
+    live.follow(job(trials=2), events[:5], terminal)
+    assert "4 of 16 epochs" in printed(terminal)  # 13, and the 3 of the sweep that has not begun
+    terminal = console(80, terminal=True)
+    live.follow(job(trials=2), events, terminal)
+    assert "6 of 18 epochs" in printed(terminal)
+
+
+def test_show_counts_against_the_epochs_that_each_training_has() -> None:
+    plain = console(80)
+    trials = [TrialResult.model_validate(double.trial_result(label="stpt", method="stpt", trial=1, length=13))]
+    epochs = [epoch_event(1, 12), epoch_event(2, 1, label="sweep", method="sweep", phase="scheduled")]
+    live.show(job(epochs=13, epochs_done=12), trials, epochs, [], plain)
+    lines = printed(plain).splitlines()
+    assert lines[2] == "    epochs         12 of 13"
+    assert [line.split()[0] for line in lines[-2:]] == ["12/13", "1/3"]
+
+
 def test_a_branch_that_was_undone_is_marked() -> None:
     branches = [branch(1, 0.4, 0.9, "rolled_back"), branch(2, 0.1, 0.8, "chosen")]
     terminal = console(80, terminal=True)
@@ -244,7 +292,7 @@ def test_show_has_the_facts_and_the_rows() -> None:
     branches = [
         BranchOfEpoch.model_validate({**b.model_dump(), **others, "epoch": epoch}) for epoch in (1, 2) for b in EIGHT
     ]
-    live.show(known, [epoch_event(5, 2, learning_rate=0.085)], branches, plain)
+    live.show(known, [], [epoch_event(5, 2, learning_rate=0.085)], branches, plain)
     assert printed(plain) == (
         "job-1: lenet5 on digits, 2 workers, batch 64, seed 0\n"
         "    state          succeeded\n"
@@ -263,7 +311,7 @@ def test_show_has_the_facts_and_the_rows() -> None:
 
 def test_show_says_why_a_job_failed() -> None:
     plain = console(80)
-    live.show(job(state="failed", error={"code": "diverged", "message": "every branch diverged"}), [], [], plain)
+    live.show(job(state="failed", error={"code": "diverged", "message": "every branch diverged"}), [], [], [], plain)
     assert "    why            every branch diverged (diverged)\n" in printed(plain)
     assert "epoch  phase" not in printed(plain)
 

@@ -15,12 +15,17 @@ def succeeded(**changes: Any) -> Job:
 
 def test_the_table_of_a_selector_s_replay() -> None:
     items = [
-        {"epoch": 2, "recorded_learning_rate": 0.1, "learning_rate": 0.2, "regret": 0.0125},
-        {"epoch": 3, "recorded_learning_rate": 0.05, "learning_rate": None, "regret": None},
+        {"trial": 1, "epoch": 2, "recorded_learning_rate": 0.1, "learning_rate": 0.2, "regret": 0.0125},
+        {"trial": 1, "epoch": 3, "recorded_learning_rate": 0.05, "learning_rate": None, "regret": None},
     ]
     replayed = {"job_id": "job-1", "selector": {"name": "greedy"}, "agreement": 0.25, "items": items}
     assert tables.replay_table(SelectorReplay.model_validate(replayed)) == (
         "epoch  recorded  greedy  regret\n2      0.1       0.2     0.0125\n3      0.05\nthe same in 25%"
+    )
+    two = {**replayed, "items": [items[0], items[1] | {"trial": 2}]}
+    assert tables.replay_table(SelectorReplay.model_validate(two)) == (
+        "trial  epoch  recorded  greedy  regret\n1      2      0.1       0.2     0.0125\n2      3      0.05\n"
+        "the same in 25%"
     )
     nothing = tables.replay_table(SelectorReplay.model_validate({**replayed, "agreement": None, "items": []}))
     assert nothing == "epoch  recorded  greedy  regret\nno epoch yet"

@@ -183,11 +183,30 @@ def test_a_race_in_a_study_comes_on_top_whatever_the_budget():
 def test_epochs_behind_a_race_are_planned_at_their_length():
     [on_top] = forecast(spec(**RACE), 1293)
     assert on_top.plan == EpochPlan(2, 18)
-    assert area(**RACE) == dict.fromkeys(range(1, 11), (0.01, 1.0))
     assert len(on_top.search_area) == 10
     [within] = forecast(spec(**RACE, budget={"epochs": 15}), 1293)
     assert within.plan == EpochPlan(2, 17)
     assert [area.epoch for area in within.search_area] == list(range(1, 14))
+
+
+@pytest.mark.parametrize(
+    ("changes", "bounds"),
+    [
+        # 0.01 to 1, ten times beyond either end twice, then with SGD down to 10^-1.5 of that
+        ({}, (3.16227766e-06, 100.0)),
+        ({"lr_set": {"kind": "race", "max_learning_rate": 2.0}}, (3.16227766e-06, 2.0)),
+        # with Adam half a step down, and one up
+        ({"optimizer": {"name": "adamw"}}, (5.62341325e-05, 316.227766)),
+        ({"optimizer": {"name": "adamw"}, "initial_learning_rate": 1e-3}, (5.62341325e-07, 3.16227766)),
+    ],
+)
+def test_the_search_area_of_a_race_has_its_probes_and_its_window(changes, bounds):
+    assert area(**RACE | changes) == dict.fromkeys(range(1, 11), bounds)
+
+
+def test_without_room_for_a_race_nothing_but_the_initial_learning_rate_is_within_reach():
+    [found] = forecast(spec(**RACE, budget={"epochs": 4}), 1293)
+    assert [(area.low, area.high) for area in found.search_area] == [(0.1, 0.1)] * 4
 
 
 # --- other sets within a budget ----------------------------------------------------------------------
@@ -281,6 +300,14 @@ def test_a_study_costs_what_each_of_its_trials_does():
     [found] = costs(job, 1293)
     plain, searched = 10 * (20 * 64 + 12 * 100), 10 * (14 * 64 + 7 * 100)
     assert (found.method, found.trainings, found.samples) == ("study", 12, 3 * (2 * plain + searched))
+
+
+@pytest.mark.parametrize("method", ["lr-range-test", "autolrs", {"name": "autolrs", "trials": 3}])
+def test_in_a_study_what_a_training_searches_by_comes_on_top(method):
+    study = {"name": "study", "batch_sizes": [64], "variants": [{"name": "searched", "method": method}]}
+    alone, studied = costs(spec(methods=[method, study]), 1293)
+    assert alone.samples == studied.samples > 10 * 1280
+    assert (studied.method, studied.trainings) == ("study", 1)
 
 
 @pytest.mark.parametrize("changes", [STAGES, {"lr_set": "mix", "epochs": 8, "warmup": {"epochs": 1}}])

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.algorithms.race import finalists, probe, window
+from service.algorithms.race import finalists, probe, reach, window
+from service.spec.race import PROBES
 from service.spec.types import MAX_LEARNING_RATE, MIN_LEARNING_RATE
 
 RATE = st.floats(MIN_LEARNING_RATE, MAX_LEARNING_RATE)
@@ -32,6 +33,18 @@ def test_two_probes_reach_a_thousandfold_either_way() -> None:
     highest = probe([*FIRST, probe(FIRST, 1.0, 1e6)], 10.0, 1e6)
     lowest = probe([*FIRST, probe(FIRST, 0.01, 1e6)], 0.001, 1e6)
     assert (highest / 0.1, 0.1 / lowest) == pytest.approx((1000, 1000))
+
+
+@given(first=st.lists(RATE, min_size=3, max_size=8, unique=True), optimizer=OPTIMIZER, largest=RATE)
+def test_a_race_stays_within_its_reach(first: list[float], optimizer: str, largest: float) -> None:
+    looks = [min(rate, largest) for rate in first]
+    low, high = reach(looks, optimizer, largest)
+    for end in (min, max):
+        tried = list(looks)
+        for _ in range(PROBES):
+            tried.append(probe(tried, end(tried), largest))
+        for rate in (*tried, *window(end(tried), optimizer, largest)):
+            assert low <= rate <= high
 
 
 def test_the_window_lies_below_the_best_with_sgd_and_around_it_elsewhere() -> None:

@@ -291,6 +291,16 @@ def test_the_points_of_a_study_are_variants_at_batch_sizes():
             "variants[0].method.lr_schedule.kind",
             "Field required: one of 'polynomial', 'cosine', 'step'",
         ),
+        (
+            {"batch_sizes": [600], "variants": [{"name": "a", "method": "autolrs"}]},
+            "variants[0].method.trial_iterations",
+            "with batch 600: a trial takes 4 iterations at least, and a stage may be an epoch, which has 2",
+        ),
+        (
+            {"variants": [{"name": "a", "method": {"name": "lr-range-test", "min_learning_rate": 20}}]},
+            "variants[0].method.max_learning_rate",
+            "with batch 64: must be above min_learning_rate (20)",
+        ),
         ({"variants": [{"name": "a", "method": "sweep"}]}, "variants[0].method", "must be one of 'stpt', 'reference'"),
         (
             {"variants": [{"name": "a", "method": "stpt", "optimizer": {"name": "sgd", "momentum": 1}}]},

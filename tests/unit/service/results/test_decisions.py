@@ -315,6 +315,8 @@ def test_a_training_too_short_for_a_race_says_so():
             "the search's share of the training is too short for a race: the initial learning rate was taken"
         )
         assert (one.is_choice, one.chosen_at) == (False, None)
+    [one] = decided(row(1, tried({0.1: 0.3}, 0.1)), spec=RACE | {"budget": {"epochs": 8}})
+    assert one.why == "the search's share of the budget is too short for a race: the initial learning rate was taken"
 
 
 # --- what goes wrong -----------------------------------------------------------------------------------

@@ -414,7 +414,8 @@ def test_the_branches_that_competed_in_the_end(sqlite_store):
     )
     job_id, _ = train(sqlite_store, [STPT[0], second], warmup={"epochs": 1})
     with sqlite_store.read() as session:
-        [stored] = of_jobs.stored_epochs(session, job_id, "stpt")  # none of the warm-up
+        [(trial, [stored])] = of_jobs.stored_epochs(session, job_id, "stpt").items()  # none of the warm-up
+    assert trial == 1
     assert (stored.epoch, stored.learning_rate, stored.end_metrics) == (2, 0.1, {4: 0.85, 5: 0.75})
     diverged, *others = stored.branches
     assert (diverged.number, diverged.learning_rate, math.isnan(diverged.metric)) == (3, 0.2, True)

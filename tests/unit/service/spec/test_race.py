@@ -50,7 +50,9 @@ def test_a_race_takes_what_it_may_but_for_one_iteration(most: int, looks: int) -
     assert 1 <= plan.wide <= plan.middle < plan.final
 
 
-@pytest.mark.parametrize(("epochs", "share"), [(1, 0.25), (10, 0.25), (20, 0.158114), (30, 0.120943), (40, 0.1), (400, 0.1)])
+@pytest.mark.parametrize(
+    ("epochs", "share"), [(1, 0.25), (10, 0.25), (20, 0.158114), (30, 0.120943), (40, 0.1), (400, 0.1)]
+)
 def test_the_share_on_top_of_a_training(epochs: int, share: float) -> None:
     assert share_on_top(epochs) == pytest.approx(share, rel=1e-5)
 

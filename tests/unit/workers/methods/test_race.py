@@ -136,6 +136,17 @@ def test_where_no_finalist_can_be_trained_by_the_training_has_diverged() -> None
         next(stpt.epochs())
 
 
+# digits: 144 samples for validation, 360 for testing. The start is evaluated once, each of 13 looks twice: by its last
+# weights and by their mean; statistics are those of 26 batches of one worker, the whole epoch.
+@pytest.mark.parametrize(("net", "workers", "batch"), [("plain", 1, 0), ("batch-norm", 1, 48), ("batch-norm", 2, 24)])
+def test_estimates_of_running_statistics_count_as_evaluation(ranks: Ranks, net: str, workers: int, batch: int) -> None:
+    for placement in ("split", "sequential"):
+        changes = RACE | {"pretrain": {"weights": "averaged", "placement": placement}, "epochs": 2}
+        raced, settled = train(ranks, workers, net, **changes).records
+        assert raced.evaluation_samples == 144 + 13 * 2 * 144 + 13 * 26 * batch + 144 + 360
+        assert settled.evaluation_samples == 144 + 144 + 360  # its one branch, and the end of the epoch
+
+
 def test_running_statistics_are_those_of_the_weights_at_hand() -> None:
     """The mean over batches of the statistics that each batch has, as torch's update_bn takes it."""
     trainer: Trainer = make_stpt("batch-norm", **RACE).trainer

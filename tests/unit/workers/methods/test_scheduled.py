@@ -394,6 +394,19 @@ def test_they_go_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: Path,
     assert [r.model_dump(exclude=timeless) for r in broken.all] == [r.model_dump(exclude=timeless) for r in whole.all]
 
 
+@pytest.mark.parametrize(
+    ("net", "method", "evaluated"),
+    [
+        ("batch-norm", "schedule-free", 144 + 360 + 6 * 48),  # statistics of the averaged weights, from all six batches
+        ("plain", "schedule-free", 144 + 360),
+        ("batch-norm", "cosine", 144 + 360),
+    ],
+)
+def test_statistics_that_are_measured_anew_count_as_evaluation(net: str, method: str, evaluated: int) -> None:
+    records, _ = trained(net, {"name": method}, epochs=1)
+    assert [record.evaluation_samples for record in records] == [evaluated]
+
+
 def run_of(net: str, method: Any, **changes: Any) -> Training:
     """A training of the method on this rank of the world, before its first step."""
     spec = JobSpec.model_validate(spec_document(**{**SHORT, "epochs": 2, **changes, "methods": [method]}))
