@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.algorithms.race import finalists, probe, reach, window
+from service.algorithms.race import between, finalists, probe, reach, window
 from service.spec.race import PROBES
 from service.spec.types import MAX_LEARNING_RATE, MIN_LEARNING_RATE
 
@@ -83,3 +83,27 @@ def test_nothing_above_the_cap_is_tried(tried: list[float], cap: float, optimize
     rates = window(best, optimizer, cap)
     assert rates == sorted(rates, reverse=True)
     assert all(MIN_LEARNING_RATE <= rate <= cap for rate in rates)
+
+
+@pytest.mark.parametrize(
+    ("finalists", "rate"),
+    [
+        ([(0.1, 0.5), (0.01, 0.5)], 0.032),
+        ([(0.1, 0.5), (0.01, 1.0)], 0.022),
+        ([(0.01, 1.0), (0.1, 0.5)], 0.022),
+        ([(0.123456, 0.5), (0.01, -0.2)], 0.123456),  # the other one has lost: not even rounded
+        ([(0.123456, 0.5), (0.01, math.nan)], 0.123456),
+        ([(0.1, 0.0), (0.01, -0.2)], None),
+    ],
+)
+def test_between_finalists_is_their_mean_by_what_they_gained(
+    finalists: list[tuple[float, float]], rate: float | None
+) -> None:
+    assert between(finalists) == rate
+
+
+@given(RATE, RATE, st.floats(0.001, 10), st.floats(-1, 10))
+def test_what_lies_between_finalists_is_theirs_or_between(one: float, other: float, gain: float, more: float) -> None:
+    rate = between([(one, gain), (other, more)])
+    assert rate is not None
+    assert min(one, other) <= rate <= max(one, other)

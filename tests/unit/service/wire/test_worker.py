@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from pydantic import ValidationError
 
-from service.wire.worker import Assignment, CheckpointRef, EpochRecord, Outcome, most_samples
+from service.wire.worker import Assignment, BranchRecord, CheckpointRef, EpochRecord, Outcome, most_samples
 from tests.unit.service.reports import audit, branch, checkpoint, epoch, layers, valid_records, warmup_epoch
 
 CHOSEN = {"state": "chosen", "learning_rate": 0.05}
@@ -141,12 +141,40 @@ def test_branches_are_numbered_from_one(numbers):
         [branch(1, learning_rate=0.05)],
         [branch(1, learning_rate=0.05, state="diverged", metric=None)],
         [branch(1, **CHOSEN), branch(2, **CHOSEN)],
-        [branch(1, state="chosen", learning_rate=0.1)],  # the epoch says 0.05
     ],
-    ids=["none", "all lost", "all diverged", "two", "another learning rate"],
+    ids=["none", "all lost", "all diverged", "two"],
 )
 def test_a_pretrain_has_exactly_one_chosen_branch(branches):
-    with pytest.raises(ValidationError, match="exactly one chosen branch, whose learning rate is the epoch's"):
+    with pytest.raises(ValidationError, match="exactly one chosen branch, and another epoch has none"):
+        epoch(branches=branches)
+
+
+def raced(*learning_rates: float) -> list[BranchRecord]:
+    """A look that was eliminated, and the finalists, the first of which is chosen."""
+    looks = [branch(1, state="eliminated", learning_rate=1.0)]
+    for number, learning_rate in enumerate(learning_rates, start=2):
+        state = "chosen" if number == 2 else "lost"
+        looks.append(branch(number, state=state, learning_rate=learning_rate))
+    return looks
+
+
+@pytest.mark.parametrize("finalists", [(0.05, 0.1), (0.1, 0.03), (0.02, 0.05)])
+def test_an_epoch_behind_a_race_has_a_learning_rate_between_its_finalists(finalists):
+    assert epoch(branches=raced(*finalists)).learning_rate == 0.05
+
+
+@pytest.mark.parametrize(
+    "branches",
+    [
+        [branch(1, state="chosen", learning_rate=0.1)],
+        [branch(1, state="chosen", learning_rate=0.1), branch(2, learning_rate=0.03)],  # no race
+        raced(0.06, 0.1),
+        raced(0.02, 0.04),
+    ],
+    ids=["one", "no race", "finalists above", "finalists below"],
+)
+def test_an_epoch_without_the_learning_rate_that_was_chosen_is_refused(branches):
+    with pytest.raises(ValidationError, match="that of its chosen branch, or between a race's finalists"):
         epoch(branches=branches)
 
 

@@ -137,13 +137,13 @@ def test_where_no_finalist_can_be_trained_by_the_training_has_diverged() -> None
 
 
 # digits: 144 samples for validation, 360 for testing. The start is evaluated once, each of 13 looks twice: by its last
-# weights and by their mean; statistics are those of 26 batches of one worker, the whole epoch.
+# weights and by their mean; each time statistics are those of 26 batches of one worker, the whole epoch.
 @pytest.mark.parametrize(("net", "workers", "batch"), [("plain", 1, 0), ("batch-norm", 1, 48), ("batch-norm", 2, 24)])
 def test_estimates_of_running_statistics_count_as_evaluation(ranks: Ranks, net: str, workers: int, batch: int) -> None:
     for placement in ("split", "sequential"):
         changes = RACE | {"pretrain": {"weights": "averaged", "placement": placement}, "epochs": 2}
         raced, settled = train(ranks, workers, net, **changes).records
-        assert raced.evaluation_samples == 144 + 13 * 2 * 144 + 13 * 26 * batch + 144 + 360
+        assert raced.evaluation_samples == 27 * (144 + 26 * batch) + 144 + 360
         assert settled.evaluation_samples == 144 + 144 + 360  # its one branch, and the end of the epoch
 
 
