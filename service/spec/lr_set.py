@@ -211,7 +211,7 @@ class RaceLrSet(_LrSet):
         "share of the training. null: 0.15 of a budget; on top 0.25 at 10 epochs and less, falling to 0.1 at 40.",
     )
     warmup_share: float = Field(
-        0.1,
+        0.2,
         ge=0,
         lt=1,
         description="Share of the training over which the learning rate rises linearly to its full value.",

@@ -199,7 +199,7 @@ def race_epoch(number: int, main_trains: int = 1):
 def test_the_looks_of_a_race_made_no_model(sqlite_store, main_trains):
     job_id, _ = train(sqlite_store, [race_epoch(1, main_trains)], epochs=1, lr_set={"kind": "race"})
     assert schedule(sqlite_store, job_id) == (
-        Schedule(learning_rates=[0.05], warmup_share=0.1, rescale_momentum=False),
+        Schedule(learning_rates=[0.05], warmup_share=0.2, rescale_momentum=False),
         20,
     )
 

@@ -59,7 +59,7 @@ def test_one_run_without_scaling() -> None:
 
 def test_the_schedule_of_a_raced_run_has_its_warm_up() -> None:
     schedule = found([run("a", 0.3, 0.3, 0.3)]).schedule
-    assert schedule == Schedule(learning_rates=[0.3, 0.3, 0.3], lr_schedule="linear", warmup_share=0.1)
+    assert schedule == Schedule(learning_rates=[0.3, 0.3, 0.3], lr_schedule="linear", warmup_share=0.2)
     assert found([run("a", 0.3, lr_set={"warmup_share": 0})]).schedule == Schedule(
         learning_rates=[0.3], lr_schedule="linear"
     )

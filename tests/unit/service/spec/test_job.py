@@ -96,7 +96,7 @@ def test_the_default_search_is_a_race():
         "kind": "race",
         "factors": [10.0, 3.0, 1.0, 0.3, 0.1],
         "search_share": None,
-        "warmup_share": 0.1,
+        "warmup_share": 0.2,
         "max_learning_rate": 1e6,
     }
 

@@ -63,8 +63,8 @@ def test_the_training_behind_a_race_is_a_replay_of_its_schedule() -> None:
     replayed = list(alone.epochs())
     assert trainer.state.digest() == stpt.trainer.state.digest()
     assert [r.last_learning_rate for r in replayed] == [r.last_learning_rate for r in records]
-    # 78 iterations, of which 8 are the warm-up
-    assert records[0].first_learning_rate == pytest.approx(records[0].learning_rate / 9)
+    # 78 iterations, of which 16 are the warm-up
+    assert records[0].first_learning_rate == pytest.approx(records[0].learning_rate / 17)
 
 
 def test_a_race_in_both_placements_is_the_same(ranks: Ranks) -> None:

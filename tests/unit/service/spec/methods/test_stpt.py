@@ -183,7 +183,7 @@ def test_looks_take_the_global_batch(placement: str) -> None:
 def test_the_schedule_of_a_race_warms_up() -> None:
     method, spec = stpt_in(warmup={"epochs": 1})
     assert method.schedule_of([0.005, 0.2], spec, {}) == Schedule(
-        learning_rates=[0.005, 0.2], lr_schedule="linear", warmup_epochs=1, warmup_share=0.1
+        learning_rates=[0.005, 0.2], lr_schedule="linear", warmup_epochs=1, warmup_share=0.2
     )
     method, spec = stpt_in(lr_set={"warmup_share": 0.25})
     assert method.schedule_of([0.2], spec, {}).warmup_share == 0.25
