@@ -47,22 +47,23 @@ class Race:
         wide = self._wide(first)
         best = self._best(wide).learning_rate
         middle = self._look(race.window(best, self._optimizer, self._largest), self._plan.middle)
-        final = self._final(middle, bounded=best < max(look.learning_rate for look in wide))
+        # where the wide round has seen nothing too large there is no bias to correct
+        biased = race.falls(self._optimizer) and best < max(look.learning_rate for look in wide)
+        final = self._final(middle, biased=biased)
         for branch in (*wide, *middle):
             if branch.state == "lost":
                 self._branches.mark(branch, "eliminated")
-        return self._ways_to_train(final)
+        return self._ways_to_train(final, biased=biased)
 
-    def _ways_to_train(self, final: Sequence[Branch]) -> list[tuple[Branch, float]]:
-        """By the best finalist, then by the lower one; none where both diverged. With SGD, whose finalists lie far
-        apart, first between them, where the best stands for both; by the lower one alone where neither has left the
-        plateau."""
+    def _ways_to_train(self, final: Sequence[Branch], *, biased: bool) -> list[tuple[Branch, float]]:
+        """By the best finalist, then by the lower one; none where both diverged. Where looks are biased, first between
+        them, where the best stands for both; by the lower one alone where neither has left the plateau."""
         trained = [look for look in final if not look.result.diverged]
         if not trained:
             return []
         best, lower = self._best(trained), min(trained, key=lambda look: look.learning_rate)
         first, last = (best, best.learning_rate), (lower, lower.learning_rate)
-        if race.falls(self._optimizer):
+        if biased:
             if best.early:
                 return [last]
             between = race.between([(look.learning_rate, self._gain(look)) for look in trained if not look.dead])
@@ -77,11 +78,10 @@ class Race:
             looks += self._look([beside], self._plan.wide)
         return looks
 
-    def _final(self, middle: Sequence[Branch], *, bounded: bool) -> list[Branch]:
-        """Let the finalists go on from where the looks of the middle round ended. `bounded`: the wide round
-        has seen a learning rate that is too large; where it has not, there is no bias to correct."""
+    def _final(self, middle: Sequence[Branch], *, biased: bool) -> list[Branch]:
+        """Let the finalists go on from where the looks of the middle round ended."""
         losses, best = [-self._gain(look) for look in middle], self._best(middle)
-        places = race.finalists(losses, middle.index(best), self._optimizer, early=best.early and bounded)
+        places = race.finalists(losses, middle.index(best), self._optimizer, early=best.early and biased)
         two = [middle[place] for place in places]
         return self._train([look.learning_rate for look in two], range(self._plan.middle, self._plan.final), two)
 

@@ -161,3 +161,21 @@ def test_running_statistics_are_those_of_the_weights_at_hand() -> None:
             images, _ = trainer._inputs(1, iteration, [0], range(48), order)
             means.append(trainer.model[0](images).mean(dim=(0, 2, 3)))
     torch.testing.assert_close(layer.running_mean, torch.stack(means).mean(dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_race_that_saw_nothing_too_large_trains_by_a_finalist_as_it_is() -> None:
+    # from 1e-4 two steps of ten reach 0.1, which is best: with nothing too large beyond it no look has a bias
+    first, *_ = raced(initial_learning_rate=1e-4)
+    wide, finalists = first.branches[:7], first.branches[11:]
+    assert max(branch.learning_rate for branch in wide) == pytest.approx(0.1)
+    [chosen] = [branch for branch in finalists if branch.state == "chosen"]
+    assert first.learning_rate == chosen.learning_rate == max(branch.learning_rate for branch in finalists)
+
+
+def test_between_finalists_both_of_which_have_learned() -> None:
+    first, *_ = raced("batch-norm", epochs=6)
+    finalists = [branch for branch in first.branches if branch.state != "eliminated"]
+    lower, upper = sorted(branch.learning_rate for branch in finalists)
+    assert len(finalists) == 2
+    assert lower < first.learning_rate < upper
+    assert first.learning_rate == float(f"{first.learning_rate:.2g}")
