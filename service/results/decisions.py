@@ -138,21 +138,11 @@ def decisions_of(spec: JobSpec, method: StptMethod, epochs: Sequence[EpochWithBr
         chooses = is_choice(row.branches)
         chosen_at = row.epoch if chooses else chosen_at
         found.append(
-            Decision(
-                epoch=row.epoch,
-                phase=row.phase,
-                is_choice=chooses,
+            decision_at(
+                row,
                 chosen_at=chosen_at,
                 why=_why_chosen(method) if chooses else _why_it_stands(spec, method, row, current, chosen_at),
                 current_learning_rate=current,
-                learning_rate=row.learning_rate,
-                first_learning_rate=row.first_learning_rate,
-                last_learning_rate=row.last_learning_rate,
-                val_loss=row.val_loss,
-                val_accuracy=row.val_accuracy,
-                retries=row.retries,
-                rollbacks=row.rollbacks,
-                regret=row.audit["regret"] if row.audit else None,
                 candidates=_candidates(method, row, before, current, raced=chooses and method.races(spec)),
                 rule=_rule(method, row, current) if chooses else None,
                 alternatives=[
@@ -168,6 +158,40 @@ def decisions_of(spec: JobSpec, method: StptMethod, epochs: Sequence[EpochWithBr
         # a warm-up does not touch the learning rate that the first Pre-train starts from
         current, before = current if row.phase == "warmup" else row.learning_rate, row
     return found
+
+
+def decision_at(
+    row: EpochWithBranches,
+    *,
+    chosen_at: int | None,
+    why: str,
+    current_learning_rate: float,
+    candidates: Sequence[Candidate],
+    rule: Rule | None,
+    alternatives: Sequence[Alternative],
+    warnings: Sequence[ChoiceWarning],
+) -> Decision:
+    """The decision of a recorded epoch: what the record has of it, and these."""
+    return Decision(
+        epoch=row.epoch,
+        phase=row.phase,
+        is_choice=is_choice(row.branches),
+        chosen_at=chosen_at,
+        why=why,
+        current_learning_rate=current_learning_rate,
+        learning_rate=row.learning_rate,
+        first_learning_rate=row.first_learning_rate,
+        last_learning_rate=row.last_learning_rate,
+        val_loss=row.val_loss,
+        val_accuracy=row.val_accuracy,
+        retries=row.retries,
+        rollbacks=row.rollbacks,
+        regret=row.audit["regret"] if row.audit else None,
+        candidates=candidates,
+        rule=rule,
+        alternatives=alternatives,
+        warnings=warnings,
+    )
 
 
 # --- the branches ----------------------------------------------------------------------------------------

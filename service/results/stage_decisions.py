@@ -4,7 +4,7 @@ stage, and which of them was chosen. Values in, values out, no SQL."""
 from collections.abc import Sequence
 
 from service.algorithms.choices import JudgedBy, is_choice, warnings_of_choice, warnings_of_losses
-from service.results.decisions import Candidate, Decision, factor, rule_between
+from service.results.decisions import Candidate, Decision, decision_at, factor, rule_between
 from service.spec.job import JobSpec
 from service.spec.methods.autolrs import AutoLrsMethod, LrStage
 from service.store.records import EpochWithBranches
@@ -26,21 +26,11 @@ def decisions_of_stages(spec: JobSpec, method: AutoLrsMethod, epochs: Sequence[E
         chooses = is_choice(row.branches)
         chosen_at = row.epoch if chooses else chosen_at
         found.append(
-            Decision(
-                epoch=row.epoch,
-                phase=row.phase,
-                is_choice=chooses,
+            decision_at(
+                row,
                 chosen_at=chosen_at,
                 why=_why(stage, chooses=chooses, tried=bool(row.branches)),
                 current_learning_rate=current,
-                learning_rate=row.learning_rate,
-                first_learning_rate=row.first_learning_rate,
-                last_learning_rate=row.last_learning_rate,
-                val_loss=row.val_loss,
-                val_accuracy=row.val_accuracy,
-                retries=row.retries,
-                rollbacks=row.rollbacks,
-                regret=None,
                 candidates=_candidates(row, current),
                 rule=rule_between(row.branches, FORECAST) if chooses else None,
                 alternatives=[],
