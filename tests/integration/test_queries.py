@@ -192,16 +192,22 @@ def test_the_first_training_of_each_job(store):
 
 
 def test_submissions_whose_attempt_has_ended(store):
-    job_id, _ = start(store)
-    before = datetime.now(UTC)
-    lose(store, job_id)
-    after = datetime.now(UTC) + timedelta(microseconds=1)
-    begin(store, job_id)
-    ids = [f"{job_id}-a1", f"{job_id}-a2", "somebody-elses"]
+    lost, _ = start(store)
+    lose(store, lost)
+    begin(store, lost)
+    reported, token = start(store)
+    reports.finish(store, reported, token, FAILURE)
+    cancelled, _ = start(store)
+    jobs.cancel(store, cancelled)
+    jobs.confirm_cancelled(store, cancelled)
+    ids = [f"{lost}-a1", f"{lost}-a2", "somebody-elses", f"{reported}-a1", f"{cancelled}-a1"]
     with store.read() as session:
-        assert ended_submissions(session, ids, before) == []
-        assert ended_submissions(session, ids, after) == [f"{job_id}-a1"]
-        assert ended_submissions(session, ids[1:], after) == []
+        assert ended_submissions(session, ids) == {
+            f"{lost}-a1": False,
+            f"{reported}-a1": True,
+            f"{cancelled}-a1": False,
+        }
+        assert ended_submissions(session, ids[1:3]) == {}
 
 
 def test_times_come_back_in_utc(store):
@@ -314,7 +320,9 @@ def test_postgresql_who_waited_for_a_job_sees_the_attempt_that_was_made_meanwhil
             second = pool.submit(locked, db, job_id)
             until_somebody_waits_for_a_lock(db)
             now = datetime.now(UTC)
-            insert_attempt(session, job_id, 1, submission_id=f"{job_id}-a1", ticket_hash="h", created_at=now)
+            insert_attempt(
+                session, job_id, 1, submission_id=f"{job_id}-a1", ticket_hash="h", cluster=None, created_at=now
+            )
             claimed = replace(job, state=S.SUBMITTING, attempt=1)
             set_job_state(session, claimed, before=S.QUEUED, event={"state": "submitting"}, created_at=now)
         found = second.result(30)
