@@ -78,8 +78,8 @@ def _check_contents(settings: Settings, store: Store) -> None:
     """Refuse a database that has no table where there must have been jobs."""
     if store.file is not None and store.file.exists() and store.file.stat().st_size == 0:
         raise refused(
-            f"the database {store.file} is an empty file, as Forerun never leaves one: restore it from a copy, or delete "
-            "it to begin without jobs"
+            f"the database {store.file} is an empty file, as Forerun never leaves one: restore it from a copy, or "
+            "delete it to begin without jobs"
         )
     jobs = settings.home.absolute() / "jobs"
     if is_empty(store) and jobs.is_dir() and any(jobs.iterdir()):

@@ -26,6 +26,7 @@ from service.store.tables import Job
 from service.store.trials import first_trainings
 from service.wire.states import TERMINAL
 from tests.integration.jobs_in_sql import (
+    FAILURE,
     S,
     begin,
     bring,

@@ -504,7 +504,7 @@ def test_a_repeated_submission_may_fail_again(world):
         world.cluster.fault = (2, False, NO_ANSWER)  # after capacity and overview
         with pytest.raises(ClusterUnreachable):
             world.run_pass(11)
-    world.run_pass()
+    world.run_pass(11)
     world.start(f"{job_id}-a1")
     assert world.path(job_id) == ["queued", "submitting", "running"]
 
@@ -835,7 +835,9 @@ class Faults(RuleBasedStateMachine):
         self.world, self.check_design = World(db, clock), check_design
         self.job_ids: list[str] = [self.world.submit(workers=2)]
         self.processes: dict[str, RayJob] = {}  # of each submission that Ray took
+        self.sessions = count(2)
         self.ended: dict[str, str] = {}  # terminal state of each job that has one
+        self.seen_ended: dict[str, datetime] = {}  # Ray jobs that live though their attempt has ended, and since when
         self._pass(0)
 
     def teardown(self) -> None:
@@ -889,7 +891,7 @@ class Faults(RuleBasedStateMachine):
 
     @rule()
     def ray_restarts_and_knows_nothing(self):
-        self.world.cluster._submissions.clear()
+        self.world.cluster.restart(f"session-{next(self.sessions)}")
 
     # workers; one whose Ray job is gone may still have something to say
 
@@ -984,6 +986,7 @@ class Faults(RuleBasedStateMachine):
             return
         except Died:
             world.restart()
+            self.seen_ended.clear()
             return
         finally:
             self._meet_new_processes()
@@ -1000,7 +1003,10 @@ class Faults(RuleBasedStateMachine):
                 assert job.attempts[-1].submission_id in world.cluster.stopped[stops:]
         for submission_id in self._live():
             attempt = world.job(job_of(submission_id)).attempts[int(submission_id.rpartition("-a")[2]) - 1]
-            assert attempt.ended_at is None or world.clock.time - attempt.ended_at <= EXIT_GRACE, "an orphan"
+            if attempt.ended_at is not None:
+                assert attempt.reason is None, "an orphan that was superseded"
+                since = self.seen_ended.setdefault(submission_id, world.clock.time)
+                assert world.clock.time - since <= EXIT_GRACE_S * SECOND, "an orphan"
 
     def _meet_new_processes(self):
         tickets = {name: environment["FORERUN_TICKET"] for name, _, environment in self.world.cluster.submitted}
