@@ -12,8 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from service.errors import StateConflict
 from service.jobs.backoff import backoff_seconds
-from service.store import attempts
-from service.store.clock import database_time
+from service.store import attempts, clock
 from service.store.engine import Session, Store
 from service.store.jobs import get_job, next_to_submit, set_job_state
 from service.store.records import Job
@@ -114,7 +113,7 @@ def attempt_lost(
         in_a_row, own = len(reasons), sum(one in (EndReason.OWN, None) for one in reasons)
         if own < max_attempts and in_a_row < MAX_LOST_ATTEMPTS:
             wait = timedelta(seconds=backoff_seconds(job_id, max(in_a_row, 1)))
-            move(session, replace(job, not_before=database_time(session) + wait), JobState.RECOVERING)
+            move(session, replace(job, not_before=clock.database_time(session) + wait), JobState.RECOVERING)
         else:
             counted = own if own >= max_attempts else in_a_row
             sentence = f"attempt {attempt} was lost, {counted} in a row without a new epoch: {message}"
