@@ -164,7 +164,8 @@ def move(session: Session, job: Job, to: JobState, *, code: str | None = None, m
     message = message and storable(message)
     moved = replace(job, state=to)
     if to in TERMINAL:
-        moved = replace(moved, finished_at=now(), error_code=code, error_message=message)
+        finished = max(now(), job.started_at or job.created_at)  # the clock may have jumped back
+        moved = replace(moved, finished_at=finished, error_code=code, error_message=message)
         stop_trials(session, job.id)
     data = {"state": to, "attempt": job.attempt, "code": code, "message": message}
     event = {key: value for key, value in data.items() if value is not None}

@@ -509,6 +509,30 @@ def test_a_repeated_submission_may_fail_again(world):
     assert world.path(job_id) == ["queued", "submitting", "running"]
 
 
+# --- clocks ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hours", [2, -2])
+def test_a_clock_that_jumps_loses_no_attempt_and_makes_no_negative_duration(world, monkeypatch, hours):
+    """The machine's clock, that is; how long something takes is measured by one that does not jump."""
+    running, submitting = world.running(), world.submit()
+    world.cluster.fault = (2, False, NO_ANSWER)
+    with pytest.raises(ClusterUnreachable):
+        world.run_pass()
+    monkeypatch.setattr(jobs, "now", lambda: world.clock.time + timedelta(hours=hours))
+    world.run_pass()
+    assert world.cluster.live() == [f"{running}-a1"]  # the submit may be under way yet
+    world.run_pass(SUBMIT_GRACE_S + 1)
+    token = world.start(f"{submitting}-a1")
+    world.report(submitting, token)
+    reports.finish(world.db, submitting, token, SUCCEEDED)
+    world.run_pass()
+    assert world.cluster.stopped == []  # it has a while to exit, whatever the time is
+    assert [world.state(job_id) for job_id in (running, submitting)] == [(S.RUNNING, 1), (S.SUCCEEDED, 1)]
+    job = world.job(submitting)
+    assert job.created_at <= job.started_at <= job.finished_at
+
+
 # --- cancel ----------------------------------------------------------------------------------------------
 
 

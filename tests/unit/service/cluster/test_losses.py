@@ -34,9 +34,7 @@ def test_where_an_attempt_is(cluster, here, place):
     assert place_of(cluster, here) is place
 
 
-NODE = (
-    "ray.exceptions.ActorDiedError: The actor died unexpectedly.\nThe actor died because its node has died. Node Id: 1f"
-)
+NODE = "ray.exceptions.ActorDiedError: The actor died.\nThe actor died because its node has died. Node Id: 1f"
 
 
 @pytest.mark.parametrize(
