@@ -59,7 +59,7 @@ def main() -> None:
             data_dir=settings.data_dir.absolute(),
             data_is_local=settings.ray_address is None,
             hosts=settings.hosts(),
-            storage_dir=home / "jobs",
+            storage_dir=settings.jobs(),
         )
         facts = {
             "pid": os.getpid(),
@@ -109,7 +109,7 @@ def _controller(settings: Settings, store: Store, cluster: RayCluster, lease: Le
     environment = {
         "FORERUN_API_URL": settings.api_url or url,
         "FORERUN_DATA_DIR": str(settings.data_dir.absolute()),
-        "FORERUN_STORAGE_DIR": str(settings.home.absolute() / "jobs"),
+        "FORERUN_STORAGE_DIR": str(settings.jobs()),
     }
     return Controller(
         store,

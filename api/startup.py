@@ -81,7 +81,7 @@ def _check_contents(settings: Settings, store: Store) -> None:
             f"the database {store.file} is an empty file, as Forerun never leaves one: restore it from a copy, or "
             "delete it to begin without jobs"
         )
-    jobs = settings.home.absolute() / "jobs"
+    jobs = settings.jobs()
     if is_empty(store) and jobs.is_dir() and any(jobs.iterdir()):
         raise refused(
             f"the database has no tables, but files of jobs lie in {jobs}: name their database by FORERUN_DATABASE_URL "

@@ -16,7 +16,7 @@ from service.store.events import insert_event
 from service.store.pages import Page, decode_cursor, page_of
 from service.store.rows import columns_of, record_of
 from service.store.tables import Job, Run, Trial
-from service.wire.states import TERMINAL, JobState
+from service.wire.states import JobState
 
 # what changes of a job
 STANDING = ("state", "attempt", "started_at", "finished_at", "not_before", "error_code", "error_message")
@@ -67,14 +67,6 @@ def jobs_of_experiment(session: Session, experiment: str) -> Sequence[records.Jo
     """The jobs whose spec names that experiment, oldest first."""
     rows = session.execute(_select_jobs().where(Job.experiment == experiment).order_by(Job.number))
     return [_job(row) for row in rows]
-
-
-def live_jobs(session: Session) -> Sequence[records.JobWithAttempts]:
-    """The jobs that are not in a terminal state, with their attempts, oldest first."""
-    live = Job.state.not_in(TERMINAL)
-    rows = session.execute(_select_jobs().where(live).order_by(Job.number)).all()
-    attempts = attempts_by_job(session, live)
-    return [_with_attempts(row, attempts) for row in rows]
 
 
 def jobs_in(session: Session, states: Collection[JobState]) -> Sequence[records.JobWithAttempts]:

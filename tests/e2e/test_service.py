@@ -95,6 +95,7 @@ def test_of_two_services_on_one_postgresql_the_second_takes_over_when_the_first_
     with postgres.database() as store:
         url = store.url.render_as_string(hide_password=False)
         environment = {"FORERUN_DATABASE_URL": url, "FORERUN_RAY_NUM_CPUS": "1"}
+        environment["FORERUN_JOBS_DIR"] = str(tmp_path / "jobs")
         with running_service(tmp_path / "first", **environment) as first:
             wait_until(lambda: leadership(first)["leads"])
             with running_service(tmp_path / "second", **environment) as second, second.client as client:
@@ -109,6 +110,7 @@ def test_of_two_services_on_one_postgresql_the_second_takes_over_when_the_first_
                 assert (job.state, job.attempt) == ("succeeded", 2), job.error
         with store.read() as session:
             assert [attempt.reason for attempt in get_job(session, job_id).attempts] == [EndReason.CLUSTER_LOST, None]
+            assert [epoch.attempt for epoch in epochs_of(session, job_id)][:2] == [1, 1]  # it went on from a checkpoint
 
 
 def leadership(service: Service) -> dict[str, Any]:

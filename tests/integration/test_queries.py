@@ -18,7 +18,7 @@ from service.jobs import reports
 from service.store.attempts import ended_submissions, insert_attempt
 from service.store.engine import Session, Store
 from service.store.epochs import branches_of, epochs_with_branches, latest_epochs
-from service.store.jobs import get_job, list_jobs, live_jobs, set_job_state
+from service.store.jobs import get_job, jobs_in, list_jobs, set_job_state
 from service.store.keys import KeyTaken, insert_idempotency_key
 from service.store.layers import layers_of, layers_of_training
 from service.store.records import JobWithAttempts
@@ -138,7 +138,7 @@ def test_what_is_no_cursor(store, cursor):
 def test_live_jobs_are_those_that_have_not_ended(store):
     ids = {state: bring(store, state) for state in (*TERMINAL, S.RUNNING, S.CANCELLING, S.RECOVERING)}
     with store.read() as session:
-        live = live_jobs(session)
+        live = jobs_in(session, [state for state in S if state not in TERMINAL])
     assert [job.id for job in live] == [ids[S.RUNNING], ids[S.CANCELLING], ids[S.RECOVERING]]  # oldest first
     assert [len(job.attempts) for job in live] == [1, 1, 1]  # readable after the session
 

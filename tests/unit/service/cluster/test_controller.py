@@ -27,7 +27,7 @@ from service.spec.job import JobSpec
 from service.store.attempts import get_log
 from service.store.engine import Store
 from service.store.events import events_after
-from service.store.jobs import get_job, live_jobs
+from service.store.jobs import get_job, jobs_in
 from service.store.tables import Job
 from service.wire.states import TERMINAL, JobState
 from service.wire.worker import EpochRecord, Outcome
@@ -1015,7 +1015,7 @@ class Faults(RuleBasedStateMachine):
         finally:
             self._meet_new_processes()
         with world.db.read() as session:
-            alive = live_jobs(session)
+            alive = jobs_in(session, [state for state in S if state not in TERMINAL])
         room = world.cluster.capacity_value.cpus
         held = sum(job.workers for job in alive if job.state in HOLDS_WORKERS)
         waiting = [job for job in alive if job.state not in HOLDS_WORKERS and job.workers <= room]
