@@ -130,15 +130,16 @@ class Controller:
         self._thread.join()
 
     def release(self) -> None:
-        """Let every live attempt end because Ray is about to end in order, which does not count as a loss; keep their
-        logs. To be called after `stop`; the lease is given back by whoever made it, when Ray has ended."""
-        if not self._lease.leads:
+        """Let every live attempt here end because Ray is about to end in order, which does not count as a loss; keep
+        their logs. To be called after `stop`; the lease is given back by whoever made it, when Ray has ended."""
+        if not self._lease.leads or self._here is None:
             return
         with self._db.read() as session:
             live = jobs_in(session, (JobState.SUBMITTING, JobState.RUNNING))
         with contextlib.suppress(NotLeader):
             for job in live:
-                if (attempt := job.last_attempt) is not None:
+                attempt = job.last_attempt
+                if attempt is not None and place_of(attempt.cluster, self._here) is not Place.ELSEWHERE:
                     jobs.attempt_interrupted(self._db, job.id, attempt.number)
                     with contextlib.suppress(ClusterUnreachable):
                         self._keep_log(attempt.submission_id)

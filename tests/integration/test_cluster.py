@@ -322,7 +322,7 @@ def test_a_head_that_died_is_started_again_at_the_same_address_and_stops_alone(c
         assert first.address is None
         [gcs] = of_each(head.pid, lambda p: [p] if p.name() == "gcs_server" else [])
         gcs.kill()
-        wait_until(lambda: not psutil.pid_exists(head.pid) or psutil.Process(head.pid).status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: has_ended(head))
         assert ours.capacity().cpus == 1.0
         assert (head.dashboard_url, head.token) == (url, token)
         assert ours.find("before-a1") is None  # and so the controller makes the next attempt
@@ -338,7 +338,8 @@ def test_a_head_that_died_is_started_again_at_the_same_address_and_stops_alone(c
         ours.hold(None)
         assert live(again) == ["after-a1"]
         ours.hold(0.0)  # another service has taken over: nothing of it may go on, and the next look starts it again
-        wait_until(lambda: not head.directory.exists(), seconds=20.0)
+        wait_until(lambda: has_ended(head), seconds=20.0)
+        assert not head.directory.exists()
         assert not [p for p in processes if p.is_running() and p.pid != head.pid]
         assert ours.capacity().cpus == 1.0
         assert live(ours) == []
@@ -352,6 +353,11 @@ def test_a_head_that_died_is_started_again_at_the_same_address_and_stops_alone(c
     head.stop()  # may be repeated
     assert status(cluster, "beside-a1") in LIVE
     stop(cluster, "beside-a1")
+
+
+def has_ended(head: EmbeddedHead) -> bool:
+    """Whether its supervisor has, which is the last."""
+    return not psutil.pid_exists(head.pid) or psutil.Process(head.pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_head_that_cannot_start_shows_what_ray_said(monkeypatch: pytest.MonkeyPatch) -> None:

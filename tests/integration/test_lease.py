@@ -593,6 +593,8 @@ def test_an_attempt_on_a_cluster_out_of_sight_is_not_started_twice(store, clocks
         f"job {job_id}: attempt 1 was submitted to the cluster http://fake-ray.invalid session-1 and is left alone "
         "until FORERUN_RAY_ADDRESS names that again or the job is cancelled"
     ]
+    one.controller.release()  # nor when the service ends
+    assert state_of(store, job_id) is S.SUBMITTING
     jobs.cancel(store, job_id)
     one.run_pass()
     assert state_of(store, job_id) is S.CANCELLED

@@ -778,7 +778,8 @@ class Loop:
 
     def __init__(self, world: World) -> None:
         self.began = threading.Semaphore(0)
-        self.controller = world.make_controller(poll_seconds=3600)
+        self.lease = Lease(world.db, "home")
+        self.controller = world.make_controller(lease=self.lease, poll_seconds=3600)
         run_pass = self.controller.run_pass
 
         def counted():
@@ -794,6 +795,7 @@ class Loop:
 
     def __exit__(self, *_):
         self.controller.stop()  # waits for the pass at hand
+        self.lease.close()
 
     def await_pass(self):
         assert self.began.acquire(timeout=30)
