@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
 
 from service.spec.job import JobSpec
+from service.store.engine import Store
 from service.store.epochs import epochs_of
 from service.store.jobs import get_job
 from service.wire.states import EndReason
@@ -111,6 +113,28 @@ def test_of_two_services_on_one_postgresql_the_second_takes_over_when_the_first_
         with store.read() as session:
             assert [attempt.reason for attempt in get_job(session, job_id).attempts] == [EndReason.CLUSTER_LOST, None]
             assert [epoch.attempt for epoch in epochs_of(session, job_id)][:2] == [1, 1]  # it went on from a checkpoint
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)  # two starts of a head, and two attempts
+def test_a_ray_head_that_dies_costs_a_job_no_attempt(tmp_path: Path) -> None:
+    """One attempt is all that the job has; the dashboard is killed, with which the head ends."""
+    with running_service(tmp_path / "home", FORERUN_MAX_ATTEMPTS="1", FORERUN_RAY_NUM_CPUS="1") as service:
+        with service.client as client:
+            job_id = client.submit(SPEC).id
+            next(e for e in client.events(job_id) if e.kind == "epoch" and e.epoch == 2)
+            [dashboard] = of_each(service.process.pid, lambda p: [p] if is_dashboard(p) else [])
+            dashboard.kill()
+            job = client.wait(job_id)
+            assert (job.state, job.attempt) == ("succeeded", 2), job.error
+        store = Store(f"sqlite:///{service.home / 'forerun.db'}")
+        with store.read() as session:
+            assert [attempt.reason for attempt in get_job(session, job_id).attempts] == [EndReason.CLUSTER_LOST, None]
+        store.close()
+
+
+def is_dashboard(process: psutil.Process) -> bool:
+    return any(word.endswith("dashboard/dashboard.py") for word in process.cmdline())
 
 
 def leadership(service: Service) -> dict[str, Any]:
