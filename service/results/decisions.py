@@ -19,7 +19,7 @@ from service.algorithms.choices import (
     warnings_of_losses,
 )
 from service.algorithms.selectors import MAXIMIZE, SELECTORS, select
-from service.results.selector_replay import Replayed, StoredEpoch, branch_result, replay
+from service.results.selector_replay import Replayed, branch_result, replay, stored_epoch
 from service.spec.job import JobSpec
 from service.spec.lr_set import RaceLrSet, StagedLrSet
 from service.spec.methods.stpt import StptMethod
@@ -327,9 +327,7 @@ def _replayed_by_others(
     stored = []
     for row in epochs:
         if row.branches:
-            ends = {branch.number: branch.end_metric for branch in row.branches if branch.end_metric is not None}
-            branches = [branch_result(branch) for branch in _living(method, row, current)[0]]
-            stored.append(StoredEpoch(row.epoch, row.learning_rate, branches, ends))
+            stored.append(stored_epoch(row, _living(method, row, current)[0]))
             current = row.learning_rate
     others = [
         TypeAdapter[Selector](Selector).validate_python(name) for name in SELECTORS if name != method.selector.name

@@ -10,7 +10,7 @@ from service.algorithms.search_space import ramp_start
 from service.errors import FieldError, InvalidInput, NotFound
 from service.results.comparison import Run, RunResult, SeedRun, compare
 from service.results.decisions import Explanation, decisions_of
-from service.results.selector_replay import StoredEpoch, branch_result
+from service.results.selector_replay import StoredEpoch, stored_epoch
 from service.results.stage_decisions import FORECAST, decisions_of_stages
 from service.results.study import COUNTED, StudyRow, TrialOutcome, common_to_a_table, study_rows
 from service.spec.job import JobSpec
@@ -162,11 +162,5 @@ def stored_epochs(session: Session, job_id: str, label: str) -> dict[int, list[S
     found: dict[int, list[StoredEpoch]] = {}
     for row in epochs_with_branches(session, job_id, label=label):
         if row.branches:
-            stored = StoredEpoch(
-                epoch=row.epoch,
-                learning_rate=row.learning_rate,
-                branches=[branch_result(branch) for branch in competing(row.branches)],
-                end_metrics={b.number: b.end_metric for b in row.branches if b.end_metric is not None},
-            )
-            found.setdefault(row.trial, []).append(stored)
+            found.setdefault(row.trial, []).append(stored_epoch(row, competing(row.branches)))
     return found

@@ -7,15 +7,17 @@ from typing import Any
 
 from service.algorithms.selectors import BranchResult, select
 from service.spec.stpt import Selector
-from service.store.records import Branch
+from service.store.records import Branch, EpochWithBranches
 
 
 @dataclass(frozen=True)
 class StoredEpoch:
-    """An epoch with a Pre-train: its chosen learning rate, and the branches that competed in the end."""
+    """An epoch with a Pre-train: its learning rate, and the branches that competed in the end. The chosen one stands
+    for the epoch's learning rate, which is another than its own where a race trains between its finalists."""
 
     epoch: int
     learning_rate: float
+    chosen: int | None  # number of the branch
     branches: Sequence[BranchResult]
     end_metrics: Mapping[int, float]  # of audited branches, by number
 
@@ -30,6 +32,17 @@ class Replayed:
     recorded: float
     replayed: float | None  # learning rates
     regret: float | None
+
+
+def stored_epoch(row: EpochWithBranches, competed: Sequence[Branch]) -> StoredEpoch:
+    """An epoch that had a Pre-train as selectors are replayed on it, by the branches that competed in the end."""
+    return StoredEpoch(
+        epoch=row.epoch,
+        learning_rate=row.learning_rate,
+        chosen=next((branch.number for branch in competed if branch.state == "chosen"), None),
+        branches=[branch_result(branch) for branch in competed],
+        end_metrics={branch.number: branch.end_metric for branch in row.branches if branch.end_metric is not None},
+    )
 
 
 def branch_result(branch: Branch) -> BranchResult:
@@ -47,6 +60,8 @@ def replay(
     for stored in epochs:
         decision = select(selector, stored.branches, current_learning_rate=current, maximize=maximize, state=state)
         rates = {branch.number: branch.learning_rate for branch in stored.branches}
+        if stored.chosen is not None:
+            rates[stored.chosen] = stored.learning_rate
         chosen = None if decision.chosen is None else rates[decision.chosen]
         replayed.append(
             Replayed(stored.epoch, stored.learning_rate, chosen, _regret(stored, decision.chosen, maximize))

@@ -8,7 +8,8 @@ from service.spec.stpt import GreedySelector, ToleranceSelector
 def stored(epoch, chosen, metrics, ends=None) -> StoredEpoch:
     """`metrics`: learning rate -> metric, numbered in that order."""
     branches = [BranchResult(number, rate, metric) for number, (rate, metric) in enumerate(metrics.items(), start=1)]
-    return StoredEpoch(epoch, chosen, branches, ends or {})
+    number = next(branch.number for branch in branches if branch.learning_rate == chosen)
+    return StoredEpoch(epoch, chosen, number, branches, ends or {})
 
 
 EPOCHS = [
@@ -44,3 +45,11 @@ def test_where_every_branch_diverged_nothing_is_chosen():
     [step] = replay(GreedySelector(), epochs, initial_learning_rate=0.1, maximize=True)
     assert step == Replayed(1, 0.1, None, None)
     assert replay(GreedySelector(), [], initial_learning_rate=0.1, maximize=True) == []
+
+
+def test_the_chosen_branch_stands_for_the_learning_rate_that_was_trained_between_it_and_another():
+    branches = [BranchResult(1, 0.2, 0.5), BranchResult(2, 0.05, 0.75)]
+    epochs = [StoredEpoch(1, 0.07, 2, branches, {})]
+    [same] = replay(GreedySelector(), epochs, initial_learning_rate=0.1, maximize=True)
+    [other] = replay(GreedySelector(), epochs, initial_learning_rate=0.1, maximize=False)
+    assert (same, other) == (Replayed(1, 0.07, 0.07, None), Replayed(1, 0.07, 0.2, None))
