@@ -344,7 +344,7 @@ def test_at_most_one_of_many_acts(store, clocks):
     run_state_machine_as_test(
         lambda: Leases(store, clocks),
         settings=settings(
-            max_examples=30,
+            max_examples=20,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -705,7 +705,7 @@ def test_services_end_in_any_order_and_every_job_succeeds_once(store, clocks, in
     run_state_machine_as_test(
         lambda: Services(store, clocks, invariants),
         settings=settings(
-            max_examples=25,
+            max_examples=15,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
