@@ -10,6 +10,7 @@ import pytest
 from api.deps import Services
 from service import errors
 from service.store import jobs as stored_jobs
+from tests.builders import JSON
 
 pytest_plugins = ["tests.databases"]
 
@@ -90,7 +91,7 @@ def test_database_that_is_gone(client: httpx.Client, services: Services) -> None
         connection.exec_driver_sql("ALTER TABLE jobs RENAME TO lost")
         connection.commit()
     for method, path in (("GET", "/v1/jobs"), ("GET", "/v1/jobs/x/events"), ("POST", "/v1/jobs/x/cancel")):
-        response = client.request(method, path)
+        response = client.request(method, path, headers=JSON)
         assert (response.status_code, response.json()["code"]) == (500, "internal")
         assert "jobs" not in response.json()["detail"]  # no SQL
 

@@ -13,14 +13,13 @@ from api.deps import Services
 from service.cluster.base import Capacity
 from service.store.engine import Store
 from service.validation.door import MAX_SPEC_BYTES
-from tests.builders import run_to_success, spec_document
+from tests.builders import JSON, run_to_success, spec_document
 from tests.contract.conftest import FakeFleet
 
 pytest_plugins = ["tests.databases"]
 
 DIGITS = {"dataset": "digits", "epochs": 3}
 STUDY = {"name": "lr-sets", "scale": "fashion-mnist", "spec": DIGITS}
-JSON = {"Content-Type": "application/json"}
 
 
 def errors(response: httpx.Response) -> dict[str, tuple[Any, str]]:

@@ -13,12 +13,10 @@ from api.app import create_app
 from api.deps import Services
 from service.cluster.base import Capacity
 from service.validation.door import MAX_SPEC_BYTES
-from tests.builders import run_to_success, spec_document
+from tests.builders import JSON, run_to_success, spec_document
 from tests.contract.conftest import FakeFleet
 
 pytest_plugins = ["tests.databases"]
-
-JSON = {"Content-Type": "application/json"}
 
 
 def post(client: httpx.Client, document: Any) -> httpx.Response:
