@@ -46,6 +46,8 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 if headers.get("Content-Type", "").startswith("image/svg+xml"):
                     headers["Content-Security-Policy"] = _SVG
+                if "ETag" in headers:  # it may be kept, if it is asked for again whether it is still the same
+                    headers.setdefault("Cache-Control", "no-cache")
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)

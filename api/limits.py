@@ -30,10 +30,18 @@ class Limits:
     def of(cls, settings: Settings, descriptors: int) -> Self:
         """The limits that the settings ask for, in a process that may have so many file descriptors open: connections
         take half of them at most, and streams of events half of the connections. What had to be lowered is logged."""
-        connections = _at_most("max_connections", settings.max_connections, descriptors // 2)
+        connections = _at_most(
+            "max_connections", settings.max_connections, descriptors // 2, "raise `ulimit -n` for more"
+        )
+        streams = _at_most(
+            "max_event_streams",
+            settings.max_event_streams,
+            connections // 2,
+            "it may be half of FORERUN_MAX_CONNECTIONS",
+        )
         return cls(
             connections=connections,
-            event_streams=_at_most("max_event_streams", settings.max_event_streams, connections // 2),
+            event_streams=streams,
             header_seconds=settings.header_seconds,
             body_seconds=settings.body_seconds,
             keep_alive_seconds=settings.keep_alive_seconds,
@@ -52,7 +60,7 @@ def raise_descriptor_limit() -> int:
         return soft
 
 
-def _at_most(setting: str, wanted: int, possible: int) -> int:
+def _at_most(setting: str, wanted: int, possible: int, why: str) -> int:
     if wanted > possible:
-        log.warning("FORERUN_%s = %d is lowered to %d: raise `ulimit -n` for more", setting.upper(), wanted, possible)
+        log.warning("FORERUN_%s = %d is lowered to %d: %s", setting.upper(), wanted, possible, why)
     return min(wanted, possible)

@@ -19,12 +19,20 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import MAX_ERRORS, FieldError, ForerunError, InvalidInput, NoWeights, shortened
+from service.errors import (
+    MAX_ERRORS,
+    MAX_FIELD,
+    MAX_MESSAGE,
+    MAX_VALUE,
+    FieldError,
+    ForerunError,
+    InvalidInput,
+    NoWeights,
+    shortened,
+)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5  # with 503: what is short at present
-# The longest texts of a wrong field that a refusal repeats: with MAX_ERRORS of them it has some kilobytes.
-MAX_FIELD, MAX_VALUE, MAX_MESSAGE = 200, 400, 600
 
 log = logging.getLogger("forerun.api")
 

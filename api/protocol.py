@@ -161,12 +161,9 @@ class LimitedProtocol(H11Protocol):
         ]
         if status == 503:
             headers.append((b"retry-after", str(problems.RETRY_AFTER_SECONDS).encode()))
-        for event in (
-            h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status]),
-            h11.Data(data=body),
-            h11.EndOfMessage(),
-        ):
-            self.transport.write(self.conn.send(event) or b"")
+        response = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
+        parts = (self.conn.send(part) or b"" for part in (response, h11.Data(data=body), h11.EndOfMessage()))
+        self.transport.write(b"".join(parts))
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()

@@ -30,7 +30,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-MAX_ERRORS = 20  # so many wrong fields of a request are told one by one
+# A refusal is short, however long the request was: so many wrong fields are told one by one, and of each so many
+# characters of its path, its value and the message.
+MAX_ERRORS, MAX_FIELD, MAX_VALUE, MAX_MESSAGE = 20, 200, 400, 1000
 
 
 class ForerunError(Exception):
@@ -74,7 +76,9 @@ def shortened(text: str, length: int) -> str:
 
 def _told(errors: Sequence[FieldError]) -> str:
     """The errors in a sentence, which stays short however many and however long they are."""
-    told = "; ".join(f"{shortened(error.field, 200)}: {shortened(error.message, 500)}" for error in errors[:MAX_ERRORS])
+    told = "; ".join(
+        f"{shortened(error.field, MAX_FIELD)}: {shortened(error.message, MAX_MESSAGE)}" for error in errors[:MAX_ERRORS]
+    )
     more = len(errors) - MAX_ERRORS
     return shortened(told, 4000) + (f"; and {more} more" if more > 0 else "")
 

@@ -249,7 +249,7 @@ def test_a_study_is_read_as_a_spec_is(client: httpx.Client) -> None:
     body = json.dumps(STUDY)
     assert client.post("/v1/experiments", content=body.ljust(MAX_SPEC_BYTES), headers=JSON).status_code == 202
     too_long = client.post("/v1/experiments", content=body.ljust(MAX_SPEC_BYTES + 1), headers=JSON)
-    assert errors(too_long)["body"][0] == "65537 bytes"
+    assert (too_long.status_code, too_long.json()["code"]) == (413, "content_too_large")
     assert client.post("/v1/experiments", content=body).status_code == 415
 
 
