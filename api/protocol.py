@@ -91,9 +91,12 @@ class LimitedProtocol(H11Protocol):
         self._look()
 
     def shutdown(self) -> None:
-        """End the connection: at once where it is idle, else with its answer."""
+        """End the connection: at once where it is idle or its request is not whole, else with its answer."""
         self.config.idle.pop(self, None)
-        super().shutdown()
+        if self.conn.their_state is h11.SEND_BODY and not self.cycle.response_started:
+            self._refuse(503, "stopping", "Stopping", "the service is being stopped; try again later")
+        else:
+            super().shutdown()
 
     def _look(self) -> None:
         """Set the timer for what the connection waits for now, unless it is what it has waited for before."""

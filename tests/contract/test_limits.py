@@ -163,6 +163,13 @@ def test_bodies_that_do_not_end_hold_up_nobody(serve: Serve, services: Services)
             assert [job["id"] for job in http.get("/v1/jobs").json()["items"]] == [job_id]
 
 
+def test_a_stop_does_not_wait_for_a_body_that_does_not_end(serve: Serve) -> None:
+    with serve() as address:
+        connection = connect(address, post("/v1/jobs", 1000))
+        assert health(address) == 200  # so the server has seen what was sent before
+    assert problem(to_the_end(connection), 503, "stopping")["instance"] == "/v1/jobs"
+
+
 def test_a_body_that_nobody_reads_does_not_keep_the_connection(
     serve: Serve, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
