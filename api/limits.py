@@ -11,6 +11,7 @@ log = logging.getLogger("forerun")
 
 MAX_TARGET_BYTES = 8 * 1024  # path and query of a request; the longest that the client sends take a tenth of it
 MAX_HEADER_BYTES = 16 * 1024  # all header fields of a request together
+MAX_DESCRIPTORS = 65_536  # more is of no use, and there are programs that go through all that there may be
 LINGER_SECONDS = 5.0  # how long a body is still taken in after its request was answered, for the answer to be read
 
 
@@ -50,14 +51,14 @@ class Limits:
 
 
 def raise_descriptor_limit() -> int:
-    """Let this process, and those that it starts, have as many file descriptors open as the system allows it, and
-    return their number."""
+    """Let this process, and those that it starts, have as many file descriptors open as the system allows it, up to
+    MAX_DESCRIPTORS, and return their number."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        return hard
-    except (ValueError, OSError):  # macOS says "unlimited", and refuses it
-        return soft
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 def _at_most(setting: str, wanted: int, possible: int, why: str) -> int:

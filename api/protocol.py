@@ -31,7 +31,7 @@ class Config(uvicorn.Config):
             log_level=log_level,
             access_log=False,
             server_header=False,
-            backlog=min(512, limits.connections),  # as many are accepted at a time, before any is counted
+            backlog=min(512, limits.connections // 2),  # as many are accepted at a time, before any is counted
             timeout_keep_alive=limits.keep_alive_seconds,
             h11_max_incomplete_event_size=MAX_TARGET_BYTES + MAX_HEADER_BYTES,
         )
@@ -132,7 +132,7 @@ class LimitedProtocol(H11Protocol):
         if part == "header" and self.conn.trailing_data[0]:
             detail = f"the header took more than {limits.header_seconds:g} s to arrive; send it at once"
             self._refuse(408, "request_timeout", "Request timeout", detail)
-        elif part == "body" and not self.cycle.response_started:
+        elif part == "body":
             detail = f"the body took more than {limits.body_seconds:g} s to arrive; send it at once"
             self._refuse(408, "request_timeout", "Request timeout", detail)
         else:
@@ -151,7 +151,10 @@ class LimitedProtocol(H11Protocol):
 
     def _refuse(self, status: int, code: str, title: str, detail: str) -> None:
         """Answer with a problem document in place of the application, which learns that the client is gone, and end
-        the connection."""
+        the connection. Where the answer has begun already it is cut off."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
         path = "" if self.cycle is None or self.cycle.response_complete else self.cycle.scope["path"]
         document = problems.document(status, code, title, detail, path)
         body = json.dumps(document).encode()

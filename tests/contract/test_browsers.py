@@ -158,7 +158,3 @@ def test_what_is_kept_in_caches(client: httpx.Client) -> None:
     assert (
         client.get("/docs/assets/swagger-ui.css", headers={"If-None-Match": asset.headers["ETag"]}).status_code == 304
     )
-
-
-def test_nothing_tells_which_server_it_is(client: httpx.Client) -> None:
-    assert "server" not in client.get("/healthz").headers

@@ -293,6 +293,23 @@ def test_what_is_no_http(serve: Serve) -> None:
             problem(to_the_end(connect(address, rubbish)), 400, "bad_request")
 
 
+def test_a_body_that_turns_out_to_be_no_http(serve: Serve, capfd: pytest.CaptureFixture[str]) -> None:
+    chunked = ("Content-Type: application/json", "Transfer-Encoding: chunked")
+    with serve() as address:
+        unanswered = connect(address, head("POST", "/v1/jobs", *chunked), b"no chunk\r\n")
+        assert problem(to_the_end(unanswered), 400, "bad_request")["instance"] == "/v1/jobs"
+        answered_already = connect(address, head("GET", "/healthz", *chunked))
+        assert answered_already.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+        answered_already.sendall(b"no chunk\r\n")
+        assert b"HTTP/1.1" not in to_the_end(answered_already)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_nothing_tells_which_server_it_is(serve: Serve) -> None:
+    with serve() as address, client_of(address) as http:
+        assert "server" not in http.get("/healthz").headers
+
+
 def test_the_longest_path_query_and_header(client: httpx.Client) -> None:
     room = MAX_TARGET_BYTES - len("/v1/jobs" + "name=")
     fits, too_long = (client.get("/v1/jobs?name=" + "a" * length) for length in (room, room + 1))

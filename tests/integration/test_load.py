@@ -2,6 +2,7 @@
 process of its own."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -27,19 +28,38 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 SLOW = b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n"
 
 
-@pytest.fixture
-def door(sqlite_store: Store, tmp_path: Path) -> Iterator[tuple[int, psutil.Process]]:
-    """The port of a service over `sqlite_store`, and its process."""
+@contextmanager
+def serving(sqlite_store: Store, tmp_path: Path, descriptors: int) -> Iterator[tuple[int, psutil.Process]]:
+    """Run a service over the store that may have so many file descriptors open; enter with its port and its process."""
     url = sqlite_store.url.render_as_string(hide_password=False)
     command = [sys.executable, "-m", "tests.integration.door", url, str(tmp_path)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FORERUN_")}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    log = tmp_path / "service.log"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors)),
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             yield int(process.stdout.readline()), psutil.Process(process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(DEADLINE)
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture
+def door(sqlite_store: Store, tmp_path: Path) -> Iterator[tuple[int, psutil.Process]]:
+    """The port of a service, and its process."""
+    with serving(sqlite_store, tmp_path, raise_descriptor_limit()) as running:
+        yield running
 
 
 def connect(port: int, request: bytes = b"") -> socket.socket:
@@ -80,10 +100,20 @@ def p99(port: int, slow: list[socket.socket]) -> float:
     return sorted(seconds)[SAMPLES * 99 // 100 - 1]
 
 
+def test_more_idle_connections_than_descriptors(sqlite_store: Store, tmp_path: Path) -> None:
+    with serving(sqlite_store, tmp_path, descriptors=256) as (port, process), ExitStack() as stack:
+        for _ in range(400):
+            stack.enter_context(connect(port))
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE, trust_env=False) as http:
+            submit(http)
+        assert process.num_fds() < 256
+    lowered = "FORERUN_MAX_CONNECTIONS = 2000 is lowered to 128: raise `ulimit -n` for more"
+    assert lowered in (tmp_path / "service.log").read_text()
+
+
 @pytest.mark.long
 def test_idle_streams_and_slow_bodies_hold_up_nobody(door: tuple[int, psutil.Process]) -> None:
     port, process = door
-    raise_descriptor_limit()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE, trust_env=False) as http:
         job_id = submit(http)
         p99(port, [])  # the first requests import what they need
@@ -103,7 +133,6 @@ def test_idle_streams_and_slow_bodies_hold_up_nobody(door: tuple[int, psutil.Pro
 def test_idle_streams_take_no_processor(door: tuple[int, psutil.Process], sqlite_store: Store) -> None:
     """As long as nothing happens; and when something does, every stream has it."""
     port, process = door
-    raise_descriptor_limit()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE, trust_env=False) as http:
         job_id = submit(http)
         stream = f"GET /v1/jobs/{job_id}/events?after=1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
