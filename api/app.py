@@ -48,6 +48,8 @@ Distributed learning-rate search. Submit a job; Ray trains it on as many workers
 Pre-trains of several learning rates decide which one Main-train takes; every epoch and every branch can be read here.
 
 Errors are problem documents (RFC 9457, `application/problem+json`) with a stable `code`.
+
+Requests that change something are sent as `application/json`, also where they have no body.
 """
 TAGS = [
     {"name": "jobs", "description": "Submit, list, read and cancel jobs; their logs and weights."},
