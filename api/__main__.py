@@ -63,6 +63,7 @@ def main() -> None:
             hosts=settings.hosts(),
             storage_dir=settings.jobs(),
             max_event_streams=limits.event_streams,
+            min_free_bytes=settings.min_free_mb * 2**20,
         )
         facts = {
             "pid": os.getpid(),

@@ -98,7 +98,7 @@ def create_app(services: Services) -> FastAPI:
         docs_url=None,  # below: FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
         dependencies=[Depends(of_this_site), Depends(known_parameters)],
-        responses=problems.documented(422),
+        responses=problems.documented(422, 503),
         lifespan=_lifespan,
     )
     app.state.services = services

@@ -2,12 +2,14 @@
 
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from fastapi import Depends, Header, Path, Request
 from pydantic import Field
 
+from api.readiness import Readiness
 from service.errors import (
     MAX_ERRORS,
     ContentTooLarge,
@@ -63,7 +65,8 @@ class Services:
 
     `data_is_local`: whether the workers see the same `data_dir`, so that a missing dataset can be told at submission.
     `hosts`: the names, in lower case, that requests may be for. `storage_dir`: where the jobs' files lie.
-    `max_event_streams`: how many streams of events there may be at a time.
+    `max_event_streams`: how many streams of events there may be at a time. `min_free_bytes`: how much room the service
+    needs, beside the database and the jobs' files, to be ready.
     """
 
     store: Store
@@ -73,6 +76,13 @@ class Services:
     hosts: frozenset[str] = frozenset({"localhost"})
     storage_dir: FilePath = FilePath("jobs")
     max_event_streams: int = 1000
+    min_free_bytes: int = 0
+
+    @cached_property
+    def readiness(self) -> Readiness:
+        """Whether the service can work."""
+        folders = [self.storage_dir, *([] if self.store.file is None else [self.store.file.parent])]
+        return Readiness(self.store, folders, self.min_free_bytes)
 
     def means(self) -> Means:
         """The folder of datasets and the size of the cluster, as known at present: what a spec is checked against."""

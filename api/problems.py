@@ -24,12 +24,14 @@ from service.errors import (
     MAX_FIELD,
     MAX_MESSAGE,
     MAX_VALUE,
+    DatabaseUnavailable,
     FieldError,
     ForerunError,
     InvalidInput,
     NoWeights,
     shortened,
 )
+from service.store.engine import DatabaseError, trouble_of
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5  # with 503: what is short at present
@@ -66,6 +68,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def install(app: FastAPI) -> None:
     """Have the application answer every error with a problem document, and stamp every answer with a request id."""
     app.exception_handler(ForerunError)(_forerun_error)
+    app.exception_handler(DatabaseError)(_database_error)
     app.exception_handler(RequestValidationError)(_request_validation_error)
     app.exception_handler(HTTPException)(_http_exception)
     app.add_middleware(Envelope)
@@ -78,6 +81,16 @@ async def _forerun_error(request: Request, error: ForerunError) -> JSONResponse:
         if len(error.errors) > MAX_ERRORS:
             more["more_errors"] = len(error.errors) - MAX_ERRORS
     return problem(request, error.status, error.code, error.title, error.detail, **more)
+
+
+async def _database_error(request: Request, error: DatabaseError) -> JSONResponse:
+    """Answer that the database cannot be used at present, which the store logs once. Raises what is a mistake of
+    ours."""
+    trouble = trouble_of(error)
+    if trouble is None:
+        raise error
+    detail = f"{trouble}; nothing was changed by this request: try again"
+    return await _forerun_error(request, DatabaseUnavailable(detail))
 
 
 async def _request_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -19,6 +19,7 @@ from service.wire.states import TERMINAL
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0)  # seconds before each retry: a restart of the service takes 20
 RETRIES = 2  # of a single request; the stream of events takes all of PAUSES
+LONGEST_PAUSE_S = 10.0  # that an answer may ask for
 SILENCE_S = 60.0  # without a byte, a stream of events is dead: the service sends something every 15 s
 A = TypeVar("A", bound=BaseModel)
 
@@ -27,7 +28,8 @@ class Exchange:
     """Requests and answers over a connection to the service at `base_url`; `timeout` is in seconds, for one try.
 
     Every method raises `ApiError` when the service refuses and `ServiceUnreachable` when it does not answer. A request
-    whose answer was lost is sent again, at growing intervals: every call of the API may be repeated.
+    whose answer was lost, or that the service's database could not take at present, is sent again, at growing
+    intervals: every call of the API may be repeated.
     """
 
     def __init__(self, connection: Connection, base_url: str, timeout: float) -> None:
@@ -38,7 +40,9 @@ class Exchange:
         for pause in (*PAUSES[:RETRIES], None):
             try:
                 response = await self.connection.request(method, path, **request)
-                break
+                if pause is None or not _is_outage(response):
+                    break
+                await self.connection.pause(_seconds_until(response, pause))
             except httpx.RequestError as error:
                 await self.pause_or_raise(error, pause)
         if not response.is_success:
@@ -126,6 +130,17 @@ class Exchange:
             f"no answer from {self._base_url} ({str(why) or type(why).__name__}); start the service with "
             f"`{program()} serve`, or, if it runs elsewhere, give its URL with --url or FORERUN_URL"
         )
+
+
+def _is_outage(response: httpx.Response) -> bool:
+    """Whether the service answers that its database cannot be used at present."""
+    return response.status_code == 503 and ApiError.of(response).code == "database_unavailable"
+
+
+def _seconds_until(response: httpx.Response, least: float) -> float:
+    """Seconds until a request may be sent again, as its answer says; `least` where it does not."""
+    told = response.headers.get("Retry-After", "")
+    return max(least, min(float(told), LONGEST_PAUSE_S)) if told.isdecimal() else least
 
 
 def _items(model: type[Row], response: httpx.Response, document: Any) -> list[Row]:

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
         3, ge=1, description="Ray jobs lost in a row for reasons of their own, without a new epoch, that end a job."
     )
     poll_seconds: float = Field(0.5, gt=0, description="How often the controller looks at Ray.")
+    min_free_mb: int = Field(
+        100, ge=0, description="MiB that must be free where the database and the jobs' files lie for /readyz to be 200."
+    )
     max_connections: int = Field(
         2000, ge=10, description="Connections at a time; at most half of the file descriptors that the system allows."
     )

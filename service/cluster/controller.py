@@ -23,7 +23,7 @@ from service.errors import ClusterUnreachable
 from service.jobs import lifecycle as jobs
 from service.jobs.lifecycle import Claim
 from service.store.attempts import attempts_without_log, ended_submissions
-from service.store.engine import Store
+from service.store.engine import DatabaseError, Store, trouble_of
 from service.store.jobs import jobs_in, next_to_submit, workers_of
 from service.store.records import Attempt, Job, JobWithAttempts
 from service.wire.states import EndReason, JobState
@@ -156,7 +156,12 @@ class Controller:
                 if self._trouble is None:
                     log.warning("%s", error)
                 self._trouble = error.detail
-            except Exception as error:  # the loop must outlive a database that is away; the next pass starts afresh
+            except DatabaseError as error:  # of an outage the store tells
+                self._trouble = trouble_of(error)
+                if self._trouble is None:
+                    log.exception("a pass of the controller failed")
+                    self._trouble = f"{type(error).__name__}: {error}"
+            except Exception as error:  # the loop must outlive whatever it meets; the next pass starts afresh
                 log.exception("a pass of the controller failed")
                 self._trouble = f"{type(error).__name__}: {error}"
             self._wake.wait(max(self._poll_seconds, IDLE_S) if self._idle else self._poll_seconds)

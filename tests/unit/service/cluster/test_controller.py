@@ -1,6 +1,7 @@
 """The reconciler against a cluster in memory, on SQLite: the lives of jobs one by one, then all faults in any order."""
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import delete, select
+from sqlalchemy.exc import OperationalError
 
 from service.cluster import controller
 from service.cluster.base import LIVE, Capacity, RayJobStatus
@@ -827,6 +829,19 @@ def test_ray_out_of_reach_is_a_flag(world, caplog):
     with Loop(world) as loop:
         pass
     assert loop.controller.trouble is None
+
+
+def test_the_loop_leaves_it_to_the_store_to_tell_of_a_database_that_is_away(world, caplog):
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    with (
+        patch.object(controller, "jobs_in", side_effect=OperationalError("SELECT 1", {}, full)),
+        caplog.at_level(logging.INFO),
+        Loop(world) as loop,
+    ):
+        loop.wake()
+    assert loop.controller.trouble == "the disk of the database is full; make room there"
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_the_loop_outlives_what_goes_wrong_and_says_so(world):
