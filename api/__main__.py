@@ -123,6 +123,7 @@ def _controller(settings: Settings, store: Store, cluster: RayCluster, lease: Le
         lease=lease,
         max_attempts=settings.max_attempts,
         poll_seconds=settings.poll_seconds,
+        hang_seconds=settings.hang_seconds,
     )
 
 

@@ -7,6 +7,7 @@ Everything else comes through the environment (service.settings.WorkerSettings) 
 
 import logging
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from service.settings import WorkerSettings
 from service.spec.data import NamedDataset
 from service.spec.job import JobSpec
 from service.wire.worker import Assignment, Outcome
+from workers.disk import await_room
+from workers.free_workers import FreeWorkers
 from workers.launch import train_on_ray
-from workers.report import Reporter, exchange_ticket
+from workers.report import ApiAway, Reporter, exchange_ticket
 from workers.trainings import trainings_left
 
 log = logging.getLogger("forerun.job")
@@ -28,9 +31,9 @@ log = logging.getLogger("forerun.job")
 def main(job_id: str) -> int:
     """Run the job's live attempt to its end, and return the exit code of the process.
 
-    0: the job has succeeded. 1: it has failed, and the API knows why. 2: a worker was lost, or something failed that
-    nobody foresaw: the controller sees a Ray job without an outcome and makes the next attempt, which goes on from the
-    newest checkpoint.
+    0: the job has succeeded. 1: it has failed, and the API knows why. 2: a worker was lost, the API was away for too
+    long, or something failed that nobody foresaw: the controller sees a Ray job without an outcome and makes the next
+    attempt, which goes on from the newest checkpoint.
     """
     settings = WorkerSettings()
     assignment = exchange_ticket(settings.api_url, job_id, settings.ticket.get_secret_value())
@@ -41,14 +44,17 @@ def main(job_id: str) -> int:
             log.info("%s: %s on %s, %d workers", name, spec.model, spec.dataset.name, spec.workers)
             if not (isinstance(spec.dataset, NamedDataset) and spec.dataset.download):  # before any worker starts
                 iterations_per_epoch(spec, count_train_samples(spec.dataset, settings.data_dir))
+            for folder in (settings.storage_dir / name, Path(tempfile.gettempdir())):  # Ray's own files do not wait
+                await_room(folder, reporter.waits_for)
             ray.init(log_to_driver=True)
-            _run_trainings(spec, assignment, name, settings)
+            _run_trainings(spec, assignment, name, settings, reporter)
             _run_searches(spec, reporter, settings.storage_dir / job_id / "tune", settings.data_dir)
             outcome = Outcome(state="succeeded")
         except Exception as error:
             log.exception("%s ended", name)
-            if isinstance(error, WorkerFailed) or not isinstance(error, ForerunError):
-                reporter.flush()  # the more epochs are recorded, the later the next attempt begins
+            if isinstance(error, WorkerFailed | ApiAway) or not isinstance(error, ForerunError):
+                if not isinstance(error, ApiAway):
+                    reporter.flush()  # the more epochs are recorded, the later the next attempt begins
                 return 2
             outcome = Outcome(state="failed", code=error.code, message=error.detail[:4000])
         try:
@@ -59,9 +65,12 @@ def main(job_id: str) -> int:
     return 0 if outcome.state == "succeeded" else 1
 
 
-def _run_trainings(spec: JobSpec, assignment: Assignment, name: str, settings: WorkerSettings) -> None:
+def _run_trainings(
+    spec: JobSpec, assignment: Assignment, name: str, settings: WorkerSettings, reporter: Reporter
+) -> None:
     """Run those of the job's trainings that have not ended, by Ray Train."""
     if trainings_left(spec, assignment.trials):
+        reporter.look = FreeWorkers()
         train_on_ray(
             spec,
             assignment,
@@ -78,7 +87,10 @@ def _run_searches(spec: JobSpec, reporter: Reporter, folder: Path, data_dir: Pat
         # Ray Tune, its searchers and torchvision: only where they are wanted
         from workers.datasets.load import load_data
         from workers.tune.driver import run_searches
+        from workers.tune.heartbeats import so_far
+        from workers.tune.trainable import PROGRESS
 
+        reporter.iterations, reporter.look = partial(so_far, folder / PROGRESS), FreeWorkers()
         run_searches(
             spec,
             reporter,

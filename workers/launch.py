@@ -11,6 +11,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
 from service.errors import ForerunError, OutOfMemory, WorkerFailed
+from service.spec.data import NamedDataset
 from service.spec.job import JobSpec
 from service.wire.checkpoint import checkpoints_of
 from service.wire.worker import Assignment
@@ -31,6 +32,7 @@ def train_on_ray(
     def train_loop() -> None:
         # here: neither the driver nor Ray Train's controller, which starts before the workers, needs torchvision
         from workers.datasets.load import load_data
+        from workers.engine import progress
         from workers.engine.groups import Workers
         from workers.report import Reporter
         from workers.trainings import train_job
@@ -38,12 +40,18 @@ def train_on_ray(
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         workers = Workers(get_device())
         with ExitStack() as stack:
-            reporter = Reporter(api_url, assignment, storage_dir / name / "spool") if workers.rank == 0 else None
-            if reporter is not None:
-                stack.enter_context(reporter)
+            reporter = None
+            if workers.rank == 0:
+                spool = storage_dir / name / "spool"
+                reporter = stack.enter_context(Reporter(api_url, assignment, spool, progress.so_far))
+                if download := isinstance(spec.dataset, NamedDataset) and spec.dataset.download:
+                    reporter.waits_for(f"the download of {spec.dataset.name}")
+            data = load_data(spec.dataset, data_dir, workers.device)
+            if reporter is not None and download:
+                reporter.waits_for(None)
             for record in train_job(
                 spec,
-                load_data(spec.dataset, data_dir, workers.device),
+                data,
                 workers,
                 points=assignment.resume,
                 trials=assignment.trials,

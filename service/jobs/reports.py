@@ -11,7 +11,8 @@ from hmac import compare_digest
 from service.algorithms.trajectory import best_of, newest_trajectory
 from service.errors import RecordConflict, StaleAttempt
 from service.jobs import lifecycle as jobs
-from service.store.attempts import set_token
+from service.store import clock
+from service.store.attempts import note_heartbeat, note_progress, set_token
 from service.store.engine import Session, Store
 from service.store.epochs import discard_epoch, epochs_of_trial, get_epoch, insert_epoch, last_epoch
 from service.store.events import append_event
@@ -31,6 +32,7 @@ from service.wire.worker import (
     Assignment,
     CheckpointRef,
     EpochRecord,
+    Heartbeat,
     Outcome,
     ResumePoint,
     TrialProgress,
@@ -53,6 +55,7 @@ def exchange_ticket(db: Store, job_id: str, ticket: str) -> Assignment:
             raise StaleAttempt(f"this ticket is not for the live attempt of job {job_id}, or was used already")
         token = secrets.token_urlsafe(32)
         set_token(session, job_id, job.attempt, jobs.hash_of(token))
+        note_progress(session, job_id, job.attempt, clock.database_time(session))
         jobs.move(session, replace(job, started_at=job.started_at or max(jobs.now(), job.created_at)), JobState.RUNNING)
         return Assignment(
             job_id=job.id,
@@ -101,6 +104,7 @@ def record_trial(db: Store, job_id: str, token: str, record: TrialRecord) -> Non
             return
         else:
             update_trial(session, trial.id, facts)
+        note_progress(session, job_id, job.attempt, clock.database_time(session))
         document = record.model_dump(mode="json", exclude={"key"}) | {"method": run.method}
         append_event(session, job_id, "trial", document, jobs.now())
 
@@ -130,11 +134,22 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Non
         if known is not None:
             discard_epoch(session, known)
         insert_epoch(session, trial.id, record, attempt=job.attempt, recorded_at=jobs.now())
+        note_progress(session, job_id, job.attempt, clock.database_time(session))
         state: TrialState = "completed" if record.epoch == trial.length else "running"
         if trial.state != state:
             set_trial_state(session, trial.id, state)
         document = record.model_dump(mode="json", exclude={"checkpoint", "layers"})  # what is watched live stays small
         append_event(session, job_id, "epoch", document | {"method": trial.method, "attempt": job.attempt}, jobs.now())
+
+
+def heartbeat(db: Store, job_id: str, token: str, beat: Heartbeat) -> None:
+    """Write how far the live attempt is, and what it waits for; nothing of it becomes an event. Raises StaleAttempt
+    when the token is not the live attempt's, or there is no such job."""
+    waits_for = beat.waits_for and jobs.storable(beat.waits_for)
+    with db.write() as session:
+        at, known_by = clock.database_time(session), jobs.hash_of(token)
+        if not note_heartbeat(session, job_id, known_by, iterations=beat.iterations, waits_for=waits_for, at=at):
+            raise StaleAttempt(f"this report token is not that of the live attempt of job {job_id}")
 
 
 def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:

@@ -148,6 +148,8 @@ def test_no_row_is_lost_on_the_way_down_and_up(empty_store):
     job_id, token = start(empty_store)
     # what older tables have no column for comes back as this
     reports.record_epoch(empty_store, job_id, token, epoch(1, last_learning_rate=0.05))
+    with empty_store.write() as session:
+        session.execute(sa.update(Attempt).values(progress_at=None))
     rows = everything(empty_store)
     with empty_store.connect() as connection:
         version = MigrationContext.configure(connection).get_current_revision()

@@ -306,6 +306,66 @@ def test_a_lost_attempt_is_followed_by_the_next_until_they_are_exhausted(world, 
     assert len(world.cluster.submitted) == 3
 
 
+def found_hung(world, *submission_ids) -> None:
+    """The watch finds these in every pass from now on."""
+    found = dict.fromkeys(submission_ids, "it hung: so it did")
+    world.controller._hangs.look = lambda jobs, overview: found
+
+
+def test_what_hangs_is_ended_and_goes_on_in_the_next_attempt(world, caplog):
+    job_id = world.running()
+    found_hung(world, f"{job_id}-a1")
+    for _ in range(3):
+        world.status(f"{job_id}-a1", RayJobStatus.RUNNING)
+        world.run_pass()
+    assert world.state(job_id) == (S.RUNNING, 1)  # until Ray confirms that nothing of it runs
+    assert world.cluster.stopped == [f"{job_id}-a1"] * 3
+    assert caplog.messages.count(f"ending {job_id}-a1: it hung: so it did") == 1
+    world.status(f"{job_id}-a1", RayJobStatus.STOPPED)
+    world.run_pass()
+    assert world.state(job_id) == (S.SUBMITTING, 2)
+    [first, _] = world.job(job_id).attempts
+    assert (first.message, first.reason, first.lost) == ("it hung: so it did", "hung", True)
+
+
+def test_a_job_that_always_hangs_is_given_up(world):
+    job_id = world.submit()
+    for attempt in (1, 2, 3):
+        world.run_pass()
+        world.start(f"{job_id}-a{attempt}")
+        found_hung(world, f"{job_id}-a{attempt}")
+        world.run_pass()
+        world.status(f"{job_id}-a{attempt}", RayJobStatus.STOPPED)
+        world.run_pass()
+    job = world.job(job_id)
+    assert (job.state, job.error_code) == (S.FAILED, "attempts_exhausted")
+    assert job.error_message == "attempt 3 was lost, 3 in a row without a new epoch: it hung: so it did"
+
+
+def test_an_outcome_that_comes_while_it_is_ended_counts(world):
+    job_id = world.submit()
+    world.run_pass()
+    token = world.start(f"{job_id}-a1")
+    found_hung(world, f"{job_id}-a1")
+    world.run_pass()
+    world.report(job_id, token)
+    reports.finish(world.db, job_id, token, SUCCEEDED)
+    world.status(f"{job_id}-a1", RayJobStatus.STOPPED)
+    world.run_pass()
+    assert world.state(job_id) == (S.SUCCEEDED, 1)
+
+
+def test_a_cancel_while_it_is_ended_wins(world):
+    job_id = world.running()
+    found_hung(world, f"{job_id}-a1")
+    world.run_pass()
+    jobs.cancel(world.db, job_id)
+    world.run_pass()
+    world.status(f"{job_id}-a1", RayJobStatus.STOPPED)
+    world.run_pass()
+    assert world.state(job_id) == (S.CANCELLED, 1)
+
+
 def test_a_job_that_makes_progress_is_never_given_up(world):
     job_id = world.submit(epochs=3)
     attempts = iter(range(1, 100))
