@@ -15,6 +15,7 @@ from service.spec.data import NamedDataset
 from service.spec.job import JobSpec
 from service.wire.checkpoint import checkpoints_of
 from service.wire.worker import Assignment
+from workers.torch_group import GroupConfig
 
 SHOWN_BY_RAY = {"label", "trial", "epoch", "learning_rate", "val_accuracy", "test_accuracy"}
 
@@ -64,6 +65,7 @@ def train_on_ray(
     use_gpu = spec.device == "cuda" or (spec.device == "auto" and ray.cluster_resources().get("GPU", 0) >= spec.workers)
     trainer = TorchTrainer(
         train_loop,
+        torch_config=GroupConfig(),
         scaling_config=ScalingConfig(num_workers=spec.workers, use_gpu=use_gpu),
         run_config=RunConfig(
             name=name, storage_path=str(storage_dir.absolute()), failure_config=FailureConfig(max_failures=0)
