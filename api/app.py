@@ -22,6 +22,7 @@ from api.routes import (
     history,
     jobs,
     layers,
+    lifecycle,
     logs,
     lr_history,
     plan,
@@ -55,6 +56,7 @@ TAGS = [
 ASSETS = "/docs/assets"
 ROUTES = (
     jobs,
+    lifecycle,
     logs,
     weights,
     epochs,

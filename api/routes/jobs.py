@@ -9,8 +9,10 @@ from api import translate
 from api.deps import JobId, ServicesOf, Text, split
 from api.problems import documented
 from api.specs import SPEC_BODY, RawSpec
+from api.terms import Priority, TimeLimit
 from service.jobs import lifecycle as jobs
 from service.jobs import submit as submission
+from service.jobs.terms import Terms
 from service.store import jobs as stored_jobs
 from service.wire import answers
 from service.wire.states import JobState
@@ -42,10 +44,12 @@ def submit(
     raw: RawSpec,
     response: Response,
     idempotency_key: _IdempotencyKey = None,
+    priority: Annotated[Priority, Query()] = 0,
+    time_limit: Annotated[TimeLimit, Query()] = None,
 ) -> answers.Job:
     """Submits a job. Its spec is checked in full before it is accepted; then the job is stored, and trained as soon as
     the cluster has room."""
-    job_id = submission.submit(services.store, raw, services.means(), idempotency_key)
+    job_id = submission.submit(services.store, raw, services.means(), idempotency_key, Terms(priority, time_limit))
     services.fleet.wake()
     response.headers["Location"] = f"/v1/jobs/{job_id}"
     return translate.read_job(services, job_id)
@@ -70,7 +74,7 @@ def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> ans
     """Lists jobs that match, newest first. Pages stay put while new jobs arrive: a cursor means "older than this"."""
     with services.store.read() as session:
         page = stored_jobs.list_jobs(session, **query.model_dump())
-        items = translate.jobs(session, page.items, services.fleet.dashboard_url)
+        items = translate.jobs(session, page.items, services)
     return answers.JobPage(items=items, next_cursor=page.next_cursor)
 
 

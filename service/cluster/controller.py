@@ -16,18 +16,18 @@ from service.cluster.base import Capacity, Cluster, RayJobStatus
 from service.errors import ClusterUnreachable
 from service.jobs import lifecycle as jobs
 from service.jobs.lifecycle import Claim
+from service.jobs.pause import confirm_paused
 from service.store.attempts import attempts_without_log, ended_submissions
 from service.store.engine import Store
 from service.store.jobs import live_jobs
 from service.store.records import Job, JobWithAttempts
-from service.wire.states import JobState
+from service.wire.states import HOLDS_WORKERS, JobState
 
 log = logging.getLogger(__name__)
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 EXCEPTION = re.compile(r"\w[\w.]*(Error|Exception|Exit)\b")  # at the beginning of a line
 ENDED = frozenset({RayJobStatus.SUCCEEDED, RayJobStatus.FAILED, RayJobStatus.STOPPED})
-HOLDS_WORKERS = frozenset({JobState.SUBMITTING, JobState.RUNNING, JobState.CANCELLING})
 SUBMIT_GRACE = timedelta(seconds=10)  # another controller may be between its claim and its submit
 EXIT_GRACE = timedelta(seconds=30)  # a Ray job that has reported its outcome takes a moment to exit
 
@@ -99,7 +99,7 @@ class Controller:
             live = live_jobs(session)
         for job in live:
             attempt = job.last_attempt
-            if attempt is not None and job.state in (JobState.SUBMITTING, JobState.RUNNING):
+            if attempt is not None and job.state in HOLDS_WORKERS and job.state is not JobState.CANCELLING:
                 jobs.attempt_interrupted(self._db, job.id, attempt.number)
                 with contextlib.suppress(ClusterUnreachable):
                     self._keep_log(attempt.submission_id)
@@ -142,6 +142,11 @@ class Controller:
                 if found is None or found.status in ENDED:
                     jobs.confirm_cancelled(self._db, job.id)
                 else:
+                    self._cluster.stop(attempt.submission_id)
+            case JobState.PAUSING if attempt.ended_at is not None or attempt.token_hash is None:
+                if found is None or found.status in ENDED:
+                    confirm_paused(self._db, job.id)
+                elif attempt.ended_at is None:  # it has not begun to train
                     self._cluster.stop(attempt.submission_id)
             case JobState.SUBMITTING if found is None:
                 if datetime.now(UTC) - attempt.created_at > SUBMIT_GRACE:

@@ -1,5 +1,5 @@
 """Use cases of a job: cancel, claim, recover. How it is submitted is in `service.jobs.submit`, what its workers report
-in `service.jobs.reports`.
+in `service.jobs.reports`, how it pauses in `service.jobs.pause`.
 
 Every change is compare-and-set on the job's locked row and appends its event in the same transaction.
 """
@@ -43,7 +43,8 @@ def cancel(db: Store, job_id: str) -> JobState:
             return job.state
         if job.state in TERMINAL:
             raise StateConflict(f"job {job_id} has {job.state} already; only a job that has not ended can be cancelled")
-        after = JobState.CANCELLED if job.state is JobState.QUEUED else JobState.CANCELLING
+        nothing_runs = job.state in (JobState.QUEUED, JobState.PAUSED)
+        after = JobState.CANCELLED if nothing_runs else JobState.CANCELLING
         move(session, job, after)
         return after
 
@@ -92,12 +93,16 @@ def attempt_lost(db: Store, job_id: str, attempt: int, message: str, *, max_atte
     """End the live attempt, whose Ray job ended without an outcome; let the job recover, or give it up.
 
     A job is given up when `max_attempts` in a row were lost without a new epoch; a job that makes progress never is.
+    One that was pausing is paused.
     """
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         if not _is_live(job, attempt):
             return
         end_attempt(session, job, message, lost=True)
+        if job.state is JobState.PAUSING:
+            move(session, job, JobState.PAUSED)
+            return
         progress = attempts.last_attempt_with_epoch(session, job_id)
         in_a_row = sum(one.lost or one.number == attempt for one in job.attempts if one.number > progress)
         if in_a_row < max_attempts:
@@ -109,12 +114,12 @@ def attempt_lost(db: Store, job_id: str, attempt: int, message: str, *, max_atte
 
 def attempt_interrupted(db: Store, job_id: str, attempt: int) -> None:
     """End the live attempt because the service stops in order, and its Ray with it, which does not count as a loss; the
-    job recovers."""
+    job recovers, or is paused where it was pausing."""
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         if _is_live(job, attempt):
             end_attempt(session, job, "the service was stopped")
-            move(session, job, JobState.RECOVERING)
+            move(session, job, JobState.PAUSED if job.state is JobState.PAUSING else JobState.RECOVERING)
 
 
 def keep_log(db: Store, submission_id: str, log: str) -> None:
@@ -159,7 +164,7 @@ def move(session: Session, job: Job, to: JobState, *, code: str | None = None, m
 
 
 def _is_live(job: Job, attempt: int) -> bool:
-    return job.attempt == attempt and job.state in (JobState.SUBMITTING, JobState.RUNNING)
+    return job.attempt == attempt and job.state in (JobState.SUBMITTING, JobState.RUNNING, JobState.PAUSING)
 
 
 def end_attempt(session: Session, job: Job, message: str | None, *, lost: bool = False) -> None:

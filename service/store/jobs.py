@@ -1,6 +1,5 @@
 """Jobs in SQL with their attempts: queries, and the changes of where a job stands."""
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -14,6 +13,7 @@ from service.store.attempts import attempts_by_job
 from service.store.engine import Session
 from service.store.events import insert_event
 from service.store.pages import Page, decode_cursor, page_of
+from service.store.queue import ORDER, waits
 from service.store.rows import columns_of, record_of
 from service.store.tables import Job, Run, Trial
 from service.wire.states import TERMINAL, JobState
@@ -77,12 +77,10 @@ def live_jobs(session: Session) -> Sequence[records.JobWithAttempts]:
 
 
 def next_to_submit(session: Session, total_workers: float) -> records.Job | None:
-    """The oldest job that waits for an attempt and takes at most `total_workers` workers, its row locked; None when
-    there is none. On PostgreSQL jobs whose row another transaction holds are passed over."""
-    query = _select_jobs().where(Job.state.in_([JobState.QUEUED, JobState.RECOVERING]))
-    if total_workers != math.inf:
-        query = query.where(Job.workers <= total_workers)
-    query = query.order_by(Job.number).limit(1).with_for_update(skip_locked=True)
+    """The next job that waits for an attempt and takes at most `total_workers` workers, its row locked: the oldest of
+    those with the highest priority; None when there is none. On PostgreSQL jobs whose row another transaction holds are
+    passed over."""
+    query = _select_jobs().where(waits(total_workers)).order_by(*ORDER).limit(1).with_for_update(skip_locked=True)
     row = session.execute(query).one_or_none()
     return None if row is None else _job(row)
 
@@ -113,7 +111,15 @@ def lock_experiment(session: Session, experiment: str) -> None:
 
 
 def insert_job(
-    session: Session, job_id: str, spec: JobSpec, runs: Sequence[records.NewRun], created_at: datetime
+    session: Session,
+    job_id: str,
+    spec: JobSpec,
+    runs: Sequence[records.NewRun],
+    created_at: datetime,
+    *,
+    priority: int = 0,
+    time_limit: int | None = None,
+    retry_of: str | None = None,
 ) -> None:
     """Insert a job that waits for its first attempt, with its runs and the trials that these begin with."""
     session.add(
@@ -129,6 +135,9 @@ def insert_job(
             trials=sum(len(run.seeds) for run in runs),
             spec=spec.model_dump(mode="json"),
             state=JobState.QUEUED,
+            priority=priority,
+            time_limit=time_limit,
+            retry_of=retry_of,
             created_at=created_at,
             attempt=0,
             last_event=0,
@@ -146,6 +155,13 @@ def insert_job(
         )
     )
     session.flush()
+
+
+def set_terms(session: Session, job_id: str, changes: Mapping[str, int | None]) -> None:
+    """Write other terms of a job: of `priority` and `time_limit` those that `changes` names."""
+    assert changes.keys() <= {"priority", "time_limit"}
+    if changes:
+        session.execute(update(Job).where(Job.id == job_id).values(dict(changes)))
 
 
 def set_job_state(

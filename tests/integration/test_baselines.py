@@ -24,6 +24,8 @@ SHORT: dict[str, Any] = {"epochs": 4, "global_batch_size": 48, "lr_schedule": "l
 class Remembering:
     """Stands for the API, as a search sees it: it remembers what it is told."""
 
+    pause_asked = False
+
     def __init__(self) -> None:
         self.epochs: list[EpochRecord] = []
         self.told: list[TrialRecord] = []

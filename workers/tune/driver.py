@@ -43,7 +43,8 @@ ENVIRONMENT = {
 
 def run_searches(spec: JobSpec, service: Service, *, train_samples: int, load: Load, folder: Path) -> None:
     """Run every search of the job, seed by seed; what has ended in `folder` is left out. Ray must have been
-    initialised.
+    initialised. Raises PauseAsked where the job is to pause: trials that had begun go on from their newest epochs when
+    this is called again.
 
     `load` reads the dataset, of `train_samples` training samples, in the process of a trial.
     """

@@ -16,6 +16,10 @@ from workers.tune.searchers import TIME, hyperparameters
 class Service(Protocol):
     """What a search asks of the API: the methods of a workers.report.Reporter."""
 
+    @property
+    def pause_asked(self) -> bool:
+        """Whether the job is to pause behind the newest report."""
+
     def trial(self, record: TrialRecord) -> None:
         """Hand over the beginning, a change, or the end of a trial."""
 

@@ -1,0 +1,43 @@
+"""The routes that change how a job goes on: pause, resume, and other terms."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body
+
+from api import translate
+from api.deps import JobId, ServicesOf
+from api.problems import documented
+from api.terms import TermsChange
+from service.jobs import pause as pauses
+from service.jobs.terms import change_terms
+from service.wire import answers
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
+
+
+@router.patch("", summary="Change a job's priority or time limit", responses=documented(404, 409, 422))
+def change(services: ServicesOf, job_id: JobId, changes: Annotated[TermsChange, Body()]) -> answers.Job:
+    """Changes the terms of a job that has not ended. A priority decides which job is submitted next; it stops none that
+    runs."""
+    change_terms(services.store, job_id, changes.model_dump(include=changes.model_fields_set))
+    services.fleet.wake()
+    return translate.read_job(services, job_id)
+
+
+@router.post("/pause", status_code=202, summary="Pause a job", responses=documented(404, 409, 422))
+def pause(services: ServicesOf, job_id: JobId) -> answers.Job:
+    """Asks for a pause. A job that trains becomes `pausing`, and `paused` behind its next epoch, a search behind the
+    next report of a trial, once Ray has confirmed its end; a job that waits is `paused` at once. Asking again changes
+    nothing."""
+    pauses.pause(services.store, job_id)
+    services.fleet.wake()
+    return translate.read_job(services, job_id)
+
+
+@router.post("/resume", status_code=202, summary="Resume a paused job", responses=documented(404, 409, 422))
+def resume(services: ServicesOf, job_id: JobId) -> answers.Job:
+    """Lets a paused job go on: it is `queued`, and its next attempt goes on from its newest checkpoints, as if it had
+    never been paused. Asking again changes nothing."""
+    pauses.resume(services.store, job_id)
+    services.fleet.wake()
+    return translate.read_job(services, job_id)
