@@ -28,6 +28,7 @@ from migrations import migrate
 from service.cluster.controller import Controller
 from service.cluster.local_head import EmbeddedHead, OwnCluster
 from service.cluster.ray_jobs import RayCluster
+from service.jobs.deletion import Housekeeper
 from service.settings import Settings
 from service.store.engine import UNUSABLE, Store, reason_of
 
@@ -110,8 +111,19 @@ def _controller(settings: Settings, store: Store, cluster: RayCluster, url: str)
         "FORERUN_DATA_DIR": str(settings.data_dir.absolute()),
         "FORERUN_STORAGE_DIR": str(settings.home.absolute() / "jobs"),
     }
+    housekeeper = Housekeeper(
+        store,
+        settings.home.absolute() / "jobs",
+        keep_checkpoints_days=settings.keep_checkpoints_days,
+        keep_logs_days=settings.keep_logs_days,
+    )
     return Controller(
-        store, cluster, environment, max_attempts=settings.max_attempts, poll_seconds=settings.poll_seconds
+        store,
+        cluster,
+        environment,
+        max_attempts=settings.max_attempts,
+        poll_seconds=settings.poll_seconds,
+        housekeeper=housekeeper,
     )
 
 

@@ -113,6 +113,10 @@ class Calls:
         or `time_limit`, in seconds, None for no limit."""
         return await self._exchange.one(Job, "PATCH", _path(job_id), headers=JSON, content=json.dumps(terms))
 
+    async def delete(self, job_id: str) -> None:
+        """Delete a job that has ended, with all that is recorded of it, its checkpoints and its logs."""
+        await self._exchange.answer("DELETE", _path(job_id))
+
     async def logs(self, job_id: str, attempt: int | None = None) -> str:
         """The last 65,536 characters that an attempt of the job has printed; without `attempt`, the newest one."""
         return (await self._exchange.answer("GET", _path(job_id, "logs"), params=_given(attempt=attempt))).text

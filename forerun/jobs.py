@@ -80,6 +80,10 @@ class AsyncJobHandle:
         self.answer = await self._calls.change(self.id, **terms)
         return self.answer
 
+    async def delete(self) -> None:
+        """Delete the job, which has ended, with all that is recorded of it, its checkpoints and its logs."""
+        await self._calls.delete(self.id)
+
     def follow(self, after: int = 0) -> AsyncGenerator[Event, None]:
         """Yield what happens to the job, as it happens, from event number `after` + 1 to that of its terminal state."""
         return self._calls.events(self.id, after)
@@ -159,6 +163,7 @@ class JobHandle(Facade[AsyncJobHandle]):
     pause = blocking(AsyncJobHandle.pause)
     resume = blocking(AsyncJobHandle.resume)
     change = blocking(AsyncJobHandle.change)
+    delete = blocking(AsyncJobHandle.delete)
     follow = blocking(AsyncJobHandle.follow)
     logs = blocking(AsyncJobHandle.logs)
     epochs = blocking(AsyncJobHandle.epochs)

@@ -54,6 +54,12 @@ class Settings(BaseSettings):
     ray_num_gpus: Annotated[int, Field(ge=0)] | None = Field(None, description="GPUs of the local head; default: all.")
     max_attempts: int = Field(3, ge=1, description="Ray jobs lost in a row without a new epoch that end a job.")
     poll_seconds: float = Field(0.5, gt=0, description="How often the controller looks at Ray.")
+    keep_checkpoints_days: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Days after a job's end that its files are kept; default: for ever."
+    )
+    keep_logs_days: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Days after an attempt's end that its log is kept; default: for ever."
+    )
     log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = "INFO"
 
     def hosts(self) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The routes that change how a job goes on: pause, resume, and other terms."""
+"""The routes that change how a job goes on: other terms, pause, resume, deletion."""
 
 from typing import Annotated
 
@@ -8,6 +8,7 @@ from api import translate
 from api.deps import JobId, ServicesOf
 from api.problems import documented
 from api.terms import TermsChange
+from service.jobs import deletion
 from service.jobs import pause as pauses
 from service.jobs.terms import change_terms
 from service.wire import answers
@@ -41,3 +42,10 @@ def resume(services: ServicesOf, job_id: JobId) -> answers.Job:
     pauses.resume(services.store, job_id)
     services.fleet.wake()
     return translate.read_job(services, job_id)
+
+
+@router.delete("", status_code=204, summary="Delete a job", responses=documented(404, 409, 422))
+def delete(services: ServicesOf, job_id: JobId) -> None:
+    """Deletes a job that has ended: all that is recorded of it, its checkpoints and logs, and its idempotency key.
+    Asking again changes nothing."""
+    deletion.delete_job(services.store, job_id, services.storage_dir)

@@ -1,4 +1,4 @@
-"""The commands `forerun job`: submit, list, show, watch, change, pause, resume and cancel them, print logs."""
+"""The commands `forerun job`: submit, list, show, watch, change, pause, resume, cancel, delete; print logs."""
 
 import json
 from itertools import islice
@@ -27,7 +27,7 @@ from forerun.display.text import clean
 from service.wire.answers import Job
 
 SUBMIT_EXAMPLE = example("submit examples/digits.yaml --watch")
-app = new_group("Jobs: submit, list, show, watch, pause, cancel, and what they printed.")
+app = new_group("Jobs: submit, list, show, watch, pause, cancel, delete, and what they printed.")
 
 Priority = Annotated[
     int | None, typer.Option(min=-100, max=100, help="From -100 to 100; of jobs that wait higher ones begin first.")
@@ -129,6 +129,19 @@ def resume(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
 def cancel(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
     """Ask for the end of a job."""
     _tell(client_of(ctx).cancel(job_id), as_json)
+
+
+@app.command(epilog=example("job delete JOB --yes"))
+def delete(
+    ctx: typer.Context,
+    job_id: JobId,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it without asking.")] = False,
+) -> None:
+    """Delete a job that has ended, with all that is recorded of it, its checkpoints and its logs."""
+    if not yes:
+        typer.confirm(f"Delete {job_id} with its records, checkpoints and logs for ever?", abort=True)
+    client_of(ctx).delete(job_id)
+    say(f"{clean(job_id)} is deleted")
 
 
 @app.command(epilog=example("job logs JOB --attempt 1"))

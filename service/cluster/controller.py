@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from service.cluster.base import Capacity, Cluster, RayJobStatus
+from service.cluster.time_limits import RunningTimes, has_limit
 from service.errors import ClusterUnreachable
 from service.jobs import lifecycle as jobs
+from service.jobs.deletion import Housekeeper
 from service.jobs.lifecycle import Claim
 from service.jobs.pause import confirm_paused
 from service.store.attempts import attempts_without_log, ended_submissions
@@ -36,7 +38,7 @@ class Controller:
     """The reconciler of jobs in SQL with Ray, which runs passes in a thread of its own.
 
     `environment` goes to every Ray job, beside its ticket. A job fails when `max_attempts` Ray jobs in a row were lost
-    without a new epoch.
+    without a new epoch. The `housekeeper` is called at the end of every pass.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class Controller:
         *,
         max_attempts: int = 3,
         poll_seconds: float = 0.5,
+        housekeeper: Housekeeper | None = None,
     ) -> None:
         self._db, self._cluster, self._environment = db, cluster, dict(environment)
         self._max_attempts, self._poll_seconds = max_attempts, poll_seconds
         self._wake, self._stopping = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
+        self._times, self._housekeeper = RunningTimes(), housekeeper
         self._capacity: Capacity | None = None
         self._trouble: str | None = None
 
@@ -126,11 +130,15 @@ class Controller:
         with self._db.read() as session:
             live = live_jobs(session)
         for job in live:
-            self._reconcile(job)
+            if not self._is_over_its_time(job):
+                self._reconcile(job)
+        self._times.forget_all_but(job.last_attempt.submission_id for job in live if job.last_attempt is not None)
         self._stop_orphans()
         while (claim := jobs.claim_next(self._db, free=self._free_workers(), total=self._workers())) is not None:
             self._submit(claim)
         self._keep_logs()
+        if self._housekeeper is not None:
+            self._housekeeper.look()
 
     def _reconcile(self, job: JobWithAttempts) -> None:
         attempt = job.last_attempt
@@ -158,6 +166,18 @@ class Controller:
             case _ if found.status in ENDED:
                 words = _last_words(found.message)
                 self._lost(job, f"its Ray job {found.status.lower()} without an outcome. {words}".strip())
+
+    def _is_over_its_time(self, job: JobWithAttempts) -> bool:
+        """Whether a job has reached its time limit: then it has failed, and its Ray job is being ended."""
+        attempt = job.last_attempt
+        if attempt is None or not has_limit(job) or job.state is JobState.CANCELLING:
+            return False
+        seconds = self._times.seconds(job, datetime.now(UTC))
+        if not jobs.end_by_time_limit(self._db, job.id, attempt.number, seconds):
+            return False
+        log.warning("job %s: its time limit is reached", job.id)
+        self._cluster.stop(attempt.submission_id)
+        return True
 
     def _lost(self, job: Job, message: str) -> None:
         log.warning("job %s: attempt %d lost: %s", job.id, job.attempt, message)

@@ -122,6 +122,19 @@ def attempt_interrupted(db: Store, job_id: str, attempt: int) -> None:
             move(session, job, JobState.PAUSED if job.state is JobState.PAUSING else JobState.RECOVERING)
 
 
+def end_by_time_limit(db: Store, job_id: str, attempt: int, seconds: float) -> bool:
+    """Let a job fail whose attempts have taken more than its time limit, `seconds` altogether, and return whether it
+    did; its checkpoints stay. False when the attempt is not the live one any more, or the limit is another by now."""
+    with db.write() as session:
+        job = get_job(session, job_id, lock=True)
+        if not _is_live(job, attempt) or job.time_limit is None or seconds <= job.time_limit:
+            return False
+        message = f"its attempts took {seconds:.0f} s, more than its time limit of {job.time_limit} s; raise time_limit"
+        end_attempt(session, job, message)
+        move(session, job, JobState.FAILED, code="time_limit", message=message)
+        return True
+
+
 def keep_log(db: Store, submission_id: str, log: str) -> None:
     """Store the end of an attempt's log, which Ray forgets when it ends itself."""
     with db.write() as session:

@@ -1,5 +1,6 @@
 """Searches by Ray Tune, on a real Ray, with a service that only remembers."""
 
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
@@ -16,6 +17,7 @@ from service.wire.worker import EpochRecord, TrialProgress, TrialRecord
 from tests.builders import spec_document
 from workers.datasets.load import load_data
 from workers.report import PauseAsked
+from workers.retry import take_over
 from workers.tune.driver import run_searches
 
 SAMPLES = 26 * 48  # of an epoch: 1293 training images of digits in batches of 48
@@ -209,7 +211,10 @@ def test_a_search_that_was_killed_goes_on_without_repeating_what_has_ended(tmp_p
     assert max(len({r.epoch for r in records}) for records in again.by_trial.values()) == 9
 
 
-def test_a_search_that_is_paused_goes_on_where_it_stood(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["paused", "elsewhere"])
+def test_a_search_that_is_paused_goes_on_where_it_stood(tmp_path: Path, folder: str) -> None:
+    """Elsewhere: as a retry does, in a folder of its own."""
+
     class Pausing(Remembering):
         def epoch(self, record: EpochRecord) -> None:
             super().epoch(record)
@@ -223,7 +228,10 @@ def test_a_search_that_is_paused_goes_on_where_it_stood(tmp_path: Path) -> None:
     assert [(record.trial, record.epoch) for record in pausing.epochs] == [(1, 1), (1, 2), (1, 3), (1, 4), (2, 1)]
     again = Remembering()
     again.told, again.epochs = list(pausing.told), list(pausing.epochs)
-    search(tmp_path / "paused", method, service=again, epochs=4)
+    if folder != "paused":
+        take_over(tmp_path / "paused", tmp_path / folder)
+        shutil.rmtree(tmp_path / "paused")
+    search(tmp_path / folder, method, service=again, epochs=4)
     times = {"seconds", "pretrain_seconds", "main_train_seconds", "source_trial", "source_epoch", "checkpoint"}
     assert [record.model_dump(exclude=times) for record in again.epochs] == [
         record.model_dump(exclude=times) for record in undisturbed.epochs
