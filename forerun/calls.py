@@ -113,6 +113,12 @@ class Calls:
         or `time_limit`, in seconds, None for no limit."""
         return await self._exchange.one(Job, "PATCH", _path(job_id), headers=JSON, content=json.dumps(terms))
 
+    async def retry(self, job_id: str, idempotency_key: str | None = None) -> AsyncJobHandle:
+        """Submit a new job that goes on from the last checkpoints of one that failed or was cancelled. The same key
+        again gives the same job; without a key, each call has its own."""
+        headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
+        return AsyncJobHandle(self, await self._exchange.one(Job, "POST", _path(job_id, "retry"), headers=headers))
+
     async def delete(self, job_id: str) -> None:
         """Delete a job that has ended, with all that is recorded of it, its checkpoints and its logs."""
         await self._exchange.answer("DELETE", _path(job_id))

@@ -79,6 +79,7 @@ class Client(Facade[Calls]):
     pause = blocking(Calls.pause)
     resume = blocking(Calls.resume)
     change = blocking(Calls.change)
+    retry = handing_out(Calls.retry)
     delete = blocking(Calls.delete)
     logs = blocking(Calls.logs)
     wait = blocking(Calls.wait)

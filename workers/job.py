@@ -20,6 +20,7 @@ from service.spec.job import JobSpec
 from service.wire.worker import Assignment, Outcome
 from workers.launch import train_on_ray
 from workers.report import PauseAsked, Reporter, exchange_ticket
+from workers.retry import take_over
 from workers.trainings import trainings_left
 
 log = logging.getLogger("forerun.job")
@@ -41,6 +42,8 @@ def main(job_id: str) -> int:
             log.info("%s: %s on %s, %d workers", name, spec.model, spec.dataset.name, spec.workers)
             if not (isinstance(spec.dataset, NamedDataset) and spec.dataset.download):  # before any worker starts
                 iterations_per_epoch(spec, count_train_samples(spec.dataset, settings.data_dir))
+            if assignment.retry_of is not None:
+                take_over(settings.storage_dir / assignment.retry_of, settings.storage_dir / job_id)
             ray.init(log_to_driver=True)
             _run_trainings(spec, assignment, name, settings, reporter)
             _run_searches(spec, reporter, settings.storage_dir / job_id / "tune", settings.data_dir)

@@ -20,14 +20,14 @@ from service.wire.states import JobState
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
-_LOCATION = {"description": "Path of the job.", "schema": {"type": "string"}}
-_IdempotencyKey = Annotated[
+LOCATION = {"description": "Path of the job.", "schema": {"type": "string"}}
+IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1,
         max_length=200,
         pattern="^[!-~]+$",
-        description="A key of the client's choice: the same key and spec again give the same job, not a second one.",
+        description="A key of the client's choice: the same key and request again give the same job, not a second one.",
     ),
 ]
 
@@ -37,13 +37,13 @@ _IdempotencyKey = Annotated[
     status_code=202,
     summary="Submit a job",
     openapi_extra=SPEC_BODY,
-    responses={202: {"headers": {"Location": _LOCATION}}, **documented(409, 415, 422)},
+    responses={202: {"headers": {"Location": LOCATION}}, **documented(409, 415, 422)},
 )
 def submit(
     services: ServicesOf,
     raw: RawSpec,
     response: Response,
-    idempotency_key: _IdempotencyKey = None,
+    idempotency_key: IdempotencyKey = None,
     priority: Annotated[Priority, Query()] = 0,
     time_limit: Annotated[TimeLimit, Query()] = None,
 ) -> answers.Job:

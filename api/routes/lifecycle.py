@@ -1,15 +1,17 @@
-"""The routes that change how a job goes on: other terms, pause, resume, deletion."""
+"""The routes that change how a job goes on: other terms, pause, resume, retry, deletion."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Response
 
 from api import translate
 from api.deps import JobId, ServicesOf
 from api.problems import documented
+from api.routes.jobs import LOCATION, IdempotencyKey
 from api.terms import TermsChange
 from service.jobs import deletion
 from service.jobs import pause as pauses
+from service.jobs import retry as retries
 from service.jobs.terms import change_terms
 from service.wire import answers
 
@@ -42,6 +44,23 @@ def resume(services: ServicesOf, job_id: JobId) -> answers.Job:
     pauses.resume(services.store, job_id)
     services.fleet.wake()
     return translate.read_job(services, job_id)
+
+
+@router.post(
+    "/retry",
+    status_code=202,
+    summary="Retry a job that failed or was cancelled",
+    responses={202: {"headers": {"Location": LOCATION}}, **documented(404, 409, 422)},
+)
+def retry(
+    services: ServicesOf, job_id: JobId, response: Response, idempotency_key: IdempotencyKey = None
+) -> answers.Job:
+    """Submits a new job that goes on where this one ended: with its spec and its terms, its recorded epochs and its
+    newest checkpoints. The job itself stays as it is. The new one's losses and its running time count from zero."""
+    retry_id = retries.retry(services.store, job_id, idempotency_key)
+    services.fleet.wake()
+    response.headers["Location"] = f"/v1/jobs/{retry_id}"
+    return translate.read_job(services, retry_id)
 
 
 @router.delete("", status_code=204, summary="Delete a job", responses=documented(404, 409, 422))

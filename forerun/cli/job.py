@@ -1,4 +1,4 @@
-"""The commands `forerun job`: submit, list, show, watch, change, pause, resume, cancel, delete; print logs."""
+"""The commands `forerun job`: submit, list, show, watch, change, pause, resume, cancel, retry, delete."""
 
 import json
 from itertools import islice
@@ -48,11 +48,7 @@ def submit(
 ) -> None:
     """Submit a job and print its id."""
     job = client_of(ctx).submit(read_spec(file), priority=priority or 0, time_limit=time_limit).answer
-    if watch_:
-        _follow(ctx, job, as_json)
-    else:
-        print_json(job) if as_json else typer.echo(job.id)
-        say(f"Watch it with: {command_line(ctx, 'job', 'watch', job.id)}")
+    _submitted(ctx, job, watch_, as_json)
 
 
 @app.command(epilog=example("job watch JOB --json"))
@@ -131,6 +127,17 @@ def cancel(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
     _tell(client_of(ctx).cancel(job_id), as_json)
 
 
+@app.command()
+def retry(
+    ctx: typer.Context,
+    job_id: JobId,
+    watch_: Annotated[bool, typer.Option("--watch", help="Show the new job live until it ends.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a new job that goes on where one ended that failed or was cancelled, and print its id."""
+    _submitted(ctx, client_of(ctx).retry(job_id).answer, watch_, as_json)
+
+
 @app.command(epilog=example("job delete JOB --yes"))
 def delete(
     ctx: typer.Context,
@@ -152,6 +159,15 @@ def logs(
 ) -> None:
     """Print the end of what a job has printed: the log of its Ray job."""
     typer.echo(clean(click.unstyle(client_of(ctx).logs(job_id, attempt))), nl=False)
+
+
+def _submitted(ctx: typer.Context, job: Job, watch_: bool, as_json: bool) -> None:
+    """Show a new job live, or print its id and how to watch it."""
+    if watch_:
+        _follow(ctx, job, as_json)
+    else:
+        print_json(job) if as_json else typer.echo(job.id)
+        say(f"Watch it with: {command_line(ctx, 'job', 'watch', job.id)}")
 
 
 def _tell(job: Job, as_json: bool) -> None:

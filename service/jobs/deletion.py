@@ -18,6 +18,7 @@ from service.jobs.lifecycle import now
 from service.store import deletions
 from service.store.engine import Store
 from service.store.jobs import get_job
+from service.store.retries import live_retry
 from service.wire.states import TERMINAL
 
 log = logging.getLogger(__name__)
@@ -32,14 +33,16 @@ def delete_job(db: Store, job_id: str, storage: Path) -> None:
     """Delete a job that has ended, with all that is recorded of it, its idempotency key, and its files in `storage`;
     asking again, within a day, is fine.
 
-    Raises NotFound when there is no such job, and StateConflict when it has not ended, or Ray has not confirmed yet
-    that nothing of it runs any more.
+    Raises NotFound when there is no such job, and StateConflict when it has not ended, a job that goes on from it has
+    not, or Ray has not confirmed yet that nothing of it runs any more.
     """
     with db.write() as session:
         if not deletions.was_deleted(session, job_id):
             job = get_job(session, job_id, lock=True)
             if job.state not in TERMINAL:
                 raise StateConflict(f"job {job_id} is {job.state}; cancel it first, only a job that has ended can go")
+            if (retry := live_retry(session, job_id)) is not None:
+                raise StateConflict(f"job {retry} goes on from job {job_id}; delete it when that one has ended")
             if deletions.may_still_run(session, job_id):
                 raise StateConflict(f"Ray has yet to confirm that nothing of job {job_id} runs; try again in a moment")
             deletions.delete_job(session, job_id, now())

@@ -62,6 +62,7 @@ def exchange_ticket(db: Store, job_id: str, ticket: str) -> Assignment:
             report_token=token,
             resume=_resume_points(session, job_id),
             trials=_progress(session, job_id),
+            retry_of=job.retry_of,
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, insert, select, update
+from sqlalchemy.orm import aliased
 
 from service.store.engine import Session
 from service.store.tables import Attempt, DeletedJob, Job
@@ -28,8 +29,11 @@ def deleted_jobs(session: Session, limit: int) -> Sequence[tuple[str, datetime]]
 
 
 def jobs_with_files(session: Session, finished_before: datetime, limit: int) -> Sequence[str]:
-    """The ids of jobs that ended before that time and whose files retention has not removed, oldest first."""
-    query = select(Job.id).where(Job.state.in_(TERMINAL), Job.finished_at < finished_before)
+    """The ids of jobs that ended before that time and whose files retention has not removed, oldest first. Those that a
+    job goes on from which has not ended are left out."""
+    retry = aliased(Job)
+    goes_on = select(retry.id).where(retry.retry_of == Job.id, retry.state.not_in(TERMINAL)).exists()
+    query = select(Job.id).where(Job.state.in_(TERMINAL), Job.finished_at < finished_before, ~goes_on)
     return session.scalars(query.where(Job.files_removed_at.is_(None)).order_by(Job.number).limit(limit)).all()
 
 

@@ -238,3 +238,4 @@ class Assignment(Frozen):
     trials: list[TrialProgress] = Field(
         [], description="Trials that have begun already, with what is recorded of them."
     )
+    retry_of: str | None = Field(None, description="Job whose files are to be taken over, where there are none yet.")
