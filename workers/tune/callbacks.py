@@ -52,7 +52,7 @@ class Recording(tune.Callback):
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         current().resumed({trial.trial_id for trial in trials})
         current().tell_ends()
-        if current().service.pause_asked:  # Tune's snapshot has the report that was answered so
+        if current().is_to_pause:
             raise PauseAsked
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -64,6 +64,10 @@ class Recording(tune.Callback):
         current().began(trial.trial_id, trial.config)
         if result["record"]:
             current().epoch(trial.trial_id, result)
+
+    def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        # Only now, behind the result: Tune's next snapshot has the report that was answered so, and its checkpoint.
+        current().is_to_pause = current().service.pause_asked
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         current().end(trial.trial_id, "stopped", f"stopped early by {current().method.label}")
