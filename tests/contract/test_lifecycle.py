@@ -12,6 +12,7 @@ from service.jobs.pause import confirm_paused
 from service.store.engine import Store
 from tests.builders import Worker, claim, epoch_record, run_to_success, spec_document, submit
 from tests.contract.conftest import FakeFleet
+from tests.contract.test_jobs import counted_statements
 
 pytest_plugins = ["tests.databases"]
 
@@ -134,6 +135,19 @@ def test_why_a_job_waits(client: httpx.Client, sqlite_store: Store, fleet: FakeF
     assert reason(client, second) == ("nothing can be submitted at present: No answer from Ray.", 2)
     jobs.cancel(sqlite_store, running)
     assert reason(client, running) == ("its workers are being ended", None)
+
+
+def test_reasons_of_many_jobs_take_as_many_queries_as_of_one(client: httpx.Client, fleet: FakeFleet) -> None:
+    fleet.capacity = Capacity(cpus=4, gpus=0)
+    submit(client)
+    with counted_statements() as one:
+        client.get("/v1/jobs").raise_for_status()
+    for _ in range(20):
+        submit(client)
+    with counted_statements() as many:
+        listed = client.get("/v1/jobs").raise_for_status().json()["items"]
+    assert [job["queue_position"] for job in listed] == list(range(21, 0, -1))
+    assert len(many) == len(one)
 
 
 def test_why_a_job_is_tried_again(client: httpx.Client, sqlite_store: Store, fleet: FakeFleet) -> None:

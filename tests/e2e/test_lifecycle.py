@@ -1,14 +1,18 @@
-"""A job's life on the real thing: paused and resumed, cancelled while its workers start."""
+"""A job's life on the real thing: paused and resumed, cancelled while its workers start, retried, deleted."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
-from forerun.client import Client
+from forerun.client import ApiError, Client
 from forerun.jobs import JobHandle
 from service.spec.job import JobSpec
+from service.wire.answers import Epoch
+from service.wire.worker import EpochRecord
 from tests.e2e.service import Service
 from tests.processes import of_each, wait_until
 from tests.unit.workers.ranks import stpt_of
@@ -54,12 +58,52 @@ def test_a_paused_job_goes_on_bit_for_bit(service: Service, tmp_path: Path) -> N
         *("queued", "submitting", "running", "succeeded"),
     ]
     assert {epoch.attempt for epoch in epochs} == {1, 2}
+    assert results(epochs) == undisturbed(tmp_path)
+
+
+def results(epochs: Iterable[Epoch | EpochRecord]) -> list[tuple[float | None, ...]]:
+    return [(e.learning_rate, e.train_loss, e.val_loss, e.test_accuracy) for e in epochs]
+
+
+def undisturbed(data_dir: Path) -> list[tuple[float | None, ...]]:
+    """The results of the epochs of SPEC, trained without a service."""
     spec = JobSpec.model_validate(SPEC)
-    data = load_data(spec.dataset, tmp_path, torch.device("cpu"))
-    undisturbed = list(stpt_of(build_trainer(spec, data, Workers(torch.device("cpu")))).epochs())
-    assert [(e.learning_rate, e.train_loss, e.val_loss, e.test_accuracy) for e in epochs] == [
-        (e.learning_rate, e.train_loss, e.val_loss, e.test_accuracy) for e in undisturbed
-    ]
+    data = load_data(spec.dataset, data_dir, torch.device("cpu"))
+    return results(stpt_of(build_trainer(spec, data, Workers(torch.device("cpu")))).epochs())
+
+
+def test_a_retry_goes_on_bit_for_bit_and_both_can_be_deleted(service: Service, tmp_path: Path) -> None:
+    with service.client as client:
+        job = client.submit(SPEC)
+        for event in job.follow():
+            if event.kind == "epoch" and event.epoch == 2:
+                job.cancel()
+        assert job.refresh().state == "cancelled"
+        again = client.retry(job.id)
+        assert again.answer.epochs_done >= 2
+        ended = again.wait()
+        assert ended.state == "succeeded", ended.error
+        epochs = again.epochs()
+        assert [epoch.attempt for epoch in epochs][:2] == [0, 0]
+        assert epochs[-1].attempt == 1
+        assert results(epochs) == undisturbed(tmp_path)
+        assert list(again.download_weights(tmp_path / "weights.safetensors").parent.iterdir())
+        for one in (job, again):
+            wait_until(lambda one=one: deleted(one), 60)
+            with pytest.raises(ApiError, match="there is no job"):
+                one.refresh()
+    assert not [path for path in (service.home / "jobs").iterdir() if job.id in path.name or again.id in path.name]
+
+
+def deleted(job: JobHandle) -> bool:
+    """Whether the job could be deleted: Ray may have to confirm its end first."""
+    try:
+        job.delete()
+    except ApiError as error:
+        if error.code != "state_conflict":
+            raise
+        return False
+    return True
 
 
 def test_a_cancel_while_workers_start_is_quick(service: Service) -> None:

@@ -65,7 +65,9 @@ class Recording(tune.Callback):
         if result["record"]:
             current().epoch(trial.trial_id, result)
 
-    def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def on_checkpoint(
+        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
+    ) -> None:
         # Only now, behind the result: Tune's next snapshot has the report that was answered so, and its checkpoint.
         current().is_to_pause = current().service.pause_asked
 
