@@ -96,17 +96,17 @@ class Calls:
     async def cancel(self, job_id: str) -> Job:
         """Ask the service to end the job, and return the job as it is then. It is `cancelled` once Ray has confirmed
         its end; asking again changes nothing."""
-        return await self._exchange.one(Job, "POST", _path(job_id, "cancel"))
+        return await self._exchange.one(Job, "POST", _path(job_id, "cancel"), headers=JSON)
 
     async def pause(self, job_id: str) -> Job:
         """Ask for a pause of the job, and return the job as it is then. It is `paused` behind its next epoch, or at
         once where it waits; asking again changes nothing."""
-        return await self._exchange.one(Job, "POST", _path(job_id, "pause"))
+        return await self._exchange.one(Job, "POST", _path(job_id, "pause"), headers=JSON)
 
     async def resume(self, job_id: str) -> Job:
         """Let a paused job go on from its newest checkpoints, and return the job as it is then; asking again changes
         nothing."""
-        return await self._exchange.one(Job, "POST", _path(job_id, "resume"))
+        return await self._exchange.one(Job, "POST", _path(job_id, "resume"), headers=JSON)
 
     async def change(self, /, job_id: str, **terms: int | None) -> Job:
         """Change the terms of a job that has not ended, and return the job as it is then: `priority`, from -100 to 100,
@@ -116,12 +116,12 @@ class Calls:
     async def retry(self, job_id: str, idempotency_key: str | None = None) -> AsyncJobHandle:
         """Submit a new job that goes on from the last checkpoints of one that failed or was cancelled. The same key
         again gives the same job; without a key, each call has its own."""
-        headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
+        headers = JSON | {"Idempotency-Key": idempotency_key or uuid4().hex}
         return AsyncJobHandle(self, await self._exchange.one(Job, "POST", _path(job_id, "retry"), headers=headers))
 
     async def delete(self, job_id: str) -> None:
         """Delete a job that has ended, with all that is recorded of it, its checkpoints and its logs."""
-        await self._exchange.answer("DELETE", _path(job_id))
+        await self._exchange.answer("DELETE", _path(job_id), headers=JSON)
 
     async def logs(self, job_id: str, attempt: int | None = None) -> str:
         """The last 65,536 characters that an attempt of the job has printed; without `attempt`, the newest one."""

@@ -10,7 +10,7 @@ from service.cluster.base import Capacity
 from service.jobs import lifecycle as jobs
 from service.jobs.pause import confirm_paused
 from service.store.engine import Store
-from tests.builders import Worker, claim, epoch_record, run_to_success, spec_document, submit
+from tests.builders import JSON, Worker, claim, epoch_record, run_to_success, spec_document, submit
 from tests.contract.conftest import FakeFleet
 from tests.contract.test_jobs import counted_statements
 
@@ -35,14 +35,14 @@ def test_a_job_is_paused_behind_an_epoch_and_resumed(
     job_id = submit(client)
     worker = Worker.started(client, claim(sqlite_store))
     assert worker.report(epoch_record(1)).json() == {"pause": False}
-    assert state(client.post(f"/v1/jobs/{job_id}/pause")) == (202, "pausing")
+    assert state(client.post(f"/v1/jobs/{job_id}/pause", headers=JSON)) == (202, "pausing")
     assert worker.report(epoch_record(2)).json() == {"pause": True}
     assert reason(client, job_id) == ("pauses behind its next epoch, or its search's next report", None)
     assert worker.finish(state="paused").status_code == 204
     confirm_paused(sqlite_store, job_id)  # as the controller does when Ray says so
     assert reason(client, job_id) == ("paused by its user", None)
     wakes = fleet.wakes
-    assert state(client.post(f"/v1/jobs/{job_id}/resume")) == (202, "queued")
+    assert state(client.post(f"/v1/jobs/{job_id}/resume", headers=JSON)) == (202, "queued")
     assert fleet.wakes == wakes + 1
     worker = Worker.started(client, claim(sqlite_store))
     assert worker.report(epoch_record(3)).json() == {"pause": False}
@@ -53,12 +53,12 @@ def test_a_job_is_paused_behind_an_epoch_and_resumed(
 def test_what_cannot_be_asked_of_a_job(client: httpx.Client, sqlite_store: Store) -> None:
     job_id = run_to_success(client, sqlite_store)
     for path in ("pause", "resume", "retry"):
-        response = client.post(f"/v1/jobs/{job_id}/{path}")
+        response = client.post(f"/v1/jobs/{job_id}/{path}", headers=JSON)
         assert (response.status_code, response.json()["code"]) == (409, "state_conflict"), path
-        assert client.post(f"/v1/jobs/job-0/{path}").status_code == 404
+        assert client.post(f"/v1/jobs/job-0/{path}", headers=JSON).status_code == 404
     assert client.patch(f"/v1/jobs/{job_id}", json={"priority": 1}).status_code == 409
     assert client.patch("/v1/jobs/job-0", json={"priority": 1}).status_code == 404
-    assert client.delete("/v1/jobs/job-0").status_code == 404
+    assert client.delete("/v1/jobs/job-0", headers=JSON).status_code == 404
 
 
 # --- terms -------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_a_retry_is_a_new_job(client: httpx.Client, sqlite_store: Store) -> None
     worker.report(epoch_record(1)).raise_for_status()
     worker.finish(state="failed", code="diverged", message="every branch did").raise_for_status()
     before = client.get(f"/v1/jobs/{job_id}").json()
-    key = {"Idempotency-Key": "again"}
+    key = JSON | {"Idempotency-Key": "again"}
     response = client.post(f"/v1/jobs/{job_id}/retry", headers=key)
     job = response.json()
     assert state(response) == (202, "queued")
@@ -185,12 +185,12 @@ def test_a_retry_is_a_new_job(client: httpx.Client, sqlite_store: Store) -> None
 
 def test_a_deleted_job_is_gone(client: httpx.Client, sqlite_store: Store, services: Services) -> None:
     job_id = run_to_success(client, sqlite_store)
-    response = client.delete(f"/v1/jobs/{job_id}")
+    response = client.delete(f"/v1/jobs/{job_id}", headers=JSON)
     assert (response.status_code, response.json()["code"]) == (409, "state_conflict")  # its process may yet run
     jobs.keep_log(sqlite_store, f"{job_id}-a1", "it trains\n")
     folder: Path = services.storage_dir / job_id
     folder.mkdir(parents=True)
-    assert client.delete(f"/v1/jobs/{job_id}").status_code == 204
+    assert client.delete(f"/v1/jobs/{job_id}", headers=JSON).status_code == 204
     assert not folder.exists()
     assert client.get(f"/v1/jobs/{job_id}").status_code == 404
-    assert client.delete(f"/v1/jobs/{job_id}").status_code == 204  # the answer may have been lost
+    assert client.delete(f"/v1/jobs/{job_id}", headers=JSON).status_code == 204  # the answer may have been lost
