@@ -211,32 +211,32 @@ def test_a_search_that_was_killed_goes_on_without_repeating_what_has_ended(tmp_p
     assert max(len({r.epoch for r in records}) for records in again.by_trial.values()) == 9
 
 
-@pytest.mark.parametrize("folder", ["paused", "elsewhere"])
+@pytest.mark.parametrize("folder", ["paused", pytest.param("elsewhere", marks=pytest.mark.long)])
 def test_a_search_that_is_paused_goes_on_where_it_stood(tmp_path: Path, folder: str) -> None:
     """Elsewhere: as a retry does, in a folder of its own."""
 
     class Pausing(Remembering):
         def epoch(self, record: EpochRecord) -> None:
             super().epoch(record)
-            self.pause_asked = len(self.epochs) == 5
+            self.pause_asked = len(self.epochs) == 3
 
-    method = {"name": "random", "max_trials": 3, "search_space": {"learning_rate": {"loguniform": [0.01, 0.1]}}}
-    undisturbed = search(tmp_path / "undisturbed", method, epochs=4)
+    method = {"name": "random", "max_trials": 2, "search_space": {"learning_rate": {"loguniform": [0.01, 0.1]}}}
+    undisturbed = search(tmp_path / "undisturbed", method, epochs=2)
     pausing = Pausing()
     with pytest.raises(PauseAsked):
-        search(tmp_path / "paused", method, service=pausing, epochs=4)
-    assert [(record.trial, record.epoch) for record in pausing.epochs] == [(1, 1), (1, 2), (1, 3), (1, 4), (2, 1)]
+        search(tmp_path / "paused", method, service=pausing, epochs=2)
+    assert [(record.trial, record.epoch) for record in pausing.epochs] == [(1, 1), (1, 2), (2, 1)]
     again = Remembering()
     again.told, again.epochs = list(pausing.told), list(pausing.epochs)
     if folder != "paused":
         take_over(tmp_path / "paused", tmp_path / folder)
         shutil.rmtree(tmp_path / "paused")
-    search(tmp_path / folder, method, service=again, epochs=4)
+    search(tmp_path / folder, method, service=again, epochs=2)
     times = {"seconds", "pretrain_seconds", "main_train_seconds", "source_trial", "source_epoch", "checkpoint"}
     assert [record.model_dump(exclude=times) for record in again.epochs] == [
         record.model_dump(exclude=times) for record in undisturbed.epochs
     ]
-    assert {number: trial.state for number, trial in again.trials.items()} == dict.fromkeys((1, 2, 3), "completed")
+    assert {number: trial.state for number, trial in again.trials.items()} == dict.fromkeys((1, 2), "completed")
 
 
 def test_a_trial_that_was_lost_with_its_attempt_is_trained_again(tmp_path: Path) -> None:
