@@ -25,6 +25,7 @@ from service.validation.means import Means
 
 if TYPE_CHECKING:
     from service.cluster.base import Capacity
+    from service.cluster.controller import Leadership
 
 MAX_INT = 2**31 - 1  # the database's INTEGER: larger numbers must not reach it
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL refuses NUL in strings
@@ -45,6 +46,10 @@ class Fleet(Protocol):
     def trouble(self) -> str | None:
         """A sentence on why Ray cannot be reached at present. None where it can be reached."""
 
+    @property
+    def leadership(self) -> "Leadership":
+        """Which of the services on this database leads, by the last look at it."""
+
     def wake(self) -> None:
         """Tell the controller that there is something new to do."""
 
@@ -55,6 +60,8 @@ class Fleet(Protocol):
 
 def sight_of(fleet: Fleet) -> Sight:
     """What the controller's last look at the cluster means for jobs that wait."""
+    if not fleet.leadership.leads:  # whoever leads has a cluster of its own, or looks at this one, too
+        return Sight()
     if fleet.capacity is None:
         return Sight(trouble=fleet.trouble)
     cpus, gpus = fleet.capacity.cpus, fleet.capacity.gpus

@@ -1,17 +1,17 @@
 """Jobs have a priority and a time limit, may be retries, and leave files behind when they are deleted
 
 Revision ID: 0008
-Revises: 0007
+Revises: 0009
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision, branch_labels, depends_on = "0008", "0007", None, None
+revision, down_revision, branch_labels, depends_on = "0008", "0009", None, None
 
 
 def upgrade() -> None:
-    """Add what the service of revision 0007 does not miss: it may run on until it is replaced."""
+    """Add what the service of revision 0009 does not miss: it may run on until it is replaced."""
     op.add_column("jobs", sa.Column("priority", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("jobs", sa.Column("time_limit", sa.Integer(), nullable=True))
     op.add_column("jobs", sa.Column("retry_of", sa.String(40), nullable=True))

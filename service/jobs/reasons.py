@@ -4,11 +4,14 @@ the cluster; nothing of it is stored."""
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from service.store import clock
 from service.store.engine import Session
-from service.store.queue import held_workers, queue_positions
+from service.store.jobs import workers_of
+from service.store.queue import queue_positions
 from service.store.records import JobWithAttempts
-from service.wire.states import WAITING, JobState
+from service.wire.states import HOLDS_WORKERS, WAITING, JobState
 
 
 @dataclass(frozen=True)
@@ -29,22 +32,25 @@ class Queue:
     sight: Sight
     positions: Mapping[str, int] = field(default_factory=dict)
     free: float = math.inf
+    now: datetime | None = None  # by the database's clock
 
 
 def look_at_queue(session: Session, jobs: Sequence[JobWithAttempts], sight: Sight) -> Queue:
-    """The queue as these jobs see it; SQL is asked twice at most, however many they are."""
+    """The queue as these jobs see it; SQL is asked as often for many as for one."""
     waiting = [job.id for job in jobs if job.state in WAITING]
     if not waiting:
         return Queue(sight)
-    free = max(0.0, sight.workers - held_workers(session))
-    return Queue(sight, queue_positions(session, waiting, sight.workers), free)
+    free = max(0.0, sight.workers - workers_of(session, HOLDS_WORKERS))
+    positions = queue_positions(session, waiting, sight.workers)
+    return Queue(sight, positions, free, clock.database_time(session))
 
 
 def reason_of(job: JobWithAttempts, queue: Queue) -> str | None:
     """Why the job is in its state; None where there is nothing to say: it runs, or it has ended (`error` says why)."""
     match job.state:
         case JobState.QUEUED | JobState.RECOVERING:
-            return "; ".join(filter(None, [_after_what(job), _waits_for(job, queue)]))
+            waits_for = None if _is_to_come_later(job, queue) else _waits_for(job, queue)
+            return "; ".join(filter(None, [_after_what(job, queue), waits_for]))
         case JobState.SUBMITTING:
             return f"the workers of attempt {job.attempt} start"
         case JobState.PAUSING:
@@ -56,12 +62,17 @@ def reason_of(job: JobWithAttempts, queue: Queue) -> str | None:
     return None
 
 
-def _after_what(job: JobWithAttempts) -> str | None:
+def _is_to_come_later(job: JobWithAttempts, queue: Queue) -> bool:
+    return job.not_before is not None and queue.now is not None and job.not_before > queue.now
+
+
+def _after_what(job: JobWithAttempts, queue: Queue) -> str | None:
     """What the next attempt comes after, of a job that recovers."""
     last = job.last_attempt
     if job.state is not JobState.RECOVERING or last is None:
         return None
-    return f"is tried again after attempt {last.number} {'was lost' if last.lost else 'ended'}: {last.message}"
+    when = f" at {job.not_before:%H:%M:%S} UTC" if job.not_before and _is_to_come_later(job, queue) else ""
+    return f"is tried again{when} after attempt {last.number} {'was lost' if last.lost else 'ended'}: {last.message}"
 
 
 def _waits_for(job: JobWithAttempts, queue: Queue) -> str:

@@ -1,15 +1,18 @@
 """Pause, resume, retry, other terms and deletion over HTTP, and what a job says of why it waits."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from api.deps import Services
 from service.cluster.base import Capacity
 from service.jobs import lifecycle as jobs
 from service.jobs.pause import confirm_paused
 from service.store.engine import Store
+from service.store.tables import Job
 from tests.builders import JSON, Worker, claim, epoch_record, run_to_success, spec_document, submit
 from tests.contract.conftest import FakeFleet
 from tests.contract.test_jobs import counted_statements
@@ -156,6 +159,12 @@ def test_why_a_job_is_tried_again(client: httpx.Client, sqlite_store: Store, fle
     Worker.started(client, claim(sqlite_store))
     assert reason(client, job_id) == (None, None)
     jobs.attempt_lost(sqlite_store, job_id, 1, "node died", max_attempts=3)
+    with sqlite_store.write() as session:
+        session.execute(update(Job).values(not_before=datetime(2126, 1, 1, 12, 3, tzinfo=UTC)))
+    told = "is tried again at 12:03:00 UTC after attempt 1 was lost: node died"
+    assert reason(client, job_id) == (told, None)
+    with sqlite_store.write() as session:  # its backoff is over
+        session.execute(update(Job).values(not_before=None))
     assert reason(client, job_id) == ("is tried again after attempt 1 was lost: node died; is submitted next", 1)
     claim(sqlite_store)
     jobs.attempt_interrupted(sqlite_store, job_id, 2)

@@ -76,8 +76,8 @@ class Job(Answer):
         description="Why it is in this state, in a sentence, as what it waits for; null: it runs, or has ended."
     )
     queue_position: int | None = Field(
-        description="Place among the jobs that wait for workers, 1 for the next one; null: it waits for none, or takes "
-        "more than the cluster has."
+        description="Place among the jobs that wait for workers, 1 for the next one; null: it waits for none, is tried "
+        "again later, or takes more than the cluster has."
     )
     priority: int = Field(description="Of the jobs that wait those with the highest priority are submitted first.")
     time_limit: int | None = Field(description="Seconds that its attempts may take together; null: no limit.")
