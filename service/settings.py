@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     body_seconds: float = Field(30, gt=0, description="How long the body of a request may take to arrive.")
     keep_alive_seconds: int = Field(30, ge=1, description="How long a connection is kept for another request.")
     write_seconds: float = Field(60, gt=0, description="How long a client may leave its answer unread.")
+    keep_checkpoints_days: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Days after a job's end that its files are kept; default: for ever."
+    )
+    keep_logs_days: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Days after an attempt's end that its log is kept; default: for ever."
+    )
     log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = "INFO"
 
     def hosts(self) -> frozenset[str]:

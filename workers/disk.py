@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ WAITED_FOR = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 PROBE_BYTES = 1 << 20
 OS_ERROR = re.compile(r"\(os error (\d+)\)")  # in the words of safetensors, which is written in Rust
+COPY_ERROR = re.compile(r"\[Errno (\d+)\]")  # in those of shutil, of each file that could not be copied
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -38,9 +40,9 @@ def until_written(write: Callable[[], T], folder: Path, tell: Callable[[str | No
         assert state.outcome is not None
         error = state.outcome.exception()
         assert error is not None
-        reason = f"{os.strerror(errno_of(error) or 0)}: nothing can be written to {folder}"
+        reason = f"a disk that can be written: {folder} ({os.strerror(errno_of(error) or 0)})"
         if not waits:
-            log.warning("%s; the training waits", reason)
+            log.warning("the training waits for %s", reason)
         waits = True
         tell(reason)
 
@@ -85,8 +87,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def errno_of(error: BaseException) -> int | None:
     """The number of the operating system's error that `error` tells of; None where it does not tell of one."""
-    if isinstance(error, OSError):
-        return error.errno
     if isinstance(error, SafetensorError) and (found := OS_ERROR.search(str(error))):
         return int(found[1])
-    return None
+    if isinstance(error, shutil.Error) and (found := COPY_ERROR.search(str(error))):
+        return int(found[1])
+    return error.errno if isinstance(error, OSError) else None

@@ -16,7 +16,10 @@ from workers.trainings import resume_point
 
 class RecordsFile:
     """A recorder for trainings without a service: it appends one line of JSON a report to files beside the
-    checkpoints. `tell` is told what the training waits for; by default the log has it."""
+    checkpoints. `tell` is told what the training waits for; by default the log has it. Nobody can ask it for a pause.
+    """
+
+    pause_asked = False
 
     def __init__(self, folder: Path, tell: Callable[[str | None], None] = lambda _: None) -> None:
         self._epochs, self._trials, self.waits_for = folder / "records.jsonl", folder / "trials.jsonl", tell

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_before_delay, wait_exponential
 
 from service.errors import FieldError, ForerunError, InvalidInput, RecordConflict, StaleAttempt
-from service.wire.worker import Assignment, EpochRecord, Heartbeat, Outcome, TrialProgress, TrialRecord
+from service.wire.worker import Assignment, EpochRecord, Heartbeat, Outcome, Receipt, TrialProgress, TrialRecord
 from workers.disk import until_written, write_whole
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,11 @@ TIMEOUT_S = 10.0
 PATIENCE_S = 3600.0  # how long the end of a training waits for an API that is away
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 15.0
 HEARTBEAT_S = 5.0  # between two heartbeats
+
+
+class PauseAsked(Exception):
+    """Somebody has asked for a pause of the job: the attempt ends in order, behind the checkpoint of its newest
+    report."""
 
 
 class ApiAway(ForerunError):
@@ -52,9 +57,14 @@ class Reporter:
     and leave it when the API has them.
 
     Inside its `with` block a thread posts what waits, in order, and sends heartbeats with what `iterations` returns: a
-    number that grows as the training gets on. While `iterations` is None a heartbeat only tells what is waited for.
-    `look`, where it is set, is asked for that before each heartbeat; what `waits_for` was told goes before.
+    number that grows as the training gets on. While `iterations` is None another process trains, whose reporter posts
+    what is in the spool: then this one's thread only tells what is waited for. `look`, where it is set, is asked for
+    that before each heartbeat; what `waits_for` was told goes before.
+
+    `pause_asked` is what the API last said: whether the attempt is to end behind the checkpoint of its newest report.
     """
+
+    pause_asked = False
 
     def __init__(
         self, api_url: str, assignment: Assignment, spool: Path, iterations: Callable[[], int] | None = None
@@ -130,7 +140,7 @@ class Reporter:
         StaleAttempt, RecordConflict or InvalidInput at the first that it refuses."""
         with self._posting:
             for path in self.waiting():
-                _post(self._client, f"/internal/jobs/{self._job_id}/{_kind(path)}", path.read_text())
+                self._tell(_kind(path), path.read_text())
                 path.unlink()
 
     def beat(self) -> None:
@@ -139,8 +149,13 @@ class Reporter:
         reason = self._reason or (self.look() if self.look is not None else None)
         beat = Heartbeat(iterations=self.iterations and self.iterations(), waits_for=reason and reason[:1000])
         if beat.iterations is not None or beat.waits_for != self._told:
-            _post(self._client, f"/internal/jobs/{self._job_id}/heartbeat", beat.model_dump_json())
+            self._tell("heartbeat", beat.model_dump_json())
             self._told = beat.waits_for
+
+    def _tell(self, kind: str, document: str) -> None:
+        answer = _post(self._client, f"/internal/jobs/{self._job_id}/{kind}", document)
+        if answer.content:  # an API from before pauses has none
+            self.pause_asked = Receipt.model_validate_json(answer.content).pause
 
     def _hand_over(self, kind: str, record: EpochRecord | TrialRecord) -> None:
         if self._refusal is not None:
@@ -160,7 +175,7 @@ class Reporter:
         while not self._closing.is_set():
             self._news.clear()
             try:
-                if self._refusal is None:
+                if self._refusal is None and self.iterations is not None:
                     self.post_what_waits()
                 self.beat()
             except (StaleAttempt, RecordConflict, InvalidInput) as error:

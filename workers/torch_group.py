@@ -10,6 +10,7 @@ import socket
 from dataclasses import dataclass
 
 import ray
+import ray.train
 import ray.util
 import torch.distributed as dist
 from ray.train._internal.base_worker_group import BaseWorkerGroup
@@ -19,8 +20,6 @@ from ray.train.torch import TorchConfig
 from workers.engine.groups import PATIENCE
 
 LOOPBACK = "127.0.0.1"
-INTERFACE = "lo"
-LEAVE_S = 30.0  # what a shutdown waits for at most
 
 _listener: socket.socket | None = None  # of the first worker, from when its port is told until the group has it
 
@@ -34,8 +33,8 @@ class GroupConfig(TorchConfig):
         return GroupBackend
 
 
-class GroupBackend(Backend):  # type: ignore[misc]
-    """Forms the group before the training begins, and leaves it in the end."""
+class GroupBackend(Backend):
+    """Forms the group before the training begins; it ends with the workers' processes."""
 
     share_cuda_visible_devices = True
 
@@ -48,15 +47,7 @@ class GroupBackend(Backend):  # type: ignore[misc]
         host = LOOPBACK if alone else nodes[0][1]
         port = worker_group.execute_single(0, _listen, host)
         backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) > 0 else "gloo"
-        ray.get(
-            [
-                worker_group.execute_single_async(rank, _join, host, port, backend, rank, size, alone)
-                for rank in range(size)
-            ]
-        )
-
-    def on_shutdown(self, worker_group: BaseWorkerGroup, backend_config: BackendConfig) -> None:
-        ray.wait(worker_group.execute_async(_leave), num_returns=len(worker_group), timeout=LEAVE_S)
+        worker_group.execute(_join, host, port, backend, size, alone)
 
 
 def _node() -> tuple[str, str]:
@@ -72,16 +63,15 @@ def _listen(host: str) -> int:
     return int(_listener.getsockname()[1])
 
 
-def _join(host: str, port: int, backend: str, rank: int, size: int, alone: bool) -> None:
+def _join(host: str, port: int, backend: str, size: int, alone: bool) -> None:
     global _listener
+    rank = ray.train.get_context().get_world_rank()
     if alone:
-        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = INTERFACE
+        interface = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
     descriptor = None if _listener is None else _listener.detach()  # the store closes it
     _listener = None
-    store = dist.TCPStore(host, port, size, is_master=rank == 0, wait_for_workers=False, master_listen_fd=descriptor)
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        host, port, size, is_master=rank == 0, wait_for_workers=False, master_listen_fd=descriptor
+    )
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
-
-
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()

@@ -21,19 +21,21 @@ from service.cluster.base import Capacity, Cluster, ClusterId, Overview, RayJobS
 from service.cluster.hangs import FLOOR_S, HangWatch, answers_at
 from service.cluster.lease import Lease, NotLeader
 from service.cluster.losses import Place, last_words, place_of, reason_of_loss
+from service.cluster.time_limits import RunningTimes, has_limit
 from service.errors import ClusterUnreachable
 from service.jobs import lifecycle as jobs
+from service.jobs.deletion import Housekeeper
 from service.jobs.lifecycle import Claim
+from service.jobs.pause import confirm_paused
 from service.store.attempts import attempts_without_log, ended_submissions
 from service.store.engine import DatabaseError, Store, trouble_of
 from service.store.jobs import jobs_in, next_to_submit, workers_of
 from service.store.records import Attempt, Job, JobWithAttempts
-from service.wire.states import EndReason, JobState
+from service.wire.states import HOLDS_WORKERS, EndReason, JobState
 
 log = logging.getLogger(__name__)
 
 ENDED = frozenset({RayJobStatus.SUCCEEDED, RayJobStatus.FAILED, RayJobStatus.STOPPED})
-HOLDS_WORKERS = frozenset({JobState.SUBMITTING, JobState.RUNNING, JobState.CANCELLING})
 SUBMIT_GRACE_S = 10.0  # a submit whose answer was lost may be under way yet
 EXIT_GRACE_S = 30.0  # a Ray job that has reported its outcome takes a moment to exit
 IDLE_S = 2.0  # between passes while nothing runs
@@ -54,7 +56,8 @@ class Controller:
     `environment` goes to every Ray job, beside its ticket. A job fails when `max_attempts` Ray jobs in a row were lost
     without a new epoch, for reasons of their own; one that does not get on for `hang_seconds`, or longer where its
     epochs are long, is ended (service.cluster.hangs). `lease`: this service's, on the same database; default: one of a
-    service without a name. `monotonic` gives seconds by a clock that does not jump.
+    service without a name. `monotonic` gives seconds by a clock that does not jump. The `housekeeper` is called at the
+    end of every pass that leads.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Controller:
         poll_seconds: float = 0.5,
         hang_seconds: float = FLOOR_S,
         monotonic: Callable[[], float] = time.monotonic,
+        housekeeper: Housekeeper | None = None,
     ) -> None:
         self._lease = lease or Lease(db)
         self._db, self._cluster, self._environment = self._lease.store, cluster, dict(environment)
@@ -77,6 +81,7 @@ class Controller:
         api_url = self._environment.get("FORERUN_API_URL", "")
         self._hangs = HangWatch(self._db, partial(answers_at, api_url), hang_seconds, monotonic)
         self._hung: dict[str, str] = {}  # submissions that are being ended, and why
+        self._times, self._housekeeper = RunningTimes(monotonic), housekeeper
         self._capacity: Capacity | None = None
         self._here: ClusterId | None = None
         self._trouble: str | None = None
@@ -142,7 +147,7 @@ class Controller:
         if not self._lease.leads or self._here is None:
             return
         with self._db.read() as session:
-            live = jobs_in(session, (JobState.SUBMITTING, JobState.RUNNING))
+            live = jobs_in(session, (JobState.SUBMITTING, JobState.RUNNING, JobState.PAUSING))
         with contextlib.suppress(NotLeader):
             for job in live:
                 attempt = job.last_attempt
@@ -193,10 +198,14 @@ class Controller:
             live = jobs_in(session, HOLDS_WORKERS)
         self._find_hung(live, overview)
         for job in live:
-            self._reconcile(job, overview)
+            if not self._is_over_its_time(job):
+                self._reconcile(job, overview)
+        self._times.forget_all_but(job.last_attempt.submission_id for job in live if job.last_attempt is not None)
         self._stop_orphans(overview)
         claims = self._submit_what_fits()
         self._keep_logs(overview)
+        if self._housekeeper is not None:
+            self._housekeeper.look()
         self._idle = not live and not claims
 
     def _stand_by(self, overview: Overview) -> None:
@@ -224,6 +233,11 @@ class Controller:
                     jobs.confirm_cancelled(self._db, job.id)
                 else:
                     self._cluster.stop(attempt.submission_id)
+            case JobState.PAUSING if attempt.ended_at is not None or attempt.token_hash is None:
+                if found is None or found.status in ENDED:
+                    confirm_paused(self._db, job.id)
+                elif attempt.ended_at is None:  # it has not begun to train
+                    self._cluster.stop(attempt.submission_id)
             case _ if place is Place.GONE:
                 self._lost(job, GONE, EndReason.CLUSTER_LOST)
             case _ if place is Place.ELSEWHERE:
@@ -242,6 +256,18 @@ class Controller:
                 words = last_words(found.message)
                 message = f"its Ray job {found.status.lower()} without an outcome. {words}".strip()
                 self._lost(job, message, reason_of_loss(found))
+
+    def _is_over_its_time(self, job: JobWithAttempts) -> bool:
+        """Whether a job has reached its time limit: then it has failed, and its Ray job is being ended."""
+        attempt = job.last_attempt
+        if attempt is None or not has_limit(job) or job.state is JobState.CANCELLING:
+            return False
+        seconds = self._times.seconds(job, jobs.now())
+        if not jobs.end_by_time_limit(self._db, job.id, attempt.number, seconds):
+            return False
+        log.warning("job %s: its time limit is reached", job.id)
+        self._cluster.stop(attempt.submission_id)
+        return True
 
     def _find_hung(self, live: Sequence[JobWithAttempts], overview: Overview) -> None:
         found = self._hangs.look(live, overview)

@@ -28,6 +28,8 @@ CONFIRM_S = 30.0  # a worker asks an API that was away every 15 s, and waits for
 FLOOR_S = 300.0  # the first epoch begins with the start of processes, the data and what is compiled
 SLOWEST_EPOCHS = 5
 
+MAY_HANG = (JobState.SUBMITTING, JobState.RUNNING, JobState.PAUSING)
+
 
 def limit_seconds(floor_seconds: float, slowest_epoch: float | None) -> float:
     """How long an attempt may not get on, by the slowest epoch that its job has recorded, in seconds."""
@@ -91,7 +93,7 @@ class HangWatch:
     def _standing_still(self, job: JobWithAttempts, overview: Overview, now: datetime) -> tuple[str, str] | None:
         """The submission of a job that has not got on for too long, with a sentence on it; None where it has."""
         attempt, since = job.last_attempt, self._since
-        if attempt is None or since is None or job.state not in (JobState.SUBMITTING, JobState.RUNNING):
+        if attempt is None or since is None or job.state not in MAY_HANG or attempt.ended_at is not None:
             return None
         found = overview.submissions.get(attempt.submission_id)
         if found is None or found.status not in LIVE:

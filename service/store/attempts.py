@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, Update, case, func, insert, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, Update, case, func, insert, select, update
 
 from service.errors import NotFound
 from service.store import records
@@ -89,11 +88,16 @@ def note_progress(session: Session, job_id: str, number: int, at: datetime) -> N
 
 def note_heartbeat(
     session: Session, job_id: str, token_hash: str, *, iterations: int | None, waits_for: str | None, at: datetime
-) -> bool:
-    """Write the heartbeat of a job's live attempt, the one with that report token, in one statement; return whether it
-    is that. The attempt gets on at that time, by the database's clock, where it has done other `iterations` than when
-    it was heard of last, or says what it waits for; `iterations` None: as many as before."""
-    live = select(Job.attempt).where(Job.id == job_id, Job.state == JobState.RUNNING).scalar_subquery()
+) -> JobState | None:
+    """Write the heartbeat of a job's live attempt, the one with that report token, in one statement; return the state
+    of the job, or None where it is not that.
+
+    The attempt gets on at that time, by the database's clock, where it has done other `iterations` than when it was
+    heard of last, or says what it waits for; `iterations` None: as many as before.
+    """
+    trains = select(Job).where(Job.id == job_id, Job.state.in_((JobState.RUNNING, JobState.PAUSING)))
+    live = trains.with_only_columns(Job.attempt).scalar_subquery()
+    state = trains.with_only_columns(Job.state).scalar_subquery()
     values: dict[str, object] = {"waits_for": waits_for}
     if iterations is not None:
         values["iterations"] = iterations
@@ -102,9 +106,9 @@ def note_heartbeat(
     elif iterations is not None:
         got_on = Attempt.iterations.is_distinct_from(iterations)
         values["progress_at"] = case((got_on, at), else_=Attempt.progress_at)
-    where = Attempt.job_id == job_id, Attempt.number == live, Attempt.token_hash == token_hash
-    result = session.execute(update(Attempt).where(*where).values(values))
-    return cast("CursorResult[Any]", result).rowcount == 1
+    change = _attempt(job_id, live).where(Attempt.token_hash == token_hash, Attempt.ended_at.is_(None))
+    found = session.scalar(change.values(values).returning(state))
+    return None if found is None else JobState(found)
 
 
 def end_attempt(
@@ -129,5 +133,5 @@ def set_log(session: Session, submission_id: str, log: str) -> None:
     session.execute(update(Attempt).where(Attempt.submission_id == submission_id).values(log=log))
 
 
-def _attempt(job_id: str, number: int) -> Update:
+def _attempt(job_id: str, number: int | ScalarSelect[int]) -> Update:
     return update(Attempt).where(Attempt.job_id == job_id, Attempt.number == number)

@@ -79,9 +79,9 @@ def test_ticket_of_another_job(client: httpx.Client, sqlite_store: Store, job_id
 
 
 def test_repeat_is_accepted_and_changes_nothing(client: httpx.Client, job_id: str, worker: Worker) -> None:
-    assert worker.report(epoch_record(1)).status_code == 204
+    assert worker.report(epoch_record(1)).status_code == 200
     before = client.get(f"/v1/jobs/{job_id}/epochs/1").json()
-    assert worker.report(epoch_record(1)).status_code == 204
+    assert worker.report(epoch_record(1)).status_code == 200
     assert client.get(f"/v1/jobs/{job_id}/epochs/1").json() == before
 
 
@@ -128,8 +128,8 @@ def test_report_after_a_cancel_is_stale(client: httpx.Client, job_id: str, worke
 
 
 def test_a_heartbeat_tells_how_far_the_attempt_is(sqlite_store: Store, job_id: str, worker: Worker) -> None:
-    assert worker.beat(iterations=12, waits_for="no space left").status_code == 204
-    assert worker.beat(iterations=12).status_code == 204
+    assert worker.beat(iterations=12, waits_for="no space left").json() == {"pause": False}
+    assert worker.beat(iterations=12).status_code == 200
     with sqlite_store.read() as session:
         attempt = get_job(session, job_id).last_attempt
     assert attempt is not None
@@ -243,7 +243,7 @@ def test_full_record_fits(worker: Worker) -> None:
     branch = epoch_record(1)["branches"][0]
     lost = [branch | {"number": 1 + i, "state": "lost", "learning_rate": 0.123456789012345} for i in range(64 * 11 - 1)]
     record = epoch_record(1, branches=[*lost, branch | {"number": 64 * 11}])
-    assert worker.report(record).status_code == 204
+    assert worker.report(record).status_code == 200
 
 
 def test_secrets_are_not_repeated(

@@ -11,11 +11,12 @@ from sqlalchemy import event
 from service.errors import StaleAttempt
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
+from service.jobs.pause import pause
 from service.store import clock
 from service.store.engine import Store
 from service.store.jobs import get_job
 from service.store.records import Attempt
-from service.wire.worker import Heartbeat
+from service.wire.worker import Heartbeat, Outcome
 from tests.integration.jobs_in_sql import begin, events_of, start, submit
 from tests.unit.service.reports import epoch
 
@@ -107,10 +108,20 @@ def test_only_the_live_attempt_is_heard(store: Store, time: Clock) -> None:
     with pytest.raises(StaleAttempt):
         reports.heartbeat(store, job_id, first, Heartbeat(iterations=6))
     assert seen(store, job_id) == (None, START, None)
-    reports.heartbeat(store, job_id, second, Heartbeat(iterations=1))
+    assert not reports.heartbeat(store, job_id, second, Heartbeat(iterations=1)).pause
     jobs.cancel(store, job_id)
     with pytest.raises(StaleAttempt):
         reports.heartbeat(store, job_id, second, Heartbeat(iterations=2))
+
+
+def test_an_attempt_that_is_to_pause_learns_of_it_and_is_heard_until_it_has_paused(store: Store, time: Clock) -> None:
+    job_id, token = start(store)
+    pause(store, job_id)
+    assert reports.heartbeat(store, job_id, token, Heartbeat(iterations=5)).pause
+    assert seen(store, job_id) == (5, START, None)
+    reports.finish(store, job_id, token, Outcome(state="paused"))
+    with pytest.raises(StaleAttempt):
+        reports.heartbeat(store, job_id, token, Heartbeat(iterations=6))
 
 
 def test_a_heartbeat_is_one_change(store: Store, time: Clock) -> None:

@@ -62,7 +62,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 def test_what_is_waited_for(clock: Clock, error: Exception, words: str) -> None:
     told: list[str | None] = []
     assert until_written(fails(error, error), FOLDER, told.append) == "written"
-    assert told == [f"{words}: nothing can be written to /jobs"] * 2 + [None]
+    assert told == [f"a disk that can be written: /jobs ({words})"] * 2 + [None]
 
 
 def test_pauses_grow_to_a_minute_and_never_end(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -70,7 +70,7 @@ def test_pauses_grow_to_a_minute_and_never_end(clock: Clock, caplog: pytest.LogC
     assert clock.pauses[:9] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert clock.now - 1000 > 16 * 3600
     assert caplog.messages == [
-        "No space left on device: nothing can be written to /jobs; the training waits",
+        "the training waits for a disk that can be written: /jobs (No space left on device)",
         "/jobs can be written to again",
     ]
 
@@ -148,7 +148,7 @@ def test_a_checkpoint_waits_for_room_and_leaves_no_rest(small_disk: Path, no_pau
 
     waiting = Waiting(write)
     waiting.end(small_disk / "other")
-    assert waiting.told[0] == f"No space left on device: nothing can be written to {small_disk}"
+    assert waiting.told[0] == f"a disk that can be written: {small_disk} (No space left on device)"
     assert [path.name for path in (small_disk / "stpt-1").iterdir()] == ["epoch-000001-a1"]
 
 

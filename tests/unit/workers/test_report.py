@@ -337,6 +337,20 @@ def test_a_heartbeat_tells_what_is_waited_for(api, spool):
     assert beats(api) == [(3, "no space left"), (3, None)]
 
 
+def test_every_answer_says_whether_to_pause(api, spool):
+    pause, go_on = httpx.Response(200, json={"pause": True}), httpx.Response(200, json={"pause": False})
+    reporter = Reporter(URL, ASSIGNMENT, spool, lambda: 1)
+    assert not reporter.pause_asked
+    reporter.epoch(record(1))
+    for answer, asked in [(pause, True), (go_on, False), (pause, True), (204, True)]:  # an old API's is empty
+        api.script = [answer]
+        reporter.beat()
+        assert reporter.pause_asked is asked
+    api.script = [go_on]
+    reporter.flush()
+    assert not reporter.pause_asked
+
+
 def test_who_does_not_train_speaks_up_only_where_there_is_something_to_tell(api, spool):
     reporter = Reporter(URL, ASSIGNMENT, spool)
     looks = iter([None, "free workers", "free workers", None, None])
@@ -350,18 +364,32 @@ def test_who_does_not_train_speaks_up_only_where_there_is_something_to_tell(api,
 
 
 def test_the_thread_posts_what_is_handed_over(api, spool):
-    with Reporter(URL, ASSIGNMENT, spool) as reporter:
+    with Reporter(URL, ASSIGNMENT, spool, lambda: 1) as reporter:
         for number in (1, 2, 3):
             reporter.epoch(record(number))
         wait_until(lambda: not reporter.waiting())
     assert api.epochs == [1, 2, 3]
 
 
+def test_of_two_processes_only_the_one_that_trains_posts(api, spool, monkeypatch):
+    """Two would overtake each other, and the older of two reports on a trial could win."""
+    monkeypatch.setattr(report, "HEARTBEAT_S", 0.001)
+    worker = Reporter(URL, ASSIGNMENT, spool, lambda: 1)
+    with Reporter(URL, ASSIGNMENT, spool) as driver:
+        worker.epoch(record(1))
+        looks = count()
+        driver.look = lambda: None if next(looks) % 2 else "free workers"
+        wait_until(lambda: len(beats(api)) > 4)
+        assert waiting(spool) == ["000000001-epochs.json"]
+        driver.flush()
+    assert api.epochs == [1]
+
+
 @pytest.mark.parametrize("trouble", AWAY, ids=str)
 def test_the_thread_asks_again_while_the_api_is_away(api, spool, monkeypatch, caplog, trouble):
     monkeypatch.setattr(report, "FIRST_PAUSE_S", 0.001)
     api.script = [trouble] * 5
-    with Reporter(URL, ASSIGNMENT, spool) as reporter:
+    with Reporter(URL, ASSIGNMENT, spool, lambda: 1) as reporter:
         reporter.epoch(record(1))
         reporter.epoch(record(2))
         wait_until(lambda: not reporter.waiting())
@@ -372,8 +400,9 @@ def test_the_thread_asks_again_while_the_api_is_away(api, spool, monkeypatch, ca
 @pytest.mark.parametrize(("status", "error"), [(403, StaleAttempt), (409, RecordConflict), (422, InvalidInput)])
 def test_a_refusal_is_raised_at_the_next_report(api, spool, status, error):
     api.script = [status]
-    with Reporter(URL, ASSIGNMENT, spool) as reporter:
-        reporter.epoch(record(1))
+    reporter = Reporter(URL, ASSIGNMENT, spool, lambda: 1)
+    reporter.epoch(record(1))
+    with reporter:
         wait_until(lambda: reporter._refusal is not None)
         with pytest.raises(error, match=f"status {status}"):
             reporter.epoch(record(2))
@@ -406,7 +435,7 @@ def test_a_heartbeat_that_fails_does_not_end_the_thread(api, spool, monkeypatch)
         if errors:
             raise errors.pop()
 
-    with Reporter(URL, ASSIGNMENT, spool) as reporter:
+    with Reporter(URL, ASSIGNMENT, spool, lambda: 1) as reporter:
         reporter.look = look
         wait_until(lambda: reporter._news.set() or not errors)
         reporter.epoch(record(1))
@@ -426,7 +455,7 @@ def test_a_full_disk_is_waited_for_and_told(api, spool, clock, monkeypatch):
     monkeypatch.setattr(reporter, "waits_for", told.append)
     reporter.epoch(record(1))
     assert clock.pauses == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert told == [f"No space left on device: nothing can be written to {spool}"] * 8 + [None]
+    assert told == [f"a disk that can be written: {spool} (No space left on device)"] * 8 + [None]
     assert waiting(spool) == ["000000001-epochs.json"]
 
 

@@ -9,13 +9,14 @@ from service.cluster.fake import FakeCluster
 from service.cluster.hangs import CONFIRM_S, LOOK_S, HangWatch, limit_seconds, stands_still
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
+from service.jobs.pause import pause
 from service.jobs.submit import submit_job
 from service.spec.job import JobSpec
 from service.store import clock
 from service.store.engine import Store
 from service.store.jobs import jobs_in
 from service.wire.states import JobState
-from service.wire.worker import EpochRecord, Heartbeat
+from service.wire.worker import EpochRecord, Heartbeat, Outcome
 from tests.builders import epoch_record, spec_document
 
 pytest_plugins = ["tests.databases"]
@@ -72,7 +73,7 @@ class World:
 
     def look(self) -> list[str]:
         with self.store.read() as session:
-            live = jobs_in(session, (S.SUBMITTING, S.RUNNING, S.CANCELLING))
+            live = jobs_in(session, (S.SUBMITTING, S.RUNNING, S.PAUSING, S.CANCELLING))
         overview: Overview = self.cluster.overview()
         return list(self.watch.look(live, overview).values())
 
@@ -209,6 +210,15 @@ def test_a_job_that_is_being_cancelled_is_not_watched(world: World) -> None:
     world.start()
     jobs.cancel(world.store, world.job_id)
     assert world.after(1000) == []
+
+
+def test_a_job_that_is_to_pause_may_hang_before_it_has(world: World) -> None:
+    token = world.start()
+    pause(world.store, world.job_id)
+    assert world.after(300 + CONFIRM_S) == []
+    assert len(world.after(LOOK_S)) == 1
+    reports.finish(world.store, world.job_id, token, Outcome(state="paused"))
+    assert world.after(1000) == []  # Ray has yet to confirm its end
 
 
 def test_looks_are_few(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
