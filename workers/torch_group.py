@@ -74,4 +74,5 @@ def _join(host: str, port: int, backend: str, size: int, alone: bool) -> None:
     store = dist.TCPStore(  # type: ignore[attr-defined]
         host, port, size, is_master=rank == 0, wait_for_workers=False, master_listen_fd=descriptor
     )
+    store.set_timeout(PATIENCE)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
