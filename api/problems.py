@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import FieldError, ForerunError, InvalidInput, NoWeights
+from service.errors import FieldError, ForerunError, InvalidInput, NotAuthenticated, NoWeights, TooManyRequests
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -56,7 +56,12 @@ def install(app: FastAPI) -> None:
 
 async def _forerun_error(request: Request, error: ForerunError) -> JSONResponse:
     more = {"errors": [_entry(e) for e in error.errors]} if isinstance(error, InvalidInput | NoWeights) else {}
-    return problem(request, error.status, error.code, error.title, error.detail, **more)
+    response = problem(request, error.status, error.code, error.title, error.detail, **more)
+    if isinstance(error, NotAuthenticated):
+        response.headers["WWW-Authenticate"] = 'Bearer realm="forerun"'
+    if isinstance(error, TooManyRequests):
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
 
 
 async def _request_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -98,7 +103,7 @@ def _methods(request: Request) -> str:
         scope = {**request.scope, "method": method}
         return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
-    return ", ".join(filter(taken, ("GET", "HEAD", "POST")))
+    return ", ".join(filter(taken, ("GET", "HEAD", "POST", "DELETE")))
 
 
 def _entry(error: FieldError) -> dict[str, Any]:

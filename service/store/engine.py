@@ -6,12 +6,15 @@ other per job (row lock on PostgreSQL, BEGIN IMMEDIATE on SQLite).
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
+
+from service.store.ownership import OWNER, SessionOfOwner
 
 __all__ = ["UNUSABLE", "DatabaseError", "Session", "Store", "reason_of"]
 
@@ -38,6 +41,14 @@ class Store:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         self._engine = _engine(parsed.render_as_string(hide_password=False))
         self._writer = self._engine.execution_options(forerun_write=True)
+        self._session, self._info = Session, dict[str, Any]()
+
+    def of_owner(self, owner: str | None, *, all_jobs: bool) -> "Store":
+        """The same database in the hands of `owner`: jobs that are made are theirs, and unless `all_jobs` is set, those
+        of others are not there."""
+        store = copy(self)
+        store._session, store._info = Session if all_jobs else SessionOfOwner, {OWNER: owner}
+        return store
 
     def close(self) -> None:
         """Close the connections that nobody uses any more."""
@@ -54,13 +65,13 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for one transaction that only reads."""
-        with Session(self._engine, expire_on_commit=False) as session:
+        with self._session(self._engine, expire_on_commit=False, info=self._info) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session for one transaction that writes: committed when the block ends, rolled back when it raises."""
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+        with self._session(self._writer, expire_on_commit=False, info=self._info) as session, session.begin():
             yield session
 
 

@@ -13,6 +13,7 @@ from service.store import records
 from service.store.attempts import attempts_by_job
 from service.store.engine import Session
 from service.store.events import insert_event
+from service.store.ownership import owner_of
 from service.store.pages import Page, decode_cursor, page_of
 from service.store.rows import columns_of, record_of
 from service.store.tables import Job, Run, Trial
@@ -32,9 +33,19 @@ def get_job(session: Session, job_id: str, *, lock: bool = False) -> records.Job
     query = _select_jobs().where(Job.id == job_id)
     row = session.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
-        raise NotFound(f"there is no job {job_id}; GET /v1/jobs lists the jobs")
+        raise _no_job(job_id)
     # read after the lock, by a statement of their own: a join would show them as they were before it was waited for
     return _with_attempts(row, attempts_by_job(session, Job.id == job_id))
+
+
+def check_job(session: Session, job_id: str) -> None:
+    """Raise NotFound when the store has no job of that id."""
+    if session.scalar(select(Job.number).where(Job.id == job_id)) is None:
+        raise _no_job(job_id)
+
+
+def _no_job(job_id: str) -> NotFound:
+    return NotFound(f"there is no job {job_id}; GET /v1/jobs lists the jobs")
 
 
 def list_jobs(
@@ -115,7 +126,8 @@ def lock_experiment(session: Session, experiment: str) -> None:
 def insert_job(
     session: Session, job_id: str, spec: JobSpec, runs: Sequence[records.NewRun], created_at: datetime
 ) -> None:
-    """Insert a job that waits for its first attempt, with its runs and the trials that these begin with."""
+    """Insert a job of the session's owner that waits for its first attempt, with its runs and the trials that these
+    begin with."""
     session.add(
         Job(
             id=job_id,
@@ -132,6 +144,7 @@ def insert_job(
             created_at=created_at,
             attempt=0,
             last_event=0,
+            owner=owner_of(session),
             runs=[
                 Run(
                     label=run.label,

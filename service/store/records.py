@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from service.spec.job import JobSpec
+from service.wire.answers.key import Scope
 from service.wire.states import JobState
 from service.wire.worker import BranchState, TrialState
 
@@ -59,6 +60,7 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    owner: str | None  # of the API key that submitted it; None: of nobody
 
 
 @dataclass(frozen=True)
@@ -328,3 +330,18 @@ class IdempotencyKey:
     fingerprint: str
     job_id: str
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """An API key as it is kept: of the key itself there is a hash alone."""
+
+    id: str  # the part of the key that is shown
+    hash: str = field(repr=False)
+    owner: str
+    name: str
+    scope: Scope
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None

@@ -59,6 +59,8 @@ def test_operations(document: dict[str, Any]) -> None:
         *("GET /v1/study", "GET /v1/lr-history", "GET /v1/recommendation"),
         *("POST /v1/plan", "GET /v1/experiments", "POST /v1/experiments"),
         *("GET /v1/catalog", "GET /healthz", "GET /readyz"),
+        *("GET /v1/keys", "POST /v1/keys", "DELETE /v1/keys/{key_id}"),
+        *("GET /v1/session", "POST /v1/session", "DELETE /v1/session"),
     }
     known = {tag["name"] for tag in document["tags"]}
     for name, operation in operations(document).items():
@@ -103,7 +105,18 @@ def test_examples_of_answers_are_true(document: dict[str, Any]) -> None:
     compared += ("StudyRow", "Study", "ExperimentStudy", "RampStep", "BatchRamp", "BatchRamps")
     decided = ("BranchPoint", "Candidate", "RatedRate", "Rule", "Alternative", "ChoiceWarning", "Decision", "Decisions")
     of_all_jobs = ("HistoryStep", "HistoryPage", "Evidence", "Recommendation")
-    for name in (*answers, "LrStep", "LrHistory", "LayerEpoch", "LayerPage", *compared, *decided, *of_all_jobs):
+    of_keys = ("ApiKey", "ApiKeyList", "NewApiKey", "Login")
+    for name in (
+        *of_keys,
+        *answers,
+        "LrStep",
+        "LrHistory",
+        "LayerEpoch",
+        "LayerPage",
+        *compared,
+        *decided,
+        *of_all_jobs,
+    ):
         (example,) = schemas[name]["examples"]
         assert set(example) == set(schemas[name]["properties"]), name
         jsonschema.validate(example, {"$ref": f"#/components/schemas/{name}", "components": document["components"]})

@@ -24,4 +24,4 @@ class Readiness(Answer):
     """The answer that the service can work: its database answers, and the schema is current."""
 
     status: str = Field(description="Always `ready`; otherwise the answer is a problem.", examples=["ready"])
-    ray: Ray = Field(description="What is known of the cluster.")
+    ray: Ray | None = Field(description="What is known of the cluster; null: asked without the API key that it takes.")
