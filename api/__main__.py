@@ -16,6 +16,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,12 +24,16 @@ from pydantic import ValidationError
 
 from api.app import create_app
 from api.deps import Services
+from api.gate import Gate
 from api.server import Server
 from migrations import migrate
 from service.cluster.controller import Controller
 from service.cluster.local_head import EmbeddedHead, OwnCluster
 from service.cluster.ray_jobs import RayCluster
+from service.jobs.lifecycle import now
+from service.redaction import WithoutSecrets
 from service.settings import Settings
+from service.store.api_keys import has_usable_api_key
 from service.store.engine import UNUSABLE, Store, reason_of
 
 log = logging.getLogger("forerun")
@@ -37,13 +42,17 @@ log = logging.getLogger("forerun")
 def main() -> None:
     """Run the service until it is told to end. Raises SystemExit with status 2 where a setting cannot be used."""
     settings = _settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    program = sys.argv[1] if len(sys.argv) > 1 else "forerun"
+    logging.basicConfig(level=settings.log_level)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(WithoutSecrets("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger("httpx").setLevel(logging.WARNING)
     home = settings.home.absolute()
     with ExitStack() as stack:
         stack.enter_context(_only_service_of(home))
         store = stack.enter_context(closing(_database(settings)))
         listener = stack.enter_context(_listen(settings.host, settings.port))
+        gate = _gate(settings, store, program)
         # What comes while Ray starts ends this block, and all it holds, in order. So does what comes later: uvicorn
         # raises the signal that ended it once more.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
@@ -59,6 +68,7 @@ def main() -> None:
             data_is_local=settings.ray_address is None,
             hosts=settings.hosts(),
             storage_dir=home / "jobs",
+            gate=gate,
         )
         facts = {
             "pid": os.getpid(),
@@ -76,7 +86,7 @@ def main() -> None:
         if settings.ray_address is None:
             stack.callback(controller.release)
         stack.callback(controller.stop)
-        print(_banner(facts, program=sys.argv[1] if len(sys.argv) > 1 else "forerun"), flush=True)
+        print(_banner(facts, program), flush=True)
         server.run(sockets=[listener])
 
 
@@ -134,6 +144,28 @@ def _database(settings: Settings) -> Store:
         if settings.database_url is None:
             raise _unusable("home", settings.home, why) from None
         raise _unusable("database_url", settings.database_url, why) from None
+
+
+def _gate(settings: Settings, store: Store, program: str) -> Gate:
+    """Who is let in. Exits where that would be everybody, from beyond this machine, and nobody has said so."""
+    auth = settings.auth
+    if auth == "auto" and not _is_loopback(settings.host):
+        with store.read() as session:
+            if not has_usable_api_key(session, now()):
+                why = (
+                    "whoever reaches it could do everything, as there is no API key; make one with "
+                    f"`{program} keys create OWNER --scope admin --local`, or let everybody in with FORERUN_AUTH=open"
+                )
+                raise _unusable("host", settings.host, why)
+        auth = "keys"
+    return Gate(auth, settings.key_rate, settings.key_event_streams)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _banner(facts: dict[str, object], program: str) -> str:

@@ -57,9 +57,7 @@ def create(services: ServicesOf, raw: Annotated[bytes, Depends(_body)], response
         wanted = KeyRequest.model_validate_json(raw)
     except ValidationError as error:
         raise InvalidInput(field_errors(error, KeyRequest)) from None
-    key, text = keys.create_key(
-        services.store, wanted.owner, name=wanted.name, scope=wanted.scope, expires_at=wanted.expires_at
-    )
+    key, text = keys.create_key(services.store, **dict(wanted))
     services.gate.forget()
     response.headers["Cache-Control"] = "no-store"
     return answers.NewApiKey(**facts_of(key), key=text)
