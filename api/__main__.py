@@ -31,6 +31,7 @@ from service.cluster.controller import Controller
 from service.cluster.local_head import EmbeddedHead, OwnCluster
 from service.cluster.ray_jobs import RayCluster
 from service.jobs.lifecycle import now
+from service.jobs.quota import Quota
 from service.redaction import WithoutSecrets
 from service.settings import Settings
 from service.store.api_keys import has_usable_api_key
@@ -121,7 +122,12 @@ def _controller(settings: Settings, store: Store, cluster: RayCluster, url: str)
         "FORERUN_STORAGE_DIR": str(settings.home.absolute() / "jobs"),
     }
     return Controller(
-        store, cluster, environment, max_attempts=settings.max_attempts, poll_seconds=settings.poll_seconds
+        store,
+        cluster,
+        environment,
+        max_attempts=settings.max_attempts,
+        poll_seconds=settings.poll_seconds,
+        quota=Quota(settings.owner_running_jobs, settings.owner_gpu_seconds),
     )
 
 

@@ -10,12 +10,14 @@ import math
 import re
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from service.cluster.base import Capacity, Cluster, RayJobStatus
 from service.errors import ClusterUnreachable
 from service.jobs import lifecycle as jobs
 from service.jobs.lifecycle import Claim
+from service.jobs.quota import NO_QUOTA, Quota
 from service.store.attempts import attempts_without_log, ended_submissions
 from service.store.engine import Store
 from service.store.jobs import live_jobs
@@ -36,7 +38,7 @@ class Controller:
     """The reconciler of jobs in SQL with Ray, which runs passes in a thread of its own.
 
     `environment` goes to every Ray job, beside its ticket. A job fails when `max_attempts` Ray jobs in a row were lost
-    without a new epoch.
+    without a new epoch. `quota` is what one owner may take of the cluster.
     """
 
     def __init__(
@@ -47,9 +49,10 @@ class Controller:
         *,
         max_attempts: int = 3,
         poll_seconds: float = 0.5,
+        quota: Quota = NO_QUOTA,
     ) -> None:
         self._db, self._cluster, self._environment = db, cluster, dict(environment)
-        self._max_attempts, self._poll_seconds = max_attempts, poll_seconds
+        self._max_attempts, self._poll_seconds, self._quota = max_attempts, poll_seconds, quota
         self._wake, self._stopping = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
         self._capacity: Capacity | None = None
@@ -128,7 +131,8 @@ class Controller:
         for job in live:
             self._reconcile(job)
         self._stop_orphans()
-        while (claim := jobs.claim_next(self._db, free=self._free_workers(), total=self._workers())) is not None:
+        quota = replace(self._quota, has_gpus=self._capacity.gpus > 0)
+        while (claim := self._claim(quota)) is not None:
             self._submit(claim)
         self._keep_logs()
 
@@ -180,6 +184,9 @@ class Controller:
 
     def _keep_log(self, submission_id: str) -> None:
         jobs.keep_log(self._db, submission_id, self._cluster.logs(submission_id))
+
+    def _claim(self, quota: Quota) -> Claim | None:
+        return jobs.claim_next(self._db, free=self._free_workers(), total=self._workers(), quota=quota)
 
     def _submit(self, claim: Claim) -> None:
         log.info("submitting %s", claim.submission_id)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from service.errors import StateConflict
+from service.jobs.quota import NO_QUOTA, Quota, owners_who_wait
 from service.store import attempts
 from service.store.engine import Session, Store
 from service.store.jobs import get_job, next_to_submit, set_job_state
@@ -51,14 +52,15 @@ def cancel(db: Store, job_id: str) -> JobState:
 # --- the controller's side -------------------------------------------------------------------------
 
 
-def claim_next(db: Store, *, free: float = math.inf, total: float = math.inf) -> Claim | None:
+def claim_next(db: Store, *, free: float = math.inf, total: float = math.inf, quota: Quota = NO_QUOTA) -> Claim | None:
     """Make the next attempt of the oldest waiting job and return it; None when none waits or it does not fit.
 
     `free` and `total` are the numbers of workers that the cluster can take now and at best. First come, first served,
-    so that large jobs are not starved; a job larger than the whole cluster is passed over until the cluster grows.
+    so that large jobs are not starved; a job larger than the whole cluster is passed over until the cluster grows, and
+    so is one whose owner has as much as `quota` allows.
     """
     with db.write() as session:
-        job = next_to_submit(session, total)
+        job = next_to_submit(session, total, owners_who_wait(session, quota, now()))
         if job is None or job.workers > free:
             return None
         job = replace(job, attempt=job.attempt + 1)

@@ -1,11 +1,11 @@
 """Jobs in SQL with their attempts: queries, and the changes of where a job stands."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select, update
+from sqlalchemy import Row, Select, func, or_, select, update
 
 from service.errors import NotFound
 from service.spec.job import JobSpec
@@ -87,12 +87,15 @@ def live_jobs(session: Session) -> Sequence[records.JobWithAttempts]:
     return [_with_attempts(row, attempts) for row in rows]
 
 
-def next_to_submit(session: Session, total_workers: float) -> records.Job | None:
+def next_to_submit(session: Session, total_workers: float, owners_who_wait: Collection[str] = ()) -> records.Job | None:
     """The oldest job that waits for an attempt and takes at most `total_workers` workers, its row locked; None when
-    there is none. On PostgreSQL jobs whose row another transaction holds are passed over."""
+    there is none. Those of `owners_who_wait` are passed over, and on PostgreSQL jobs whose row another transaction
+    holds."""
     query = _select_jobs().where(Job.state.in_([JobState.QUEUED, JobState.RECOVERING]))
     if total_workers != math.inf:
         query = query.where(Job.workers <= total_workers)
+    if owners_who_wait:
+        query = query.where(or_(Job.owner.is_(None), Job.owner.not_in(owners_who_wait)))
     query = query.order_by(Job.number).limit(1).with_for_update(skip_locked=True)
     row = session.execute(query).one_or_none()
     return None if row is None else _job(row)

@@ -9,6 +9,7 @@ from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from service.store.tables import Job
 
 OWNER = "owner"  # in the `info` of a session
+OF_EVERYBODY = {"of_everybody": True}  # execution options of a statement about the cluster, which all owners share
 
 
 class SessionOfOwner(Session):
@@ -24,6 +25,8 @@ def owner_of(session: Session) -> str | None:
 
 @event.listens_for(SessionOfOwner, "do_orm_execute")
 def _only_its_own(execution: ORMExecuteState) -> None:
+    if execution.execution_options.get("of_everybody", False):
+        return
     if execution.is_select or execution.is_update or execution.is_delete:
         its_own = Job.owner == owner_of(execution.session)
         criteria = with_loader_criteria(Job, its_own, include_aliases=True)

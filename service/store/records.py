@@ -345,3 +345,14 @@ class ApiKey:
     expires_at: datetime | None
     last_used_at: datetime | None
     revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class AttemptUsage:
+    """When an attempt of an owner's job ran, and on what."""
+
+    owner: str
+    workers: int
+    device: str  # as its spec has it: auto | cpu | cuda
+    created_at: datetime
+    ended_at: datetime | None
