@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from api import translate
-from api.deps import MAX_INT, JobId, ServicesOf
+from api.deps import MAX_INT, JobId, ServicesOf, is_known, stream_slot
 from api.problems import documented
 from service.store.engine import Store
 from service.store.events import events_after
@@ -65,6 +65,7 @@ def _begin(
     "/events",
     summary="Follow a job",
     response_class=EventSourceResponse,
+    dependencies=[Depends(stream_slot)],
     responses={**_STREAM, **documented(404, 422)},
 )
 async def events(
@@ -72,10 +73,13 @@ async def events(
 ) -> AsyncIterator[ServerSentEvent]:
     """Streams what happens to the job. Events are numbered from 1 without gaps; `id` is the number. `event` is `state`
     (the job moved to another state), `epoch` (an epoch was recorded, in full) or `trial` (a trial of a search began,
-    changed or ended early). The stream ends after the event of a terminal state."""
+    changed or ended early). The stream ends after the event of a terminal state, and with the API key that it came
+    by."""
     while not request.app.state.stopping:
         batch, ended = await anyio.to_thread.run_sync(_read, services.store, job_id, number)
         for event in batch:
+            if not await is_known(request):
+                return  # its key was revoked, or has expired
             number = event.number
             yield ServerSentEvent(data=event, event=event.kind, id=str(number))
         if not batch:

@@ -13,14 +13,17 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from api import translate
 from api.deps import COOKIE, Services, scope_needed
 from api.gate import Gate
 from service.access import keys
 from service.errors import TooManyRequests
+from service.jobs.lifecycle import cancel
 from service.store.api_keys import find_api_key, list_api_keys
 from service.store.engine import Store
+from service.store.events import events_after
 from service.wire.answers import Scope
-from tests.application import app_over
+from tests.application import app_over, serving
 from tests.builders import run_to_success, spec_document, submit
 from tests.contract.conftest import FakeFleet
 
@@ -355,6 +358,32 @@ def test_streams_of_a_key_are_counted_while_they_last(store: Store) -> None:
             pass
     with gate.stream(mine):
         pass
+
+
+def test_a_key_follows_as_many_streams_as_it_may_and_none_once_it_is_revoked(services: Services) -> None:
+    gate = Gate(event_streams=1)
+    text = key(services.store)
+    with (
+        serving(replace(services, gate=gate)) as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {text}"}) as client,
+    ):
+        job_id = submit(client)
+        path = f"/v1/jobs/{job_id}/events"
+        with client.stream("GET", path) as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == "event: state"
+            refused = client.get(path)
+            assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
+            keys.revoke_key(services.store, text.split("_")[1])
+            gate.forget()
+            cancel(services.store, job_id)
+            assert [line for line in lines if line.startswith("data")] == [_first_event(services.store, job_id)]
+
+
+def _first_event(store: Store, job_id: str) -> str:
+    with store.read() as session:
+        [first, *_] = events_after(session, job_id, 0)
+    return f"data: {translate.event(first).model_dump_json()}"
 
 
 # --- browsers ---------------------------------------------------------------------------------------------
