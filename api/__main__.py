@@ -25,7 +25,8 @@ from pydantic import ValidationError
 from api.app import create_app
 from api.deps import Services
 from api.gate import Gate
-from api.server import Server
+from api.limits import Limits, raise_descriptor_limit
+from api.server import Server, listening_socket
 from migrations import migrate
 from service.cluster.controller import Controller
 from service.cluster.local_head import EmbeddedHead, OwnCluster
@@ -48,6 +49,7 @@ def main() -> None:
     for handler in logging.getLogger().handlers:
         handler.setFormatter(WithoutSecrets("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    limits = Limits.of(settings, raise_descriptor_limit())
     home = settings.home.absolute()
     with ExitStack() as stack:
         stack.enter_context(_only_service_of(home))
@@ -70,6 +72,7 @@ def main() -> None:
             hosts=settings.hosts(),
             storage_dir=home / "jobs",
             gate=gate,
+            max_event_streams=limits.event_streams,
         )
         facts = {
             "pid": os.getpid(),
@@ -82,6 +85,7 @@ def main() -> None:
             create_app(services),
             settings.log_level.lower(),
             ready=lambda: stack.enter_context(_file(home / "service.json", json.dumps(facts))),
+            limits=limits,
         )
         controller.start()
         if settings.ray_address is None:
@@ -194,15 +198,11 @@ def _listen(host: str, port: int) -> socket.socket:
     """A listening socket on the port, or on the next free one."""
     for candidate in range(port, min(port + 100, 2**16)):
         try:
-            return socket.create_server((host, candidate), family=_family(host), backlog=2048)
+            return listening_socket(host, candidate)
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise _unusable("host", host, error) from None
     raise SystemExit(f"forerun: no free port from {port} on; set FORERUN_PORT")
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _reachable(host: str) -> str:

@@ -37,6 +37,7 @@ QUERIES = {
     "/v1/study": {"experiment": "alices"},
     "/v1/jobs/{job_id}/selector-replay": {"selector": "greedy"},
 }
+JSON = {"Content-Type": "application/json"}
 As = Callable[..., httpx.Client]
 
 
@@ -161,7 +162,7 @@ def alices(client: httpx.Client, store: Store, as_: As) -> str:
     as_(key(store, "alice"))
     study = {"name": "study", "batch_sizes": [64], "variants": [{"name": "none", "method": "fixed"}]}
     queued = submit(client, experiment="alices", methods=[study])
-    client.post(f"/v1/jobs/{queued}/cancel").raise_for_status()
+    client.post(f"/v1/jobs/{queued}/cancel", headers=JSON).raise_for_status()
     return run_to_success(client, store, experiment="alices", methods=["stpt"])
 
 
@@ -211,7 +212,7 @@ def test_an_admin_sees_all_and_the_owner_their_own(client: httpx.Client, store: 
     assert bobs not in seen()
     as_(key(store, "carol", "admin"))
     assert {alices, bobs} <= seen()
-    assert client.post(f"/v1/jobs/{bobs}/cancel").status_code == 202
+    assert client.post(f"/v1/jobs/{bobs}/cancel", headers=JSON).status_code == 202
     assert client.get(f"/v1/jobs/{alices}/epochs").status_code == 200
     assert client.get("/v1/lr-history").json()["items"] != []
 
@@ -277,11 +278,11 @@ def test_keys_are_made_listed_and_revoked(client: httpx.Client, store: Store, as
     assert second["key"][17:] not in listed.text
     assert "hash" not in listed.text
     assert as_(second["key"]).get("/v1/jobs").status_code == 200
-    revoked = as_(first["key"]).delete(f"/v1/keys/{second['prefix']}").json()
+    revoked = as_(first["key"]).delete(f"/v1/keys/{second['prefix']}", headers=JSON).json()
     assert revoked["revoked_at"] is not None
-    assert client.delete(f"/v1/keys/{second['id']}").json() == revoked
+    assert client.delete(f"/v1/keys/{second['id']}", headers=JSON).json() == revoked
     assert as_(second["key"]).get("/v1/jobs").status_code == 401  # at once
-    assert as_(first["key"]).delete("/v1/keys/none").status_code == 404
+    assert as_(first["key"]).delete("/v1/keys/none", headers=JSON).status_code == 404
     with store.read() as session:
         kept = find_api_key(session, first["id"])
     assert kept is not None
