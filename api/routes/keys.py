@@ -71,7 +71,7 @@ def list_keys(services: ServicesOf) -> answers.ApiKeyList:
     return answers.ApiKeyList(items=[answers.ApiKey(**facts_of(key)) for key in found])
 
 
-@router.delete("/{key_id}", summary="Revoke an API key", responses=documented(404, 422))
+@router.delete("/{key_id}", summary="Revoke an API key", responses=documented(404, 415, 422))
 def revoke(
     services: ServicesOf,
     key_id: Annotated[

@@ -14,7 +14,7 @@ router = APIRouter(prefix="/v1/session", tags=["keys"])
 _SET_COOKIE = {"Set-Cookie": {"description": "The session, for this service alone.", "schema": {"type": "string"}}}
 
 
-@router.post("", summary="Log a browser in", responses={200: {"headers": _SET_COOKIE}, **documented(422)})
+@router.post("", summary="Log a browser in", responses={200: {"headers": _SET_COOKIE}, **documented(415, 422)})
 def log_in(request: Request, services: ServicesOf, who: CallerOf, response: Response) -> answers.Login:
     """Logs the browser that sends an API key in, for twelve hours at most: a cookie stands for the key from then on,
     which no script can read and no page of another site can send. In a service without keys nothing happens."""
@@ -35,7 +35,7 @@ async def read(who: CallerOf) -> answers.Login:
     return _login(who)
 
 
-@router.delete("", status_code=204, summary="Log a browser out", responses=documented(422))
+@router.delete("", status_code=204, summary="Log a browser out", responses=documented(415, 422))
 def log_out(request: Request, services: ServicesOf, response: Response) -> None:
     """Ends the session of the browser, here and there. Where there is none, nothing happens."""
     if secret := request.cookies.get(COOKIE):
