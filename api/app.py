@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from api import problems
-from api.deps import Services, known_parameters, of_this_site
+from api.deps import COOKIE, Services, caller, known_parameters, of_this_site, scope_needed
 from api.event_hub import event_hub
 from api.headers import SecurityHeaders, page_policy
 from api.hosts import KnownHosts
@@ -26,6 +26,7 @@ from api.routes import (
     health,
     history,
     jobs,
+    keys,
     layers,
     lifecycle,
     logs,
@@ -35,6 +36,7 @@ from api.routes import (
     recommendation,
     schedule,
     selector_replay,
+    session,
     study,
     trials,
     weights,
@@ -49,6 +51,8 @@ DESCRIPTION = """
 Distributed learning-rate search. Submit a job; Ray trains it on as many workers as it asks for; each epoch short
 Pre-trains of several learning rates decide which one Main-train takes; every epoch and every branch can be read here.
 
+Where the service asks for an API key, it is sent as `Authorization: Bearer`; each key sees the jobs of its owner.
+
 Errors are problem documents (RFC 9457, `application/problem+json`) with a stable `code`.
 
 Requests that change something are sent as `application/json`, also where they have no body.
@@ -60,6 +64,7 @@ TAGS = [
     {"name": "events", "description": "Follow what happens to a job, live."},
     {"name": "experiments", "description": "Forecasts, and the papers' experiments."},
     {"name": "catalog", "description": "The names that a spec may use."},
+    {"name": "keys", "description": "API keys, and browsers that are logged in by one."},
     {"name": "health", "description": "Is the service alive, is it ready: for whoever starts and watches it."},
 ]
 ASSETS = "/docs/assets"
@@ -85,6 +90,8 @@ ROUTES = (
     plan,
     experiments,
     catalog,
+    keys,
+    session,
     health,
     worker,
 )  # in the order of the document
@@ -100,7 +107,7 @@ def create_app(services: Services) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,  # below: FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
-        dependencies=[Depends(of_this_site), Depends(known_parameters)],
+        dependencies=[Depends(of_this_site), Depends(caller), Depends(known_parameters)],
         responses=problems.documented(422),
         lifespan=_lifespan,
     )
@@ -136,6 +143,24 @@ async def _docs() -> HTMLResponse:
     return page
 
 
+SCHEMES = {
+    "api_key": {"type": "http", "scheme": "bearer", "description": "An API key; a service without keys asks for none."},
+    "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "A browser that is logged in."},
+}
+
+
+def _say_who_may(document: dict[str, Any]) -> None:
+    """Write into an OpenAPI document what scope each operation takes, and how it is refused without."""
+    document["components"]["securitySchemes"] = SCHEMES
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            scope = scope_needed(method.upper(), path)
+            operation["security"] = [] if scope is None else [{name: [scope]} for name in SCHEMES]
+            if scope is not None:
+                refused = problems.documented(401, 403, 429)
+                operation["responses"] |= {str(status): answer for status, answer in refused.items()}
+
+
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """FastAPI's OpenAPI document, with the schemas that it cannot see: of bodies that are read raw, of problems, of
@@ -145,11 +170,12 @@ class _App(FastAPI):
             for name, schema in components.items():
                 if "examples" in schema:  # FastAPI leaves out what is null
                     schema["examples"] = getattr(answers, name).model_json_schema()["examples"]
-            for model in (JobSpec, answers.Problem, experiments.ExperimentRequest, TermsChange):
+            for model in (JobSpec, answers.Problem, experiments.ExperimentRequest, TermsChange, keys.KeyRequest):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 components |= schema.pop("$defs", {}) | {model.__name__: schema}
             event = answers.KNOWN_EVENT.json_schema(ref_template="#/components/schemas/{model}")
             components |= event.pop("$defs") | {"Event": event}
             spec = answers.Job.model_fields["spec"].description
             components["Job"]["properties"]["spec"] = {"$ref": "#/components/schemas/JobSpec", "description": spec}
+            _say_who_may(super().openapi())
         return super().openapi()

@@ -27,7 +27,9 @@ from service.errors import (
     FieldError,
     ForerunError,
     InvalidInput,
+    NotAuthenticated,
     NoWeights,
+    TooManyRequests,
     shortened,
 )
 
@@ -77,7 +79,12 @@ async def _forerun_error(request: Request, error: ForerunError) -> JSONResponse:
         more["errors"] = [_entry(e) for e in error.errors[:MAX_ERRORS]]
         if len(error.errors) > MAX_ERRORS:
             more["more_errors"] = len(error.errors) - MAX_ERRORS
-    return problem(request, error.status, error.code, error.title, error.detail, **more)
+    response = problem(request, error.status, error.code, error.title, error.detail, **more)
+    if isinstance(error, NotAuthenticated):
+        response.headers["WWW-Authenticate"] = 'Bearer realm="forerun"'
+    if isinstance(error, TooManyRequests):
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
 
 
 async def _request_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -54,6 +54,7 @@ def _job(
         model=row.model,
         dataset=row.dataset,
         spec=row.spec,
+        owner=row.owner,
         attempt=row.attempt,
         submission_id=submission_id,
         created_at=row.created_at,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from forerun.display.text import clean, table
 from service.wire.answers import (
     LAYER_COLUMNS,
+    ApiKey,
     BatchRamp,
     ComparedRun,
     ExperimentFacts,
@@ -40,6 +41,26 @@ def job_table(jobs: Iterable[Job]) -> str:
                 clean(job.name),
             )
             for job in jobs
+        ],
+    )
+
+
+def key_table(keys: Iterable[ApiKey]) -> str:
+    """A table of API keys, a row for each."""
+    return table(
+        ("key", "owner", "scope", "made", "ends", "last used", "revoked", "name"),
+        [
+            (
+                key.prefix,
+                clean(key.owner),
+                key.scope,
+                *(
+                    "" if time is None else f"{time:%Y-%m-%d %H:%M}"
+                    for time in (key.created_at, key.expires_at, key.last_used_at, key.revoked_at)
+                ),
+                clean(key.name),
+            )
+            for key in keys
         ],
     )
 

@@ -14,6 +14,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from service.store.ownership import OWNER, SessionOfOwner
+
 __all__ = ["DatabaseError", "Session", "Store", "reason_of"]
 
 # By these names whoever calls the store knows SQLAlchemy; nobody else imports it. A Session is the handle of a
@@ -39,12 +41,20 @@ class Store:
         self._engine = _engine(parsed.render_as_string(hide_password=False))
         self._writer = self._engine.execution_options(forerun_write=True)
         self._check: Callable[[Session], None] | None = None
+        self._session, self._info = Session, dict[str, Any]()
 
     def guarded(self, check: Callable[[Session], None]) -> "Store":
         """The same database, where every transaction that writes begins with `check` and changes nothing if that
         raises."""
         store = copy(self)
         store._check = check
+        return store
+
+    def of_owner(self, owner: str | None, *, all_jobs: bool) -> "Store":
+        """The same database in the hands of `owner`: jobs that are made are theirs, and unless `all_jobs` is set, those
+        of others are not there."""
+        store = copy(self)
+        store._session, store._info = Session if all_jobs else SessionOfOwner, {OWNER: owner}
         return store
 
     @property
@@ -69,13 +79,13 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for one transaction that only reads."""
-        with Session(self._engine, expire_on_commit=False) as session:
+        with self._session(self._engine, expire_on_commit=False, info=self._info) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session for one transaction that writes: committed when the block ends, rolled back when it raises."""
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+        with self._session(self._writer, expire_on_commit=False, info=self._info) as session, session.begin():
             if self._check is not None:
                 self._check(session)
             yield session

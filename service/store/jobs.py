@@ -12,6 +12,7 @@ from service.store import records
 from service.store.attempts import attempts_by_job
 from service.store.engine import Session
 from service.store.events import insert_event
+from service.store.ownership import OF_EVERYBODY
 from service.store.pages import Page, decode_cursor, page_of
 from service.store.queue import ORDER, waits
 from service.store.rows import columns_of, record_of
@@ -33,9 +34,19 @@ def get_job(session: Session, job_id: str, *, lock: bool = False) -> records.Job
     query = _select_jobs().where(Job.id == job_id)
     row = session.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
-        raise NotFound(f"there is no job {job_id}; GET /v1/jobs lists the jobs")
+        raise _no_job(job_id)
     # read after the lock, by a statement of their own: a join would show them as they were before it was waited for
     return _with_attempts(row, attempts_by_job(session, Job.id == job_id))
+
+
+def check_job(session: Session, job_id: str) -> None:
+    """Raise NotFound when the store has no job of that id."""
+    if session.scalar(select(Job.number).where(Job.id == job_id)) is None:
+        raise _no_job(job_id)
+
+
+def _no_job(job_id: str) -> NotFound:
+    return NotFound(f"there is no job {job_id}; GET /v1/jobs lists the jobs")
 
 
 def list_jobs(
@@ -78,15 +89,18 @@ def jobs_in(session: Session, states: Collection[JobState]) -> Sequence[records.
 
 
 def workers_of(session: Session, states: Collection[JobState]) -> int:
-    """How many workers the jobs in one of `states` ask for in all."""
-    return session.scalar(select(func.sum(Job.workers)).where(Job.state.in_(states))) or 0
+    """How many workers the jobs in one of `states` ask for in all, whosever they are."""
+    query = select(func.sum(Job.workers)).where(Job.state.in_(states))
+    return session.scalar(query, execution_options=OF_EVERYBODY) or 0
 
 
-def next_to_submit(session: Session, total_workers: float, *, lock: bool = True) -> records.Job | None:
+def next_to_submit(
+    session: Session, total_workers: float, owners_who_wait: Collection[str] = (), *, lock: bool = True
+) -> records.Job | None:
     """The next job that waits for an attempt, may have one by the database's clock, and takes at most `total_workers`
-    workers: the oldest of those with the highest priority; its row locked, if `lock`. None when there is none. On
-    PostgreSQL jobs whose row another transaction holds are passed over."""
-    query = _select_jobs().where(waits(session, total_workers)).order_by(*ORDER).limit(1)
+    workers: the oldest of those with the highest priority; its row locked, if `lock`. None when there is none. Those of
+    `owners_who_wait` are passed over, and on PostgreSQL jobs whose row another transaction holds."""
+    query = _select_jobs().where(waits(session, total_workers, owners_who_wait)).order_by(*ORDER).limit(1)
     row = session.execute(query.with_for_update(skip_locked=True) if lock else query).one_or_none()
     return None if row is None else _job(row)
 
@@ -126,8 +140,10 @@ def insert_job(
     priority: int = 0,
     time_limit: int | None = None,
     retry_of: str | None = None,
+    owner: str | None,
 ) -> None:
-    """Insert a job that waits for its first attempt, with its runs and the trials that these begin with."""
+    """Insert a job that waits for its first attempt, with its runs and the trials that these begin with. `owner` may be
+    another one than the session's where an admin retries a job."""
     session.add(
         Job(
             id=job_id,
@@ -147,6 +163,7 @@ def insert_job(
             created_at=created_at,
             attempt=0,
             last_event=0,
+            owner=owner,
             runs=[
                 Run(
                     label=run.label,

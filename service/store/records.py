@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from service.spec.job import JobSpec
+from service.wire.answers.key import Scope
 from service.wire.states import EndReason, JobState
 from service.wire.worker import BranchState, TrialState
 
@@ -65,6 +66,7 @@ class Job:
     started_at: datetime | None
     finished_at: datetime | None
     not_before: datetime | None  # of the next attempt, by the database's clock; None: at once
+    owner: str | None  # of the API key that submitted it; None: of nobody
 
 
 @dataclass(frozen=True)
@@ -355,3 +357,29 @@ class Leader:
     cluster: str | None  # that it submits to, a ClusterId as text
     expires_at: datetime | None
     standby_seen_at: datetime | None  # when another service last looked whether it may take over
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """An API key as it is kept: of the key itself there is a hash alone."""
+
+    id: str  # the part of the key that is shown
+    hash: str = field(repr=False)
+    owner: str
+    name: str
+    scope: Scope
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class AttemptUsage:
+    """When an attempt of an owner's job ran, and on what."""
+
+    owner: str
+    workers: int
+    device: str  # as its spec has it: auto | cpu | cuda
+    created_at: datetime
+    ended_at: datetime | None

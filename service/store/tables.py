@@ -62,7 +62,7 @@ class Job(Base):
     """The table of jobs: what was asked for, and where it stands."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index(None, "state", "priority", "number"),)
+    __table_args__ = (Index(None, "state", "priority", "number"), Index(None, "owner", "number"))
 
     number: Mapped[int] = mapped_column(Id, primary_key=True)  # order of submission; pages go by it
     id: Mapped[str] = mapped_column(String(40), unique=True)
@@ -88,6 +88,7 @@ class Job(Base):
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)  # of the next attempt, by the database's clock
     files_removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # by retention
+    owner: Mapped[str | None] = mapped_column(String(100))  # of the API key that submitted it; NULL: of nobody
 
     attempts: Mapped[list["Attempt"]] = relationship(back_populates="job", order_by="Attempt.number")
     runs: Mapped[list["Run"]] = relationship(back_populates="job", order_by="Run.id")
@@ -257,10 +258,11 @@ class Event(Base):
 
 
 class IdempotencyKey(Base):
-    """The table of idempotency keys: each with its request's fingerprint and the job that the request made."""
+    """The table of idempotency keys of each owner: with the request's fingerprint and the job that the request made."""
 
     __tablename__ = "idempotency_keys"
 
+    owner: Mapped[str] = mapped_column(String(100), primary_key=True, server_default=text("''"))  # empty: nobody
     key: Mapped[str] = mapped_column(String(200), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64))
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -289,3 +291,30 @@ class DeletedJob(Base):
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     deleted_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ApiKey(Base):
+    """The table of API keys, which are never deleted. Of the key itself only a hash is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(20), primary_key=True)  # the part of the key that is shown
+    hash: Mapped[str] = mapped_column(String(64))
+    owner: Mapped[str] = mapped_column(String(100))
+    name: Mapped[str] = mapped_column(String(100))
+    scope: Mapped[str] = mapped_column(String(10))  # read | submit | admin
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class LoginSession(Base):
+    """The table of browsers that are logged in by an API key. Of the cookie only a hash is kept."""
+
+    __tablename__ = "login_sessions"
+
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)

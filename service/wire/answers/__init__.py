@@ -37,6 +37,7 @@ from service.wire.answers.experiment import ExperimentFacts, ExperimentJobs, Exp
 from service.wire.answers.health import Health, Leadership, Ray, Readiness
 from service.wire.answers.history import HistoryPage, HistoryStep, LrHistory, LrStep
 from service.wire.answers.job import Job, JobError, JobPage, Links
+from service.wire.answers.key import ApiKey, ApiKeyList, Login, NewApiKey, Scope
 from service.wire.answers.layers import LAYER_COLUMNS, LayerEpoch, LayerPage
 from service.wire.answers.plan import Plan, RunCost, SearchArea
 from service.wire.answers.problem import FieldProblem, Problem
@@ -54,6 +55,8 @@ __all__ = [
     "STUDY_COLUMNS",
     "Alternative",
     "Answer",
+    "ApiKey",
+    "ApiKeyList",
     "BatchRamp",
     "BatchRamps",
     "Branch",
@@ -94,10 +97,12 @@ __all__ = [
     "LayerPage",
     "Leadership",
     "Links",
+    "Login",
     "LrHistory",
     "LrSetFacts",
     "LrSetPhaseFacts",
     "LrStep",
+    "NewApiKey",
     "OtherEvent",
     "Plan",
     "Problem",
@@ -109,6 +114,7 @@ __all__ = [
     "ReplayedEpoch",
     "Rule",
     "RunCost",
+    "Scope",
     "SearchArea",
     "SeedComparison",
     "SelectorReplay",
