@@ -7,7 +7,6 @@ from service.algorithms.batch_ramp import Ramp
 from service.results import recommendation
 from service.store import records
 from service.store.engine import Session
-from service.store.epochs import latest_epochs
 from service.store.jobs import get_job
 from service.store.trials import first_trainings
 from service.wire import answers
@@ -23,18 +22,15 @@ def read_job(services: Services, job_id: str) -> answers.Job:
 def jobs(session: Session, rows: Sequence[records.JobWithAttempts], dashboard_url: str) -> list[answers.Job]:
     """The answers about jobs, each with what its first training came to so far."""
     ids = [row.id for row in rows]
-    trainings, last = first_trainings(session, ids), latest_epochs(session, ids)
-    return [_job(row, trainings.get(row.id), last.get(row.id), dashboard_url) for row in rows]
+    trainings = first_trainings(session, ids)
+    return [_job(row, trainings.get(row.id), dashboard_url) for row in rows]
 
 
-def _job(
-    row: records.JobWithAttempts, training: records.Trial | None, last: records.Epoch | None, dashboard_url: str
-) -> answers.Job:
-    """The answer about a job. `training` is its first one, None where a search has not begun it yet; `last` is the last
-    recorded epoch of that, None where it has none."""
-    submission_id = row.last_attempt and row.last_attempt.submission_id
+def _job(row: records.JobWithAttempts, training: records.FirstTraining | None, dashboard_url: str) -> answers.Job:
+    """The answer about a job. `training` is its first one, None where a search has not begun it yet."""
+    submission_id = None if row.last_attempt is None else row.last_attempt.submission_id
     path = f"/v1/jobs/{row.id}"
-    return answers.Job(
+    return answers.Job.model_construct(  # out of what was checked before it was stored
         id=row.id,
         name=row.name,
         experiment=row.experiment,
@@ -50,11 +46,11 @@ def _job(
         finished_at=row.finished_at,
         epochs=row.spec["epochs"] if training is None else training.length,
         trials=row.trials,
-        epochs_done=last.epoch if last else 0,
-        learning_rate=last.learning_rate if last else None,
-        val_accuracy=last.val_accuracy if last else None,
-        test_accuracy=last.test_accuracy if last else None,
-        links=answers.Links(
+        epochs_done=training.epochs_done if training else 0,
+        learning_rate=training.learning_rate if training else None,
+        val_accuracy=training.val_accuracy if training else None,
+        test_accuracy=training.test_accuracy if training else None,
+        links=answers.Links.model_construct(
             self=path,
             epochs=f"{path}/epochs",
             lr_history=f"{path}/lr-history",
@@ -77,7 +73,7 @@ def lr_history(job_id: str, rows: Sequence[records.EpochWithBranches]) -> answer
     for row in rows:
         so_far[row.trial_id] = so_far.get(row.trial_id, 0) + row.samples
         items.append(
-            answers.LrStep(
+            answers.LrStep.model_construct(
                 label=row.label,
                 method=row.method,
                 trial=row.trial,
@@ -96,7 +92,7 @@ def lr_history(job_id: str, rows: Sequence[records.EpochWithBranches]) -> answer
                 seconds=row.seconds,
             )
         )
-    return answers.LrHistory(job_id=job_id, items=items)
+    return answers.LrHistory.model_construct(job_id=job_id, items=items)
 
 
 def trial_result(trial: records.TrialWithResults) -> answers.TrialResult:
@@ -135,5 +131,5 @@ def recommended(model: str, dataset: str, found: recommendation.Recommendation) 
     """The answer about what past jobs of this model and dataset recommend."""
     names = answers.Recommendation.model_fields.keys() - {"model", "dataset", "evidence"}
     values = {name: getattr(found, name) for name in names}
-    evidence = [answers.Evidence.model_validate(one) for one in found.evidence]
-    return answers.Recommendation(model=model, dataset=dataset, evidence=evidence, **values)
+    evidence = [answers.Evidence.model_construct(**vars(one)) for one in found.evidence]
+    return answers.Recommendation.model_construct(model=model, dataset=dataset, evidence=evidence, **values)

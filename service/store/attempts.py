@@ -3,20 +3,25 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Update, func, insert, select, update
+from sqlalchemy import Update, bindparam, func, insert, select, update
 
 from service.errors import NotFound
 from service.store import records
 from service.store.engine import Session
 from service.store.rows import columns_of, record_of
-from service.store.tables import Attempt, Epoch, Job, Run, Trial
+from service.store.tables import ATTEMPTS, Attempt, Epoch, Run, Trial
+
+_ATTEMPTS_OF_JOBS = (
+    select(ATTEMPTS.c.job_id, *columns_of(ATTEMPTS, records.Attempt))
+    .where(ATTEMPTS.c.job_id.in_(bindparam("job_ids", expanding=True)))
+    .order_by(ATTEMPTS.c.number)
+)
 
 
-def attempts_by_job(session: Session, of: ColumnElement[bool]) -> dict[str, list[records.Attempt]]:
-    """Attempts, oldest first, of the jobs that the condition `of` holds for, by the jobs' ids."""
-    query = select(Attempt.job_id, *columns_of(Attempt, records.Attempt)).join(Job).where(of).order_by(Attempt.number)
+def attempts_by_job(session: Session, job_ids: Sequence[str]) -> dict[str, list[records.Attempt]]:
+    """Attempts, oldest first, of the jobs with these ids, by the ids."""
     found: dict[str, list[records.Attempt]] = {}
-    for row in session.execute(query):
+    for row in session.execute(_ATTEMPTS_OF_JOBS, {"job_ids": job_ids}):
         found.setdefault(row.job_id, []).append(record_of(records.Attempt, row))
     return found
 

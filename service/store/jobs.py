@@ -1,11 +1,12 @@
 """Jobs in SQL with their attempts: queries, and the changes of where a job stands."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select, update
+from sqlalchemy import BindParameter, Row, Select, bindparam, func, select, update
 
 from service.errors import NotFound
 from service.spec.job import JobSpec
@@ -15,10 +16,16 @@ from service.store.engine import Session
 from service.store.events import insert_event
 from service.store.pages import Page, decode_cursor, page_of
 from service.store.rows import columns_of, record_of
-from service.store.tables import Job, Run, Trial
+from service.store.tables import JOBS, Job, Run, Trial
 from service.wire.states import TERMINAL, JobState
 
 STANDING = ("state", "attempt", "started_at", "finished_at", "error_code", "error_message")  # what changes of a job
+
+
+_JOBS: Select[*tuple[Any, ...]] = select(*columns_of(JOBS, records.Job))
+_JOB = _JOBS.where(JOBS.c.id == bindparam("job_id"))
+_JOB_LOCKED = _JOB.with_for_update()
+_JOBS_BY_ID = _JOBS.where(JOBS.c.id.in_(bindparam("job_ids", expanding=True)))
 
 
 def job_spec(job: records.Job) -> JobSpec:
@@ -29,12 +36,11 @@ def job_spec(job: records.Job) -> JobSpec:
 def get_job(session: Session, job_id: str, *, lock: bool = False) -> records.JobWithAttempts:
     """The job of that id with its attempts, its row locked if `lock`, for a caller that goes on to change it. Raises
     NotFound when the store has no job of that id."""
-    query = _select_jobs().where(Job.id == job_id)
-    row = session.execute(query.with_for_update() if lock else query).one_or_none()
+    row = session.execute(_JOB_LOCKED if lock else _JOB, {"job_id": job_id}).one_or_none()
     if row is None:
         raise NotFound(f"there is no job {job_id}; GET /v1/jobs lists the jobs")
     # read after the lock, by a statement of their own: a join would show them as they were before it was waited for
-    return _with_attempts(row, attempts_by_job(session, Job.id == job_id))
+    return _with_attempts(row, attempts_by_job(session, [job_id]))
 
 
 def list_jobs(
@@ -50,16 +56,24 @@ def list_jobs(
 ) -> Page[records.JobWithAttempts]:
     """A page of at most `limit` jobs that the filters fit, with their attempts, newest first. Raises InvalidInput when
     `cursor` is none of this list."""
-    query = _select_jobs().order_by(Job.number.desc()).limit(limit + 1)
-    if state:
-        query = query.where(Job.state.in_(state))
-    wanted = [(Job.model, model), (Job.dataset, dataset), (Job.name, name), (Job.experiment, experiment)]
-    query = query.where(*(column == value for column, value in wanted if value is not None))
-    if cursor is not None:
-        query = query.where(Job.number < decode_cursor(cursor, 1)[0])
-    page = page_of(session.execute(query).all(), limit, lambda row: (row.number,))
-    attempts = attempts_by_job(session, Job.id.in_([row.id for row in page.items]))
+    filters = {"model": model, "dataset": dataset, "name": name, "experiment": experiment, "state": list(state) or None}
+    wanted = {name: value for name, value in filters.items() if value is not None}
+    before = {} if cursor is None else {"before": decode_cursor(cursor, 1)[0]}
+    rows = session.execute(_page(frozenset(wanted), bool(before)), {**wanted, **before, "rows": limit + 1}).all()
+    page = page_of(rows, limit, lambda row: (row.number,))
+    attempts = attempts_by_job(session, [row.id for row in page.items])
     return Page([_with_attempts(row, attempts) for row in page.items], page.next_cursor)
+
+
+@cache
+def _page(filters: frozenset[str], has_cursor: bool) -> Select[*tuple[Any, ...]]:
+    """The query for a page of jobs by these columns."""
+    query = _JOBS.order_by(JOBS.c.number.desc()).limit(bindparam("rows"))
+    for name in sorted(filters):
+        is_list = name == "state"
+        value: BindParameter[Any] = bindparam(name, expanding=is_list)
+        query = query.where(JOBS.c[name].in_(value) if is_list else JOBS.c[name] == value)
+    return query.where(JOBS.c.number < bindparam("before")) if has_cursor else query
 
 
 def jobs_of_experiment(session: Session, experiment: str) -> Sequence[records.Job]:
@@ -68,11 +82,16 @@ def jobs_of_experiment(session: Session, experiment: str) -> Sequence[records.Jo
     return [_job(row) for row in rows]
 
 
+def jobs_by_id(session: Session, job_ids: Collection[str]) -> Sequence[records.Job]:
+    """The jobs with these ids, in no order; an id that is of no job is passed over."""
+    return [_job(row) for row in session.execute(_JOBS_BY_ID, {"job_ids": list(job_ids)})]
+
+
 def live_jobs(session: Session) -> Sequence[records.JobWithAttempts]:
     """The jobs that are not in a terminal state, with their attempts, oldest first."""
     live = Job.state.not_in(TERMINAL)
     rows = session.execute(_select_jobs().where(live).order_by(Job.number)).all()
-    attempts = attempts_by_job(session, live)
+    attempts = attempts_by_job(session, [row.id for row in rows])
     return [_with_attempts(row, attempts) for row in rows]
 
 

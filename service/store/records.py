@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from service.spec.job import JobSpec
 from service.wire.states import JobState
 from service.wire.worker import BranchState, TrialState
 
@@ -157,15 +156,34 @@ class TrialWithAccuracies(Trial):
 
 
 @dataclass(frozen=True)
+class FirstTraining:
+    """Where the first training of a job stands: what its last recorded epoch has, None where it has none."""
+
+    label: str
+    number: int
+    length: int  # epochs that it trains at most
+    epochs_done: int
+    learning_rate: float | None
+    val_accuracy: float | None
+    test_accuracy: float | None
+
+
+@dataclass(frozen=True)
 class PastTraining:
-    """A trial of stpt of a job that has succeeded, with what its epochs came to, in order."""
+    """A trial of stpt of a job that has succeeded: what it trained by, and the accuracies of its epoch with the best
+    validation accuracy."""
 
     job_id: str
-    spec: JobSpec
+    trial_id: int
     label: str
+    optimizer: str
+    global_batch_size: int
+    lr_schedule: str
     seed: int
     length: int  # epochs that it trained at most
-    epochs: Sequence[EpochResult]
+    settled_learning_rate: float | None  # what its search came to; None where that is not kept
+    val_accuracy: float
+    test_accuracy: float
 
 
 @dataclass(frozen=True)

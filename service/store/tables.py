@@ -62,19 +62,21 @@ class Job(Base):
     """The table of jobs: what was asked for, and where it stands."""
 
     __tablename__ = "jobs"
+    # pages go by the number, newest first, inside what a filter leaves
+    __table_args__ = tuple(Index(None, name, "number") for name in ("state", "model", "dataset", "name", "experiment"))
 
     number: Mapped[int] = mapped_column(Id, primary_key=True)  # order of submission; pages go by it
     id: Mapped[str] = mapped_column(String(40), unique=True)
     name: Mapped[str] = mapped_column(String(200))
-    experiment: Mapped[str] = mapped_column(String(100), index=True, server_default=text("''"))
-    model: Mapped[str] = mapped_column(String(100), index=True)
-    dataset: Mapped[str] = mapped_column(String(100), index=True)
+    experiment: Mapped[str] = mapped_column(String(100), server_default=text("''"))
+    model: Mapped[str] = mapped_column(String(100))
+    dataset: Mapped[str] = mapped_column(String(100))
     optimizer: Mapped[str] = mapped_column(String(50), server_default=text("''"))
     global_batch_size: Mapped[int] = mapped_column(server_default="0")
     workers: Mapped[int]  # world size
     trials: Mapped[int] = mapped_column(server_default="1")  # of all its runs
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
-    state: Mapped[str] = mapped_column(String(20), index=True)
+    state: Mapped[str] = mapped_column(String(20))
     error_code: Mapped[str | None] = mapped_column(String(100))
     error_message: Mapped[str | None] = mapped_column(Text)
     attempt: Mapped[int] = mapped_column(default=0)  # number of the live or last attempt; 0: none yet
@@ -114,7 +116,7 @@ class Run(Base):
 
     __tablename__ = "runs"
     # the name that it was made with: SQLite renames no constraint
-    __table_args__ = (UniqueConstraint("job_id", "label", name="uq_runs_job_id_method"),)
+    __table_args__ = (UniqueConstraint("job_id", "label", name="uq_runs_job_id_method"), Index(None, "job_id", "id"))
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -126,7 +128,8 @@ class Run(Base):
 
 
 class Trial(Base):
-    """The table of trials, each of which is one training inside a run."""
+    """The table of trials, each of which is one training inside a run. What its recorded epochs come to is kept
+    with it, by the transaction that records one (decision 0025)."""
 
     __tablename__ = "trials"
     __table_args__ = (UniqueConstraint("run_id", "number"),)
@@ -141,6 +144,11 @@ class Trial(Base):
     state: Mapped[str] = mapped_column(String(20), default="pending", server_default="completed")
     message: Mapped[str | None] = mapped_column(Text)
     lost_samples: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # of epochs trained twice
+    epochs_done: Mapped[int] = mapped_column(default=0, server_default="0")  # which is the number of the last, too
+    samples: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # that its epochs took
+    best_epoch: Mapped[int | None]  # by validation accuracy; of equals the first
+    # what the search of a training of stpt came to, where its job has succeeded; NULL where that was before 0011
+    settled_learning_rate: Mapped[float | None]
 
     run: Mapped[Run] = relationship(back_populates="trials")
     epochs: Mapped[list["Epoch"]] = relationship(back_populates="trial", order_by="Epoch.epoch")
@@ -252,3 +260,10 @@ class IdempotencyKey(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     __table_args__ = (Index(None, "job_id"),)
+
+
+# The same tables without the classes around them, for queries that are made once, with named parameters, and run often:
+# of a query for a few rows SQLAlchemy takes most of the time, and of that, the classes the larger part.
+JOBS, ATTEMPTS, RUNS, TRIALS, EPOCHS, BRANCHES = (
+    Base.metadata.tables[name] for name in ("jobs", "attempts", "runs", "trials", "epochs", "branches")
+)
