@@ -30,7 +30,7 @@ def _job(row: records.JobWithAttempts, training: records.FirstTraining | None, d
     """The answer about a job. `training` is its first one, None where a search has not begun it yet."""
     submission_id = None if row.last_attempt is None else row.last_attempt.submission_id
     path = f"/v1/jobs/{row.id}"
-    return answers.Job.model_construct(  # out of what was checked before it was stored
+    return answers.Job(
         id=row.id,
         name=row.name,
         experiment=row.experiment,
@@ -50,7 +50,7 @@ def _job(row: records.JobWithAttempts, training: records.FirstTraining | None, d
         learning_rate=training.learning_rate if training else None,
         val_accuracy=training.val_accuracy if training else None,
         test_accuracy=training.test_accuracy if training else None,
-        links=answers.Links.model_construct(
+        links=answers.Links(
             self=path,
             epochs=f"{path}/epochs",
             lr_history=f"{path}/lr-history",
@@ -66,14 +66,14 @@ def event(row: records.Event) -> answers.KnownEvent:
     return answers.KNOWN_EVENT.validate_python(row.data | when)
 
 
-def lr_history(job_id: str, rows: Sequence[records.EpochWithBranches]) -> answers.LrHistory:
+def lr_history(job_id: str, rows: Sequence[records.LrStep]) -> answers.LrHistory:
     """The learning rates of the epochs of a job; `rows` are in the order of their trainings."""
     so_far: dict[int, int] = {}
     items = []
     for row in rows:
         so_far[row.trial_id] = so_far.get(row.trial_id, 0) + row.samples
         items.append(
-            answers.LrStep.model_construct(
+            answers.LrStep(
                 label=row.label,
                 method=row.method,
                 trial=row.trial,
@@ -83,7 +83,7 @@ def lr_history(job_id: str, rows: Sequence[records.EpochWithBranches]) -> answer
                 learning_rate=row.learning_rate,
                 first_learning_rate=row.first_learning_rate,
                 last_learning_rate=row.last_learning_rate,
-                candidates=[branch.learning_rate for branch in row.branches],
+                candidates=list(row.candidates),
                 val_accuracy=row.val_accuracy,
                 val_loss=row.val_loss,
                 test_accuracy=row.test_accuracy,
@@ -92,7 +92,7 @@ def lr_history(job_id: str, rows: Sequence[records.EpochWithBranches]) -> answer
                 seconds=row.seconds,
             )
         )
-    return answers.LrHistory.model_construct(job_id=job_id, items=items)
+    return answers.LrHistory(job_id=job_id, items=items)
 
 
 def trial_result(trial: records.TrialWithResults) -> answers.TrialResult:
@@ -131,5 +131,5 @@ def recommended(model: str, dataset: str, found: recommendation.Recommendation) 
     """The answer about what past jobs of this model and dataset recommend."""
     names = answers.Recommendation.model_fields.keys() - {"model", "dataset", "evidence"}
     values = {name: getattr(found, name) for name in names}
-    evidence = [answers.Evidence.model_construct(**vars(one)) for one in found.evidence]
-    return answers.Recommendation.model_construct(model=model, dataset=dataset, evidence=evidence, **values)
+    evidence = [answers.Evidence(**vars(one)) for one in found.evidence]
+    return answers.Recommendation(model=model, dataset=dataset, evidence=evidence, **values)

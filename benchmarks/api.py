@@ -12,7 +12,6 @@ is one JSON object.
 
 import argparse
 import json
-import platform
 import random
 import socket
 import statistics
@@ -49,7 +48,7 @@ class Requests:
     """Endless requests of each route, about jobs by chance."""
 
     def __init__(self, jobs: int) -> None:
-        self._jobs, self._chance = jobs, random.Random(1)
+        self._jobs, self._chance = jobs, random.Random(1)  # noqa: S311 - the same requests each time
 
     def of(self, route: str) -> Iterator[bytes]:
         """Requests of that route."""
@@ -217,7 +216,8 @@ def prepare(url: str, jobs: int) -> None:
         fill(store, jobs)
         with store.write() as session:
             session.execute(delete(Job).where(Job.number > jobs))
-            assert session.scalar(select(func.count()).select_from(Job)) == jobs, "the folder has another size"
+            if (found := session.scalar(select(func.count()).select_from(Job))) != jobs:
+                raise RuntimeError(f"{url} has {found} jobs, not {jobs}; remove it")
     finally:
         store.close()
 

@@ -4,6 +4,7 @@ before it asks again. It does less for a request than any HTTP library, so that 
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from typing import cast
 
 HEADERS_END = b"\r\n\r\n"
 
@@ -39,8 +40,7 @@ class _Connection(asyncio.Protocol):
         self._requests, self._took, self._end = requests, took, end
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._ask()
 
     def _ask(self) -> None:

@@ -1,8 +1,8 @@
 """A database of many jobs, as if the service had run them for a long time, for benchmarks of what reads it.
 
-Every fourth job has succeeded: it has 40 epochs of short-term pre-training (STPT, Yamada et al.) with ten branches each,
-and 40 epochs of a baseline. The others failed, were cancelled or wait. Rows are written in bulk, past the use cases.
-Events of epochs are left out: nothing that is measured reads them.
+Every fourth job has succeeded: it has 40 epochs of short-term pre-training (STPT, Yamada et al.) with ten branches
+each, and 40 epochs of a baseline. The others failed or were cancelled before their first epoch. Rows are written in
+bulk, past the use cases. Events of epochs are left out: nothing that is measured reads them.
 """
 
 import json
@@ -34,12 +34,13 @@ Rows = dict[str, list[dict[str, Any]]]  # by table
 
 def fill(store: Store, jobs: int) -> None:
     """Bring a database to the newest schema and, where it is empty, fill it with `jobs` jobs, always the same ones: 100
-    branches for each. It is left as a database is that has been in use: analyzed by PostgreSQL's autovacuum, never by SQLite."""
+    branches for each. It is left as one that has been in use: PostgreSQL's autovacuum has analyzed it; SQLite never
+    does."""
     migrate(store)
     with store.read() as session:
         if session.scalar(select(func.count()).select_from(Job)):
             return
-    numbers, made = iter(range(1, jobs + 1)), _Maker(random.Random(0), list(_specs()))
+    numbers, made = iter(range(1, jobs + 1)), _Maker(random.Random(0), list(_specs()))  # noqa: S311 - the same rows each time
     while chunk := list(islice(numbers, CHUNK)):
         _insert(store, made.rows(chunk))
     _finish(store)
@@ -170,7 +171,7 @@ def _finish(store: Store) -> None:
         for table in Base.metadata.sorted_tables:
             [key] = table.primary_key.columns
             if key.type.python_type is int:
-                last = f"(SELECT coalesce(max({key.name}), 1) FROM {table.name})"
+                last = f"(SELECT coalesce(max({key.name}), 1) FROM {table.name})"  # noqa: S608 - names of our tables
                 sequence = f"pg_get_serial_sequence('{table.name}', '{key.name}')"
                 connection.exec_driver_sql(f"SELECT setval({sequence}, {last})")
         connection.commit()

@@ -72,7 +72,7 @@ def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> Res
     with services.store.read() as session:
         page = stored_jobs.list_jobs(session, **query.model_dump())
         items = translate.jobs(session, page.items, services.fleet.dashboard_url)
-    return json_answer(answers.JobPage.model_construct(items=items, next_cursor=page.next_cursor))
+    return json_answer(answers.JobPage(items=items, next_cursor=page.next_cursor))
 
 
 @router.get("/{job_id}", response_model=answers.Job, summary="Read a job", responses=documented(404, 422))

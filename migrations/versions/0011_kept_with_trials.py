@@ -10,6 +10,7 @@ from alembic import op
 revision, down_revision, branch_labels, depends_on = "0011", "0007", None, None
 
 FILTERS = ("state", "model", "dataset", "name", "experiment")
+OF_EVIDENCE = ["model", "dataset", "state", "number"]
 
 
 def upgrade() -> None:
@@ -29,6 +30,7 @@ def upgrade() -> None:
     )
     for name in FILTERS:
         op.create_index(f"ix_jobs_{name}_number", "jobs", [name, "number"])
+    op.create_index("ix_jobs_model_dataset_state_number", "jobs", OF_EVIDENCE)
     for name in ("state", "model", "dataset", "experiment"):
         op.drop_index(f"ix_jobs_{name}", "jobs")
     op.create_index("ix_runs_job_id_id", "runs", ["job_id", "id"])
@@ -36,6 +38,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_runs_job_id_id", "runs")
+    op.drop_index("ix_jobs_model_dataset_state_number", "jobs")
     for name in ("state", "model", "dataset", "experiment"):
         op.create_index(f"ix_jobs_{name}", "jobs", [name])
     for name in FILTERS:

@@ -8,7 +8,7 @@ from sqlalchemy import Update, bindparam, func, insert, select, update
 from service.errors import NotFound
 from service.store import records
 from service.store.engine import Session
-from service.store.rows import columns_of, record_of
+from service.store.rows import columns_of, record_of, records_by
 from service.store.tables import ATTEMPTS, Attempt, Epoch, Run, Trial
 
 _ATTEMPTS_OF_JOBS = (
@@ -20,10 +20,7 @@ _ATTEMPTS_OF_JOBS = (
 
 def attempts_by_job(session: Session, job_ids: Sequence[str]) -> dict[str, list[records.Attempt]]:
     """Attempts, oldest first, of the jobs with these ids, by the ids."""
-    found: dict[str, list[records.Attempt]] = {}
-    for row in session.execute(_ATTEMPTS_OF_JOBS, {"job_ids": job_ids}):
-        found.setdefault(row.job_id, []).append(record_of(records.Attempt, row))
-    return found
+    return records_by("job_id", records.Attempt, session.execute(_ATTEMPTS_OF_JOBS, {"job_ids": job_ids}).all())
 
 
 def ended_submissions(session: Session, submission_ids: Sequence[str], before: datetime) -> Sequence[str]:

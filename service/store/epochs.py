@@ -11,9 +11,9 @@ from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, delete, fun
 from service.store import records
 from service.store.engine import Session
 from service.store.pages import Page, decode_cursor, page_of
-from service.store.rows import columns_of, record_of, records_of
+from service.store.rows import Unindexed, columns_of, record_of, records_by, records_of
 from service.store.tables import BRANCHES, EPOCHS, JOBS, RUNS, TRIALS, Branch, Epoch, Layer, Run, Trial
-from service.store.trials import RUN_COLUMNS, count_epoch, discount_epoch
+from service.store.trials import LABEL_COLUMNS, RUN_COLUMNS, count_epoch, discount_epoch
 from service.wire.states import JobState
 from service.wire.worker import EpochRecord, LayersRecord
 
@@ -43,10 +43,18 @@ def epochs_with_branches(
     wanted = {name: value for name, value in given.items() if value is not None}
     epochs, its_branches = _of_job(frozenset(wanted))
     rows = session.execute(epochs, {"job_id": job_id, **wanted}).all()
-    branches: dict[int, list[records.Branch]] = {}
-    for row in session.execute(its_branches, {"job_id": job_id, **wanted}):
-        branches.setdefault(row.epoch_id, []).append(record_of(records.Branch, row))
-    return [record_of(records.EpochWithBranches, row, branches=tuple(branches.get(row.id, ()))) for row in rows]
+    its = session.execute(its_branches, {"job_id": job_id, **wanted}).all()
+    branches = records_by("epoch_id", records.Branch, its)
+    return records_of(records.EpochWithBranches, rows, lambda row: {"branches": tuple(branches.get(row.id, ()))})
+
+
+def lr_steps_of(session: Session, job_id: str) -> Sequence[records.LrStep]:
+    """The learning-rate history of a job, ordered by run, trial and epoch."""
+    candidates: dict[int, list[float]] = {}
+    for epoch_id, learning_rate in session.execute(_CANDIDATES, {"job_id": job_id}).all():
+        candidates.setdefault(epoch_id, []).append(learning_rate)
+    rows = session.execute(_LR_STEPS, {"job_id": job_id}).all()
+    return records_of(records.LrStep, rows, lambda row: {"candidates": candidates.get(row.id, ())})
 
 
 def epochs_of_trial(session: Session, trial_id: int) -> Sequence[records.Epoch]:
@@ -70,10 +78,8 @@ def branches_of_epoch(session: Session, epoch_id: int) -> Sequence[records.Branc
 def results_of_trials(session: Session, trial_ids: Collection[int]) -> dict[int, list[records.EpochResult]]:
     """What the recorded epochs of these trials came to, in their order, by the ids of the trials; a trial without one
     is left out."""
-    found: dict[int, list[records.EpochResult]] = {}
-    for row in session.execute(_RESULTS, {"trial_ids": list(trial_ids)}):
-        found.setdefault(row.trial_id, []).append(record_of(records.EpochResult, row))
-    return found
+    rows = session.execute(_RESULTS, {"trial_ids": list(trial_ids)}).all()
+    return records_by("trial_id", records.EpochResult, rows)
 
 
 def costs_of(session: Session, job_id: str) -> Sequence[records.EpochCostOfRun]:
@@ -110,6 +116,19 @@ def epochs_of_all_jobs(
 # Queries are made once and run with parameters: to make one takes longer than to run it.
 _PLACE = ("job_number", "run_id", "trial", "epoch")  # which a cursor of all epochs is made of
 _runs_trials_epochs = RUNS.join(TRIALS, TRIALS.c.run_id == RUNS.c.id).join(EPOCHS, EPOCHS.c.trial_id == TRIALS.c.id)
+_LR_STEPS = (
+    select(EPOCHS.c.id, *LABEL_COLUMNS, TRIALS.c.number.label("trial"))
+    .add_columns(*columns_of(EPOCHS, records.LrStep))
+    .select_from(_runs_trials_epochs)
+    .where(RUNS.c.job_id == bindparam("job_id"))
+    .order_by(RUNS.c.id, TRIALS.c.number, EPOCHS.c.epoch)
+)
+_CANDIDATES = (
+    select(BRANCHES.c.epoch_id, BRANCHES.c.learning_rate)
+    .select_from(_runs_trials_epochs.join(BRANCHES, BRANCHES.c.epoch_id == EPOCHS.c.id))
+    .where(RUNS.c.job_id == bindparam("job_id"))
+    .order_by(BRANCHES.c.epoch_id, BRANCHES.c.number)
+)
 _COSTS = (
     select(RUNS.c.label, TRIALS.c.seed, *columns_of(EPOCHS, records.EpochCostOfRun))
     .select_from(_runs_trials_epochs)
@@ -130,8 +149,9 @@ def _of_job(filters: frozenset[str]) -> tuple[Select[*tuple[Any, ...]], Select[*
     columns = {"label": RUNS.c.label, "trial": TRIALS.c.number, "epoch": EPOCHS.c.epoch}
     of = [RUNS.c.job_id == bindparam("job_id"), *(columns[name] == bindparam(name) for name in sorted(filters))]
     place = (RUNS.c.id, TRIALS.c.number, EPOCHS.c.epoch)
-    its = (RUNS.c.label, RUNS.c.method, TRIALS.c.number.label("trial"))
-    epochs = select(*its, *columns_of(EPOCHS, records.Epoch)).select_from(_runs_trials_epochs)
+    epochs = select(*LABEL_COLUMNS, TRIALS.c.number.label("trial"), *columns_of(EPOCHS, records.Epoch)).select_from(
+        _runs_trials_epochs
+    )
     branches = select(*columns_of(BRANCHES, records.Branch), BRANCHES.c.epoch_id)
     branches = branches.select_from(_runs_trials_epochs.join(BRANCHES, BRANCHES.c.epoch_id == EPOCHS.c.id))
     return epochs.where(*of).order_by(*place), branches.where(*of).order_by(*place, BRANCHES.c.number)
@@ -155,7 +175,7 @@ def _page_of_all(filters: frozenset[str], has_cursor: bool) -> Select[*tuple[Any
         select(JOBS.c.number.label("job_number"), RUNS.c.id.label("run_id"), JOBS.c.id.label("job_id"), TRIALS.c.seed)
         .add_columns(TRIALS.c.number.label("trial"), *(column.label(name) for name, column in columns.items()))
         .add_columns(*columns_of(EPOCHS, records.HistoryStep))
-        .select_from(JOBS.join(_runs_trials_epochs, RUNS.c.job_id == JOBS.c.id))
+        .select_from(JOBS.join(_runs_trials_epochs, RUNS.c.job_id == Unindexed(JOBS.c.id)))
         .where(*(column == bindparam(name) for name, column in columns.items() if name in filters))
         .order_by(JOBS.c.number.desc(), *place)
         .limit(bindparam("rows"))

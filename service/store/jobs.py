@@ -15,7 +15,7 @@ from service.store.attempts import attempts_by_job
 from service.store.engine import Session
 from service.store.events import insert_event
 from service.store.pages import Page, decode_cursor, page_of
-from service.store.rows import columns_of, record_of
+from service.store.rows import columns_of, record_of, records_of
 from service.store.tables import JOBS, Job, Run, Trial
 from service.wire.states import TERMINAL, JobState
 
@@ -25,6 +25,7 @@ STANDING = ("state", "attempt", "started_at", "finished_at", "error_code", "erro
 _JOBS: Select[*tuple[Any, ...]] = select(*columns_of(JOBS, records.Job))
 _JOB = _JOBS.where(JOBS.c.id == bindparam("job_id"))
 _JOB_LOCKED = _JOB.with_for_update()
+_KNOWN = select(JOBS.c.id).where(JOBS.c.id == bindparam("job_id"))
 _JOBS_BY_ID = _JOBS.where(JOBS.c.id.in_(bindparam("job_ids", expanding=True)))
 
 
@@ -38,9 +39,20 @@ def get_job(session: Session, job_id: str, *, lock: bool = False) -> records.Job
     NotFound when the store has no job of that id."""
     row = session.execute(_JOB_LOCKED if lock else _JOB, {"job_id": job_id}).one_or_none()
     if row is None:
-        raise NotFound(f"there is no job {job_id}; GET /v1/jobs lists the jobs")
+        raise _no_job(job_id)
     # read after the lock, by a statement of their own: a join would show them as they were before it was waited for
-    return _with_attempts(row, attempts_by_job(session, [job_id]))
+    [job] = _with_attempts([row], attempts_by_job(session, [job_id]))
+    return job
+
+
+def check_job(session: Session, job_id: str) -> None:
+    """Raise NotFound when the store has no job of that id."""
+    if session.execute(_KNOWN, {"job_id": job_id}).one_or_none() is None:
+        raise _no_job(job_id)
+
+
+def _no_job(job_id: str) -> NotFound:
+    return NotFound(f"there is no job {job_id}; GET /v1/jobs lists the jobs")
 
 
 def list_jobs(
@@ -62,7 +74,7 @@ def list_jobs(
     rows = session.execute(_page(frozenset(wanted), bool(before)), {**wanted, **before, "rows": limit + 1}).all()
     page = page_of(rows, limit, lambda row: (row.number,))
     attempts = attempts_by_job(session, [row.id for row in page.items])
-    return Page([_with_attempts(row, attempts) for row in page.items], page.next_cursor)
+    return Page(_with_attempts(page.items, attempts), page.next_cursor)
 
 
 @cache
@@ -92,7 +104,7 @@ def live_jobs(session: Session) -> Sequence[records.JobWithAttempts]:
     live = Job.state.not_in(TERMINAL)
     rows = session.execute(_select_jobs().where(live).order_by(Job.number)).all()
     attempts = attempts_by_job(session, [row.id for row in rows])
-    return [_with_attempts(row, attempts) for row in rows]
+    return _with_attempts(rows, attempts)
 
 
 def next_to_submit(session: Session, total_workers: float) -> records.Job | None:
@@ -115,10 +127,12 @@ def _job(row: Row[*tuple[Any, ...]]) -> records.Job:
 
 
 def _with_attempts(
-    row: Row[*tuple[Any, ...]], attempts: Mapping[str, Sequence[records.Attempt]]
-) -> records.JobWithAttempts:
-    its = tuple(attempts.get(row.id, ()))
-    return record_of(records.JobWithAttempts, row, state=JobState(row.state), attempts=its)
+    rows: Sequence[Row[*tuple[Any, ...]]], attempts: Mapping[str, Sequence[records.Attempt]]
+) -> list[records.JobWithAttempts]:
+    def more(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
+        return {"state": JobState(row.state), "attempts": tuple(attempts.get(row.id, ()))}
+
+    return records_of(records.JobWithAttempts, rows, more)
 
 
 # --- changes ---------------------------------------------------------------------------------------------

@@ -256,6 +256,28 @@ class EpochWithBranches(Epoch):
 
 
 @dataclass(frozen=True)
+class LrStep:
+    """One epoch in the learning-rate history of a job: what its learning rate was chosen from, and what it led to."""
+
+    trial_id: int
+    label: str
+    method: str
+    trial: int
+    epoch: int
+    attempt: int
+    phase: str
+    learning_rate: float
+    first_learning_rate: float
+    last_learning_rate: float
+    candidates: Sequence[float]  # learning rates of the branches, in the order tried
+    val_accuracy: float
+    val_loss: float | None
+    test_accuracy: float
+    samples: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class EpochCost:
     """What a recorded epoch took and gave, as the comparison of a job's runs reads it; accuracies are from 0 to 1."""
 

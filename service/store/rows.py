@@ -1,16 +1,36 @@
 """From the rows of a query to frozen records, by the names of columns and fields."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from operator import itemgetter
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import ColumnElement, FromClause, Row
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from service.store.tables import Base
 
 R = TypeVar("R")
+
+
+class Unindexed(FunctionElement[Any]):
+    """A column as it is, by which SQLite is to look nothing up: it begins with the table of the column then, in the
+    order that a page goes by, where it would read all of another and sort. PostgreSQL knows how many rows there are."""
+
+    inherit_cache = True
+
+
+@compiles(Unindexed)
+def _as_it_is(element: Unindexed, compiler: SQLCompiler, **kwargs: Any) -> str:
+    return compiler.process(element.clauses, **kwargs)
+
+
+@compiles(Unindexed, "sqlite")
+def _behind_a_plus(element: Unindexed, compiler: SQLCompiler, **kwargs: Any) -> str:
+    return f"+{compiler.process(element.clauses, **kwargs)}"
 
 
 def columns_of(table: type[Base] | FromClause, record: type[Any], *, prefix: str = "") -> list[ColumnElement[Any]]:
@@ -27,13 +47,32 @@ def record_of(record: type[R], row: Row[*tuple[Any, ...]], *, prefix: str = "", 
     return record(**dict(zip(names, pick(row), strict=True)), **more)
 
 
-def records_of(record: type[R], rows: Iterable[Row[*tuple[Any, ...]]]) -> list[R]:
-    """The records whose fields are columns of the rows, one for each row, in their order."""
+def records_of(
+    record: type[R],
+    rows: Iterable[Row[*tuple[Any, ...]]],
+    more: Callable[[Row[*tuple[Any, ...]]], Mapping[str, Any]] | None = None,
+) -> list[R]:
+    """The records whose fields are columns of the rows, one for each row, in their order; `more` gives the fields that
+    are none, or other than the column."""
     found = list(rows)
     if not found:
         return []
-    _, pick = _picked(cast(Hashable, record), found[0]._fields, "", frozenset())
-    return [record(*values) for values in map(pick, found)]
+    if more is None:
+        _, pick = _picked(cast(Hashable, record), found[0]._fields, "", frozenset())
+        return [record(*values) for values in map(pick, found)]
+    names, pick = _picked(cast(Hashable, record), found[0]._fields, "", frozenset(more(found[0])))
+    return [record(**dict(zip(names, pick(row), strict=True)), **more(row)) for row in found]
+
+
+def records_by(key: str, record: type[R], rows: Iterable[Row[*tuple[Any, ...]]]) -> dict[Any, list[R]]:
+    """The records whose fields are columns of the rows, in their order, by the values of the column `key`."""
+    rows = list(rows)
+    by: dict[Any, list[R]] = {}
+    if rows:
+        place = rows[0]._fields.index(key)
+        for row, one in zip(rows, records_of(record, rows), strict=True):
+            by.setdefault(row[place], []).append(one)
+    return by
 
 
 @cache

@@ -62,8 +62,11 @@ class Job(Base):
     """The table of jobs: what was asked for, and where it stands."""
 
     __tablename__ = "jobs"
-    # pages go by the number, newest first, inside what a filter leaves
-    __table_args__ = tuple(Index(None, name, "number") for name in ("state", "model", "dataset", "name", "experiment"))
+    # pages go by the number, newest first, inside what a filter leaves; the last is for recommendations
+    __table_args__ = (
+        *(Index(None, name, "number") for name in ("state", "model", "dataset", "name", "experiment")),
+        Index(None, "model", "dataset", "state", "number"),
+    )
 
     number: Mapped[int] = mapped_column(Id, primary_key=True)  # order of submission; pages go by it
     id: Mapped[str] = mapped_column(String(40), unique=True)

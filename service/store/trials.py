@@ -11,7 +11,7 @@ from service.spec.job import JobSpec
 from service.spec.task import TaskName
 from service.store import records
 from service.store.engine import Session
-from service.store.rows import columns_of, record_of, records_of
+from service.store.rows import columns_of, record_of, records_by, records_of
 from service.store.tables import EPOCHS, JOBS, RUNS, TRIALS, Epoch, Job, Run, Trial
 from service.wire.states import JobState
 from service.wire.worker import TrialState
@@ -103,10 +103,8 @@ def list_trials(session: Session, job_id: str) -> Sequence[records.Trial]:
 
 def first_trainings(session: Session, job_ids: Sequence[str]) -> dict[str, records.FirstTraining]:
     """The first trial of each job's first run, by job id; a job whose first run has no trial yet is left out."""
-    found: dict[str, records.FirstTraining] = {}
-    for row in session.execute(_FIRST_TRAININGS, {"job_ids": job_ids}):
-        found[row.job_id] = record_of(records.FirstTraining, row)
-    return found
+    rows = session.execute(_FIRST_TRAININGS, {"job_ids": job_ids}).all()
+    return {job_id: first for job_id, [first] in records_by("job_id", records.FirstTraining, rows).items()}
 
 
 def trials_with_cost(session: Session, job_id: str) -> Sequence[records.TrialWithCost]:
