@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BindParameter, Row, Select, bindparam, func, select, update
+from sqlalchemy import BindParameter, Row, Select, bindparam, func, insert, select, update
 
 from service.errors import NotFound
 from service.spec.job import JobSpec
@@ -16,7 +16,7 @@ from service.store.engine import Session
 from service.store.events import insert_event
 from service.store.pages import Page, decode_cursor, page_of
 from service.store.rows import columns_of, record_of, records_of
-from service.store.tables import JOBS, Job, Run, Trial
+from service.store.tables import JOBS, RUNS, TRIALS, Job
 from service.wire.states import TERMINAL, JobState
 
 STANDING = ("state", "attempt", "started_at", "finished_at", "error_code", "error_message")  # what changes of a job
@@ -25,6 +25,8 @@ STANDING = ("state", "attempt", "started_at", "finished_at", "error_code", "erro
 _JOBS: Select[*tuple[Any, ...]] = select(*columns_of(JOBS, records.Job))
 _JOB = _JOBS.where(JOBS.c.id == bindparam("job_id"))
 _JOB_LOCKED = _JOB.with_for_update()
+_INSERT_JOB, _INSERT_TRIAL = insert(JOBS), insert(TRIALS)
+_INSERT_RUN = insert(RUNS).returning(RUNS.c.id)
 _KNOWN = select(JOBS.c.id).where(JOBS.c.id == bindparam("job_id"))
 _JOBS_BY_ID = _JOBS.where(JOBS.c.id.in_(bindparam("job_ids", expanding=True)))
 
@@ -149,36 +151,31 @@ def insert_job(
     session: Session, job_id: str, spec: JobSpec, runs: Sequence[records.NewRun], created_at: datetime
 ) -> None:
     """Insert a job that waits for its first attempt, with its runs and the trials that these begin with."""
-    session.add(
-        Job(
-            id=job_id,
-            name=spec.name,
-            experiment=spec.experiment,
-            model=spec.model,
-            dataset=spec.dataset.name,
-            workers=spec.workers,
-            optimizer=spec.optimizer.name,
-            global_batch_size=spec.global_batch_size,
-            trials=sum(len(run.seeds) for run in runs),
-            spec=spec.model_dump(mode="json"),
-            state=JobState.QUEUED,
-            created_at=created_at,
-            attempt=0,
-            last_event=0,
-            runs=[
-                Run(
-                    label=run.label,
-                    method=run.method,
-                    trials=[
-                        Trial(number=number, seed=seed, length=run.length)
-                        for number, seed in enumerate(run.seeds, start=1)
-                    ],
-                )
-                for run in runs
-            ],
-        )
-    )
-    session.flush()
+    job = {
+        "id": job_id,
+        "name": spec.name,
+        "experiment": spec.experiment,
+        "model": spec.model,
+        "dataset": spec.dataset.name,
+        "workers": spec.workers,
+        "optimizer": spec.optimizer.name,
+        "global_batch_size": spec.global_batch_size,
+        "trials": sum(len(run.seeds) for run in runs),
+        "spec": spec.model_dump(mode="json"),
+        "state": JobState.QUEUED,
+        "created_at": created_at,
+        "attempt": 0,
+        "last_event": 0,
+    }
+    session.execute(_INSERT_JOB, job)
+    for run in runs:
+        run_id = session.scalars(_INSERT_RUN, {"job_id": job_id, "label": run.label, "method": run.method}).one()
+        trials = [
+            {"run_id": run_id, "number": number, "seed": seed, "length": run.length, "state": "pending"}
+            for number, seed in enumerate(run.seeds, start=1)
+        ]
+        if trials:  # a search has none yet
+            session.execute(_INSERT_TRIAL, trials)
 
 
 def set_job_state(

@@ -58,8 +58,11 @@ def records_of(
     if not found:
         return []
     if more is None:
-        _, pick = _picked(cast(Hashable, record), found[0]._fields, "", frozenset())
-        return [record(*values) for values in map(pick, found)]
+        names, pick = _picked(cast(Hashable, record), found[0]._fields, "", frozenset())
+        made = [record.__new__(record) for _ in found]  # a frozen class sets its fields one by one, in twice the time
+        for one, values in zip(made, map(pick, found), strict=True):
+            vars(one).update(zip(names, values, strict=True))
+        return made
     names, pick = _picked(cast(Hashable, record), found[0]._fields, "", frozenset(more(found[0])))
     return [record(**dict(zip(names, pick(row), strict=True)), **more(row)) for row in found]
 
