@@ -23,7 +23,8 @@ from pydantic import ValidationError
 
 from api.app import create_app
 from api.deps import Services
-from api.server import Server
+from api.limits import Limits, raise_descriptor_limit
+from api.server import Server, listening_socket
 from migrations import migrate
 from service.cluster.controller import Controller
 from service.cluster.local_head import EmbeddedHead, OwnCluster
@@ -39,6 +40,7 @@ def main() -> None:
     settings = _settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    limits = Limits.of(settings, raise_descriptor_limit())
     home = settings.home.absolute()
     with ExitStack() as stack:
         stack.enter_context(_only_service_of(home))
@@ -59,6 +61,7 @@ def main() -> None:
             data_is_local=settings.ray_address is None,
             hosts=settings.hosts(),
             storage_dir=home / "jobs",
+            max_event_streams=limits.event_streams,
         )
         facts = {
             "pid": os.getpid(),
@@ -71,6 +74,7 @@ def main() -> None:
             create_app(services),
             settings.log_level.lower(),
             ready=lambda: stack.enter_context(_file(home / "service.json", json.dumps(facts))),
+            limits=limits,
         )
         controller.start()
         if settings.ray_address is None:
@@ -156,15 +160,11 @@ def _listen(host: str, port: int) -> socket.socket:
     """A listening socket on the port, or on the next free one."""
     for candidate in range(port, min(port + 100, 2**16)):
         try:
-            return socket.create_server((host, candidate), family=_family(host), backlog=2048)
+            return listening_socket(host, candidate)
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise _unusable("host", host, error) from None
     raise SystemExit(f"forerun: no free port from {port} on; set FORERUN_PORT")
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _reachable(host: str) -> str:

@@ -54,6 +54,16 @@ class Settings(BaseSettings):
     ray_num_gpus: Annotated[int, Field(ge=0)] | None = Field(None, description="GPUs of the local head; default: all.")
     max_attempts: int = Field(3, ge=1, description="Ray jobs lost in a row without a new epoch that end a job.")
     poll_seconds: float = Field(0.5, gt=0, description="How often the controller looks at Ray.")
+    max_connections: int = Field(
+        2000, ge=10, description="Connections at a time; at most half of the file descriptors that the system allows."
+    )
+    max_event_streams: int = Field(
+        1000, ge=1, description="Streams of events at a time; at most half of the connections."
+    )
+    header_seconds: float = Field(10, gt=0, description="How long the header of a request may take to arrive.")
+    body_seconds: float = Field(30, gt=0, description="How long the body of a request may take to arrive.")
+    keep_alive_seconds: int = Field(30, ge=1, description="How long a connection is kept for another request.")
+    write_seconds: float = Field(60, gt=0, description="How long a client may leave its answer unread.")
     log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = "INFO"
 
     def hosts(self) -> frozenset[str]:

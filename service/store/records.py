@@ -361,6 +361,15 @@ class Event:
 
 
 @dataclass(frozen=True)
+class EventsHead:
+    """How far the events of a job have come: the number of the last one, and the job's state by it."""
+
+    id: str  # of the job
+    last_event: int
+    state: str
+
+
+@dataclass(frozen=True)
 class IdempotencyKey:
     """An idempotency key that came with a request, the fingerprint of its spec, and the job that it made."""
 
