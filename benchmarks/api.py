@@ -13,7 +13,6 @@ is one JSON object.
 import argparse
 import json
 import random
-import socket
 import statistics
 import tempfile
 import time
@@ -31,6 +30,9 @@ from sqlalchemy import delete, func, select
 
 from api.app import create_app
 from api.deps import Services
+from api.limits import Limits
+from api.protocol import Config
+from api.server import listening_socket
 from benchmarks.closed_loop import request, timed
 from benchmarks.many_jobs import DATASETS, EVERY_SUCCEEDED, MODELS, fill, job_id_of
 from service.cluster.base import Capacity
@@ -158,13 +160,9 @@ def serve(url: str, bare: bool, port: Any) -> None:
     store = Store(url)
     services = Services(store=store, fleet=Fleet(), data_dir=Path("data"), data_is_local=False)
     app = bare_app(store) if bare else create_app(services)
-    app.state.stopping = False
-    # asyncio sets TCP_NODELAY on what it accepts from a socket that is TCP by its own account alone
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(2048)
+    with listening_socket("127.0.0.1", 0) as listener:
         port.put(listener.getsockname()[1])
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+        uvicorn.Server(Config(app, Limits(), "warning")).run(sockets=[listener])
 
 
 @contextmanager

@@ -7,6 +7,7 @@ other per job (row lock on PostgreSQL, BEGIN IMMEDIATE on SQLite).
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from pydantic_core import from_json  # several times as fast as json's: a page of jobs has 50 specs
@@ -38,6 +39,7 @@ class Store:
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         self._engine = _engine(parsed.render_as_string(hide_password=False))
+        self._writing = Lock()
         self._writer = self._engine.execution_options(forerun_write=True)
 
     def close(self) -> None:
@@ -61,8 +63,19 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session for one transaction that writes: committed when the block ends, rolled back when it raises."""
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+        with self._turn(), Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for the writers of this process, where the database is SQLite: that has those who wait for its lock try
+        again now and then, and of twenty one may wait for seconds. Who has waited in vain tries it all the same."""
+        waits = self.url.get_backend_name() == "sqlite" and self._writing.acquire(timeout=BUSY_TIMEOUT_MS / 1000)
+        try:
+            yield
+        finally:
+            if waits:
+                self._writing.release()
 
 
 def reason_of(error: Exception) -> BaseException:
