@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from pydantic_core import from_json  # several times as fast as json's: a page of jobs has 50 specs
+from pydantic_core import from_json  # twice as fast as json's: a page of jobs has 50 specs
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
