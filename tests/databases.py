@@ -228,6 +228,10 @@ def _check_job(session: Session, job: Job) -> None:
         for trial in run.trials:
             assert [epoch.epoch for epoch in trial.epochs] == list(range(1, len(trial.epochs) + 1))
             assert len(trial.epochs) <= trial.length
+            assert trial.epochs_done == len(trial.epochs)
+            assert trial.samples == sum(epoch.samples for epoch in trial.epochs)
+            best = max(trial.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch), default=None)
+            assert trial.best_epoch == (best and best.epoch)
             assert spec.seed <= trial.seed < spec.seed + spec.seeds
             assert trial.state != "pending" or not trial.epochs
             assert trial.state != "completed" or len(trial.epochs) == trial.length

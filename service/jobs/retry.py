@@ -48,8 +48,17 @@ def _add_retry(session: Session, job_id: str) -> str:
         raise StateConflict(f"job {job_id} is {job.state}; only a job that failed or was cancelled can be retried")
     retry_id, spec = new_job_id(), job_spec(job)
     runs = [NewRun(method.label, method.name, [], spec.epochs) for method in spec.methods]
-    terms = {"priority": job.priority, "time_limit": job.time_limit}
-    insert_job(session, retry_id, spec, runs, now(), retry_of=job_id, owner=job.owner, **terms)
+    insert_job(
+        session,
+        retry_id,
+        spec,
+        runs,
+        now(),
+        priority=job.priority,
+        time_limit=job.time_limit,
+        retry_of=job_id,
+        owner=job.owner,
+    )
     append_event(session, retry_id, "state", {"state": JobState.QUEUED}, now())
     copy_progress(session, job_id, retry_id)
     return retry_id

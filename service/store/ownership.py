@@ -3,13 +3,20 @@
 The rule stands in one place, below every query: a query that is written tomorrow keeps it without a word of its own.
 """
 
-from sqlalchemy import event
-from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
 
-from service.store.tables import Job
+from sqlalchemy import Alias, Executable, FromClause, Join, Select, event
+from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+from sqlalchemy.sql import visitors
+
+from service.store.tables import JOBS, Job
 
 OWNER = "owner"  # in the `info` of a session
 OF_EVERYBODY = {"of_everybody": True}  # execution options of a statement about the cluster, which all owners share
+
+_made: WeakKeyDictionary[Executable, dict[str | None, Any]] = WeakKeyDictionary()  # statements, and theirs by the owner
 
 
 class SessionOfOwner(Session):
@@ -27,7 +34,33 @@ def owner_of(session: Session) -> str | None:
 def _only_its_own(execution: ORMExecuteState) -> None:
     if execution.execution_options.get("of_everybody", False):
         return
-    if execution.is_select or execution.is_update or execution.is_delete:
-        its_own = Job.owner == owner_of(execution.session)
-        criteria = with_loader_criteria(Job, its_own, include_aliases=True)
+    owner = owner_of(execution.session)
+    if not execution.is_orm_statement:
+        execution.statement = _about(owner, execution.statement)
+    elif execution.is_select or execution.is_update or execution.is_delete:
+        criteria = with_loader_criteria(Job, Job.owner == owner, include_aliases=True)
         execution.statement = execution.statement.options(criteria)
+
+
+def _about(owner: str | None, statement: Any) -> Any:
+    """The statement, which is about tables and not classes, with the owner's jobs alone in place of all. Statements are
+    made once and run often, so theirs are kept."""
+    by_owner = _made.setdefault(statement, {})
+    if owner not in by_owner:
+        changes = statement.is_update or statement.is_delete
+        assert not (changes and statement.table is JOBS), "rows of jobs are changed and deleted by their class"
+        by_owner[owner] = visitors.cloned_traverse(statement, {}, {"select": partial(_add_criterion, owner)})
+    return by_owner[owner]
+
+
+def _add_criterion(owner: str | None, select: Select[Any]) -> None:
+    sources = [one for source in select.get_final_froms() for one in _joined(source)]
+    of_alias = [one for one in sources if isinstance(one, Alias) and one.element is JOBS]
+    assert not of_alias, "jobs have no alias but that of their class"
+    if JOBS in sources:
+        Select.where.non_generative(select, JOBS.c.owner == owner)  # type: ignore[attr-defined]
+
+
+def _joined(source: FromClause) -> list[FromClause]:
+    """What a source of rows is joined of."""
+    return [*_joined(source.left), *_joined(source.right)] if isinstance(source, Join) else [source]

@@ -62,20 +62,25 @@ class Job(Base):
     """The table of jobs: what was asked for, and where it stands."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index(None, "state", "priority", "number"), Index(None, "owner", "number"))
+    # pages go by the number, newest first, inside what a filter leaves; the second is for recommendations
+    __table_args__ = (
+        *(Index(None, name, "number") for name in ("state", "model", "dataset", "name", "experiment", "owner")),
+        Index(None, "model", "dataset", "state", "number"),
+        Index(None, "state", "priority", "number"),  # the queue
+    )
 
     number: Mapped[int] = mapped_column(Id, primary_key=True)  # order of submission; pages go by it
     id: Mapped[str] = mapped_column(String(40), unique=True)
     name: Mapped[str] = mapped_column(String(200))
-    experiment: Mapped[str] = mapped_column(String(100), index=True, server_default=text("''"))
-    model: Mapped[str] = mapped_column(String(100), index=True)
-    dataset: Mapped[str] = mapped_column(String(100), index=True)
+    experiment: Mapped[str] = mapped_column(String(100), server_default=text("''"))
+    model: Mapped[str] = mapped_column(String(100))
+    dataset: Mapped[str] = mapped_column(String(100))
     optimizer: Mapped[str] = mapped_column(String(50), server_default=text("''"))
     global_batch_size: Mapped[int] = mapped_column(server_default="0")
     workers: Mapped[int]  # world size
     trials: Mapped[int] = mapped_column(server_default="1")  # of all its runs
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
-    state: Mapped[str] = mapped_column(String(20), index=True)
+    state: Mapped[str] = mapped_column(String(20))
     priority: Mapped[int] = mapped_column(server_default="0")  # higher ones are submitted first
     time_limit: Mapped[int | None]  # seconds that its attempts may run, together
     retry_of: Mapped[str | None] = mapped_column(String(40))  # the failed job that it goes on from
@@ -129,7 +134,7 @@ class Run(Base):
 
     __tablename__ = "runs"
     # the name that it was made with: SQLite renames no constraint
-    __table_args__ = (UniqueConstraint("job_id", "label", name="uq_runs_job_id_method"),)
+    __table_args__ = (UniqueConstraint("job_id", "label", name="uq_runs_job_id_method"), Index(None, "job_id", "id"))
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -141,7 +146,8 @@ class Run(Base):
 
 
 class Trial(Base):
-    """The table of trials, each of which is one training inside a run."""
+    """The table of trials, each of which is one training inside a run. What its recorded epochs come to is kept
+    with it, by the transaction that records one (decision 0025)."""
 
     __tablename__ = "trials"
     __table_args__ = (UniqueConstraint("run_id", "number"),)
@@ -156,6 +162,11 @@ class Trial(Base):
     state: Mapped[str] = mapped_column(String(20), default="pending", server_default="completed")
     message: Mapped[str | None] = mapped_column(Text)
     lost_samples: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # of epochs trained twice
+    epochs_done: Mapped[int] = mapped_column(default=0, server_default="0")  # which is the number of the last, too
+    samples: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # that its epochs took
+    best_epoch: Mapped[int | None]  # by validation accuracy; of equals the first
+    # what the search of a training of stpt came to, where its job has succeeded; NULL where that was before 0011
+    settled_learning_rate: Mapped[float | None]
 
     run: Mapped[Run] = relationship(back_populates="trials")
     epochs: Mapped[list["Epoch"]] = relationship(back_populates="trial", order_by="Epoch.epoch")
@@ -318,3 +329,10 @@ class LoginSession(Base):
     key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+# The same tables without the classes around them, for queries that are made once, with named parameters, and run often:
+# of a query for a few rows SQLAlchemy takes most of the time, and of that, the classes the larger part.
+JOBS, ATTEMPTS, RUNS, TRIALS, EPOCHS, BRANCHES = (
+    Base.metadata.tables[name] for name in ("jobs", "attempts", "runs", "trials", "epochs", "branches")
+)

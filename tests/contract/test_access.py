@@ -145,7 +145,7 @@ def test_what_is_open_to_all_tells_nothing_of_jobs_or_the_cluster(
     for wrong in (None, "frn_wrong"):
         as_(wrong)
         assert client.get("/healthz").json() == {"status": "ok"}
-        assert client.get("/readyz").json() == {"status": "ready", "ray": None}
+        assert client.get("/readyz").json() == {"status": "ready", "leadership": None, "ray": None}
         assert client.get("/openapi.json").status_code == 200
         assert client.get("/docs").status_code == 200
         outcome = client.post("/internal/jobs/job-1/outcome", json={"state": "succeeded"})
