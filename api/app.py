@@ -15,6 +15,7 @@ from api.deps import Services, known_parameters, of_this_site
 from api.event_hub import event_hub
 from api.headers import SecurityHeaders, page_policy
 from api.hosts import KnownHosts
+from api.http_metrics import count_requests
 from api.routes import (
     branches,
     catalog,
@@ -29,6 +30,7 @@ from api.routes import (
     layers,
     logs,
     lr_history,
+    metrics,
     plan,
     ramp,
     recommendation,
@@ -39,6 +41,7 @@ from api.routes import (
     weights,
     worker,
 )
+from api.scrape import Scraper
 from api.sizes import Sizes
 from service.spec.job import JobSpec
 from service.wire import answers
@@ -83,6 +86,7 @@ ROUTES = (
     experiments,
     catalog,
     health,
+    metrics,
     worker,
 )  # in the order of the document
 
@@ -105,6 +109,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(KnownHosts)
     app.add_middleware(Sizes)
     problems.install(app)
+    app.state.http_metrics = count_requests(app)
     app.add_middleware(SecurityHeaders)  # the last one is around all others
     for module in ROUTES:
         app.include_router(module.router)
@@ -116,6 +121,7 @@ def create_app(services: Services) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
+    app.state.scraper = Scraper(services.store, services.fleet, app.state.http_metrics)
     async with event_hub(services.store, services.max_event_streams) as app.state.events:
         yield
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from service.cluster.base import Capacity, Cluster, RayJobStatus
+from service.cluster.watch import PassWatch
 from service.errors import ClusterUnreachable
 from service.jobs import lifecycle as jobs
 from service.jobs.lifecycle import Claim
@@ -54,6 +55,7 @@ class Controller:
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
         self._capacity: Capacity | None = None
         self._trouble: str | None = None
+        self._watch = PassWatch()
 
     # --- what the API sees ---------------------------------------------------------------------------
 
@@ -108,7 +110,8 @@ class Controller:
         while not self._stopping:
             self._wake.clear()
             try:
-                self.run_pass()
+                with self._watch.watched():
+                    self.run_pass()
                 self._trouble = None
             except ClusterUnreachable as error:
                 if self._trouble is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from service.errors import StateConflict
+from service.jobs.telling import tell_of_move
 from service.store import attempts
 from service.store.engine import Session, Store
 from service.store.jobs import get_job, next_to_submit, set_job_state
@@ -156,6 +157,7 @@ def move(session: Session, job: Job, to: JobState, *, code: str | None = None, m
     data = {"state": to, "attempt": job.attempt, "code": code, "message": message}
     event = {key: value for key, value in data.items() if value is not None}
     set_job_state(session, moved, before=job.state, event=event, created_at=now())
+    tell_of_move(session, job, to, code)
 
 
 def _is_live(job: Job, attempt: int) -> bool:

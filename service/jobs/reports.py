@@ -11,6 +11,7 @@ from hmac import compare_digest
 from service.algorithms.trajectory import best_of, newest_trajectory
 from service.errors import RecordConflict, StaleAttempt
 from service.jobs import lifecycle as jobs
+from service.jobs.telling import tell_of_epoch
 from service.store.attempts import set_token
 from service.store.engine import Session, Store
 from service.store.epochs import discard_epoch, epochs_of_trial, get_epoch, insert_epoch, last_epoch
@@ -135,6 +136,7 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Non
             set_trial_state(session, trial.id, state)
         document = record.model_dump(mode="json", exclude={"checkpoint", "layers"})  # what is watched live stays small
         append_event(session, job_id, "epoch", document | {"method": trial.method, "attempt": job.attempt}, jobs.now())
+        tell_of_epoch(session, record)
 
 
 def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:

@@ -13,6 +13,7 @@ from service.algorithms.cost import Cost, forecast
 from service.algorithms.epoch_plan import iterations_per_epoch
 from service.errors import IdempotencyConflict
 from service.jobs.lifecycle import hash_of, now
+from service.jobs.telling import tell_of_submission
 from service.results.past_jobs import complete
 from service.spec.job import JobSpec
 from service.spec.methods.base import MethodSpec
@@ -111,6 +112,7 @@ def _add_job(session: Session, spec: JobSpec) -> str:
     job_id = f"job-{secrets.token_hex(8)}"
     insert_job(session, job_id, spec, [_run(spec, method) for method in spec.methods], now())
     append_event(session, job_id, "state", {"state": JobState.QUEUED}, now())
+    tell_of_submission(session, job_id)
     return job_id
 
 

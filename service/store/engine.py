@@ -4,7 +4,7 @@
 other per job (row lock on PostgreSQL, BEGIN IMMEDIATE on SQLite).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-__all__ = ["UNUSABLE", "DatabaseError", "Session", "Store", "reason_of"]
+__all__ = ["UNUSABLE", "DatabaseError", "Session", "Store", "after_commit", "reason_of"]
 
 # By these names whoever calls the store knows SQLAlchemy; nobody else imports it. A Session is the handle of a
 # transaction: use cases hand it on to the functions of the store, and do nothing else with it.
@@ -62,6 +62,11 @@ class Store:
         """A session for one transaction that writes: committed when the block ends, rolled back when it raises."""
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
+
+
+def after_commit(session: Session, call: Callable[[], object]) -> None:
+    """Have `call` called once the session's transaction is committed; where it is rolled back nobody calls it."""
+    event.listen(session, "after_commit", lambda _: call(), once=True)
 
 
 def reason_of(error: Exception) -> BaseException:

@@ -58,7 +58,7 @@ def test_operations(document: dict[str, Any]) -> None:
         *(f"GET {job}/layers", f"GET {job}/trials", f"GET {job}/comparison", f"GET {job}/study", f"GET {job}/ramp"),
         *("GET /v1/study", "GET /v1/lr-history", "GET /v1/recommendation"),
         *("POST /v1/plan", "GET /v1/experiments", "POST /v1/experiments"),
-        *("GET /v1/catalog", "GET /healthz", "GET /readyz"),
+        *("GET /v1/catalog", "GET /healthz", "GET /readyz", "GET /metrics"),
     }
     known = {tag["name"] for tag in document["tags"]}
     for name, operation in operations(document).items():

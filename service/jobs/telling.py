@@ -1,0 +1,48 @@
+"""What happens to jobs, told to the log and to the metrics once it is committed."""
+
+import logging
+
+from service import metrics
+from service.store.engine import Session, after_commit
+from service.store.records import Job
+from service.wire.states import JobState
+from service.wire.worker import EpochRecord
+
+log = logging.getLogger(__name__)
+
+# How an attempt ended, by the state that its job came into. One that goes on later was lost.
+ENDS = {
+    JobState.SUCCEEDED: "succeeded",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "cancelled",
+    JobState.RECOVERING: "lost",
+}
+
+
+def tell_of_submission(session: Session, job_id: str) -> None:
+    """Tell that a job was accepted."""
+
+    def tell() -> None:
+        metrics.TRANSITIONS.labels(JobState.QUEUED).inc()
+        log.info("job %s is queued", job_id)
+
+    after_commit(session, tell)
+
+
+def tell_of_move(session: Session, job: Job, to: JobState, code: str | None) -> None:
+    """Tell that a job came into the state `to`, with a code where it failed; `job` is how it was before."""
+    had_attempt = job.state not in (JobState.QUEUED, JobState.RECOVERING)
+    end = "lost" if code == "attempts_exhausted" else ENDS.get(to)
+
+    def tell() -> None:
+        metrics.TRANSITIONS.labels(to).inc()
+        if had_attempt and end is not None:
+            metrics.ATTEMPTS_ENDED.labels(end).inc()
+        log.info("job %s is %s%s", job.id, to, f" ({code})" if code else "")
+
+    after_commit(session, tell)
+
+
+def tell_of_epoch(session: Session, record: EpochRecord) -> None:
+    """Tell that an epoch was recorded."""
+    after_commit(session, lambda: metrics.EPOCH_SECONDS.labels(record.phase).observe(record.seconds))
