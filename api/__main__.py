@@ -29,6 +29,7 @@ from migrations import migrate
 from service.cluster.controller import Controller
 from service.cluster.local_head import EmbeddedHead, OwnCluster
 from service.cluster.ray_jobs import RayCluster
+from service.logs import configure_logging
 from service.settings import Settings
 from service.store.engine import UNUSABLE, Store, reason_of
 
@@ -38,8 +39,7 @@ log = logging.getLogger("forerun")
 def main() -> None:
     """Run the service until it is told to end. Raises SystemExit with status 2 where a setting cannot be used."""
     settings = _settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    configure_logging(settings.log_level, settings.log_format)
     limits = Limits.of(settings, raise_descriptor_limit())
     home = settings.home.absolute()
     with ExitStack() as stack:
@@ -114,6 +114,8 @@ def _controller(settings: Settings, store: Store, cluster: RayCluster, url: str)
         "FORERUN_DATA_DIR": str(settings.data_dir.absolute()),
         "FORERUN_STORAGE_DIR": str(settings.home.absolute() / "jobs"),
     }
+    if settings.log_format is not None:
+        environment["FORERUN_LOG_FORMAT"] = settings.log_format
     return Controller(
         store, cluster, environment, max_attempts=settings.max_attempts, poll_seconds=settings.poll_seconds
     )

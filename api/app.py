@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from api import problems
-from api.deps import Services, known_parameters, of_this_site
+from api.deps import Services, bound_to_log, known_parameters, of_this_site
 from api.event_hub import event_hub
 from api.headers import SecurityHeaders, page_policy
 from api.hosts import KnownHosts
@@ -101,7 +101,7 @@ def create_app(services: Services) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,  # below: FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
-        dependencies=[Depends(of_this_site), Depends(known_parameters)],
+        dependencies=[Depends(bound_to_log), Depends(of_this_site), Depends(known_parameters)],
         responses=problems.documented(422),
         lifespan=_lifespan,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from fastapi import Depends, Header, Path, Request
 from pydantic import Field
+from structlog.contextvars import bind_contextvars
 
 from service.errors import (
     MAX_ERRORS,
@@ -93,6 +94,12 @@ RunLabel = Annotated[str, Field(max_length=50, pattern=NO_NUL)]
 Text = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 Accept = Annotated[str, Header(include_in_schema=False)]
 FORMAT = "Format of the answer; goes before the Accept header."
+
+
+async def bound_to_log(request: Request) -> None:
+    """Have what is logged for this request tell of which job it is."""
+    if "job_id" in request.path_params:
+        bind_contextvars(job=request.path_params["job_id"])
 
 
 async def known_parameters(request: Request) -> None:

@@ -132,7 +132,7 @@ def service(home: Path, console: Console) -> Iterator[Ready]:
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own module
             COMMAND,
-            env=environment | {"FORERUN_HOME": str(home)},
+            env={"FORERUN_LOG_FORMAT": "text"} | environment | {"FORERUN_HOME": str(home)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

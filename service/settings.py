@@ -26,6 +26,7 @@ def _names(text: Any) -> Any:
 
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+LogFormat = Literal["json", "text"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
@@ -65,6 +66,9 @@ class Settings(BaseSettings):
     keep_alive_seconds: int = Field(30, ge=1, description="How long a connection is kept for another request.")
     write_seconds: float = Field(60, gt=0, description="How long a client may leave its answer unread.")
     log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = "INFO"
+    log_format: Annotated[LogFormat, BeforeValidator(str.lower)] | None = Field(
+        None, description="json or text; default: text on a terminal, JSON elsewhere. Of jobs' logs: text."
+    )
 
     def hosts(self) -> frozenset[str]:
         """The host names, in lower case, that requests may be addressed to: localhost, `host`, that of `api_url`, and
@@ -87,3 +91,4 @@ class WorkerSettings(BaseSettings):
     ticket: SecretStr
     data_dir: Path
     storage_dir: Path
+    log_format: LogFormat = "text"  # a job's log is read by its user

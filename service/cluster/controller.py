@@ -12,6 +12,8 @@ import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+from structlog.contextvars import bound_contextvars
+
 from service.cluster.base import Capacity, Cluster, RayJobStatus
 from service.cluster.watch import PassWatch
 from service.errors import ClusterUnreachable
@@ -129,7 +131,8 @@ class Controller:
         with self._db.read() as session:
             live = live_jobs(session)
         for job in live:
-            self._reconcile(job)
+            with bound_contextvars(job=job.id, attempt=job.attempt):
+                self._reconcile(job)
         self._stop_orphans()
         while (claim := jobs.claim_next(self._db, free=self._free_workers(), total=self._workers())) is not None:
             self._submit(claim)
@@ -185,7 +188,8 @@ class Controller:
         jobs.keep_log(self._db, submission_id, self._cluster.logs(submission_id))
 
     def _submit(self, claim: Claim) -> None:
-        log.info("submitting %s", claim.submission_id)
+        with bound_contextvars(job=claim.job_id, attempt=claim.attempt):
+            log.info("submitting %s", claim.submission_id)
         self._cluster.submit(claim.submission_id, claim.job_id, {**self._environment, "FORERUN_TICKET": claim.ticket})
 
     def _workers(self) -> float:

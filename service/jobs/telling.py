@@ -2,6 +2,8 @@
 
 import logging
 
+from structlog.contextvars import bound_contextvars
+
 from service import metrics
 from service.store.engine import Session, after_commit
 from service.store.records import Job
@@ -24,7 +26,8 @@ def tell_of_submission(session: Session, job_id: str) -> None:
 
     def tell() -> None:
         metrics.TRANSITIONS.labels(JobState.QUEUED).inc()
-        log.info("job %s is queued", job_id)
+        with bound_contextvars(job=job_id):
+            log.info("queued")
 
     after_commit(session, tell)
 
@@ -38,7 +41,8 @@ def tell_of_move(session: Session, job: Job, to: JobState, code: str | None) -> 
         metrics.TRANSITIONS.labels(to).inc()
         if had_attempt and end is not None:
             metrics.ATTEMPTS_ENDED.labels(end).inc()
-        log.info("job %s is %s%s", job.id, to, f" ({code})" if code else "")
+        with bound_contextvars(job=job.id, attempt=job.attempt):
+            log.info("%s%s", to, f" ({code})" if code else "")
 
     after_commit(session, tell)
 

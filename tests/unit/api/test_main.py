@@ -18,6 +18,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
         monkeypatch.delenv(f"FORERUN_{field.upper()}", raising=False)
     monkeypatch.setenv("FORERUN_HOME", str(tmp_path / "deep" / "home"))
     monkeypatch.setenv("FORERUN_PORT", "18000")
+    monkeypatch.setattr(service, "configure_logging", lambda *_: None)  # pytest's stays
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield tmp_path / "deep" / "home"
     for number, handler in handlers.items():
