@@ -32,6 +32,9 @@ from service.cluster.ray_jobs import RayCluster
 from service.logs import configure_logging
 from service.settings import Settings
 from service.store.engine import UNUSABLE, Store, reason_of
+from service.webhooks.dispatcher import Dispatcher
+from service.webhooks.hosts import AllowedHosts
+from service.webhooks.sender import Sender
 
 log = logging.getLogger("forerun")
 
@@ -41,6 +44,7 @@ def main() -> None:
     settings = _settings()
     configure_logging(settings.log_level, settings.log_format)
     limits = Limits.of(settings, raise_descriptor_limit())
+    sender = _sender(settings)
     home = settings.home.absolute()
     with ExitStack() as stack:
         stack.enter_context(_only_service_of(home))
@@ -62,6 +66,7 @@ def main() -> None:
             hosts=settings.hosts(),
             storage_dir=home / "jobs",
             max_event_streams=limits.event_streams,
+            sender=sender,
         )
         facts = {
             "pid": os.getpid(),
@@ -76,6 +81,10 @@ def main() -> None:
             ready=lambda: stack.enter_context(_file(home / "service.json", json.dumps(facts))),
             limits=limits,
         )
+        if settings.webhook_hosts:
+            dispatcher = Dispatcher(store, sender, leads=lambda: True)  # one service alone has the database
+            dispatcher.start()
+            stack.callback(dispatcher.stop)
         controller.start()
         if settings.ray_address is None:
             stack.callback(controller.release)
@@ -119,6 +128,14 @@ def _controller(settings: Settings, store: Store, cluster: RayCluster, url: str)
     return Controller(
         store, cluster, environment, max_attempts=settings.max_attempts, poll_seconds=settings.poll_seconds
     )
+
+
+def _sender(settings: Settings) -> Sender:
+    """The sender of messages to webhooks. Exits where the hosts that they may lead to are none."""
+    try:
+        return Sender(AllowedHosts.parse(settings.webhook_hosts))
+    except ValueError as error:
+        raise _unusable("webhook_hosts", ",".join(settings.webhook_hosts), error) from None
 
 
 def _unusable(setting: str, value: object, why: object) -> SystemExit:

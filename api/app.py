@@ -38,6 +38,7 @@ from api.routes import (
     selector_replay,
     study,
     trials,
+    webhooks,
     weights,
     worker,
 )
@@ -61,6 +62,7 @@ TAGS = [
     {"name": "events", "description": "Follow what happens to a job, live."},
     {"name": "experiments", "description": "Forecasts, and the papers' experiments."},
     {"name": "catalog", "description": "The names that a spec may use."},
+    {"name": "webhooks", "description": "URLs that are told of events by signed messages."},
     {"name": "health", "description": "Is the service alive, is it ready: for whoever starts and watches it."},
 ]
 ASSETS = "/docs/assets"
@@ -85,6 +87,7 @@ ROUTES = (
     plan,
     experiments,
     catalog,
+    webhooks,
     health,
     metrics,
     worker,
@@ -148,7 +151,7 @@ class _App(FastAPI):
             for name, schema in components.items():
                 if "examples" in schema:  # FastAPI leaves out what is null
                     schema["examples"] = getattr(answers, name).model_json_schema()["examples"]
-            for model in (JobSpec, answers.Problem, experiments.ExperimentRequest):
+            for model in (JobSpec, answers.Problem, experiments.ExperimentRequest, webhooks.WebhookRequest):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 components |= schema.pop("$defs", {}) | {model.__name__: schema}
             event = answers.KNOWN_EVENT.json_schema(ref_template="#/components/schemas/{model}")

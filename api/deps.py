@@ -1,7 +1,7 @@
 """What the API's handlers are given: the services behind them, and the parts of a request that they share."""
 
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
@@ -22,6 +22,8 @@ from service.spec.field_errors import unknown_key
 from service.spec.methods import MethodName
 from service.store.engine import Store
 from service.validation.means import Means
+from service.webhooks.hosts import AllowedHosts
+from service.webhooks.sender import Sender
 
 if TYPE_CHECKING:
     from service.cluster.base import Capacity
@@ -69,6 +71,7 @@ class Services:
     hosts: frozenset[str] = frozenset({"localhost"})
     storage_dir: FilePath = FilePath("jobs")
     max_event_streams: int = 1000
+    sender: Sender = field(default_factory=lambda: Sender(AllowedHosts()))  # of messages to webhooks
 
     def means(self) -> Means:
         """The folder of datasets and the size of the cluster, as known at present: what a spec is checked against."""

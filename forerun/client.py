@@ -106,3 +106,8 @@ class Client(Facade[Calls]):
     plan = blocking(Calls.plan)
     experiments = blocking(Calls.experiments)
     run_experiment = blocking(Calls.run_experiment)
+
+    create_webhook = blocking(Calls.create_webhook)
+    webhooks = blocking(Calls.webhooks)
+    delete_webhook = blocking(Calls.delete_webhook)
+    test_webhook = blocking(Calls.test_webhook)

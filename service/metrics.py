@@ -52,6 +52,12 @@ PASS_SECONDS = Histogram(
     buckets=PASS_BUCKETS,
     registry=REGISTRY,
 )
+WEBHOOK_DELIVERIES = Counter(
+    "forerun_webhook_deliveries",
+    "Messages to webhooks by what became of them: delivered, failed, or given_up, which disables the webhook.",
+    ["result"],
+    registry=REGISTRY,
+)
 DATABASE_OUTAGES = Counter(
     "forerun_database_outages", "Times that the database stopped answering this process.", registry=REGISTRY
 )

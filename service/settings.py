@@ -65,6 +65,11 @@ class Settings(BaseSettings):
     body_seconds: float = Field(30, gt=0, description="How long the body of a request may take to arrive.")
     keep_alive_seconds: int = Field(30, ge=1, description="How long a connection is kept for another request.")
     write_seconds: float = Field(60, gt=0, description="How long a client may leave its answer unread.")
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        (),
+        description="Hosts that webhooks may lead to, such as hooks.example.com or http://10.0.0.7:8080. "
+        "Default: none, which switches webhooks off.",
+    )
     log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = "INFO"
     log_format: Annotated[LogFormat, BeforeValidator(str.lower)] | None = Field(
         None, description="json or text; default: text on a terminal, JSON elsewhere. Of jobs' logs: text."

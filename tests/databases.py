@@ -31,7 +31,7 @@ from service.algorithms.candidates import trials_of
 from service.spec.job import JobSpec
 from service.spec.methods.search import SearchMethod
 from service.store.engine import Store
-from service.store.tables import Base, Epoch, Event, Job, Layer
+from service.store.tables import Base, Epoch, Event, Job, Layer, Webhook
 from service.wire.states import FOLLOWS, TERMINAL, JobState
 from service.wire.worker import EpochRecord
 
@@ -135,6 +135,7 @@ def postgres_store(shared_postgres: Store) -> Iterator[Store]:
 def wipe(store: Store) -> None:
     with store.write() as session:
         session.execute(delete(Job))  # everything else hangs on it
+        session.execute(delete(Webhook))
         assert not any(session.scalar(select(func.count()).select_from(table)) for table in Base.metadata.sorted_tables)
 
 

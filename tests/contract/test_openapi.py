@@ -57,6 +57,8 @@ def test_operations(document: dict[str, Any]) -> None:
         ),
         *(f"GET {job}/layers", f"GET {job}/trials", f"GET {job}/comparison", f"GET {job}/study", f"GET {job}/ramp"),
         *("GET /v1/study", "GET /v1/lr-history", "GET /v1/recommendation"),
+        *("POST /v1/webhooks", "GET /v1/webhooks", "DELETE /v1/webhooks/{webhook_id}"),
+        "POST /v1/webhooks/{webhook_id}/test",
         *("POST /v1/plan", "GET /v1/experiments", "POST /v1/experiments"),
         *("GET /v1/catalog", "GET /healthz", "GET /readyz", "GET /metrics"),
     }
@@ -102,7 +104,7 @@ def test_examples_of_answers_are_true(document: dict[str, Any]) -> None:
     compared = ("TrialResult", "TrialList", "Statistic", "CurvePoint", "SeedComparison", "ComparedRun", "Comparison")
     compared += ("StudyRow", "Study", "ExperimentStudy", "RampStep", "BatchRamp", "BatchRamps")
     decided = ("BranchPoint", "Candidate", "RatedRate", "Rule", "Alternative", "ChoiceWarning", "Decision", "Decisions")
-    of_all_jobs = ("HistoryStep", "HistoryPage", "Evidence", "Recommendation")
+    of_all_jobs = ("HistoryStep", "HistoryPage", "Evidence", "Recommendation", "Webhook", "NewWebhook", "WebhookTest")
     for name in (*answers, "LrStep", "LrHistory", "LayerEpoch", "LayerPage", *compared, *decided, *of_all_jobs):
         (example,) = schemas[name]["examples"]
         assert set(example) == set(schemas[name]["properties"]), name

@@ -46,6 +46,7 @@ from service.wire.answers.schedule import JobSchedule, ReplayedEpoch, SelectorRe
 from service.wire.answers.statistic import Statistic, Statistics
 from service.wire.answers.study import STUDY_COLUMNS, ExperimentStudy, Study, StudyRow
 from service.wire.answers.trial import TrialList, TrialResult
+from service.wire.answers.webhook import NewWebhook, Webhook, WebhookList, WebhookTest
 
 __all__ = [
     "COMPARISON_COLUMNS",
@@ -97,6 +98,7 @@ __all__ = [
     "LrSetFacts",
     "LrSetPhaseFacts",
     "LrStep",
+    "NewWebhook",
     "OtherEvent",
     "Plan",
     "Problem",
@@ -119,5 +121,8 @@ __all__ = [
     "TrialEvent",
     "TrialList",
     "TrialResult",
+    "Webhook",
+    "WebhookList",
+    "WebhookTest",
     "parse_event",
 ]

@@ -36,6 +36,12 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
         ),
         ("RAY_ADDRESS", "head:8265", "FORERUN_RAY_ADDRESS = 'head:8265' cannot be used: must be a URL like http://"),
         ("LOG_LEVEL", "loud", "FORERUN_LOG_LEVEL = 'LOUD' cannot be used: Input should be 'DEBUG', 'INFO'"),
+        (
+            "WEBHOOK_HOSTS",
+            "hooks.example/x",
+            "FORERUN_WEBHOOK_HOSTS = 'hooks.example/x' cannot be used: must be a host",
+        ),
+        ("LOG_FORMAT", "xml", "FORERUN_LOG_FORMAT = 'xml' cannot be used: Input should be 'json' or 'text'"),
         ("HOST", "no such host", "FORERUN_HOST = 'no such host' cannot be used: [Errno -"),
         ("HOST", "192.0.2.1", "FORERUN_HOST = '192.0.2.1' cannot be used: [Errno 99] Cannot assign"),
         ("HOME", "/dev/null/home", "FORERUN_HOME = '/dev/null/home' cannot be used: [Errno 17] File exists"),
