@@ -27,6 +27,7 @@ from service.webhooks.sender import Sender
 
 if TYPE_CHECKING:
     from service.cluster.base import Capacity
+    from service.cluster.controller import Leadership
 
 MAX_INT = 2**31 - 1  # the database's INTEGER: larger numbers must not reach it
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL refuses NUL in strings
@@ -46,6 +47,10 @@ class Fleet(Protocol):
     @property
     def trouble(self) -> str | None:
         """A sentence on why Ray cannot be reached at present. None where it can be reached."""
+
+    @property
+    def leadership(self) -> "Leadership":
+        """Which of the services on this database leads, by the last look at it."""
 
     def wake(self) -> None:
         """Tell the controller that there is something new to do."""

@@ -19,7 +19,6 @@ from prometheus_client.registry import Collector
 
 from api.deps import Fleet
 from service import metrics
-from service.cluster.base import Capacity
 from service.store.engine import Store
 from service.store.standing import Standing, count_jobs
 from service.wire.states import JobState
@@ -45,7 +44,7 @@ class Scraper:
         except TimeoutError:
             standing = None
         now = CollectorRegistry()
-        now.register(_Present(standing, self._fleet.capacity, self._fleet.trouble))
+        now.register(_Present(standing, self._fleet))
         return b"".join(map(generate_latest, (metrics.REGISTRY, self._http, now)))
 
     def _latest(self) -> "Future[Standing | None]":
@@ -68,14 +67,16 @@ class Scraper:
 class _Present(Collector):
     """The metrics of what is so at present; without `standing` the database is away."""
 
-    def __init__(self, standing: Standing | None, capacity: Capacity | None, trouble: str | None) -> None:
-        self._standing, self._capacity, self._trouble = standing, capacity, trouble
+    def __init__(self, standing: Standing | None, fleet: Fleet) -> None:
+        self._standing, self._leads = standing, fleet.leadership.leads
+        self._capacity, self._trouble = fleet.capacity, fleet.trouble
 
     def collect(self) -> Iterable[Metric]:
         """The families of the metrics, one after another."""
         yield _gauge("forerun_database_up", "Whether the database answers: 1 or 0.", self._standing is not None)
         reachable = self._capacity is not None and self._trouble is None
         yield _gauge("forerun_ray_reachable", "Whether the last pass of the controller went well: 1 or 0.", reachable)
+        yield _gauge("forerun_leads", "Whether this service leads, of those on its database: 1 or 0.", self._leads)
         if self._capacity is not None:
             yield _gauge("forerun_ray_cpus", "CPUs of the Ray cluster, as last seen.", self._capacity.cpus)
             yield _gauge("forerun_ray_gpus", "GPUs of the Ray cluster, as last seen.", self._capacity.gpus)

@@ -1,13 +1,13 @@
 """Webhooks, and the deliveries that are still to be made
 
 Revision ID: 0013
-Revises: 0007
+Revises: 0009
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision, branch_labels, depends_on = "0013", "0007", None, None
+revision, down_revision, branch_labels, depends_on = "0013", "0009", None, None
 
 
 def upgrade() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service import metrics
+from service.cluster.lease import NotLeader
 from service.errors import ClusterUnreachable
 from service.store.engine import DatabaseError
 
@@ -22,6 +23,9 @@ class PassWatch:
         try:
             yield
             result, self._database_away = "done", False
+        except NotLeader:
+            result = "done"  # another service has taken over, so this one is done
+            raise
         except ClusterUnreachable:
             result = "ray_unreachable"
             raise

@@ -14,7 +14,6 @@ import pytest
 from service.cluster.controller import Controller
 from service.cluster.fake import FakeCluster
 from service.errors import ClusterUnreachable
-from service.jobs import lifecycle
 from service.logs import Style
 from service.store.engine import Store
 from tests.builders import JSON, Worker, epoch_record, submit
@@ -87,7 +86,7 @@ def test_no_secret_of_a_jobs_whole_life_is_logged(client: httpx.Client, sqlite_s
     with log_output(style, "DEBUG") as stream:
         job_id = submit(client, epochs=1)
         passes(Controller(sqlite_store, cluster, {"FORERUN_API_URL": "http://api"}), stream, "cannot start")
-        with patch("service.cluster.controller.SUBMIT_GRACE", -lifecycle.now().resolution):
+        with patch("service.cluster.controller.SUBMIT_GRACE_S", -1.0):
             Controller(sqlite_store, cluster, {}).run_pass()
         first, ticket = cluster.tickets
         worker = Worker(client, job_id)

@@ -6,6 +6,7 @@ import pytest
 
 from service import metrics
 from service.cluster.watch import PassWatch
+from service.cluster.lease import NotLeader
 from service.errors import ClusterUnreachable
 from service.store.engine import DatabaseError
 
@@ -22,6 +23,7 @@ def outages() -> float:
     ("error", "result"),
     [
         (None, "done"),
+        (NotLeader("another service leads"), "done"),
         (ClusterUnreachable("no answer"), "ray_unreachable"),
         (DatabaseError("gone"), "error"),
         (ValueError("a mistake of ours"), "error"),
