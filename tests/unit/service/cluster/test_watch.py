@@ -5,8 +5,8 @@ from contextlib import nullcontext
 import pytest
 
 from service import metrics
-from service.cluster.watch import PassWatch
 from service.cluster.lease import NotLeader
+from service.cluster.watch import PassWatch
 from service.errors import ClusterUnreachable
 from service.store.engine import DatabaseError
 
