@@ -32,10 +32,13 @@ from service.cluster.ray_jobs import RayCluster
 from service.jobs.deletion import Housekeeper
 from service.jobs.lifecycle import now
 from service.jobs.quota import Quota
-from service.redaction import WithoutSecrets
+from service.logs import configure_logging
 from service.settings import Settings
 from service.store.api_keys import has_usable_api_key
 from service.store.engine import Store
+from service.webhooks.dispatcher import Dispatcher
+from service.webhooks.hosts import AllowedHosts
+from service.webhooks.sender import Sender
 
 log = logging.getLogger("forerun")
 
@@ -44,11 +47,9 @@ def main() -> None:
     """Run the service until it is told to end. Raises SystemExit with status 2 where a setting cannot be used."""
     settings = read_settings()
     program = sys.argv[1] if len(sys.argv) > 1 else "forerun"
-    logging.basicConfig(level=settings.log_level)
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(WithoutSecrets("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    configure_logging(settings.log_level, settings.log_format)
     limits = Limits.of(settings, raise_descriptor_limit())
+    sender = _sender(settings)
     home = settings.home.absolute()
     with ExitStack() as stack:
         stack.enter_context(only_service_of(home))
@@ -73,6 +74,7 @@ def main() -> None:
             storage_dir=settings.jobs(),
             gate=gate,
             max_event_streams=limits.event_streams,
+            sender=sender,
         )
         facts = {
             "pid": os.getpid(),
@@ -87,6 +89,10 @@ def main() -> None:
             ready=lambda: stack.enter_context(_file(home / "service.json", json.dumps(facts))),
             limits=limits,
         )
+        if settings.webhook_hosts:
+            dispatcher = Dispatcher(store, sender, leads=lambda: lease.leads)
+            dispatcher.start()
+            stack.callback(dispatcher.stop)
         controller.start()
         if settings.ray_address is None:
             stack.callback(controller.release)
@@ -116,6 +122,8 @@ def _controller(settings: Settings, store: Store, cluster: RayCluster, lease: Le
         "FORERUN_DATA_DIR": str(settings.data_dir.absolute()),
         "FORERUN_STORAGE_DIR": str(settings.jobs()),
     }
+    if settings.log_format is not None:
+        environment["FORERUN_LOG_FORMAT"] = settings.log_format
     housekeeper = Housekeeper(
         store,
         settings.jobs(),
@@ -154,6 +162,14 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _sender(settings: Settings) -> Sender:
+    """The sender of messages to webhooks. Exits where the hosts that they may lead to are none."""
+    try:
+        return Sender(AllowedHosts.parse(settings.webhook_hosts))
+    except ValueError as error:
+        raise unusable("webhook_hosts", ",".join(settings.webhook_hosts), error) from None
 
 
 def _banner(facts: dict[str, object], program: str) -> str:

@@ -11,10 +11,11 @@ from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from api import problems
-from api.deps import COOKIE, Services, caller, known_parameters, of_this_site, scope_needed
+from api.deps import COOKIE, Services, bound_to_log, caller, known_parameters, of_this_site, scope_needed
 from api.event_hub import event_hub
 from api.headers import SecurityHeaders, page_policy
 from api.hosts import KnownHosts
+from api.http_metrics import count_requests
 from api.routes import (
     branches,
     catalog,
@@ -31,6 +32,7 @@ from api.routes import (
     lifecycle,
     logs,
     lr_history,
+    metrics,
     plan,
     ramp,
     recommendation,
@@ -39,9 +41,11 @@ from api.routes import (
     session,
     study,
     trials,
+    webhooks,
     weights,
     worker,
 )
+from api.scrape import Scraper
 from api.sizes import Sizes
 from api.terms import TermsChange
 from service.spec.job import JobSpec
@@ -65,6 +69,7 @@ TAGS = [
     {"name": "experiments", "description": "Forecasts, and the papers' experiments."},
     {"name": "catalog", "description": "The names that a spec may use."},
     {"name": "keys", "description": "API keys, and browsers that are logged in by one."},
+    {"name": "webhooks", "description": "URLs that are told of events by signed messages."},
     {"name": "health", "description": "Is the service alive, is it ready: for whoever starts and watches it."},
 ]
 ASSETS = "/docs/assets"
@@ -92,7 +97,9 @@ ROUTES = (
     catalog,
     keys,
     session,
+    webhooks,
     health,
+    metrics,
     worker,
 )  # in the order of the document
 
@@ -107,7 +114,7 @@ def create_app(services: Services) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,  # below: FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
-        dependencies=[Depends(of_this_site), Depends(caller), Depends(known_parameters)],
+        dependencies=[Depends(bound_to_log), Depends(of_this_site), Depends(caller), Depends(known_parameters)],
         responses=problems.documented(422),
         lifespan=_lifespan,
     )
@@ -115,6 +122,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(KnownHosts)
     app.add_middleware(Sizes)
     problems.install(app)
+    app.state.http_metrics = count_requests(app)
     app.add_middleware(SecurityHeaders)  # the last one is around all others
     for module in ROUTES:
         app.include_router(module.router)
@@ -126,6 +134,7 @@ def create_app(services: Services) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
+    app.state.scraper = Scraper(services.store, services.fleet, app.state.http_metrics)
     async with event_hub(services.store, services.max_event_streams) as app.state.events:
         yield
 
@@ -170,7 +179,10 @@ class _App(FastAPI):
             for name, schema in components.items():
                 if "examples" in schema:  # FastAPI leaves out what is null
                     schema["examples"] = getattr(answers, name).model_json_schema()["examples"]
-            for model in (JobSpec, answers.Problem, experiments.ExperimentRequest, TermsChange, keys.KeyRequest):
+            for model in (
+                *(JobSpec, answers.Problem, experiments.ExperimentRequest),
+                *(TermsChange, keys.KeyRequest, webhooks.WebhookRequest),
+            ):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 components |= schema.pop("$defs", {}) | {model.__name__: schema}
             event = answers.KNOWN_EVENT.json_schema(ref_template="#/components/schemas/{model}")

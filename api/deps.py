@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 from fastapi import BackgroundTasks, Depends, Header, Path, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
+from structlog.contextvars import bind_contextvars
 
 from api.gate import EVERYBODY, NOBODY, Caller, Credential, Gate
 from service.access.keys import is_use_due, note_use
@@ -30,6 +31,8 @@ from service.spec.methods import MethodName
 from service.store.engine import DatabaseError, Store
 from service.store.jobs import check_job
 from service.validation.means import Means
+from service.webhooks.hosts import AllowedHosts
+from service.webhooks.sender import Sender
 from service.wire.answers import Scope
 
 if TYPE_CHECKING:
@@ -100,6 +103,7 @@ class Services:
     storage_dir: FilePath = FilePath("jobs")
     max_event_streams: int = 1000
     gate: Gate = field(default_factory=Gate)
+    sender: Sender = field(default_factory=lambda: Sender(AllowedHosts()))  # of messages to webhooks
 
     def means(self) -> Means:
         """The folder of datasets and the size of the cluster, as known at present: what a spec is checked against."""
@@ -114,7 +118,7 @@ COOKIE = "forerun_session"
 UNCHANGING = frozenset({"GET", "HEAD", "OPTIONS"})
 FOR_ANYBODY = frozenset({"/healthz", "/readyz", "/docs"})
 FOR_WORKERS = "/internal/"  # which have a ticket and a token of their own
-FOR_ADMINS = "/v1/keys"
+FOR_ADMINS = ("/v1/keys", "/v1/webhooks")  # a webhook is told of all jobs
 FOR_READERS = frozenset({("POST", "/v1/plan"), ("POST", "/v1/session"), ("DELETE", "/v1/session")})
 
 
@@ -236,6 +240,12 @@ RunLabel = Annotated[str, Field(max_length=50, pattern=NO_NUL)]
 Text = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 Accept = Annotated[str, Header(include_in_schema=False)]
 FORMAT = "Format of the answer; goes before the Accept header."
+
+
+async def bound_to_log(request: Request) -> None:
+    """Have what is logged for this request tell of which job it is."""
+    if "job_id" in request.path_params:
+        bind_contextvars(job=request.path_params["job_id"])
 
 
 async def known_parameters(request: Request) -> None:

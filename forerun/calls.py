@@ -32,14 +32,18 @@ from service.wire.answers import (
     Login,
     LrStep,
     NewApiKey,
+    NewWebhook,
     Plan,
     Recommendation,
     Scope,
     SelectorReplay,
     StudyRow,
     TrialResult,
+    Webhook,
+    WebhookTest,
 )
 from service.wire.checkpoint import Which
+from service.wire.webhooks import EventType
 
 JSON = {"Content-Type": "application/json"}
 
@@ -346,6 +350,27 @@ class Calls:
     async def whoami(self) -> Login:
         """Whose jobs this client's requests are about, and what they may do."""
         return await self._exchange.one(Login, "GET", "/v1/session")
+
+    # --- webhooks ----------------------------------------------------------------------------------------
+
+    async def create_webhook(self, url: str, events: Sequence[EventType]) -> NewWebhook:
+        """Register a URL that is told of these types of events of all jobs from now on. Its secret is in the answer,
+        and never told again; a URL that has a webhook already gets a new one."""
+        document = json.dumps({"url": url, "events": list(events)})
+        return await self._exchange.one(NewWebhook, "POST", "/v1/webhooks", headers=JSON, content=document)
+
+    async def webhooks(self) -> Rows[Webhook]:
+        """All webhooks, oldest first, and how telling them goes."""
+        return await self._exchange.rows(Webhook, "/v1/webhooks")
+
+    async def delete_webhook(self, webhook_id: str) -> None:
+        """Delete a webhook; one that is not there stays so."""
+        await self._exchange.answer("DELETE", f"/v1/webhooks/{quote(webhook_id, safe='')}", headers=JSON)
+
+    async def test_webhook(self, webhook_id: str) -> WebhookTest:
+        """Have the service send a test to the webhook at once, and return what became of it."""
+        path = f"/v1/webhooks/{quote(webhook_id, safe='')}/test"
+        return await self._exchange.one(WebhookTest, "POST", path, headers=JSON)
 
 
 def _path(job_id: str, *more: str) -> str:

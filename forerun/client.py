@@ -127,3 +127,7 @@ class Client(Facade[Calls]):
     keys = blocking(Calls.keys)
     revoke_key = blocking(Calls.revoke_key)
     whoami = blocking(Calls.whoami)
+    create_webhook = blocking(Calls.create_webhook)
+    webhooks = blocking(Calls.webhooks)
+    delete_webhook = blocking(Calls.delete_webhook)
+    test_webhook = blocking(Calls.test_webhook)

@@ -133,7 +133,7 @@ def service(home: Path, console: Console) -> Iterator[Ready]:
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own module
             COMMAND,
-            env=environment | {"FORERUN_HOME": str(home), "FORERUN_AUTH": "open"},
+            env={"FORERUN_LOG_FORMAT": "text"} | environment | {"FORERUN_HOME": str(home), "FORERUN_AUTH": "open"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

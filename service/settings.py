@@ -35,6 +35,7 @@ def _rate(text: str) -> str:
 
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+LogFormat = Literal["json", "text"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
@@ -99,7 +100,15 @@ class Settings(BaseSettings):
     keep_logs_days: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Days after an attempt's end that its log is kept; default: for ever."
     )
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        (),
+        description="Hosts that webhooks may lead to, such as hooks.example.com or http://10.0.0.7:8080. "
+        "Default: none, which switches webhooks off.",
+    )
     log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = "INFO"
+    log_format: Annotated[LogFormat, BeforeValidator(str.lower)] | None = Field(
+        None, description="json or text; default: text on a terminal, JSON elsewhere. Of jobs' logs: text."
+    )
 
     def hosts(self) -> frozenset[str]:
         """The host names, in lower case, that requests may be addressed to: localhost, `host`, that of `api_url`, and
@@ -126,3 +135,4 @@ class WorkerSettings(BaseSettings):
     ticket: SecretStr
     data_dir: Path
     storage_dir: Path
+    log_format: LogFormat = "text"  # a job's log is read by its user

@@ -33,7 +33,7 @@ from service.jobs import lifecycle
 from service.spec.job import JobSpec
 from service.spec.methods.search import SearchMethod
 from service.store.engine import Store
-from service.store.tables import ApiKey, Base, DeletedJob, Epoch, Event, Job, Layer, Leader
+from service.store.tables import ApiKey, Base, DeletedJob, Epoch, Event, Job, Layer, Leader, Webhook
 from service.wire.states import FOLLOWS, TERMINAL, JobState
 from service.wire.worker import EpochRecord
 
@@ -136,9 +136,9 @@ def postgres_store(shared_postgres: Store) -> Iterator[Store]:
 
 def wipe(store: Store) -> None:
     with store.write() as session:
-        session.execute(delete(Job))  # everything else hangs on it, or on an API key, but the lease, always a row
-        session.execute(delete(DeletedJob))
-        session.execute(delete(ApiKey))
+        session.execute(delete(Job))  # everything else hangs on it, a key or a webhook, but the lease, always a row
+        for table in (DeletedJob, ApiKey, Webhook):
+            session.execute(delete(table))
         nobody = {"holder": None, "fence": 0, "url": "", "cluster": None, "expires_at": None, "standby_seen_at": None}
         assert session.execute(update(Leader).values(nobody)).rowcount == 1
         tables = [table for table in Base.metadata.sorted_tables if table is not Leader.__table__]

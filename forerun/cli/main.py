@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from forerun.cli import experiment, job, keys, moved, results, service
+from forerun.cli import experiment, job, keys, moved, results, service, webhooks
 from forerun.cli.shared import example, new_group, say
 from forerun.client import DEFAULT_URL, Client
 from service.errors import ForerunError
@@ -51,6 +51,7 @@ app.add_typer(job.app, name="job", rich_help_panel=GROUPS)
 app.add_typer(results.app, name="results", rich_help_panel=GROUPS)
 app.add_typer(experiment.app, name="experiment", rich_help_panel=GROUPS)
 app.add_typer(keys.app, name="keys", rich_help_panel=GROUPS)
+app.add_typer(webhooks.app, name="webhooks", rich_help_panel=GROUPS)
 app.command(rich_help_panel=SERVICE)(service.serve)
 app.command(rich_help_panel=SERVICE, epilog=example("demo examples/fashion-mnist.yaml"))(service.demo)
 moved.add_to(app)

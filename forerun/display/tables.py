@@ -21,6 +21,7 @@ from service.wire.answers import (
     Statistic,
     StudyRow,
     TrialResult,
+    Webhook,
 )
 
 LONGEST_VALUE = 60  # of a hyperparameter, in characters
@@ -141,6 +142,20 @@ def experiment_table(experiments: Iterable[ExperimentFacts]) -> str:
     """A table of the studies that can be run."""
     rows = [(e.name, e.paper, e.figures, str(len(e.jobs)), e.description) for e in experiments]
     return table(("name", "paper", "figures", "jobs", "description"), rows)
+
+
+def webhook_table(webhooks: Iterable[Webhook]) -> str:
+    """A table of webhooks, a row for each, with how telling it goes."""
+    rows = [(one.id, clean(one.url), " ".join(one.events), _state_of(one)) for one in webhooks]
+    return table(("webhook", "url", "events", "state"), rows)
+
+
+def _state_of(webhook: Webhook) -> str:
+    if webhook.disabled_at is not None:
+        return f"disabled: {clean(webhook.last_failure or '')}"
+    if webhook.failures:
+        return f"failed {webhook.failures} times: {clean(webhook.last_failure or '')}"
+    return "well" if webhook.delivered_at is not None else "nothing sent yet"
 
 
 def trial_table(trials: Iterable[TrialResult]) -> str:

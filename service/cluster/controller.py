@@ -16,10 +16,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from structlog.contextvars import bound_contextvars
+
 from service.cluster.base import Capacity, Cluster, ClusterId, Overview, RayJobStatus
 from service.cluster.lease import Lease, NotLeader
 from service.cluster.losses import Place, last_words, place_of, reason_of_loss
 from service.cluster.time_limits import RunningTimes, has_limit
+from service.cluster.watch import PassWatch
 from service.errors import ClusterUnreachable
 from service.jobs import lifecycle as jobs
 from service.jobs.deletion import Housekeeper
@@ -81,6 +84,7 @@ class Controller:
         self._capacity: Capacity | None = None
         self._here: ClusterId | None = None
         self._trouble: str | None = None
+        self._watch = PassWatch()
         self._led: bool | None = None  # None: has not looked yet
         self._idle = False
         self._missing: dict[str, float] = {}  # submissions that Ray is not known to have, and since when
@@ -161,7 +165,8 @@ class Controller:
         while not self._stopping:
             self._wake.clear()
             try:
-                self.run_pass()
+                with self._watch.watched():
+                    self.run_pass()
                 self._trouble = None
             except NotLeader:
                 log.warning("another service has taken over; the next pass stands by")
@@ -193,8 +198,9 @@ class Controller:
         with self._db.read() as session:
             live = jobs_in(session, HOLDS_WORKERS)
         for job in live:
-            if not self._is_over_its_time(job):
-                self._reconcile(job, overview)
+            with bound_contextvars(job=job.id, attempt=job.attempt):
+                if not self._is_over_its_time(job):
+                    self._reconcile(job, overview)
         self._times.forget_all_but(job.last_attempt.submission_id for job in live if job.last_attempt is not None)
         self._stop_orphans(overview)
         claims = self._submit_what_fits()
@@ -321,7 +327,8 @@ class Controller:
         jobs.keep_log(self._db, submission_id, self._cluster.logs(submission_id))
 
     def _submit(self, claim: Claim) -> None:
-        log.info("submitting %s", claim.submission_id)
+        with bound_contextvars(job=claim.job_id, attempt=claim.attempt):
+            log.info("submitting %s", claim.submission_id)
         self._missing[claim.submission_id] = self._monotonic()  # until Ray is seen to know it
         self._cluster.submit(claim.submission_id, claim.job_id, {**self._environment, "FORERUN_TICKET": claim.ticket})
 

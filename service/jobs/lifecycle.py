@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from service.errors import StateConflict
 from service.jobs.backoff import backoff_seconds
 from service.jobs.quota import NO_QUOTA, Quota, owners_who_wait
+from service.jobs.telling import tell_of_move
 from service.store import attempts, clock
 from service.store.engine import Session, Store
 from service.store.jobs import get_job, next_to_submit, set_job_state
@@ -190,6 +191,7 @@ def move(session: Session, job: Job, to: JobState, *, code: str | None = None, m
     data = {"state": to, "attempt": job.attempt, "code": code, "message": message}
     event = {key: value for key, value in data.items() if value is not None}
     set_job_state(session, moved, before=job.state, event=event, created_at=now())
+    tell_of_move(session, job, to, code)
 
 
 def _is_live(job: Job, attempt: int) -> bool:

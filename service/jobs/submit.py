@@ -13,6 +13,7 @@ from service.algorithms.cost import Cost, forecast
 from service.algorithms.epoch_plan import iterations_per_epoch
 from service.errors import IdempotencyConflict
 from service.jobs.lifecycle import hash_of, now
+from service.jobs.telling import tell_of_submission
 from service.jobs.terms import DEFAULT_TERMS, Terms
 from service.results.past_jobs import complete
 from service.spec.job import JobSpec
@@ -120,6 +121,7 @@ def _add_job(session: Session, spec: JobSpec, terms: Terms) -> str:
     owner = owner_of(session)
     insert_job(session, job_id, spec, runs, now(), priority=terms.priority, time_limit=terms.time_limit, owner=owner)
     append_event(session, job_id, "state", {"state": JobState.QUEUED}, now())
+    tell_of_submission(session, job_id)
     return job_id
 
 

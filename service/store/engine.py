@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from service.store.ownership import OWNER, SessionOfOwner
 
-__all__ = ["DatabaseError", "Session", "Store", "reason_of"]
+__all__ = ["DatabaseError", "Session", "Store", "after_commit", "reason_of"]
 
 # By these names whoever calls the store knows SQLAlchemy; nobody else imports it. A Session is the handle of a
 # transaction: use cases hand it on to the functions of the store, and do nothing else with it.
@@ -107,6 +107,11 @@ class Store:
         finally:
             if waits:
                 self._writing.release()
+
+
+def after_commit(session: Session, call: Callable[[], object]) -> None:
+    """Have `call` called once the session's transaction is committed; where it is rolled back nobody calls it."""
+    event.listen(session, "after_commit", lambda _: call(), once=True)
 
 
 def reason_of(error: Exception) -> BaseException:

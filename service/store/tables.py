@@ -268,6 +268,47 @@ class Event(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class Webhook(Base):
+    """The table of webhooks: the URLs that are told of events. The secret is kept as it is, for signatures are made
+    with it."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    url: Mapped[str] = mapped_column(String(1000), unique=True)
+    secret: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # the last time that it was told of an event
+    failures: Mapped[int] = mapped_column(default=0)  # tries in a row, of the event that is the next one
+    failing_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    next_try_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # NULL: at once
+    last_failure: Mapped[str | None] = mapped_column(Text)
+    disabled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class WebhookSubscription(Base):
+    """The table of what each webhook is told of: a row for each type of events."""
+
+    __tablename__ = "webhook_subscriptions"
+    __table_args__ = (Index(None, "event"),)
+
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"), primary_key=True)
+    event: Mapped[str] = mapped_column(String(30), primary_key=True)
+
+
+class Delivery(Base):
+    """The table of deliveries that are still to be made (an outbox): written with the event, deleted once a webhook
+    has it. Of one job those of a webhook are in the order of its events."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (Index(None, "webhook_id", "id"), Index(None, "job_id"))
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]  # of the event
+
+
 class IdempotencyKey(Base):
     """The table of idempotency keys of each owner: with the request's fingerprint and the job that the request made."""
 

@@ -58,8 +58,10 @@ def test_operations(document: dict[str, Any]) -> None:
         ),
         *(f"GET {job}/layers", f"GET {job}/trials", f"GET {job}/comparison", f"GET {job}/study", f"GET {job}/ramp"),
         *("GET /v1/study", "GET /v1/lr-history", "GET /v1/recommendation"),
+        *("POST /v1/webhooks", "GET /v1/webhooks", "DELETE /v1/webhooks/{webhook_id}"),
+        "POST /v1/webhooks/{webhook_id}/test",
         *("POST /v1/plan", "GET /v1/experiments", "POST /v1/experiments"),
-        *("GET /v1/catalog", "GET /healthz", "GET /readyz"),
+        *("GET /v1/catalog", "GET /healthz", "GET /readyz", "GET /metrics"),
         *("GET /v1/keys", "POST /v1/keys", "DELETE /v1/keys/{key_id}"),
         *("GET /v1/session", "POST /v1/session", "DELETE /v1/session"),
     }
@@ -106,18 +108,9 @@ def test_examples_of_answers_are_true(document: dict[str, Any]) -> None:
     compared += ("StudyRow", "Study", "ExperimentStudy", "RampStep", "BatchRamp", "BatchRamps")
     decided = ("BranchPoint", "Candidate", "RatedRate", "Rule", "Alternative", "ChoiceWarning", "Decision", "Decisions")
     of_all_jobs = ("HistoryStep", "HistoryPage", "Evidence", "Recommendation")
-    of_keys = ("ApiKey", "ApiKeyList", "NewApiKey", "Login")
-    for name in (
-        *of_keys,
-        *answers,
-        "LrStep",
-        "LrHistory",
-        "LayerEpoch",
-        "LayerPage",
-        *compared,
-        *decided,
-        *of_all_jobs,
-    ):
+    of_service = ("ApiKey", "ApiKeyList", "NewApiKey", "Login", "Webhook", "NewWebhook", "WebhookTest")
+    of_job = ("LrStep", "LrHistory", "LayerEpoch", "LayerPage")
+    for name in (*answers, *of_job, *compared, *decided, *of_all_jobs, *of_service):
         (example,) = schemas[name]["examples"]
         assert set(example) == set(schemas[name]["properties"]), name
         jsonschema.validate(example, {"$ref": f"#/components/schemas/{name}", "components": document["components"]})

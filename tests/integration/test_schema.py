@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 import migrations
 from migrations import is_current, migrate
 from service.access import keys
-from service.jobs import reports
+from service.jobs import reports, webhooks
 from service.store.engine import Store
 from service.store.jobs import get_job, job_spec
 from service.store.tables import (
@@ -30,6 +30,7 @@ from service.store.tables import (
     Attempt,
     Base,
     Branch,
+    Delivery,
     Epoch,
     Event,
     IdempotencyKey,
@@ -38,6 +39,8 @@ from service.store.tables import (
     LoginSession,
     Run,
     Trial,
+    Webhook,
+    WebhookSubscription,
 )
 from tests.integration.jobs_in_sql import S, begin, everything, start, state_of, submit, until_somebody_waits_for_a_lock
 from tests.unit.service.reports import branch, epoch, layers
@@ -63,12 +66,16 @@ pytest_plugins = ["tests.databases"]
         (IdempotencyKey, {}),
         (ApiKey, {}),
         (LoginSession, {}),
+        (Webhook, {"id": "other"}),
+        (WebhookSubscription, {}),
+        (Delivery, {}),
     ],
     ids=lambda value: value.__tablename__ if isinstance(value, type) else "",
 )
 def test_nothing_can_stand_there_twice(store, table, renamed):
     job_id, token = start(store, epochs=1)
     reports.record_epoch(store, job_id, token, epoch(1, layers=layers()))
+    webhooks.register(store, "https://hooks.example.com/", ["job.queued"])
     submit(store, "key-1", epochs=1)
     keys.log_in(store, keys.create_key(store, "alice")[0])
     with store.read() as session:
@@ -93,6 +100,8 @@ def test_nothing_hangs_in_the_air(store):
         Event(job_id="job-0", number=1, kind="state", data={}, created_at=now),
         IdempotencyKey(key="k", fingerprint="f", job_id="job-0", created_at=now),
         LoginSession(hash="h", key_id="0" * 12, created_at=now, expires_at=now),
+        WebhookSubscription(webhook_id="hook-0", event="epoch"),
+        Delivery(webhook_id="hook-0", job_id="job-0", number=1),
     ]
     for row in rows:
         with pytest.raises(IntegrityError, match=r"(?i)foreign key"), store.write() as session:
@@ -100,13 +109,15 @@ def test_nothing_hangs_in_the_air(store):
 
 
 def test_with_a_job_goes_all_that_hangs_on_it(store):
+    webhooks.register(store, "https://hooks.example.com/", ["job.queued"])
     kept, token = start(store)
     reports.record_epoch(store, kept, token, epoch(1, layers=layers()))
     rows = everything(store)
     job_id = submit(store, "key-1")
     reports.record_epoch(store, job_id, begin(store, job_id), epoch(1, layers=layers()))
     grown = {table for table, after in everything(store).items() if len(after) > len(rows[table])}
-    assert grown == everything(store).keys() - {"deleted_jobs", "api_keys", "login_sessions"}
+    of_no_job = {"deleted_jobs", "api_keys", "login_sessions", "webhooks", "webhook_subscriptions"}
+    assert grown == everything(store).keys() - of_no_job
     with store.write() as session:
         session.execute(sa.delete(Job).where(Job.id == job_id))
     assert everything(store) == rows

@@ -47,6 +47,7 @@ from service.wire.answers.schedule import JobSchedule, ReplayedEpoch, SelectorRe
 from service.wire.answers.statistic import Statistic, Statistics
 from service.wire.answers.study import STUDY_COLUMNS, ExperimentStudy, Study, StudyRow
 from service.wire.answers.trial import TrialList, TrialResult
+from service.wire.answers.webhook import NewWebhook, Webhook, WebhookList, WebhookTest
 
 __all__ = [
     "COMPARISON_COLUMNS",
@@ -103,6 +104,7 @@ __all__ = [
     "LrSetPhaseFacts",
     "LrStep",
     "NewApiKey",
+    "NewWebhook",
     "OtherEvent",
     "Plan",
     "Problem",
@@ -126,5 +128,8 @@ __all__ = [
     "TrialEvent",
     "TrialList",
     "TrialResult",
+    "Webhook",
+    "WebhookList",
+    "WebhookTest",
     "parse_event",
 ]

@@ -23,6 +23,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
         monkeypatch.delenv(f"FORERUN_{field.upper()}", raising=False)
     monkeypatch.setenv("FORERUN_HOME", str(tmp_path / "deep" / "home"))
     monkeypatch.setenv("FORERUN_PORT", "18000")
+    monkeypatch.setattr(service, "configure_logging", lambda *_: None)  # pytest's stays
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield tmp_path / "deep" / "home"
     for number, handler in handlers.items():
@@ -40,6 +41,12 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
         ),
         ("RAY_ADDRESS", "head:8265", "FORERUN_RAY_ADDRESS = 'head:8265' cannot be used: must be a URL like http://"),
         ("LOG_LEVEL", "loud", "FORERUN_LOG_LEVEL = 'LOUD' cannot be used: Input should be 'DEBUG', 'INFO'"),
+        (
+            "WEBHOOK_HOSTS",
+            "hooks.example/x",
+            "FORERUN_WEBHOOK_HOSTS = 'hooks.example/x' cannot be used: must be a host",
+        ),
+        ("LOG_FORMAT", "xml", "FORERUN_LOG_FORMAT = 'xml' cannot be used: Input should be 'json' or 'text'"),
         ("HOST", "no such host", "FORERUN_HOST = 'no such host' cannot be used: [Errno -"),
         ("HOST", "192.0.2.1", "FORERUN_HOST = '192.0.2.1' cannot be used: [Errno 99] Cannot assign"),
         ("HOME", "/dev/null/home", "FORERUN_HOME = '/dev/null/home' cannot be used: [Errno 17] File exists"),
