@@ -7,6 +7,8 @@ EventType = Literal[
     "job.queued",
     "job.submitting",
     "job.running",
+    "job.pausing",
+    "job.paused",
     "job.recovering",
     "job.cancelling",
     "job.succeeded",
