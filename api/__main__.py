@@ -15,9 +15,11 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
+
+from fastapi import FastAPI
 
 from api.app import create_app
 from api.deps import Services
@@ -83,8 +85,11 @@ def main() -> None:
             "dashboard_url": cluster.dashboard_url,
             "dashboard_token_file": str(token_file) if settings.ray_address is None else None,
         }
+        app = create_app(services)
+        if settings.otlp_endpoint is not None:
+            stack.enter_context(_traced(app, store, settings.otlp_endpoint))
         server = Server(
-            create_app(services),
+            app,
             settings.log_level.lower(),
             ready=lambda: stack.enter_context(_file(home / "service.json", json.dumps(facts))),
             limits=limits,
@@ -162,6 +167,16 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _traced(app: FastAPI, store: Store, endpoint: str) -> AbstractContextManager[None]:
+    """The block in which requests are traced. Exits where the extra for it is not installed."""
+    try:
+        from api.tracing import traced
+    except ImportError as error:
+        why = f"it takes the extra tracing ({error}); install forerun[server,tracing]"
+        raise unusable("otlp_endpoint", endpoint, why) from None
+    return traced(app, store, endpoint)
 
 
 def _sender(settings: Settings) -> Sender:

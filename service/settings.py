@@ -100,6 +100,11 @@ class Settings(BaseSettings):
     keep_logs_days: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Days after an attempt's end that its log is kept; default: for ever."
     )
+    otlp_endpoint: HttpUrl | None = Field(
+        None,
+        description="Where traces are sent by OTLP over HTTP, such as http://127.0.0.1:4318; takes the extra tracing. "
+        "Default: there are none.",
+    )
     webhook_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
         (),
         description="Hosts that webhooks may lead to, such as hooks.example.com or http://10.0.0.7:8080. "

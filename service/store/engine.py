@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import from_json  # twice as fast as json's: a page of jobs has 50 specs
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -25,6 +25,9 @@ __all__ = ["DatabaseError", "Session", "Store", "after_commit", "reason_of"]
 DatabaseError = SQLAlchemyError  # whatever went wrong with a database
 
 BUSY_TIMEOUT_MS = 30_000
+
+
+T = TypeVar("T")
 
 
 class Store:
@@ -66,6 +69,35 @@ class Store:
         if self.url.get_backend_name() != "sqlite" or not self.url.database:
             return None
         return Path(self.url.database).resolve()
+
+    @contextmanager
+    def watched(self, begin: Callable[[str], T], end: Callable[[T, BaseException | None], object]) -> Iterator[None]:
+        """Until the block ends have `begin` called with the text of every statement before it is run, without its
+        values, and `end` afterwards with what `begin` returned, and the error where there was one."""
+        begun: dict[int, T] = {}
+
+        def before(_: object, __: object, statement: str, ___: object, context: object, ____: object) -> None:
+            begun[id(context)] = begin(statement)
+
+        def after(_: object, __: object, ___: object, ____: object, context: object, _____: object) -> None:
+            end(begun.pop(id(context)), None)
+
+        def failed(context: ExceptionContext) -> None:
+            if id(context.execution_context) in begun:
+                end(begun.pop(id(context.execution_context)), context.original_exception)
+
+        listeners: dict[str, Callable[..., Any]] = {
+            "before_cursor_execute": before,
+            "after_cursor_execute": after,
+            "handle_error": failed,
+        }
+        for name, listener in listeners.items():
+            event.listen(self._engine, name, listener)
+        try:
+            yield
+        finally:
+            for name, listener in listeners.items():
+                event.remove(self._engine, name, listener)
 
     def close(self) -> None:
         """Close the connections that nobody uses any more."""
