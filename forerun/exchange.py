@@ -19,7 +19,7 @@ from service.wire.states import TERMINAL
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0)  # seconds before each retry: a restart of the service takes 20
 RETRIES = 2  # of a single request; the stream of events takes all of PAUSES
-LONGEST_PAUSE_S = 10.0  # that an answer may ask for
+LONGEST_WAIT_S = 10.0  # that the client waits where the service asks it to ask again later
 SILENCE_S = 60.0  # without a byte, a stream of events is dead: the service sends something every 15 s
 A = TypeVar("A", bound=BaseModel)
 
@@ -40,11 +40,13 @@ class Exchange:
         for pause in (*PAUSES[:RETRIES], None):
             try:
                 response = await self.connection.request(method, path, **request)
-                if pause is None or not _is_outage(response):
-                    break
-                await self.connection.pause(_seconds_until(response, pause))
             except httpx.RequestError as error:
                 await self.pause_or_raise(error, pause)
+                continue
+            wait = None if pause is None else _seconds_to_wait(response, pause)
+            if wait is None:
+                break
+            await self.connection.pause(wait)
         if not response.is_success:
             raise ApiError.of(response)
         return response
@@ -132,15 +134,16 @@ class Exchange:
         )
 
 
-def _is_outage(response: httpx.Response) -> bool:
-    """Whether the service answers that its database cannot be used at present."""
-    return response.status_code == 503 and ApiError.of(response).code == "database_unavailable"
-
-
-def _seconds_until(response: httpx.Response, least: float) -> float:
-    """Seconds until a request may be sent again, as its answer says; `least` where it does not."""
+def _seconds_to_wait(response: httpx.Response, least: float) -> float | None:
+    """After how many seconds a request may be sent again that came too often, or, after `least` of them, one that the
+    database had no answer to; None where it is neither, or takes too long."""
     told = response.headers.get("Retry-After", "")
-    return max(least, min(float(told), LONGEST_PAUSE_S)) if told.isdecimal() else least
+    wait = float(told) if told.isdecimal() else None
+    if response.status_code == 429:
+        return None if wait is None or wait > LONGEST_WAIT_S else wait
+    if response.status_code == 503 and ApiError.of(response).code == "database_unavailable":
+        return max(least, min(wait or 0.0, LONGEST_WAIT_S))
+    return None
 
 
 def _items(model: type[Row], response: httpx.Response, document: Any) -> list[Row]:

@@ -5,6 +5,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from pathlib import Path
 from typing import Self
 
@@ -79,7 +80,8 @@ class Reporter:
         self._reason: str | None = None  # why the training waits
         self._told: str | None = None  # what the API knows of that
         self._news, self._closing = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+        context = copy_context()  # the log's: which job it is about
+        self._thread = threading.Thread(target=context.run, args=(self._run,), name="reporter", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

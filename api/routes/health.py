@@ -6,10 +6,12 @@ still read; the controller submits when Ray is back. Nor does it that another se
 and submissions all the same.
 """
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from api.deps import ServicesOf
+from api.deps import ServicesOf, is_known
 from api.problems import documented, problem
 from service.wire import answers
 
@@ -23,12 +25,17 @@ async def healthz() -> answers.Health:
 
 
 @router.get("/readyz", summary="Can it work?", response_model=answers.Readiness, responses=documented(503))
-def readyz(request: Request, services: ServicesOf) -> answers.Readiness | Response:
+def readyz(
+    request: Request, services: ServicesOf, known: Annotated[bool, Depends(is_known)]
+) -> answers.Readiness | Response:
     """Answers 200 when the database can be written, its schema is the newest and the disk has room, and 503 with the
-    reasons otherwise. The answer also tells whether Ray can be reached, which decides nothing."""
+    reasons otherwise. The answer also tells whether Ray can be reached, which decides nothing; where the service asks
+    for an API key, with one alone."""
     troubles = services.readiness.troubles()
     if troubles:
         return problem(request, 503, "not_ready", "Not ready", "; ".join(troubles))
+    if not known:
+        return answers.Readiness(status="ready", leadership=None, ray=None)
     fleet, capacity = services.fleet, services.fleet.capacity
     ray = answers.Ray(
         dashboard_url=fleet.dashboard_url,

@@ -1,13 +1,13 @@
 """Attempts tell how far they are, and what they wait for
 
 Revision ID: 0012
-Revises: 0008
+Revises: 0013
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision, branch_labels, depends_on = "0012", "0008", None, None
+revision, down_revision, branch_labels, depends_on = "0012", "0013", None, None
 
 
 def upgrade() -> None:

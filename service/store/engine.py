@@ -6,18 +6,21 @@ other per job (row lock on PostgreSQL, BEGIN IMMEDIATE on SQLite).
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from pydantic_core import from_json  # twice as fast as json's: a page of jobs has 50 specs
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service.store.outage import Outage, reason_of, trouble_of
+from service.store.ownership import OWNER, SessionOfOwner
 
-__all__ = ["DatabaseError", "Session", "Store", "reason_of", "trouble_of"]
+__all__ = ["DatabaseError", "Session", "Store", "after_commit", "reason_of", "trouble_of"]
 
 # By these names whoever calls the store knows SQLAlchemy; nobody else imports it. A Session is the handle of a
 # transaction: use cases hand it on to the functions of the store, and do nothing else with it.
@@ -30,6 +33,9 @@ POSTGRESQL = {
     "tcp_user_timeout": 2_000 * PATIENCE_S,  # a server that acknowledges nothing for so long is gone
     "options": f"-c lock_timeout={PATIENCE_S}s",
 }
+
+
+T = TypeVar("T")
 
 
 class Store:
@@ -46,8 +52,10 @@ class Store:
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
         self._engine = _engine(parsed)
+        self._writing = Lock()
         self._writer = self._engine.execution_options(forerun_write=True)
         self._check: Callable[[Session], None] | None = None
+        self._session, self._info = Session, dict[str, Any]()
         self._outage = Outage()  # of all copies
         self._probes = secrets.randbelow(2**31)
 
@@ -58,12 +66,48 @@ class Store:
         store._check = check
         return store
 
+    def of_owner(self, owner: str | None, *, all_jobs: bool) -> "Store":
+        """The same database in the hands of `owner`: jobs that are made are theirs, and unless `all_jobs` is set, those
+        of others are not there."""
+        store = copy(self)
+        store._session, store._info = Session if all_jobs else SessionOfOwner, {OWNER: owner}
+        return store
+
     @property
     def file(self) -> Path | None:
         """The file of an SQLite database, links resolved; None for another database."""
         if self.url.get_backend_name() != "sqlite" or not self.url.database:
             return None
         return Path(self.url.database).resolve()
+
+    @contextmanager
+    def watched(self, begin: Callable[[str], T], end: Callable[[T, BaseException | None], object]) -> Iterator[None]:
+        """Until the block ends have `begin` called with the text of every statement before it is run, without its
+        values, and `end` afterwards with what `begin` returned, and the error where there was one."""
+        begun: dict[int, T] = {}
+
+        def before(_: object, __: object, statement: str, ___: object, context: object, ____: object) -> None:
+            begun[id(context)] = begin(statement)
+
+        def after(_: object, __: object, ___: object, ____: object, context: object, _____: object) -> None:
+            end(begun.pop(id(context)), None)
+
+        def failed(context: ExceptionContext) -> None:
+            if id(context.execution_context) in begun:
+                end(begun.pop(id(context.execution_context)), context.original_exception)
+
+        listeners: dict[str, Callable[..., Any]] = {
+            "before_cursor_execute": before,
+            "after_cursor_execute": after,
+            "handle_error": failed,
+        }
+        for name, listener in listeners.items():
+            event.listen(self._engine, name, listener)
+        try:
+            yield
+        finally:
+            for name, listener in listeners.items():
+                event.remove(self._engine, name, listener)
 
     def close(self) -> None:
         """Close the connections that nobody uses any more."""
@@ -81,7 +125,7 @@ class Store:
         if self.file is not None:  # SQLite writes no page that stays as it is
             self._probes += 1
             statement = f"PRAGMA user_version = {self._probes % 2**31}"
-        with self._noticed(writing=True), Session(self._writer) as session, session.begin():
+        with self._noticed(writing=True), self._turn(), Session(self._writer) as session, session.begin():
             session.execute(text(statement))
 
     def connect(self) -> Connection:
@@ -95,16 +139,21 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for one transaction that only reads."""
-        with self._noticed(writing=False), Session(self._engine, expire_on_commit=False) as session:
+        with (
+            self._noticed(writing=False),
+            self._session(self._engine, expire_on_commit=False, info=self._info) as session,
+        ):
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session for one transaction that writes: committed when the block ends, rolled back when it raises."""
-        with ExitStack() as stack:
-            stack.enter_context(self._noticed(writing=True))
-            session = stack.enter_context(Session(self._writer, expire_on_commit=False))
-            stack.enter_context(session.begin())
+        with (
+            self._noticed(writing=True),
+            self._turn(),
+            self._session(self._writer, expire_on_commit=False, info=self._info) as session,
+            session.begin(),
+        ):
             if self._check is not None:
                 self._check(session)
             yield session
@@ -119,12 +168,31 @@ class Store:
             raise
         self._outage.succeeded(writing=writing)
 
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for the writers of this process, where the database is SQLite: that has those who wait for its lock try
+        again now and then, and of twenty one may wait for seconds. Who has waited in vain tries it all the same."""
+        waits = self.url.get_backend_name() == "sqlite" and self._writing.acquire(timeout=PATIENCE_S)
+        try:
+            yield
+        finally:
+            if waits:
+                self._writing.release()
+
+
+def after_commit(session: Session, call: Callable[[], object]) -> None:
+    """Have `call` called once the session's transaction is committed; where it is rolled back nobody calls it."""
+    event.listen(session, "after_commit", lambda _: call(), once=True)
+
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         options = {name: value for name, value in POSTGRESQL.items() if name not in url.query}
-        return create_engine(url, pool_pre_ping=True, pool_timeout=PATIENCE_S, connect_args=options)
-    engine = create_engine(url, max_overflow=-1)  # who waits for the lock must not keep readers from connecting
+        return create_engine(
+            url, pool_pre_ping=True, pool_timeout=PATIENCE_S, connect_args=options, json_deserializer=from_json
+        )
+    # No bound on connections: who waits for the lock must not keep readers from connecting.
+    engine = create_engine(url, max_overflow=-1, json_deserializer=from_json)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: object) -> None:
