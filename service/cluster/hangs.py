@@ -10,7 +10,7 @@ come. And before anything is done the API must have answered for a while, at the
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import httpx
@@ -62,11 +62,11 @@ class HangWatch:
         self._begun: dict[str, datetime] = {}  # when submissions without a ticket exchanged were first seen to run
         self._suspects: dict[str, float] = {}  # and since when
 
-    def look(self, jobs: Iterable[JobWithAttempts], overview: Overview) -> Mapping[str, str]:
+    def look(self, jobs: Sequence[JobWithAttempts], overview: Overview) -> Mapping[str, str]:
         """The submissions of `jobs` that hang, with a sentence on each, as far as one may be sure; to be called in
         every pass, and looking at intervals."""
         monotonic = self._monotonic()
-        if self._last is not None and monotonic - self._last[1] < LOOK_S:
+        if not jobs or (self._last is not None and monotonic - self._last[1] < LOOK_S):
             return {}
         with self._db.read() as session:
             now = clock.database_time(session)

@@ -22,6 +22,8 @@ _ATTEMPTS_OF_JOBS = (
 
 def attempts_by_job(session: Session, job_ids: Sequence[str]) -> dict[str, list[records.Attempt]]:
     """Attempts, oldest first, of the jobs with these ids, by the ids."""
+    if not job_ids:
+        return {}
     rows = session.execute(_ATTEMPTS_OF_JOBS, {"job_ids": job_ids}).all()
     return records_by("job_id", records.Attempt, rows, _reason)
 

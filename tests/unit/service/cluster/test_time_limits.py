@@ -116,8 +116,8 @@ def test_what_ran_before_the_service_started_anew_counts(world):  # noqa: F811
 
 def test_times_are_never_negative() -> None:
     attempts = [
-        Attempt(1, "job-1-a1", None, None, NOON, NOON - 3600 * SECOND, None, lost=True, reason=None, cluster=None),
-        Attempt(2, "job-1-a2", None, None, NOON, None, None, lost=False, reason=None, cluster=None),
+        Attempt(1, "job-1-a1", None, None, NOON, NOON - 3600 * SECOND, None, True, *[None] * 5),
+        Attempt(2, "job-1-a2", None, None, NOON, None, None, False, *[None] * 5),
     ]
     job = object.__new__(JobWithAttempts)
     object.__setattr__(job, "attempts", attempts)
