@@ -76,6 +76,7 @@ def main() -> None:
             storage_dir=settings.jobs(),
             gate=gate,
             max_event_streams=limits.event_streams,
+            min_free_bytes=settings.min_free_mb * 2**20,
             sender=sender,
         )
         facts = {
@@ -142,6 +143,7 @@ def _controller(settings: Settings, store: Store, cluster: RayCluster, lease: Le
         lease=lease,
         max_attempts=settings.max_attempts,
         poll_seconds=settings.poll_seconds,
+        hang_seconds=settings.hang_seconds,
         quota=Quota(settings.owner_running_jobs, settings.owner_gpu_seconds),
         housekeeper=housekeeper,
     )

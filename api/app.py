@@ -115,7 +115,7 @@ def create_app(services: Services) -> FastAPI:
         docs_url=None,  # below: FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
         dependencies=[Depends(bound_to_log), Depends(of_this_site), Depends(caller), Depends(known_parameters)],
-        responses=problems.documented(422),
+        responses=problems.documented(422, 503),
         lifespan=_lifespan,
     )
     app.state.services = services

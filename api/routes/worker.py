@@ -14,7 +14,7 @@ from service.errors import FieldError, InvalidInput, StaleAttempt
 from service.jobs import reports
 from service.spec.field_errors import field_errors
 from service.spec.types import Frozen
-from service.wire.worker import Assignment, EpochRecord, Outcome, Receipt, TrialProgress, TrialRecord
+from service.wire.worker import Assignment, EpochRecord, Heartbeat, Outcome, Receipt, TrialProgress, TrialRecord
 
 MAX_REPORT_BYTES = 2 * 1024 * 1024  # 900 branches take 200 KiB, telemetry with the most layers and samples 800 KiB
 
@@ -75,6 +75,13 @@ def trials(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -
 def progress(services: ServicesOf, job_id: JobId, token: ReportToken) -> list[TrialProgress]:
     """Every trial of the job that has begun, as far as it is recorded."""
     return reports.progress(services.store, job_id, token)
+
+
+@router.post("/heartbeat")
+def heartbeat(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -> Receipt:
+    """Note how far the attempt is, and what it waits for; the answer says whether the job is to pause. Raises
+    InvalidInput or StaleAttempt where it is refused."""
+    return reports.heartbeat(services.store, job_id, token, _parse(Heartbeat, raw))
 
 
 @router.post("/outcome", status_code=204)

@@ -13,7 +13,8 @@ from service.errors import RecordConflict, StaleAttempt
 from service.jobs import lifecycle as jobs
 from service.jobs.telling import tell_of_epoch
 from service.results.past_jobs import keep_settled_learning_rates
-from service.store.attempts import set_token
+from service.store import clock
+from service.store.attempts import note_heartbeat, note_progress, set_token
 from service.store.engine import Session, Store
 from service.store.epochs import discard_epoch, epochs_of_trial, get_epoch, insert_epoch, last_epoch
 from service.store.events import append_event
@@ -33,6 +34,7 @@ from service.wire.worker import (
     Assignment,
     CheckpointRef,
     EpochRecord,
+    Heartbeat,
     Outcome,
     Receipt,
     ResumePoint,
@@ -56,6 +58,7 @@ def exchange_ticket(db: Store, job_id: str, ticket: str) -> Assignment:
             raise StaleAttempt(f"this ticket is not for the live attempt of job {job_id}, or was used already")
         token = secrets.token_urlsafe(32)
         set_token(session, job_id, job.attempt, jobs.hash_of(token))
+        note_progress(session, job_id, job.attempt, clock.database_time(session))
         jobs.move(session, replace(job, started_at=job.started_at or max(jobs.now(), job.created_at)), JobState.RUNNING)
         return Assignment(
             job_id=job.id,
@@ -106,6 +109,7 @@ def record_trial(db: Store, job_id: str, token: str, record: TrialRecord) -> Rec
             return _receipt(job)
         else:
             update_trial(session, trial.id, facts)
+        note_progress(session, job_id, job.attempt, clock.database_time(session))
         document = record.model_dump(mode="json", exclude={"key"}) | {"method": run.method}
         append_event(session, job_id, "trial", document, jobs.now())
         return _receipt(job)
@@ -137,6 +141,7 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Rec
         if known is not None:
             discard_epoch(session, known)
         insert_epoch(session, trial.id, record, attempt=job.attempt, recorded_at=jobs.now())
+        note_progress(session, job_id, job.attempt, clock.database_time(session))
         state: TrialState = "completed" if record.epoch == trial.length else "running"
         if trial.state != state:
             set_trial_state(session, trial.id, state)
@@ -144,6 +149,19 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Rec
         append_event(session, job_id, "epoch", document | {"method": trial.method, "attempt": job.attempt}, jobs.now())
         tell_of_epoch(session, record)
         return _receipt(job)
+
+
+def heartbeat(db: Store, job_id: str, token: str, beat: Heartbeat) -> Receipt:
+    """Write how far the live attempt is, and what it waits for; nothing of it becomes an event. The receipt says
+    whether the job is to pause. Raises StaleAttempt when the token is not the live attempt's, or there is no such
+    job."""
+    waits_for = beat.waits_for and jobs.storable(beat.waits_for)
+    with db.write() as session:
+        at, known_by = clock.database_time(session), jobs.hash_of(token)
+        state = note_heartbeat(session, job_id, known_by, iterations=beat.iterations, waits_for=waits_for, at=at)
+    if state is None:
+        raise StaleAttempt(f"this report token is not that of the live attempt of job {job_id}")
+    return Receipt(pause=state is JobState.PAUSING)
 
 
 def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:

@@ -182,6 +182,8 @@ def test_no_row_is_lost_on_the_way_up_from_a_revision(empty_store, revision):
     job_id, token = start(empty_store)
     # what older tables have no column for comes back as this
     reports.record_epoch(empty_store, job_id, token, epoch(1, last_learning_rate=0.05))
+    with empty_store.write() as session:
+        session.execute(sa.update(Attempt).values(progress_at=None))
     rows = everything(empty_store)
     alembic(empty_store, command.downgrade, revision)
     with empty_store.connect() as connection:
