@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from datetime import timedelta
 
 from sqlalchemy import ColumnElement, func, or_, select
 
@@ -11,12 +12,15 @@ from service.store.tables import Job
 from service.wire.states import WAITING
 
 ORDER = (Job.priority.desc(), Job.number)
+LONGEST_BACKOFF = timedelta(seconds=60)
 
 
 def waits(session: Session, total_workers: float) -> ColumnElement[bool]:
     """The condition that a job waits for an attempt, may have one by the database's clock, and takes at most
-    `total_workers` workers."""
-    due = or_(Job.not_before.is_(None), Job.not_before <= clock.database_time(session))
+    `total_workers` workers. One that may have an attempt later than after the longest backoff was told so before the
+    clock was set back, and is not to wait until it has come there again."""
+    now = clock.database_time(session)
+    due = or_(Job.not_before.is_(None), Job.not_before <= now, Job.not_before > now + LONGEST_BACKOFF)
     waiting = Job.state.in_(WAITING) & due
     return waiting if total_workers == math.inf else waiting & (Job.workers <= total_workers)
 
