@@ -19,6 +19,7 @@ from service.wire.states import TERMINAL
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0)  # seconds before each retry: a restart of the service takes 20
 RETRIES = 2  # of a single request; the stream of events takes all of PAUSES
+LONGEST_WAIT_S = 10  # that the client waits where the service asks it to send less
 SILENCE_S = 60.0  # without a byte, a stream of events is dead: the service sends something every 15 s
 A = TypeVar("A", bound=BaseModel)
 
@@ -38,9 +39,13 @@ class Exchange:
         for pause in (*PAUSES[:RETRIES], None):
             try:
                 response = await self.connection.request(method, path, **request)
-                break
             except httpx.RequestError as error:
                 await self.pause_or_raise(error, pause)
+                continue
+            wait = _seconds_to_wait(response)
+            if wait is None or pause is None:
+                break
+            await self.connection.pause(wait)
         if not response.is_success:
             raise ApiError.of(response)
         return response
@@ -126,6 +131,12 @@ class Exchange:
             f"no answer from {self._base_url} ({str(why) or type(why).__name__}); start the service with "
             f"`{program()} serve`, or, if it runs elsewhere, give its URL with --url or FORERUN_URL"
         )
+
+
+def _seconds_to_wait(response: httpx.Response) -> float | None:
+    """After how many seconds a request that came too early may be sent again; None where it is none, or should not."""
+    wait = response.headers.get("Retry-After", "")
+    return float(wait) if response.status_code == 429 and wait.isdecimal() and int(wait) <= LONGEST_WAIT_S else None
 
 
 def _items(model: type[Row], response: httpx.Response, document: Any) -> list[Row]:

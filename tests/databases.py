@@ -33,7 +33,7 @@ from service.jobs import lifecycle
 from service.spec.job import JobSpec
 from service.spec.methods.search import SearchMethod
 from service.store.engine import Store
-from service.store.tables import Base, DeletedJob, Epoch, Event, Job, Layer, Leader
+from service.store.tables import ApiKey, Base, DeletedJob, Epoch, Event, Job, Layer, Leader, Webhook
 from service.wire.states import FOLLOWS, TERMINAL, JobState
 from service.wire.worker import EpochRecord
 
@@ -136,8 +136,9 @@ def postgres_store(shared_postgres: Store) -> Iterator[Store]:
 
 def wipe(store: Store) -> None:
     with store.write() as session:
-        session.execute(delete(Job))  # everything else hangs on it, but the lease, whose row is always there
-        session.execute(delete(DeletedJob))
+        session.execute(delete(Job))  # everything else hangs on it, a key or a webhook, but the lease, always a row
+        for table in (DeletedJob, ApiKey, Webhook):
+            session.execute(delete(table))
         nobody = {"holder": None, "fence": 0, "url": "", "cluster": None, "expires_at": None, "standby_seen_at": None}
         assert session.execute(update(Leader).values(nobody)).rowcount == 1
         tables = [table for table in Base.metadata.sorted_tables if table is not Leader.__table__]
@@ -227,6 +228,10 @@ def _check_job(session: Session, job: Job) -> None:
         for trial in run.trials:
             assert [epoch.epoch for epoch in trial.epochs] == list(range(1, len(trial.epochs) + 1))
             assert len(trial.epochs) <= trial.length
+            assert trial.epochs_done == len(trial.epochs)
+            assert trial.samples == sum(epoch.samples for epoch in trial.epochs)
+            best = max(trial.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch), default=None)
+            assert trial.best_epoch == (best and best.epoch)
             assert spec.seed <= trial.seed < spec.seed + spec.seeds
             assert trial.state != "pending" or not trial.epochs
             assert trial.state != "completed" or len(trial.epochs) == trial.length

@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import ray
+from structlog.contextvars import bind_contextvars
 
 from service.algorithms.epoch_plan import count_train_samples, iterations_per_epoch
 from service.errors import ForerunError, StaleAttempt, WorkerFailed
+from service.logs import configure_logging
 from service.settings import WorkerSettings
 from service.spec.data import NamedDataset
 from service.spec.job import JobSpec
@@ -34,8 +36,11 @@ def main(job_id: str) -> int:
     on from the newest checkpoint.
     """
     settings = WorkerSettings()
+    configure_logging("INFO", settings.log_format)
+    bind_contextvars(job=job_id)
     assignment = exchange_ticket(settings.api_url, job_id, settings.ticket.get_secret_value())
     name = f"{job_id}-a{assignment.attempt}"
+    bind_contextvars(attempt=assignment.attempt)
     with Reporter(settings.api_url, assignment, settings.storage_dir / name / "spool") as reporter:
         try:
             spec = JobSpec.model_validate_json(assignment.spec)
@@ -78,6 +83,7 @@ def _run_trainings(
         api_url=settings.api_url,
         data_dir=settings.data_dir,
         storage_dir=settings.storage_dir,
+        log_format=settings.log_format,
     )
     searches = any(method.is_search for method in spec.methods)
     if pauses and (searches or trainings_left(spec, reporter.progress())):
@@ -101,5 +107,4 @@ def _run_searches(spec: JobSpec, reporter: Reporter, folder: Path, data_dir: Pat
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     sys.exit(main(sys.argv[1]))

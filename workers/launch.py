@@ -1,6 +1,5 @@
 """Runs the trainings of a job on Ray Train: one TorchTrainer for every epoch and branch of them."""
 
-import logging
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,8 +8,10 @@ import ray.train
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
+from structlog.contextvars import bind_contextvars
 
 from service.errors import ForerunError, OutOfMemory, WorkerFailed
+from service.logs import Style, configure_logging
 from service.spec.job import JobSpec
 from service.wire.checkpoint import checkpoints_of
 from service.wire.worker import Assignment
@@ -19,7 +20,14 @@ SHOWN_BY_RAY = {"label", "trial", "epoch", "learning_rate", "val_accuracy", "tes
 
 
 def train_on_ray(
-    spec: JobSpec, assignment: Assignment, *, name: str, api_url: str, data_dir: Path, storage_dir: Path
+    spec: JobSpec,
+    assignment: Assignment,
+    *,
+    name: str,
+    api_url: str,
+    data_dir: Path,
+    storage_dir: Path,
+    log_format: Style = "text",
 ) -> bool:
     """Run the job's trainings on `spec.workers` Ray workers, each epoch reported to the API as it ends; return whether
     they ended behind an epoch because the job is to pause.
@@ -36,7 +44,8 @@ def train_on_ray(
         from workers.report import Reporter
         from workers.trainings import is_to_pause, train_job
 
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        configure_logging("INFO", log_format)
+        bind_contextvars(job=assignment.job_id, attempt=assignment.attempt)
         workers = Workers(get_device())
         with ExitStack() as stack:
             reporter = Reporter(api_url, assignment, storage_dir / name / "spool") if workers.rank == 0 else None

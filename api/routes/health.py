@@ -5,10 +5,12 @@ does not make the service unready: jobs are still accepted and history is still 
 back. Nor does it that another service leads, for this one serves reads and submissions all the same.
 """
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from api.deps import ServicesOf
+from api.deps import ServicesOf, is_known
 from api.problems import documented, log, problem
 from migrations import is_current
 from service.store.engine import DatabaseError
@@ -24,9 +26,11 @@ async def healthz() -> answers.Health:
 
 
 @router.get("/readyz", summary="Can it work?", response_model=answers.Readiness, responses=documented(503))
-def readyz(request: Request, services: ServicesOf) -> answers.Readiness | Response:
+def readyz(
+    request: Request, services: ServicesOf, known: Annotated[bool, Depends(is_known)]
+) -> answers.Readiness | Response:
     """Answers 200 when the database answers and its schema is the newest, and 503 otherwise. The answer also tells
-    whether Ray can be reached, which decides nothing."""
+    whether Ray can be reached, which decides nothing; where the service asks for an API key, with one alone."""
     try:
         trouble = None if is_current(services.store) else "the database's schema is not the newest; migrate it"
     except DatabaseError:
@@ -34,6 +38,8 @@ def readyz(request: Request, services: ServicesOf) -> answers.Readiness | Respon
         trouble = "the database does not answer; the service's log says why"
     if trouble is not None:
         return problem(request, 503, "not_ready", "Not ready", trouble)
+    if not known:
+        return answers.Readiness(status="ready", leadership=None, ray=None)
     fleet, capacity = services.fleet, services.fleet.capacity
     ray = answers.Ray(
         dashboard_url=fleet.dashboard_url,

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field, ValidationError
 
 from api.deps import JobId, ServicesOf, read_json
+from service import metrics
 from service.errors import FieldError, InvalidInput, StaleAttempt
 from service.jobs import reports
 from service.spec.field_errors import field_errors
@@ -50,21 +51,24 @@ def ticket(services: ServicesOf, job_id: JobId, raw: Body, response: Response) -
     except ValidationError:
         raise InvalidInput([FieldError("body", None, 'must be {"ticket": "…"}')]) from None
     response.headers["Cache-Control"] = "no-store"
-    return reports.exchange_ticket(services.store, job_id, secret)
+    with metrics.REPORT_SECONDS.labels("ticket").time():
+        return reports.exchange_ticket(services.store, job_id, secret)
 
 
 @router.post("/epochs")
 def epochs(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -> Receipt:
     """Record an epoch of the attempt, and answer whether the job is to pause. Raises InvalidInput, StaleAttempt or
     RecordConflict where it is refused."""
-    return reports.record_epoch(services.store, job_id, token, _parse(EpochRecord, raw))
+    with metrics.REPORT_SECONDS.labels("epoch").time():
+        return reports.record_epoch(services.store, job_id, token, _parse(EpochRecord, raw))
 
 
 @router.post("/trials")
 def trials(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -> Receipt:
     """Record the beginning, a change or the end of a trial, and answer whether the job is to pause. Raises
     InvalidInput, StaleAttempt or RecordConflict where it is refused."""
-    return reports.record_trial(services.store, job_id, token, _parse(TrialRecord, raw))
+    with metrics.REPORT_SECONDS.labels("trial").time():
+        return reports.record_trial(services.store, job_id, token, _parse(TrialRecord, raw))
 
 
 @router.get("/trials")
@@ -77,7 +81,8 @@ def progress(services: ServicesOf, job_id: JobId, token: ReportToken) -> list[Tr
 def outcome(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -> None:
     """Record how the attempt ended, and wake the controller. Raises InvalidInput or StaleAttempt where it is
     refused."""
-    reports.finish(services.store, job_id, token, _parse(Outcome, raw))
+    with metrics.REPORT_SECONDS.labels("outcome").time():
+        reports.finish(services.store, job_id, token, _parse(Outcome, raw))
     services.fleet.wake()
 
 

@@ -14,17 +14,21 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from structlog.contextvars import bound_contextvars
 
 from service.cluster.base import Capacity, Cluster, ClusterId, Overview, RayJobStatus
 from service.cluster.lease import Lease, NotLeader
 from service.cluster.losses import Place, last_words, place_of, reason_of_loss
 from service.cluster.time_limits import RunningTimes, has_limit
+from service.cluster.watch import PassWatch
 from service.errors import ClusterUnreachable
 from service.jobs import lifecycle as jobs
 from service.jobs.deletion import Housekeeper
 from service.jobs.lifecycle import Claim
 from service.jobs.pause import confirm_paused
+from service.jobs.quota import NO_QUOTA, Quota, owners_who_wait
 from service.store.attempts import attempts_without_log, ended_submissions
 from service.store.engine import Store
 from service.store.jobs import jobs_in, next_to_submit, workers_of
@@ -53,8 +57,8 @@ class Controller:
 
     `environment` goes to every Ray job, beside its ticket. A job fails when `max_attempts` Ray jobs in a row were lost
     without a new epoch, for reasons of their own. `lease`: this service's, on the same database; default: one of a
-    service without a name. `monotonic` gives seconds by a clock that does not jump. The `housekeeper` is called at the
-    end of every pass that leads.
+    service without a name. `monotonic` gives seconds by a clock that does not jump. `quota` is what one owner may take
+    of the cluster. The `housekeeper` is called at the end of every pass that leads.
     """
 
     def __init__(
@@ -67,17 +71,20 @@ class Controller:
         max_attempts: int = 3,
         poll_seconds: float = 0.5,
         monotonic: Callable[[], float] = time.monotonic,
+        quota: Quota = NO_QUOTA,
         housekeeper: Housekeeper | None = None,
     ) -> None:
         self._lease = lease or Lease(db)
         self._db, self._cluster, self._environment = self._lease.store, cluster, dict(environment)
         self._max_attempts, self._poll_seconds, self._monotonic = max_attempts, poll_seconds, monotonic
+        self._quota = quota
         self._wake, self._stopping = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
         self._times, self._housekeeper = RunningTimes(monotonic), housekeeper
         self._capacity: Capacity | None = None
         self._here: ClusterId | None = None
         self._trouble: str | None = None
+        self._watch = PassWatch()
         self._led: bool | None = None  # None: has not looked yet
         self._idle = False
         self._missing: dict[str, float] = {}  # submissions that Ray is not known to have, and since when
@@ -100,6 +107,11 @@ class Controller:
     def trouble(self) -> str | None:
         """Why the last pass could not be finished, in a sentence; None when it was."""
         return self._trouble
+
+    @property
+    def quota(self) -> Quota:
+        """What one owner may take of the cluster."""
+        return replace(self._quota, has_gpus=self._capacity is not None and self._capacity.gpus > 0)
 
     @property
     def leadership(self) -> Leadership:
@@ -153,7 +165,8 @@ class Controller:
         while not self._stopping:
             self._wake.clear()
             try:
-                self.run_pass()
+                with self._watch.watched():
+                    self.run_pass()
                 self._trouble = None
             except NotLeader:
                 log.warning("another service has taken over; the next pass stands by")
@@ -185,8 +198,9 @@ class Controller:
         with self._db.read() as session:
             live = jobs_in(session, HOLDS_WORKERS)
         for job in live:
-            if not self._is_over_its_time(job):
-                self._reconcile(job, overview)
+            with bound_contextvars(job=job.id, attempt=job.attempt):
+                if not self._is_over_its_time(job):
+                    self._reconcile(job, overview)
         self._times.forget_all_but(job.last_attempt.submission_id for job in live if job.last_attempt is not None)
         self._stop_orphans(overview)
         claims = self._submit_what_fits()
@@ -290,10 +304,11 @@ class Controller:
         while True:
             with self._db.read() as session:  # first without a lock, which most passes have no use for
                 free = total - workers_of(session, HOLDS_WORKERS)
-                waiting = next_to_submit(session, total, lock=False)
+                passed_over = owners_who_wait(session, self.quota, jobs.now())
+                waiting = next_to_submit(session, total, passed_over, lock=False)
             if waiting is None or waiting.workers > free:
                 return claims
-            claim = jobs.claim_next(self._db, free=free, total=total, cluster=str(self._here))
+            claim = jobs.claim_next(self._db, free=free, total=total, cluster=str(self._here), quota=self.quota)
             if claim is None:
                 return claims
             self._submit(claim)
@@ -312,7 +327,8 @@ class Controller:
         jobs.keep_log(self._db, submission_id, self._cluster.logs(submission_id))
 
     def _submit(self, claim: Claim) -> None:
-        log.info("submitting %s", claim.submission_id)
+        with bound_contextvars(job=claim.job_id, attempt=claim.attempt):
+            log.info("submitting %s", claim.submission_id)
         self._missing[claim.submission_id] = self._monotonic()  # until Ray is seen to know it
         self._cluster.submit(claim.submission_id, claim.job_id, {**self._environment, "FORERUN_TICKET": claim.ticket})
 

@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 from service.errors import StateConflict
 from service.jobs.backoff import backoff_seconds
+from service.jobs.quota import NO_QUOTA, Quota, owners_who_wait
+from service.jobs.telling import tell_of_move
 from service.store import attempts, clock
 from service.store.engine import Session, Store
 from service.store.jobs import get_job, next_to_submit, set_job_state
@@ -55,16 +57,17 @@ def cancel(db: Store, job_id: str) -> JobState:
 
 
 def claim_next(
-    db: Store, *, free: float = math.inf, total: float = math.inf, cluster: str | None = None
+    db: Store, *, free: float = math.inf, total: float = math.inf, cluster: str | None = None, quota: Quota = NO_QUOTA
 ) -> Claim | None:
     """Make the next attempt of the oldest waiting job and return it; None when none waits or it does not fit.
 
     `free` and `total` are the numbers of workers that the cluster can take now and at best; `cluster` is the id of that
     cluster. First come, first served, so that large jobs are not starved; a job larger than the whole cluster is passed
-    over until the cluster grows, and one that was lost until its backoff is over.
+    over until the cluster grows, one that was lost until its backoff is over, and one whose owner has as much as
+    `quota` allows until that is less.
     """
     with db.write() as session:
-        job = next_to_submit(session, total)
+        job = next_to_submit(session, total, owners_who_wait(session, quota, now()))
         if job is None or job.workers > free:
             return None
         job = replace(job, attempt=job.attempt + 1)
@@ -188,6 +191,7 @@ def move(session: Session, job: Job, to: JobState, *, code: str | None = None, m
     data = {"state": to, "attempt": job.attempt, "code": code, "message": message}
     event = {key: value for key, value in data.items() if value is not None}
     set_job_state(session, moved, before=job.state, event=event, created_at=now())
+    tell_of_move(session, job, to, code)
 
 
 def _is_live(job: Job, attempt: int) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from service.jobs.quota import NO_QUOTA, Quota, owners_who_wait
 from service.store import clock
 from service.store.engine import Session
 from service.store.jobs import workers_of
@@ -17,21 +18,24 @@ from service.wire.states import HOLDS_WORKERS, WAITING, JobState
 @dataclass(frozen=True)
 class Sight:
     """The cluster as the controller last saw it: the workers that it can take at once (inf while Ray has never
-    answered), what each of them takes ("CPU" or "GPU"), and why the last look failed, in a sentence."""
+    answered), what each of them takes ("CPU" or "GPU"), why the last look failed, in a sentence, and what one owner may
+    take of it."""
 
     workers: float = math.inf
     unit: str = "CPU"
     trouble: str | None = None
+    quota: Quota = NO_QUOTA
 
 
 @dataclass(frozen=True)
 class Queue:
     """The queue as some jobs see it: their places in it by their ids, 1 for the next one; the workers that are free;
-    and the cluster."""
+    the owners who have what they may have, and why; and the cluster."""
 
     sight: Sight
     positions: Mapping[str, int] = field(default_factory=dict)
     free: float = math.inf
+    owners_who_wait: Mapping[str, str] = field(default_factory=dict)
     now: datetime | None = None  # by the database's clock
 
 
@@ -41,8 +45,10 @@ def look_at_queue(session: Session, jobs: Sequence[JobWithAttempts], sight: Sigh
     if not waiting:
         return Queue(sight)
     free = max(0.0, sight.workers - workers_of(session, HOLDS_WORKERS))
-    positions = queue_positions(session, waiting, sight.workers)
-    return Queue(sight, positions, free, clock.database_time(session))
+    now = clock.database_time(session)
+    passed_over = owners_who_wait(session, sight.quota, now)
+    positions = queue_positions(session, waiting, sight.workers, passed_over)
+    return Queue(sight, positions, free, passed_over, now)
 
 
 def reason_of(job: JobWithAttempts, queue: Queue) -> str | None:
@@ -85,6 +91,8 @@ def _waits_for(job: JobWithAttempts, queue: Queue) -> str:
         return f"nothing can be submitted at present: {sight.trouble}"
     if job.workers > sight.workers:
         return f"waits for {_count(job.workers, sight.unit)}, the cluster has {sight.workers:g}"
+    if job.owner is not None and job.owner in queue.owners_who_wait:
+        return f"waits: {queue.owners_who_wait[job.owner]}"
     if position is not None and position > 1:
         before = position - 1
         return f"{before} {'job is' if before == 1 else 'jobs are'} before it, of higher or equal priority"

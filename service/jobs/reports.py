@@ -11,6 +11,8 @@ from hmac import compare_digest
 from service.algorithms.trajectory import best_of, newest_trajectory
 from service.errors import RecordConflict, StaleAttempt
 from service.jobs import lifecycle as jobs
+from service.jobs.telling import tell_of_epoch
+from service.results.past_jobs import keep_settled_learning_rates
 from service.store.attempts import set_token
 from service.store.engine import Session, Store
 from service.store.epochs import discard_epoch, epochs_of_trial, get_epoch, insert_epoch, last_epoch
@@ -140,6 +142,7 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Rec
             set_trial_state(session, trial.id, state)
         document = record.model_dump(mode="json", exclude={"checkpoint", "layers"})  # what is watched live stays small
         append_event(session, job_id, "epoch", document | {"method": trial.method, "attempt": job.attempt}, jobs.now())
+        tell_of_epoch(session, record)
         return _receipt(job)
 
 
@@ -162,6 +165,7 @@ def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:
                         f"job {job_id} has {last_epoch(session, trial.id)} of {trial.length} epochs of "
                         f"{trial.label} {trial.number} recorded; report the others first"
                     )
+            keep_settled_learning_rates(session, job)
         if outcome.state == "paused":
             if job.state is not JobState.PAUSING:
                 raise RecordConflict(f"nobody has asked for a pause of job {job_id}")

@@ -2,25 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Update, func, insert, select, update
+from sqlalchemy import Row, Update, bindparam, func, insert, select, update
 
 from service.errors import NotFound
 from service.store import records
 from service.store.engine import Session
-from service.store.rows import columns_of, record_of
-from service.store.tables import Attempt, Epoch, Job, Run, Trial
+from service.store.rows import columns_of, record_of, records_by
+from service.store.tables import ATTEMPTS, Attempt, Epoch, Job, Run, Trial
 from service.wire.states import EndReason, JobState
 
+_ATTEMPTS_OF_JOBS = (
+    select(ATTEMPTS.c.job_id, *columns_of(ATTEMPTS, records.Attempt))
+    .where(ATTEMPTS.c.job_id.in_(bindparam("job_ids", expanding=True)))
+    .order_by(ATTEMPTS.c.number)
+)
 
-def attempts_by_job(session: Session, of: ColumnElement[bool]) -> dict[str, list[records.Attempt]]:
-    """Attempts, oldest first, of the jobs that the condition `of` holds for, by the jobs' ids."""
-    query = select(Attempt.job_id, *columns_of(Attempt, records.Attempt)).join(Job).where(of).order_by(Attempt.number)
-    found: dict[str, list[records.Attempt]] = {}
-    for row in session.execute(query):
-        reason = None if row.reason is None else EndReason(row.reason)
-        found.setdefault(row.job_id, []).append(record_of(records.Attempt, row, reason=reason))
-    return found
+
+def attempts_by_job(session: Session, job_ids: Sequence[str]) -> dict[str, list[records.Attempt]]:
+    """Attempts, oldest first, of the jobs with these ids, by the ids."""
+    rows = session.execute(_ATTEMPTS_OF_JOBS, {"job_ids": job_ids}).all()
+    return records_by("job_id", records.Attempt, rows, _reason)
+
+
+def _reason(row: Row[*tuple[Any, ...]]) -> dict[str, EndReason | None]:
+    return {"reason": None if row.reason is None else EndReason(row.reason)}
 
 
 def ended_submissions(session: Session, submission_ids: Sequence[str]) -> Mapping[str, bool]:

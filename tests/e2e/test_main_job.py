@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from safetensors import safe_open
 from sqlalchemy import select
 
@@ -145,6 +147,26 @@ def test_no_live_secret_lies_in_rays_files(service: Service, finished: tuple[Job
     assert (answer.status_code, answer.json()["code"]) == (403, "stale_attempt")
     assert ticket not in (service.home / "service.log").read_text()
     assert service.token not in (service.home / "service.log").read_text()
+
+
+def test_the_log_tells_of_job_and_attempt(service: Service, finished: tuple[Job, list[Event]]) -> None:
+    lines = (service.home / "service.log").read_text().splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    ours = [(event["event"], event.get("attempt")) for event in events if event.get("job") == finished[0].id]
+    states = [event for event in ours if event[0] in ("submitting", "running", "succeeded")]
+    assert states == [("submitting", "1"), ("running", "1"), ("succeeded", "1")]
+    with service.client as client:
+        assert f"attempt=1  job={finished[0].id}" in client.logs(finished[0].id)
+
+
+def test_metrics_of_a_real_service(service: Service, finished: tuple[Job, list[Event]]) -> None:
+    text = httpx.get(f"{service.url}/metrics").text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    jobs = {sample.labels["state"]: sample.value for sample in families["forerun_jobs"].samples}
+    assert jobs["succeeded"] >= 1
+    assert [families[f"forerun_{name}"].samples[0].value for name in ("database_up", "ray_reachable")] == [1, 1]
+    passes = families["forerun_controller_pass_seconds"].samples
+    assert any(sample.value > 0 for sample in passes if sample.labels.get("result") == "done")
 
 
 def test_a_training_that_fails_says_why_and_keeps_its_epochs(service: Service) -> None:

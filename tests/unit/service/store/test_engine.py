@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from service.spec.job import JobSpec
 from service.store import engine as store
 from service.store.engine import Store
 from service.store.jobs import get_job, list_jobs
+from service.store.keys import get_idempotency_key, insert_idempotency_key
 from service.store.tables import Job
 from service.wire.states import JobState
 from tests.unit.service.specs import small
@@ -131,3 +133,20 @@ def test_a_cursor_is_text_that_a_url_can_carry(sqlite_store):
         cursor = list_jobs(session, limit=1).next_cursor
     assert cursor is not None
     assert cursor.replace("-", "").replace("_", "").isalnum()
+
+
+def test_writers_of_one_process_take_turns_instead_of_trying_again(sqlite_store):
+    """SQLite here refuses at once whoever comes while another writes."""
+    event.listen(sqlite_store._engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout=0"))
+    barrier = threading.Barrier(8)
+
+    def write(number: int) -> None:
+        barrier.wait(30)
+        with sqlite_store.write() as session:
+            insert_idempotency_key(session, f"{number}", fingerprint="f", job_id=job_id, created_at=datetime.now(UTC))
+
+    job_id, _ = submit_job(sqlite_store, SPEC)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    with sqlite_store.read() as session:
+        assert all(get_idempotency_key(session, f"{number}") for number in range(8))
