@@ -139,15 +139,18 @@ class FaultyStore(Store):
 # --- Ray ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Process:
     """The Ray job of one submission, as far as the service can tell. It may speak after Ray has lost it."""
 
     submission_id: str
-    ticket: str = field(repr=False)
-    token: str | None = field(default=None, repr=False)
+    ticket: str
+    token: str | None = None
     next_epoch: int = 1
     outcome: Outcome | None = None
+
+    def __repr__(self) -> str:
+        return self.submission_id
 
     @property
     def job_id(self) -> str:
