@@ -8,7 +8,6 @@ service is in none of them, so none is excused.
 import os
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
 import psutil
