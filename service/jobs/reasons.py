@@ -10,7 +10,7 @@ from service.jobs.quota import NO_QUOTA, Quota, owners_who_wait
 from service.store import clock
 from service.store.engine import Session
 from service.store.jobs import workers_of
-from service.store.queue import queue_positions
+from service.store.queue import LONGEST_BACKOFF, queue_positions
 from service.store.records import JobWithAttempts
 from service.wire.states import HOLDS_WORKERS, WAITING, JobState
 
@@ -73,15 +73,18 @@ def reason_of(job: JobWithAttempts, queue: Queue) -> str | None:
 
 
 def _is_to_come_later(job: JobWithAttempts, queue: Queue) -> bool:
-    return job.not_before is not None and queue.now is not None and job.not_before > queue.now
+    if job.not_before is None or queue.now is None:
+        return False
+    return queue.now < job.not_before <= queue.now + LONGEST_BACKOFF
 
 
 def _after_what(job: JobWithAttempts, queue: Queue) -> str | None:
-    """What the next attempt comes after, of a job that recovers."""
-    last = job.last_attempt
-    if job.state is not JobState.RECOVERING or last is None:
+    """What the next attempt comes after, of a job that recovers, or was paused and resumed before its backoff was
+    over."""
+    last, later = job.last_attempt, _is_to_come_later(job, queue)
+    if last is None or not (later or job.state is JobState.RECOVERING):
         return None
-    when = f" at {job.not_before:%H:%M:%S} UTC" if job.not_before and _is_to_come_later(job, queue) else ""
+    when = f" at {job.not_before:%H:%M:%S} UTC" if job.not_before and later else ""
     return f"is tried again{when} after attempt {last.number} {'was lost' if last.lost else 'ended'}: {last.message}"
 
 

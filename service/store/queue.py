@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 
 from sqlalchemy import ColumnElement, func, or_, select
 
@@ -12,12 +13,16 @@ from service.store.tables import Job
 from service.wire.states import WAITING
 
 ORDER = (Job.priority.desc(), Job.number)
+LONGEST_BACKOFF = timedelta(seconds=60)
 
 
 def waits(session: Session, total_workers: float, owners_who_wait: Collection[str]) -> ColumnElement[bool]:
     """The condition that a job waits for an attempt, may have one by the database's clock, takes at most
-    `total_workers` workers, and is of none of `owners_who_wait`."""
-    waiting = Job.state.in_(WAITING) & or_(Job.not_before.is_(None), Job.not_before <= clock.database_time(session))
+    `total_workers` workers, and is of none of `owners_who_wait`. One that may have its next attempt later than after
+    the longest backoff was told so before the clock was set back, and may have it."""
+    now = clock.database_time(session)
+    due = or_(Job.not_before.is_(None), Job.not_before <= now, Job.not_before > now + LONGEST_BACKOFF)
+    waiting = Job.state.in_(WAITING) & due
     if total_workers != math.inf:
         waiting &= Job.workers <= total_workers
     if owners_who_wait:
