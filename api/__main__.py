@@ -18,18 +18,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from api.app import create_app
 from api.deps import Services
-from api.server import Server
-from migrations import migrate
+from api.limits import Limits, raise_descriptor_limit
+from api.server import Server, listening_socket
+from api.startup import id_of_service, only_service_of, open_database, unusable
 from service.cluster.controller import Controller
+from service.cluster.lease import Lease
 from service.cluster.local_head import EmbeddedHead, OwnCluster
 from service.cluster.ray_jobs import RayCluster
 from service.settings import Settings
-from service.store.engine import UNUSABLE, Store, reason_of
+from service.store.engine import Store
 
 log = logging.getLogger("forerun")
 
@@ -39,26 +40,29 @@ def main() -> None:
     settings = _settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    limits = Limits.of(settings, raise_descriptor_limit())
     home = settings.home.absolute()
     with ExitStack() as stack:
-        stack.enter_context(_only_service_of(home))
-        store = stack.enter_context(closing(_database(settings)))
+        stack.enter_context(only_service_of(home))
+        store = stack.enter_context(open_database(settings))
         listener = stack.enter_context(_listen(settings.host, settings.port))
         # What comes while Ray starts ends this block, and all it holds, in order. So does what comes later: uvicorn
         # raises the signal that ended it once more.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
         signal.signal(signal.SIGINT, lambda *_: sys.exit())
         url = f"http://{_reachable(settings.host)}:{listener.getsockname()[1]}"
+        lease = stack.enter_context(closing(Lease(store, id_of_service(home), url)))  # given back when Ray has ended
         token_file = home / "ray-token"
         cluster = stack.enter_context(_cluster(settings, token_file))
-        controller = _controller(settings, store, cluster, url)
+        controller = _controller(settings, store, cluster, lease, url)
         services = Services(
             store=store,
             fleet=controller,
             data_dir=settings.data_dir.absolute(),
             data_is_local=settings.ray_address is None,
             hosts=settings.hosts(),
-            storage_dir=home / "jobs",
+            storage_dir=settings.jobs(),
+            max_event_streams=limits.event_streams,
         )
         facts = {
             "pid": os.getpid(),
@@ -71,6 +75,7 @@ def main() -> None:
             create_app(services),
             settings.log_level.lower(),
             ready=lambda: stack.enter_context(_file(home / "service.json", json.dumps(facts))),
+            limits=limits,
         )
         controller.start()
         if settings.ray_address is None:
@@ -85,7 +90,7 @@ def _settings() -> Settings:
         return Settings()
     except ValidationError as error:
         for e in error.errors():
-            wrong = _unusable(str(e["loc"][0]), e["input"], e["msg"].removeprefix("Value error, "))
+            wrong = unusable(str(e["loc"][0]), e["input"], e["msg"].removeprefix("Value error, "))
         raise wrong from None
 
 
@@ -103,37 +108,21 @@ def _cluster(settings: Settings, token_file: Path) -> Iterator[RayCluster]:
             yield cluster
 
 
-def _controller(settings: Settings, store: Store, cluster: RayCluster, url: str) -> Controller:
+def _controller(settings: Settings, store: Store, cluster: RayCluster, lease: Lease, url: str) -> Controller:
     """The controller, which tells jobs where the API, the data and the folder of their files are."""
     environment = {
         "FORERUN_API_URL": settings.api_url or url,
         "FORERUN_DATA_DIR": str(settings.data_dir.absolute()),
-        "FORERUN_STORAGE_DIR": str(settings.home.absolute() / "jobs"),
+        "FORERUN_STORAGE_DIR": str(settings.jobs()),
     }
     return Controller(
-        store, cluster, environment, max_attempts=settings.max_attempts, poll_seconds=settings.poll_seconds
+        store,
+        cluster,
+        environment,
+        lease=lease,
+        max_attempts=settings.max_attempts,
+        poll_seconds=settings.poll_seconds,
     )
-
-
-def _unusable(setting: str, value: object, why: object) -> SystemExit:
-    """Print which setting is wrong, on one line, and return the exit. A database's URL is not shown: it may hold a
-    password."""
-    shown = "" if setting == "database_url" else f" = {str(value)!r}"
-    print(f"forerun: FORERUN_{setting.upper()}{shown} cannot be used: {' '.join(str(why).split())}", file=sys.stderr)
-    return SystemExit(2)
-
-
-def _database(settings: Settings) -> Store:
-    """The store of the configured database, migrated to the newest schema. Exits where the database cannot be used."""
-    try:
-        store = Store(settings.database())
-        migrate(store)
-        return store
-    except (*UNUSABLE, OSError, ValueError) as error:
-        why = reason_of(error)
-        if settings.database_url is None:
-            raise _unusable("home", settings.home, why) from None
-        raise _unusable("database_url", settings.database_url, why) from None
 
 
 def _banner(facts: dict[str, object], program: str) -> str:
@@ -156,38 +145,16 @@ def _listen(host: str, port: int) -> socket.socket:
     """A listening socket on the port, or on the next free one."""
     for candidate in range(port, min(port + 100, 2**16)):
         try:
-            return socket.create_server((host, candidate), family=_family(host), backlog=2048)
+            return listening_socket(host, candidate)
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                raise _unusable("host", host, error) from None
+                raise unusable("host", host, error) from None
     raise SystemExit(f"forerun: no free port from {port} on; set FORERUN_PORT")
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _reachable(host: str) -> str:
     """The host as a URL on this machine names it."""
     return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-
-
-@contextmanager
-def _only_service_of(home: Path) -> Iterator[None]:
-    """Hold the lock of the folder `home`: two controllers with a Ray head each must not share a database."""
-    lock = FileLock(home / "service.lock", timeout=0)
-    try:
-        for folder in (*reversed(home.parents), home):  # mkdir's `parents` would be open to everybody
-            folder.mkdir(exist_ok=True, mode=0o700)
-        lock.acquire()
-    except Timeout:
-        raise SystemExit(f"forerun: another service runs with the home {home}; stop it or set FORERUN_HOME") from None
-    except OSError as error:
-        raise _unusable("home", home, error) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """The application: routes, errors and the OpenAPI document, over the services it is given."""
 
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Depends, FastAPI
@@ -8,7 +11,9 @@ from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from api import problems
-from api.deps import Services, known_parameters
+from api.deps import Services, known_parameters, of_this_site
+from api.event_hub import event_hub
+from api.headers import SecurityHeaders, page_policy
 from api.hosts import KnownHosts
 from api.routes import (
     branches,
@@ -34,6 +39,7 @@ from api.routes import (
     weights,
     worker,
 )
+from api.sizes import Sizes
 from service.spec.job import JobSpec
 from service.wire import answers
 
@@ -42,6 +48,8 @@ Distributed learning-rate search. Submit a job; Ray trains it on as many workers
 Pre-trains of several learning rates decide which one Main-train takes; every epoch and every branch can be read here.
 
 Errors are problem documents (RFC 9457, `application/problem+json`) with a stable `code`.
+
+Requests that change something are sent as `application/json`, also where they have no body.
 """
 TAGS = [
     {"name": "jobs", "description": "Submit, list, read and cancel jobs; their logs and weights."},
@@ -89,12 +97,15 @@ def create_app(services: Services) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,  # below: FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
-        dependencies=[Depends(known_parameters)],
+        dependencies=[Depends(of_this_site), Depends(known_parameters)],
         responses=problems.documented(422),
+        lifespan=_lifespan,
     )
-    app.state.services, app.state.stopping = services, False
+    app.state.services = services
     app.add_middleware(KnownHosts)
+    app.add_middleware(Sizes)
     problems.install(app)
+    app.add_middleware(SecurityHeaders)  # the last one is around all others
     for module in ROUTES:
         app.include_router(module.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)
@@ -102,14 +113,24 @@ def create_app(services: Services) -> FastAPI:
     return app
 
 
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    async with event_hub(services.store, services.max_event_streams) as app.state.events:
+        yield
+
+
 async def _docs() -> HTMLResponse:
-    return get_swagger_ui_html(
+    page = get_swagger_ui_html(
         openapi_url="/openapi.json",
         title="Forerun",
         swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
         swagger_css_url=f"{ASSETS}/swagger-ui.css",
         swagger_favicon_url=f"{ASSETS}/favicon-32x32.png",
     )
+    scripts = re.findall(r"<script>(.*?)</script>", bytes(page.body).decode(), re.DOTALL)
+    page.headers["Content-Security-Policy"] = page_policy(scripts)
+    return page
 
 
 class _App(FastAPI):

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 from fastapi import Depends, Header, Path, Request
 from pydantic import Field
 
-from service.errors import FieldError, InvalidInput, UnsupportedMediaType
+from service.errors import (
+    MAX_ERRORS,
+    ContentTooLarge,
+    CrossSiteRequest,
+    FieldError,
+    InvalidInput,
+    UnsupportedMediaType,
+    shortened,
+)
 from service.spec.field_errors import unknown_key
 from service.spec.methods import MethodName
 from service.store.engine import Store
@@ -16,6 +24,7 @@ from service.validation.means import Means
 
 if TYPE_CHECKING:
     from service.cluster.base import Capacity
+    from service.cluster.controller import Leadership
 
 MAX_INT = 2**31 - 1  # the database's INTEGER: larger numbers must not reach it
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL refuses NUL in strings
@@ -36,6 +45,10 @@ class Fleet(Protocol):
     def trouble(self) -> str | None:
         """A sentence on why Ray cannot be reached at present. None where it can be reached."""
 
+    @property
+    def leadership(self) -> "Leadership":
+        """Which of the services on this database leads, by the last look at it."""
+
     def wake(self) -> None:
         """Tell the controller that there is something new to do."""
 
@@ -50,6 +63,7 @@ class Services:
 
     `data_is_local`: whether the workers see the same `data_dir`, so that a missing dataset can be told at submission.
     `hosts`: the names, in lower case, that requests may be for. `storage_dir`: where the jobs' files lie.
+    `max_event_streams`: how many streams of events there may be at a time.
     """
 
     store: Store
@@ -58,6 +72,7 @@ class Services:
     data_is_local: bool
     hosts: frozenset[str] = frozenset({"localhost"})
     storage_dir: FilePath = FilePath("jobs")
+    max_event_streams: int = 1000
 
     def means(self) -> Means:
         """The folder of datasets and the size of the cluster, as known at present: what a spec is checked against."""
@@ -92,13 +107,11 @@ async def known_parameters(request: Request) -> None:
         return
     parameters = path[request.method.lower()].get("parameters", ())
     known = [parameter["name"] for parameter in parameters if parameter["in"] == "query"]
-    errors = [
-        FieldError(name, value[:200], _unknown(name, known))
-        for name, value in request.query_params.items()
-        if name not in known
-    ]
-    if errors:
-        raise InvalidInput(errors)
+    unknown = [(name, value) for name, value in request.query_params.items() if name not in known]
+    if unknown:
+        # what they may be meant for is looked up for those that are told
+        told = [FieldError(name, value[:200], _unknown(name, known)) for name, value in unknown[:MAX_ERRORS]]
+        raise InvalidInput([*told, *(FieldError(name, None, "unknown") for name, _ in unknown[MAX_ERRORS:])])
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -106,6 +119,35 @@ def _unknown(name: str, known: list[str]) -> str:
     if name == "method" and "label" in known:
         return "a run is asked for by its label now, which is the method's name unless the spec says another: use label"
     return unknown_key(name, known, "parameter")
+
+
+async def of_this_site(request: Request) -> None:
+    """Refuse a request for a change that a page of another site may have sent by a user's browser.
+
+    What a browser says of the page decides: Sec-Fetch-Site, and where that is absent Origin, which must be this
+    service. Raises CrossSiteRequest otherwise. A request without both must be sent as application/json, with or
+    without a body: no page can send that elsewhere without asking first, by a request that is not answered. Raises
+    UnsupportedMediaType otherwise.
+    """
+    if request.method in ("GET", "HEAD", "OPTIONS"):
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    ours = origin is None or origin.partition("://")[2].lower() == request.headers.get("host", "").lower()
+    if site not in (None, "same-origin", "none") or (site is None and not ours):
+        whose = "another site" if origin is None else shortened(origin, 200)
+        raise CrossSiteRequest(f"a page of {whose} asks for a change here; only this service's own pages may")
+    if site != "same-origin":
+        _require_json(request)
+
+
+def _require_json(request: Request) -> None:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        given = shortened(media_type, 200) or "nothing in particular"
+        raise UnsupportedMediaType(
+            f"send the header Content-Type: application/json with every request that changes something, with or "
+            f"without a body; this one is sent as {given}"
+        )
 
 
 def split(values: Any) -> Any:
@@ -117,18 +159,15 @@ def split(values: Any) -> Any:
 async def read_json(request: Request, limit: int) -> bytes:
     """The JSON body of a request as bytes, unparsed.
 
-    Raises UnsupportedMediaType where the body is not sent as application/json, and InvalidInput where it has more than
-    `limit` bytes; no more than these are read.
+    Raises UnsupportedMediaType where the body is not sent as application/json, and ContentTooLarge where it has more
+    than `limit` bytes; no more than these are read.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise UnsupportedMediaType(f"send the body as application/json, not as {media_type or 'nothing in particular'}")
+    _require_json(request)
     body = bytearray()
     async with aclosing(request.stream()) as stream:
         async for chunk in stream:
             body += chunk
             if len(body) > limit:
                 size = request.headers.get("content-length", f"more than {limit}")
-                message = f"it may have {limit} bytes at most; shorten it"
-                raise InvalidInput([FieldError("body", f"{size} bytes", message)])
+                raise ContentTooLarge(f"the body has {size} bytes; it may have {limit} at most; shorten it")
     return bytes(body)

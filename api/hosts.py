@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.problems import problem
+from service.errors import shortened
 
 
 class KnownHosts:
@@ -26,7 +27,7 @@ class KnownHosts:
         if scope["type"] == "http":
             host = Headers(scope=scope).get("host", "")
             if not is_known(host, scope["app"].state.services.hosts):
-                detail = f"{host!r} is not a name of this service; FORERUN_ALLOWED_HOSTS may name it"
+                detail = f"{shortened(host, 200)!r} is not a name of this service; FORERUN_ALLOWED_HOSTS may name it"
                 response = problem(Request(scope), 421, "misdirected_request", "Misdirected request", detail)
                 await response(scope, receive, send)
                 return

@@ -1,4 +1,4 @@
-"""Every error that leaves the API is an RFC 9457 problem document.
+"""Every error that leaves the API is an RFC 9457 problem document, and short however long the request was.
 
 Its `type` is `urn:forerun:error:<code>`. The codes are those of service/errors.py; what the HTTP layer itself refuses
 has the status in words as its code (`not_found`, `method_not_allowed`, …, `internal`).
@@ -19,25 +19,42 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import FieldError, ForerunError, InvalidInput, NoWeights
+from service.errors import (
+    MAX_ERRORS,
+    MAX_FIELD,
+    MAX_MESSAGE,
+    MAX_VALUE,
+    FieldError,
+    ForerunError,
+    InvalidInput,
+    NoWeights,
+    shortened,
+)
 
 MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5  # with 503: what is short at present
 
 log = logging.getLogger("forerun.api")
 
 
 def problem(request: Request, status: int, code: str, title: str, detail: str, **more: Any) -> JSONResponse:
     """A problem document as an answer with this HTTP status; `more` are further members of the document."""
-    document = {
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
+    content = document(status, code, title, detail, request.scope["path"], **more)
+    return JSONResponse(content, status_code=status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def document(status: int, code: str, title: str, detail: str, path: str, **more: Any) -> dict[str, Any]:
+    """A problem document about a request for `path`; `more` are further members of it."""
+    return {
         "type": f"urn:forerun:error:{code}",
         "title": title,
         "status": status,
         "detail": detail,
         "code": code,
-        "instance": quote(request.scope["path"]),
+        "instance": _shown(path),
         **more,
     }
-    return JSONResponse(document, status_code=status, media_type=MEDIA_TYPE)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -55,7 +72,11 @@ def install(app: FastAPI) -> None:
 
 
 async def _forerun_error(request: Request, error: ForerunError) -> JSONResponse:
-    more = {"errors": [_entry(e) for e in error.errors]} if isinstance(error, InvalidInput | NoWeights) else {}
+    more: dict[str, Any] = {}
+    if isinstance(error, InvalidInput | NoWeights):
+        more["errors"] = [_entry(e) for e in error.errors[:MAX_ERRORS]]
+        if len(error.errors) > MAX_ERRORS:
+            more["more_errors"] = len(error.errors) - MAX_ERRORS
     return problem(request, error.status, error.code, error.title, error.detail, **more)
 
 
@@ -72,7 +93,7 @@ async def _request_validation_error(request: Request, error: RequestValidationEr
 async def _http_exception(request: Request, error: HTTPException) -> JSONResponse:
     """Answer what the router itself refuses: a path that does not exist, or a method that a path does not take."""
     phrase = HTTPStatus(error.status_code).phrase
-    path, methods = quote(request.scope["path"]), _methods(request)
+    path, methods = _shown(request.scope["path"]), _methods(request)
     details = {
         404: f"nothing is at {path}; /docs lists what there is",
         405: f"{path} takes {methods}, not {request.method}",
@@ -101,13 +122,23 @@ def _methods(request: Request) -> str:
     return ", ".join(filter(taken, ("GET", "HEAD", "POST")))
 
 
+def _shown(path: str) -> str:
+    return quote(shortened(path, MAX_FIELD))
+
+
 def _entry(error: FieldError) -> dict[str, Any]:
-    return {"field": error.field, "value": error.value, "message": error.message}
+    """The error as an entry of a problem document, without what makes it long."""
+    text = error.value if isinstance(error.value, str) else repr(error.value)
+    return {
+        "field": shortened(error.field, MAX_FIELD),
+        "value": error.value if len(text) <= MAX_VALUE else shortened(text, MAX_VALUE),
+        "message": shortened(error.message, MAX_MESSAGE),
+    }
 
 
 class Envelope:
-    """Middleware around every request: it gives it an id for the log, sets `nosniff` on the answer, and answers an
-    unexpected exception with a problem document."""
+    """Middleware around every request: it gives it an id for the log, and answers an unexpected exception with a
+    problem document."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -123,9 +154,7 @@ class Envelope:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                headers = MutableHeaders(scope=message)
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["X-Request-ID"] = request_id
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
         try:

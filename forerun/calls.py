@@ -84,7 +84,7 @@ class Calls:
     async def cancel(self, job_id: str) -> Job:
         """Ask the service to end the job, and return the job as it is then. It is `cancelled` once Ray has confirmed
         its end; asking again changes nothing."""
-        return await self._exchange.one(Job, "POST", _path(job_id, "cancel"))
+        return await self._exchange.one(Job, "POST", _path(job_id, "cancel"), headers=JSON)
 
     async def logs(self, job_id: str, attempt: int | None = None) -> str:
         """The last 65,536 characters that an attempt of the job has printed; without `attempt`, the newest one."""

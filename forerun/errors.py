@@ -29,20 +29,27 @@ class JobFailed(ForerunError):
 
 class ApiError(ForerunError):
     """The service has refused a request. `code` is stable (service/errors.py), `errors` has one entry for each wrong
-    field."""
+    field, and `more_errors` says how many wrong fields it leaves out."""
 
     # The service has a class for each code; here one class carries any of them.
     code: str  # type: ignore[misc]
     status: int  # type: ignore[misc]
     title: str  # type: ignore[misc]
 
-    def __init__(self, status: int, code: str, title: str, detail: str, errors: Sequence[FieldError] = ()) -> None:
+    def __init__(
+        self, status: int, code: str, title: str, detail: str, errors: Sequence[FieldError] = (), more_errors: int = 0
+    ) -> None:
         super().__init__(detail)
         self.status, self.code, self.title, self.errors = status, code, title, tuple(errors)
+        self.more_errors = more_errors
 
     def __str__(self) -> str:
-        """The detail, or one line for each wrong field: its path, the value given, what is wrong."""
-        return in_lines(self.title, self.errors) if self.errors else self.detail
+        """The detail, or one line for each wrong field (its path, the value given, what is wrong) and how many more
+        there are."""
+        if not self.errors:
+            return self.detail
+        told = in_lines(self.title, self.errors)
+        return f"{told}\n  and {self.more_errors} more" if self.more_errors else told
 
     @classmethod
     def of(cls, response: httpx.Response) -> Self:
@@ -51,7 +58,8 @@ class ApiError(ForerunError):
         try:
             problem = response.json()
             errors = [FieldError(e["field"], e["value"], e["message"]) for e in problem.get("errors", [])]
-            return cls(response.status_code, problem["code"], problem["title"], problem["detail"], errors)
+            more_errors = problem.get("more_errors", 0)
+            return cls(response.status_code, problem["code"], problem["title"], problem["detail"], errors, more_errors)
         except (ValueError, LookupError, TypeError, AttributeError):
             return cls.unexpected(response, f"{response.status_code} {response.reason_phrase}".strip())
 

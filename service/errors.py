@@ -2,7 +2,9 @@
 
 ForerunError                      code                   status
 ├── InvalidInput                  invalid_input          422   one or more fields of a request are wrong
+├── ContentTooLarge               content_too_large      413   the body of a request is too long
 ├── UnsupportedMediaType          unsupported_media_type 415
+├── CrossSiteRequest              cross_site_request     403   a page of another site asks for a change
 ├── NotFound                      not_found              404
 │   └── NoWeights                 no_weights                   a training has left none, or they are gone
 ├── Conflict                                             409
@@ -12,6 +14,7 @@ ForerunError                      code                   status
 │   └── RecordConflict            record_conflict              a different record stands there already
 ├── StaleAttempt                  stale_attempt          403   the report token is not that of the live attempt
 ├── ClusterUnreachable            cluster_unreachable    503   Ray did not answer
+├── TooManyStreams                too_many_streams       503   as many streams of events are open as there may be
 └── TrainingFailed                                       500   what ends a job as `failed`
     ├── DatasetMissing            dataset_missing              files absent, and where they were looked for
     ├── Diverged                  diverged                     non-finite in every branch, or in Main-train
@@ -26,6 +29,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+# A refusal is short, however long the request was: so many wrong fields are told one by one, and of each so many
+# characters of its path, its value and the message.
+MAX_ERRORS, MAX_FIELD, MAX_VALUE, MAX_MESSAGE = 20, 200, 400, 1000
 
 
 class ForerunError(Exception):
@@ -62,8 +69,18 @@ def _line(error: FieldError) -> str:
     return f"  {error.field} = {json.dumps(error.value, ensure_ascii=False)}: {error.message}"
 
 
+def shortened(text: str, length: int) -> str:
+    """The text as it is where it has `length` characters at most, else its beginning and an ellipsis."""
+    return text if len(text) <= length else text[:length] + "…"
+
+
 def _told(errors: Sequence[FieldError]) -> str:
-    return "; ".join(f"{error.field}: {error.message}" for error in errors)
+    """The errors in a sentence, which stays short however many and however long they are."""
+    told = "; ".join(
+        f"{shortened(error.field, MAX_FIELD)}: {shortened(error.message, MAX_MESSAGE)}" for error in errors[:MAX_ERRORS]
+    )
+    more = len(errors) - MAX_ERRORS
+    return shortened(told, 4000) + (f"; and {more} more" if more > 0 else "")
 
 
 class InvalidInput(ForerunError, ValueError):
@@ -77,6 +94,18 @@ class InvalidInput(ForerunError, ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:  # Ray pickles what a worker raises
         return type(self), (self.errors,)
+
+
+class ContentTooLarge(ForerunError):
+    """The body of a request has more bytes than the API reads of it."""
+
+    code, status, title = "content_too_large", 413, "Content too large"
+
+
+class CrossSiteRequest(ForerunError):
+    """A page of another site asks, by a user's browser, for a change."""
+
+    code, status, title = "cross_site_request", 403, "Cross-site request"
 
 
 class UnsupportedMediaType(ForerunError):
@@ -141,6 +170,12 @@ class ClusterUnreachable(ForerunError):
     """Ray did not answer, answered nonsense, or refused us."""
 
     code, status, title = "cluster_unreachable", 503, "Ray cannot be reached"
+
+
+class TooManyStreams(ForerunError):
+    """As many streams of events are open as the service has room for."""
+
+    code, status, title = "too_many_streams", 503, "Too many streams"
 
 
 class TrainingFailed(ForerunError):

@@ -44,6 +44,9 @@ class Settings(BaseSettings):
         None, description="SQLAlchemy URL; default: SQLite in the home folder."
     )
     data_dir: Path = Field(Path("data"), description="Where datasets lie.")
+    jobs_dir: Path | None = Field(
+        None, description="Where jobs' files lie, the same for services that share a database; default: in the home."
+    )
     api_url: HttpUrl | None = Field(None, description="How workers reach this service; default: host and port.")
     ray_address: HttpUrl | None = Field(
         None, description="Dashboard URL of an existing Ray cluster (http://host:8265); default: start a local head."
@@ -52,8 +55,20 @@ class Settings(BaseSettings):
     ray_python: str = Field("python", description="Python with Forerun installed, on the nodes of ray_address.")
     ray_num_cpus: Annotated[int, Field(ge=1)] | None = Field(None, description="CPUs of the local head; default: all.")
     ray_num_gpus: Annotated[int, Field(ge=0)] | None = Field(None, description="GPUs of the local head; default: all.")
-    max_attempts: int = Field(3, ge=1, description="Ray jobs lost in a row without a new epoch that end a job.")
+    max_attempts: int = Field(
+        3, ge=1, description="Ray jobs lost in a row for reasons of their own, without a new epoch, that end a job."
+    )
     poll_seconds: float = Field(0.5, gt=0, description="How often the controller looks at Ray.")
+    max_connections: int = Field(
+        2000, ge=10, description="Connections at a time; at most half of the file descriptors that the system allows."
+    )
+    max_event_streams: int = Field(
+        1000, ge=1, description="Streams of events at a time; at most half of the connections."
+    )
+    header_seconds: float = Field(10, gt=0, description="How long the header of a request may take to arrive.")
+    body_seconds: float = Field(30, gt=0, description="How long the body of a request may take to arrive.")
+    keep_alive_seconds: int = Field(30, ge=1, description="How long a connection is kept for another request.")
+    write_seconds: float = Field(60, gt=0, description="How long a client may leave its answer unread.")
     log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = "INFO"
 
     def hosts(self) -> frozenset[str]:
@@ -61,6 +76,10 @@ class Settings(BaseSettings):
         `allowed_hosts`."""
         of_the_api = urlsplit(self.api_url or "").hostname or "localhost"
         return frozenset({"localhost", self.host.lower(), of_the_api, *self.allowed_hosts})
+
+    def jobs(self) -> Path:
+        """The folder of the jobs' files: `jobs_dir`, or one in the home folder."""
+        return (self.jobs_dir or self.home / "jobs").absolute()
 
     def database(self) -> str:
         """The SQLAlchemy URL of the database: `database_url`, or SQLite in the home folder."""

@@ -23,6 +23,7 @@ PAPER: dict[str, Any] = {
     "selector": "greedy",
     "guards": {"extend": False, "skip_dead": False, "rollback": False, "rescale_momentum": False},
 }
+JSON = {"Content-Type": "application/json"}  # a request that changes something says so, without a body too
 SETTINGS = ("warmup", "pretrain", "main_train", "metric", "selector", "guards", "audit")  # of the method stpt
 
 

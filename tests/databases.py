@@ -9,6 +9,7 @@ A test module takes them with `pytest_plugins = ["tests.databases"]`.
     empty_store     Store on a database of its own without a table, on both
     postgres        the server itself
     invariants      check_invariants
+    no_backoff      for every test: a lost job need not wait for its next attempt
 """
 
 import shutil
@@ -23,15 +24,16 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from migrations import migrate
 from service.algorithms.candidates import trials_of
+from service.jobs import lifecycle
 from service.spec.job import JobSpec
 from service.spec.methods.search import SearchMethod
 from service.store.engine import Store
-from service.store.tables import Base, Epoch, Event, Job, Layer
+from service.store.tables import Base, Epoch, Event, Job, Layer, Leader
 from service.wire.states import FOLLOWS, TERMINAL, JobState
 from service.wire.worker import EpochRecord
 
@@ -134,8 +136,11 @@ def postgres_store(shared_postgres: Store) -> Iterator[Store]:
 
 def wipe(store: Store) -> None:
     with store.write() as session:
-        session.execute(delete(Job))  # everything else hangs on it
-        assert not any(session.scalar(select(func.count()).select_from(table)) for table in Base.metadata.sorted_tables)
+        session.execute(delete(Job))  # everything else hangs on it, but the lease, whose row is always there
+        nobody = {"holder": None, "fence": 0, "url": "", "cluster": None, "expires_at": None, "standby_seen_at": None}
+        assert session.execute(update(Leader).values(nobody)).rowcount == 1
+        tables = [table for table in Base.metadata.sorted_tables if table is not Leader.__table__]
+        assert not any(session.scalar(select(func.count()).select_from(table)) for table in tables)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -147,6 +152,12 @@ def empty_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stor
     else:
         with request.getfixturevalue("postgres").database() as store:
             yield store
+
+
+@pytest.fixture(autouse=True)
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next attempt is due at once. Tests of the backoff itself put it back."""
+    monkeypatch.setattr(lifecycle, "backoff_seconds", lambda *_: 0.0)
 
 
 # --- what must hold in every database, at any time (DESIGN.md, "Invariants") -------------------------

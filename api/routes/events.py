@@ -1,22 +1,14 @@
 """The route to the events of a job, which are sent as they happen (server-sent events)."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-import anyio
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from api import translate
-from api.deps import MAX_INT, JobId, ServicesOf
+from api.deps import MAX_INT, JobId
+from api.event_hub import EventHub, Stream
 from api.problems import documented
-from service.store.engine import Store
-from service.store.events import events_after
-from service.store.jobs import get_job
-from service.wire.answers import KnownEvent
-from service.wire.states import TERMINAL
-
-POLL_SECONDS = 0.3
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["events"])
 
@@ -36,8 +28,8 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _begin(
-    services: ServicesOf,
+async def _stream(
+    request: Request,
     job_id: JobId,
     response: Response,
     after: Annotated[
@@ -51,43 +43,26 @@ def _begin(
             description="Number of the event to begin after, as browsers send it; goes before `after`.",
         ),
     ] = None,
-) -> int:
-    """The number of the event to begin after. Raises NotFound where there is no such job; once the stream has begun it
-    would be too late."""
-    number = after if last_event_id is None else last_event_id
-    batch, ended = _read(services.store, job_id, number)
-    if ended and not batch:
-        response.status_code = 204  # tells a browser's EventSource not to connect again
-    return number
+) -> AsyncIterator[Stream]:
+    """The stream of the job's events, which lasts as long as the answer. Raises NotFound where there is no such job,
+    and TooManyStreams; once the stream has begun it would be too late."""
+    hub: EventHub = request.app.state.events
+    async with hub.following(job_id, after if last_event_id is None else last_event_id) as stream:
+        if stream.is_over:
+            response.status_code = 204  # tells a browser's EventSource not to connect again
+        yield stream
 
 
 @router.get(
     "/events",
     summary="Follow a job",
     response_class=EventSourceResponse,
-    responses={**_STREAM, **documented(404, 422)},
+    responses={**_STREAM, **documented(404, 422, 503)},
 )
-async def events(
-    request: Request, services: ServicesOf, job_id: JobId, number: Annotated[int, Depends(_begin)]
-) -> AsyncIterator[ServerSentEvent]:
+async def events(stream: Annotated[Stream, Depends(_stream)]) -> AsyncIterator[ServerSentEvent]:
     """Streams what happens to the job. Events are numbered from 1 without gaps; `id` is the number. `event` is `state`
     (the job moved to another state), `epoch` (an epoch was recorded, in full) or `trial` (a trial of a search began,
-    changed or ended early). The stream ends after the event of a terminal state."""
-    while not request.app.state.stopping:
-        batch, ended = await anyio.to_thread.run_sync(_read, services.store, job_id, number)
-        for event in batch:
-            number = event.number
-            yield ServerSentEvent(data=event, event=event.kind, id=str(number))
-        if not batch:
-            if ended:
-                return
-            await anyio.sleep(POLL_SECONDS)
-
-
-def _read(db: Store, job_id: str, number: int) -> tuple[Sequence[KnownEvent], bool]:
-    """The events after `number`, and whether the job has ended. The state is read first: once it is terminal, the
-    events read after it are all there will ever be."""
-    with db.read() as session:
-        ended = get_job(session, job_id).state in TERMINAL
-        found = events_after(session, job_id, number)
-    return [translate.event(one) for one in found], ended
+    changed or ended early). A comment comes when nothing else has for 15 s. The stream ends after the event of a
+    terminal state. Where as many streams are open as there may be, the answer is 503: try again later."""
+    async for event in stream.events():
+        yield event

@@ -72,7 +72,7 @@ _BODY: dict[str, Any] = {
     status_code=202,
     summary="Submit the jobs of an experiment",
     openapi_extra=_BODY,
-    responses=documented(409, 415, 422),
+    responses=documented(403, 409, 413, 415, 422),
 )
 def run_experiment(services: ServicesOf, raw: RawSpec) -> answers.ExperimentJobs:
     """Submits the jobs of an experiment. All of them are accepted, or none; they train one after another, as the

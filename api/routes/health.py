@@ -2,7 +2,7 @@
 
 The service is ready when the database answers and has the newest schema. That Ray cannot be reached is reported and
 does not make the service unready: jobs are still accepted and history is still read; the controller submits when Ray is
-back.
+back. Nor does it that another service leads, for this one serves reads and submissions all the same.
 """
 
 from fastapi import APIRouter, Request
@@ -41,4 +41,5 @@ def readyz(request: Request, services: ServicesOf) -> answers.Readiness | Respon
         cpus=capacity and capacity.cpus,
         gpus=capacity and capacity.gpus,
     )
-    return answers.Readiness(status="ready", ray=ray)
+    leadership = answers.Leadership(leads=fleet.leadership.leads, url=fleet.leadership.url)
+    return answers.Readiness(status="ready", leadership=leadership, ray=ray)

@@ -35,7 +35,7 @@ _IdempotencyKey = Annotated[
     status_code=202,
     summary="Submit a job",
     openapi_extra=SPEC_BODY,
-    responses={202: {"headers": {"Location": _LOCATION}}, **documented(409, 415, 422)},
+    responses={202: {"headers": {"Location": _LOCATION}}, **documented(403, 409, 413, 415, 422)},
 )
 def submit(
     services: ServicesOf,
@@ -80,10 +80,11 @@ def read(services: ServicesOf, job_id: JobId) -> answers.Job:
     return translate.read_job(services, job_id)
 
 
-@router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=documented(404, 409, 422))
+@router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=documented(403, 404, 409, 415, 422))
 def cancel(services: ServicesOf, job_id: JobId) -> answers.Job:
     """Asks for the end of the job. It becomes `cancelling`, and `cancelled` once Ray has confirmed its end. Asking
-    again changes nothing."""
+    again changes nothing. There is no body; the header `Content-Type: application/json` is wanted all the same, as with
+    every request that changes something."""
     jobs.cancel(services.store, job_id)
     services.fleet.wake()
     return translate.read_job(services, job_id)

@@ -14,7 +14,7 @@ from service.wire import answers
 router = APIRouter(prefix="/v1", tags=["experiments"])
 
 
-@router.post("/plan", summary="Forecast a job", openapi_extra=SPEC_BODY, responses=documented(415, 422))
+@router.post("/plan", summary="Forecast a job", openapi_extra=SPEC_BODY, responses=documented(403, 413, 415, 422))
 def plan(services: ServicesOf, raw: RawSpec) -> answers.Plan:
     """Forecasts the iterations and samples that a job with this spec would take. Nothing is stored, nothing starts."""
     found = submission.plan(services.store, raw, services.means())

@@ -23,11 +23,50 @@ LIVE = (RayJobStatus.PENDING, RayJobStatus.RUNNING)
 
 @dataclass(frozen=True)
 class Submission:
-    """One attempt of a job as Ray sees it. `message` is Ray's account of the status, "" when it gave none."""
+    """One attempt of a job as Ray sees it. `message` is Ray's account of the status, "" when it gave none; `error_type`
+    Ray's word for what went wrong, if it has one."""
 
     submission_id: str
     status: RayJobStatus
     message: str
+    error_type: str | None = None
+
+
+@dataclass(frozen=True)
+class ClusterId:
+    """One life of a cluster: where it is, and Ray's own name of the time from its head's start to its end.
+
+    `address`: the dashboard's URL; None: a head that ends with the service that started it. What was submitted to one
+    session is gone in the next.
+    """
+
+    address: str | None
+    session: str
+
+    def __str__(self) -> str:
+        return f"{self.address or OWN_HEAD} {self.session}"
+
+    @classmethod
+    def parse(cls, text: str) -> "ClusterId":
+        """The id whose text this is."""
+        address, _, session = text.partition(" ")
+        return cls(None if address == OWN_HEAD else address, session)
+
+
+OWN_HEAD = "own-head"
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All submissions that a cluster knows, by their ids, and which cluster that is. It was asked for its session last:
+    what is not among the submissions was not there in that session."""
+
+    cluster: ClusterId
+    submissions: Mapping[str, Submission]
+
+    def live(self) -> list[str]:
+        """The ids of those that are PENDING or RUNNING, whoever made them, sorted."""
+        return sorted(one.submission_id for one in self.submissions.values() if one.status in LIVE)
 
 
 @dataclass(frozen=True)
@@ -50,6 +89,9 @@ class Cluster(Protocol):
     def capacity(self) -> Capacity:
         """The CPUs and GPUs of the live nodes, whether in use or not."""
 
+    def overview(self) -> Overview:
+        """All submissions of the cluster, in one request however many there are, and which cluster it is."""
+
     def submit(self, submission_id: str, job_id: str, env: Mapping[str, str]) -> None:
         """Submit the Ray job of an attempt, with `env` as its environment; Ray knows `submission_id` when this returns.
 
@@ -63,11 +105,12 @@ class Cluster(Protocol):
     def stop(self, submission_id: str) -> None:
         """Ask Ray to end a submission, without waiting for it. One that is unknown or has ended stays as it is."""
 
-    def live(self) -> list[str]:
-        """The ids of all submissions that are PENDING or RUNNING, whoever made them, sorted."""
-
     def logs(self, submission_id: str) -> str:
         """What the driver of a submission has printed so far; "" when Ray does not know the submission."""
+
+    def hold(self, seconds: float | None) -> None:
+        """Where the cluster is a head of the service's own: let all of it end after `seconds`, unless this is called
+        again until then; None: let it stay. A cluster of somebody else's stays as it is. Raises nothing."""
 
 
 def checked_id(identifier: str) -> str:

@@ -1,42 +1,57 @@
 """The reconciler: brings what SQL says and what Ray says together, one pass after another.
 
-Decisions are taken from those two alone, so a controller may die at any point and the next pass goes on. Ray out of
-reach is a flag, never a reason for a second attempt.
+Decisions are taken from those two alone, so a controller may die at any point and the next pass goes on. Of several on
+one database only the one that holds the lease changes anything; the others watch. Ray out of reach is a flag, never a
+reason for a second attempt.
+
+A pass costs the same however many jobs wait: it reads those that hold workers and the next to submit, and asks Ray for
+all submissions at once.
 """
 
 import contextlib
 import logging
 import math
-import re
 import threading
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from service.cluster.base import Capacity, Cluster, RayJobStatus
+from service.cluster.base import Capacity, Cluster, ClusterId, Overview, RayJobStatus
+from service.cluster.lease import Lease, NotLeader
+from service.cluster.losses import Place, last_words, place_of, reason_of_loss
 from service.errors import ClusterUnreachable
 from service.jobs import lifecycle as jobs
 from service.jobs.lifecycle import Claim
 from service.store.attempts import attempts_without_log, ended_submissions
 from service.store.engine import Store
-from service.store.jobs import live_jobs
-from service.store.records import Job, JobWithAttempts
-from service.wire.states import JobState
+from service.store.jobs import jobs_in, next_to_submit, workers_of
+from service.store.records import Attempt, Job, JobWithAttempts
+from service.wire.states import EndReason, JobState
 
 log = logging.getLogger(__name__)
 
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-EXCEPTION = re.compile(r"\w[\w.]*(Error|Exception|Exit)\b")  # at the beginning of a line
 ENDED = frozenset({RayJobStatus.SUCCEEDED, RayJobStatus.FAILED, RayJobStatus.STOPPED})
 HOLDS_WORKERS = frozenset({JobState.SUBMITTING, JobState.RUNNING, JobState.CANCELLING})
-SUBMIT_GRACE = timedelta(seconds=10)  # another controller may be between its claim and its submit
-EXIT_GRACE = timedelta(seconds=30)  # a Ray job that has reported its outcome takes a moment to exit
+SUBMIT_GRACE_S = 10.0  # a submit whose answer was lost may be under way yet
+EXIT_GRACE_S = 30.0  # a Ray job that has reported its outcome takes a moment to exit
+IDLE_S = 2.0  # between passes while nothing runs
+GONE = "the Ray head that it ran under is gone"
+
+
+@dataclass(frozen=True)
+class Leadership:
+    """Who leads: this service, or another whose API is at `url`; None: nobody is known to."""
+
+    leads: bool
+    url: str | None
 
 
 class Controller:
     """The reconciler of jobs in SQL with Ray, which runs passes in a thread of its own.
 
     `environment` goes to every Ray job, beside its ticket. A job fails when `max_attempts` Ray jobs in a row were lost
-    without a new epoch.
+    without a new epoch, for reasons of their own. `lease`: this service's, on the same database; default: one of a
+    service without a name. `monotonic` gives seconds by a clock that does not jump.
     """
 
     def __init__(
@@ -45,15 +60,24 @@ class Controller:
         cluster: Cluster,
         environment: Mapping[str, str],
         *,
+        lease: Lease | None = None,
         max_attempts: int = 3,
         poll_seconds: float = 0.5,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._db, self._cluster, self._environment = db, cluster, dict(environment)
-        self._max_attempts, self._poll_seconds = max_attempts, poll_seconds
+        self._lease = lease or Lease(db)
+        self._db, self._cluster, self._environment = self._lease.store, cluster, dict(environment)
+        self._max_attempts, self._poll_seconds, self._monotonic = max_attempts, poll_seconds, monotonic
         self._wake, self._stopping = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
         self._capacity: Capacity | None = None
+        self._here: ClusterId | None = None
         self._trouble: str | None = None
+        self._led: bool | None = None  # None: has not looked yet
+        self._idle = False
+        self._missing: dict[str, float] = {}  # submissions that Ray is not known to have, and since when
+        self._left: set[str] = set()  # submissions on another cluster
+        self._overdue: dict[str, float] = {}  # submissions that live though their attempt has ended, and since when
 
     # --- what the API sees ---------------------------------------------------------------------------
 
@@ -72,8 +96,20 @@ class Controller:
         """Why the last pass could not be finished, in a sentence; None when it was."""
         return self._trouble
 
+    @property
+    def leadership(self) -> Leadership:
+        """Who led when last looked."""
+        leader = self._lease.leader
+        return Leadership(self._lease.leads, leader.url if leader and leader.holder is not None else None)
+
     def logs(self, submission_id: str) -> str:
-        """What the Ray job of an attempt has printed so far. Raises ClusterUnreachable when Ray does not answer."""
+        """What the Ray job of an attempt has printed so far. Raises ClusterUnreachable when Ray does not answer, or is
+        another service's own."""
+        leader = self._lease.leader
+        if not self._lease.leads and leader is not None and leader.cluster is not None and self._here is not None:
+            there = ClusterId.parse(leader.cluster)
+            if there.session != self._here.session:
+                raise ClusterUnreachable(f"its Ray is that of the service that leads; ask {leader.url}")
         return self._cluster.logs(submission_id)
 
     def wake(self) -> None:
@@ -83,7 +119,8 @@ class Controller:
     # --- the loop ------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread that runs passes."""
+        """Start the thread that runs passes, and the one that renews the lease."""
+        self._lease.start(self._cluster.hold)
         self._thread.start()
 
     def stop(self) -> None:
@@ -93,16 +130,19 @@ class Controller:
         self._thread.join()
 
     def release(self) -> None:
-        """Let every live attempt end because Ray is about to end in order, which does not count as a loss; keep their
-        logs. To be called after `stop`."""
+        """Let every live attempt here end because Ray is about to end in order, which does not count as a loss; keep
+        their logs. To be called after `stop`; the lease is given back by whoever made it, when Ray has ended."""
+        if not self._lease.leads or self._here is None:
+            return
         with self._db.read() as session:
-            live = live_jobs(session)
-        for job in live:
-            attempt = job.last_attempt
-            if attempt is not None and job.state in (JobState.SUBMITTING, JobState.RUNNING):
-                jobs.attempt_interrupted(self._db, job.id, attempt.number)
-                with contextlib.suppress(ClusterUnreachable):
-                    self._keep_log(attempt.submission_id)
+            live = jobs_in(session, (JobState.SUBMITTING, JobState.RUNNING))
+        with contextlib.suppress(NotLeader):
+            for job in live:
+                attempt = job.last_attempt
+                if attempt is not None and place_of(attempt.cluster, self._here) is not Place.ELSEWHERE:
+                    jobs.attempt_interrupted(self._db, job.id, attempt.number)
+                    with contextlib.suppress(ClusterUnreachable):
+                        self._keep_log(attempt.submission_id)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -110,6 +150,8 @@ class Controller:
             try:
                 self.run_pass()
                 self._trouble = None
+            except NotLeader:
+                log.warning("another service has taken over; the next pass stands by")
             except ClusterUnreachable as error:
                 if self._trouble is None:
                     log.warning("%s", error)
@@ -117,64 +159,126 @@ class Controller:
             except Exception as error:  # the loop must outlive a database that is away; the next pass starts afresh
                 log.exception("a pass of the controller failed")
                 self._trouble = f"{type(error).__name__}: {error}"
-            self._wake.wait(self._poll_seconds)
+            self._wake.wait(max(self._poll_seconds, IDLE_S) if self._idle else self._poll_seconds)
 
     def run_pass(self) -> None:
-        """Look at every live job once, stop orphans, submit what fits, keep logs. Raises ClusterUnreachable when Ray
-        does not answer."""
+        """Look at every job that holds workers once, stop orphans, submit what fits, keep logs; or only look whether
+        this service may take over. Raises ClusterUnreachable when Ray does not answer, and NotLeader when another
+        service has taken over meanwhile."""
+        self._idle = False
         self._capacity = self._cluster.capacity()
-        with self._db.read() as session:
-            live = live_jobs(session)
-        for job in live:
-            self._reconcile(job)
-        self._stop_orphans()
-        while (claim := jobs.claim_next(self._db, free=self._free_workers(), total=self._workers())) is not None:
-            self._submit(claim)
-        self._keep_logs()
-
-    def _reconcile(self, job: JobWithAttempts) -> None:
-        attempt = job.last_attempt
-        if attempt is None or job.state not in HOLDS_WORKERS:
+        overview = self._cluster.overview()
+        self._here = overview.cluster
+        if not self._lease.keep(str(self._here)):
+            self._stand_by(overview)
             return
-        found = self._cluster.find(attempt.submission_id)
+        if not self._led:
+            log.info("this service leads")
+            self._led = True
+            self._cluster.hold(self._lease.must_end_within)
+            overview = self._cluster.overview()  # who led before may have submitted something since the first
+        with self._db.read() as session:
+            live = jobs_in(session, HOLDS_WORKERS)
+        for job in live:
+            self._reconcile(job, overview)
+        self._stop_orphans(overview)
+        claims = self._submit_what_fits()
+        self._keep_logs(overview)
+        self._idle = not live and not claims
+
+    def _stand_by(self, overview: Overview) -> None:
+        """Let nothing run on a head of this service's own: who leads takes what it ran for lost with it."""
+        if self._led is not False:
+            log.warning("another service leads (%s); this one stands by", self.leadership.url)
+        if self._led:
+            self._cluster.hold(0.0)
+        elif overview.cluster.address is None:
+            for submission_id in overview.live():
+                self._cluster.stop(submission_id)
+        self._led, self._idle = False, True
+
+    def _reconcile(self, job: JobWithAttempts, overview: Overview) -> None:
+        attempt = job.last_attempt
+        if attempt is None:
+            return
+        found = overview.submissions.get(attempt.submission_id)
+        if found is not None:
+            self._missing.pop(attempt.submission_id, None)
+        place = Place.HERE if found else place_of(attempt.cluster, overview.cluster)
         match job.state:
             case JobState.CANCELLING:
                 if found is None or found.status in ENDED:
                     jobs.confirm_cancelled(self._db, job.id)
                 else:
                     self._cluster.stop(attempt.submission_id)
+            case _ if place is Place.GONE:
+                self._lost(job, GONE, EndReason.CLUSTER_LOST)
+            case _ if place is Place.ELSEWHERE:
+                self._leave(job, attempt)
             case JobState.SUBMITTING if found is None:
-                if datetime.now(UTC) - attempt.created_at > SUBMIT_GRACE:
+                now = self._monotonic()
+                if now - self._missing.setdefault(attempt.submission_id, now) > SUBMIT_GRACE_S:
                     claim = jobs.reissue_ticket(self._db, job.id, attempt.number)
                     if claim is not None:
                         self._submit(claim)
             case _ if found is None:
-                self._lost(job, "Ray does not know its job any more (was the cluster restarted?)")
+                self._lost(job, "Ray does not know its job any more (was the cluster restarted?)", EndReason.OWN)
             case _ if found.status in ENDED:
-                words = _last_words(found.message)
-                self._lost(job, f"its Ray job {found.status.lower()} without an outcome. {words}".strip())
+                words = last_words(found.message)
+                message = f"its Ray job {found.status.lower()} without an outcome. {words}".strip()
+                self._lost(job, message, reason_of_loss(found))
 
-    def _lost(self, job: Job, message: str) -> None:
-        log.warning("job %s: attempt %d lost: %s", job.id, job.attempt, message)
-        jobs.attempt_lost(self._db, job.id, job.attempt, message, max_attempts=self._max_attempts)
+    def _lost(self, job: Job, message: str, reason: EndReason) -> None:
+        log.warning("job %s: attempt %d lost (%s): %s", job.id, job.attempt, reason, message)
+        jobs.attempt_lost(self._db, job.id, job.attempt, message, max_attempts=self._max_attempts, reason=reason)
 
-    def _stop_orphans(self) -> None:
-        """Ray jobs of attempts that ended (superseded, cancelled) and yet still run."""
-        submissions = self._cluster.live()
-        if not submissions:
-            return
-        with self._db.read() as session:
-            orphans = ended_submissions(session, submissions, datetime.now(UTC) - EXIT_GRACE)
-        for submission_id in orphans:
-            log.warning("stopping %s, whose attempt has ended", submission_id)
-            self._cluster.stop(submission_id)
+    def _leave(self, job: Job, attempt: Attempt) -> None:
+        """An attempt on another cluster than this service's, which may still run there: not to be started twice."""
+        if attempt.submission_id not in self._left:
+            self._left.add(attempt.submission_id)
+            log.warning(
+                "job %s: attempt %d was submitted to the cluster %s and is left alone until FORERUN_RAY_ADDRESS names "
+                "that again or the job is cancelled",
+                job.id,
+                attempt.number,
+                attempt.cluster,
+            )
 
-    def _keep_logs(self) -> None:
+    def _stop_orphans(self, overview: Overview) -> None:
+        """Ray jobs that still run though their attempt has ended: at once where it was superseded or cancelled."""
+        live = overview.live()
+        orphans: Mapping[str, bool] = {}
+        if live:
+            with self._db.read() as session:
+                orphans = ended_submissions(session, live)
+        now = self._monotonic()
+        self._overdue = {submission_id: self._overdue.get(submission_id, now) for submission_id in orphans}
+        for submission_id, since in self._overdue.items():
+            if now - since > EXIT_GRACE_S or not orphans[submission_id]:
+                log.warning("stopping %s, whose attempt has ended", submission_id)
+                self._cluster.stop(submission_id)
+
+    def _submit_what_fits(self) -> int:
+        """Submit waiting jobs while the next one fits; how many there were."""
+        claims, total = 0, self._workers()
+        while True:
+            with self._db.read() as session:  # first without a lock, which most passes have no use for
+                free = total - workers_of(session, HOLDS_WORKERS)
+                waiting = next_to_submit(session, total, lock=False)
+            if waiting is None or waiting.workers > free:
+                return claims
+            claim = jobs.claim_next(self._db, free=free, total=total, cluster=str(self._here))
+            if claim is None:
+                return claims
+            self._submit(claim)
+            claims += 1
+
+    def _keep_logs(self, overview: Overview) -> None:
         """Of attempts whose Ray job has printed its last."""
         with self._db.read() as session:
             ended = attempts_without_log(session)
         for submission_id in ended:
-            found = self._cluster.find(submission_id)
+            found = overview.submissions.get(submission_id)
             if found is None or found.status in ENDED:
                 self._keep_log(submission_id)
 
@@ -183,19 +287,9 @@ class Controller:
 
     def _submit(self, claim: Claim) -> None:
         log.info("submitting %s", claim.submission_id)
+        self._missing[claim.submission_id] = self._monotonic()  # until Ray is seen to know it
         self._cluster.submit(claim.submission_id, claim.job_id, {**self._environment, "FORERUN_TICKET": claim.ticket})
 
     def _workers(self) -> float:
         """Workers that the cluster can take at once: one for each CPU, or GPU where it has more of those."""
         return max(self._capacity.cpus, self._capacity.gpus) if self._capacity else math.inf
-
-    def _free_workers(self) -> float:
-        with self._db.read() as session:
-            return self._workers() - sum(j.workers for j in live_jobs(session) if j.state in HOLDS_WORKERS)
-
-
-def _last_words(message: str) -> str:
-    """Why a driver ended, of Ray's message with the end of its log: the last exception named, else the last line."""
-    lines = [line.rstrip() for line in COLOURS.sub("", message).splitlines() if line.strip()]
-    named = [line for line in lines if EXCEPTION.match(line)]
-    return (named or lines or [""])[-1].strip()[-1000:]

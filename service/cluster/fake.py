@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from service.cluster.base import LIVE, Capacity, RayJobStatus, Submission, checked_id
+from service.cluster.base import Capacity, ClusterId, Overview, RayJobStatus, Submission, checked_id
 from service.errors import ClusterUnreachable
 
 
@@ -10,11 +10,14 @@ class FakeCluster:
     """A cluster in memory where nothing happens by itself: a submission is PENDING until `set_status` or `stop`.
 
     `submitted` and `stopped` record the calls that were answered, in order; an adopted submission is not recorded
-    again. While `unreachable` is set, every call raises `ClusterUnreachable` and changes nothing.
+    again; `held` those of `hold`. While `unreachable` is set, every call raises `ClusterUnreachable` and changes
+    nothing. `own`: whether it is a head that ends with its service.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, own: bool = False, session: str = "session-1") -> None:
         self.dashboard_url = "http://fake-ray.invalid"
+        self.id = ClusterId(None if own else self.dashboard_url, session)
+        self.held: list[float | None] = []
         self.unreachable = False
         self.capacity_value = Capacity(cpus=8.0, gpus=0.0)
         self.submitted: list[tuple[str, str, dict[str, str]]] = []
@@ -22,14 +25,21 @@ class FakeCluster:
         self.driver_logs: dict[str, str] = {}
         self._submissions: dict[str, Submission] = {}
 
-    def set_status(self, submission_id: str, status: RayJobStatus, message: str = "") -> None:
+    def set_status(
+        self, submission_id: str, status: RayJobStatus, message: str = "", error_type: str | None = None
+    ) -> None:
         """Set what the cluster says of a submission from now on; also of one that nobody made here, such as an
         orphan."""
-        self._submissions[submission_id] = Submission(submission_id, status, message)
+        self._submissions[submission_id] = Submission(submission_id, status, message, error_type)
 
     def forget(self, submission_id: str) -> None:
-        """Let the cluster not know a submission any more, as when Ray itself was started anew."""
+        """Let the cluster not know a submission any more, though it lives on."""
         del self._submissions[submission_id]
+
+    def restart(self, session: str) -> None:
+        """Start the head anew: with the old session all its submissions are gone."""
+        self._submissions.clear()
+        self.id = ClusterId(self.id.address, session)
 
     def capacity(self) -> Capacity:
         self._answer()
@@ -52,13 +62,20 @@ class FakeCluster:
         if submission_id in self.live():
             self.set_status(submission_id, RayJobStatus.STOPPED)
 
-    def live(self) -> list[str]:
+    def overview(self) -> Overview:
         self._answer()
-        return sorted(s.submission_id for s in self._submissions.values() if s.status in LIVE)
+        return Overview(self.id, dict(self._submissions))
+
+    def live(self) -> list[str]:
+        """The ids of the submissions that are PENDING or RUNNING, sorted."""
+        return Overview(self.id, self._submissions).live()
 
     def logs(self, submission_id: str) -> str:
         self._answer()
         return self.driver_logs.get(checked_id(submission_id), "")
+
+    def hold(self, seconds: float | None) -> None:
+        self.held.append(seconds)
 
     def _answer(self) -> None:
         if self.unreachable:

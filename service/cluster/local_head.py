@@ -35,6 +35,8 @@ LOOPBACK = "127.0.0.1"
 PACKAGES = str(Path(__file__).resolve().parents[2])  # the directory of the packages `service` and `workers`
 OBJECT_STORE_BYTES = 256 << 20  # Forerun passes records and references through Ray, never data sets
 GRACE_S = 10.0  # for Ray to end by itself, 2 to 4 s measured, before SIGKILL
+SHORT_GRACE_S = 2.0  # where another service may be about to take over
+DEADLINE = "deadline"  # a file in the head's directory: the uptime of the machine at which the head has to end
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # <sys/prctl.h>
 
 
@@ -115,6 +117,18 @@ class EmbeddedHead:
         self._launch()
         return True
 
+    def hold(self, seconds: float | None) -> None:
+        """Let every process of this head end after `seconds`, even if this one hangs, unless this is called again until
+        then; None: let them stay. One that has ended stays so."""
+        deadline = self.directory / DEADLINE
+        with contextlib.suppress(OSError):
+            if seconds is None:
+                deadline.unlink(missing_ok=True)
+                return
+            unfinished = deadline.with_name(f"{DEADLINE}.unfinished")
+            unfinished.write_text(str(_uptime() + seconds))
+            unfinished.replace(deadline)
+
     def stop(self) -> None:
         """End every process of this head and remove its files; return when they are gone. May be repeated."""
         self._end()
@@ -160,7 +174,11 @@ class OwnCluster(RayCluster):
 
     def __init__(self, head: EmbeddedHead) -> None:
         super().__init__(head.dashboard_url, head.token, sys.executable)
-        self._head = head
+        self._head, self._address = head, None
+
+    def hold(self, seconds: float | None) -> None:
+        """Let the head end after `seconds`, unless this is called again until then; None: let it stay."""
+        self._head.hold(seconds)
 
     def capacity(self) -> Capacity:
         """The CPUs and GPUs of the head, which is started again first where it has died."""
@@ -211,7 +229,9 @@ def _claim_port(first: int) -> tuple[int, socket.socket]:
 
 
 def _supervise(parent: int, directory: str, command: list[str]) -> None:
-    """Runs `command` until it or `parent` ends or SIGTERM comes; then ends all descendants and removes `directory`."""
+    """Runs `command` until it or `parent` ends, SIGTERM comes, or the deadline in `directory` has passed; then ends all
+    descendants and removes `directory`."""
+    grace = GRACE_S
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
@@ -225,6 +245,9 @@ def _supervise(parent: int, directory: str, command: list[str]) -> None:
 
         ray = subprocess.Popen(command, preexec_fn=in_the_child)  # noqa: S603
         while ray.pid not in _reaped() and os.getppid() == parent:
+            if _has_passed(Path(directory) / DEADLINE):
+                grace = SHORT_GRACE_S
+                break
             time.sleep(0.5)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -232,10 +255,22 @@ def _supervise(parent: int, directory: str, command: list[str]) -> None:
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.terminate()
-        psutil.wait_procs(children, timeout=GRACE_S)
+        psutil.wait_procs(children, timeout=grace)
         while rest := psutil.Process().children(recursive=True):
             _kill(rest)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _has_passed(deadline: Path) -> bool:
+    try:
+        return _uptime() > float(deadline.read_text())
+    except FileNotFoundError:
+        return False
+
+
+def _uptime() -> float:
+    """Seconds by a clock that does not jump, is the same in all processes, and goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _reaped() -> set[int]:

@@ -1,4 +1,4 @@
-"""What the controller asks of Ray: submit, find, stop, list, read the log, over Ray's REST API.
+"""What the controller asks of Ray: submit, list, stop, read the log, over Ray's REST API.
 
 `Cluster` is the promise. `RayCluster` keeps it by talking to a Ray dashboard, `FakeCluster` in memory for the tests of
 the controller; tests/integration/test_cluster.py holds both to it. A Ray of our own to talk to: local_head.py.
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from service.cluster.base import LIVE, Capacity, RayJobStatus, Submission, checked_id
+from service.cluster.base import Capacity, ClusterId, Overview, RayJobStatus, Submission, checked_id
 from service.errors import ClusterUnreachable
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)  # the first submission makes Ray start things: seconds
@@ -34,6 +34,7 @@ class RayCluster:
 
     def __init__(self, dashboard_url: str, token: str | None, python: str, module: str = "workers.job") -> None:
         self.dashboard_url = dashboard_url
+        self._address: str | None = dashboard_url  # by which the cluster is known; None: a head of the service's own
         self._command = f"{shlex.quote(python)} -P -m {shlex.quote(module)}"
         self._http = httpx.Client(
             base_url=dashboard_url,
@@ -64,11 +65,8 @@ class RayCluster:
                 raise
 
     def find(self, submission_id: str) -> Submission | None:
-        def read(job: Any) -> Submission:
-            return Submission(submission_id, RayJobStatus(job["status"]), job["message"] or "")
-
         try:
-            return self._ask("GET", f"/api/jobs/{checked_id(submission_id)}", read)
+            return self._ask("GET", f"/api/jobs/{checked_id(submission_id)}", lambda job: _read(submission_id, job))
         except _Unknown:
             return None
 
@@ -76,17 +74,24 @@ class RayCluster:
         with contextlib.suppress(_Unknown):
             self._ask("POST", f"/api/jobs/{checked_id(submission_id)}/stop", lambda answer: answer["stopped"])
 
-    def live(self) -> list[str]:
-        def read(jobs: Any) -> list[str]:  # a driver that nobody submitted is listed too, without a submission id
-            return sorted(job["submission_id"] for job in jobs if job["submission_id"] and job["status"] in LIVE)
+    def overview(self) -> Overview:
+        def read(
+            jobs: Any,
+        ) -> dict[str, Submission]:  # a driver that nobody submitted is listed too, without such an id
+            return {job["submission_id"]: _read(job["submission_id"], job) for job in jobs if job["submission_id"]}
 
-        return self._ask("GET", "/api/jobs/", read)
+        submissions = self._ask("GET", "/api/jobs/", read)
+        session = self._ask("GET", "/api/version", lambda answer: str(answer["session_name"]))
+        return Overview(ClusterId(self._address, session), submissions)
 
     def logs(self, submission_id: str) -> str:
         try:
             return self._ask("GET", f"/api/jobs/{checked_id(submission_id)}/logs", lambda answer: str(answer["logs"]))
         except _Unknown:
             return ""
+
+    def hold(self, seconds: float | None) -> None:
+        pass
 
     def _ask(self, method: str, path: str, read: Callable[[Any], T], json: object = None) -> T:
         """`read` of Ray's decoded answer. Raises `_Unknown` when Ray says that the job in `path` does not exist."""
@@ -105,6 +110,10 @@ class RayCluster:
         if response.status_code in (401, 403):
             raise ClusterUnreachable(f"Ray at {self.dashboard_url} refused our token ({status}).")
         raise ClusterUnreachable(f"Ray at {self.dashboard_url} answered {status}.")
+
+
+def _read(submission_id: str, job: Any) -> Submission:
+    return Submission(submission_id, RayJobStatus(job["status"]), job["message"] or "", job.get("error_type"))
 
 
 class _Unknown(Exception):

@@ -8,17 +8,19 @@ import hashlib
 import math
 import secrets
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from service.errors import StateConflict
-from service.store import attempts
+from service.jobs.backoff import backoff_seconds
+from service.store import attempts, clock
 from service.store.engine import Session, Store
 from service.store.jobs import get_job, next_to_submit, set_job_state
 from service.store.records import Job
 from service.store.trials import stop_trials
-from service.wire.states import FOLLOWS, TERMINAL, JobState
+from service.wire.states import FOLLOWS, TERMINAL, EndReason, JobState
 
 LOG_CHARACTERS = 64 * 1024  # kept of each attempt's log, from its end
+MAX_LOST_ATTEMPTS = 50  # in a row, whatever the reason: a job whose own code ends its node must not go on for ever
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,14 @@ def cancel(db: Store, job_id: str) -> JobState:
 # --- the controller's side -------------------------------------------------------------------------
 
 
-def claim_next(db: Store, *, free: float = math.inf, total: float = math.inf) -> Claim | None:
+def claim_next(
+    db: Store, *, free: float = math.inf, total: float = math.inf, cluster: str | None = None
+) -> Claim | None:
     """Make the next attempt of the oldest waiting job and return it; None when none waits or it does not fit.
 
-    `free` and `total` are the numbers of workers that the cluster can take now and at best. First come, first served,
-    so that large jobs are not starved; a job larger than the whole cluster is passed over until the cluster grows.
+    `free` and `total` are the numbers of workers that the cluster can take now and at best; `cluster` is the id of that
+    cluster. First come, first served, so that large jobs are not starved; a job larger than the whole cluster is passed
+    over until the cluster grows, and one that was lost until its backoff is over.
     """
     with db.write() as session:
         job = next_to_submit(session, total)
@@ -69,9 +74,10 @@ def claim_next(db: Store, *, free: float = math.inf, total: float = math.inf) ->
             job.attempt,
             submission_id=claim.submission_id,
             ticket_hash=hash_of(claim.ticket),
+            cluster=cluster,
             created_at=now(),
         )
-        move(session, job, JobState.SUBMITTING)
+        move(session, replace(job, not_before=None), JobState.SUBMITTING)
         return claim
 
 
@@ -88,22 +94,29 @@ def reissue_ticket(db: Store, job_id: str, attempt: int) -> Claim | None:
         return Claim(job_id, attempt, live.submission_id, ticket)
 
 
-def attempt_lost(db: Store, job_id: str, attempt: int, message: str, *, max_attempts: int) -> None:
-    """End the live attempt, whose Ray job ended without an outcome; let the job recover, or give it up.
+def attempt_lost(
+    db: Store, job_id: str, attempt: int, message: str, *, max_attempts: int, reason: EndReason = EndReason.OWN
+) -> None:
+    """End the live attempt, whose Ray job ended without an outcome; let the job recover after a while, or give it up.
 
-    A job is given up when `max_attempts` in a row were lost without a new epoch; a job that makes progress never is.
+    A job is given up when `max_attempts` in a row were lost without a new epoch for reasons of its own, or
+    MAX_LOST_ATTEMPTS for any; a job that makes progress never is. Each in a row makes it wait longer for the next.
     """
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         if not _is_live(job, attempt):
             return
-        end_attempt(session, job, message, lost=True)
+        end_attempt(session, job, message, lost=True, reason=reason)
         progress = attempts.last_attempt_with_epoch(session, job_id)
-        in_a_row = sum(one.lost or one.number == attempt for one in job.attempts if one.number > progress)
-        if in_a_row < max_attempts:
-            move(session, job, JobState.RECOVERING)
+        before = [one.reason for one in job.attempts if one.lost and one.number > progress]
+        reasons = [*before, reason] if attempt > progress else before
+        in_a_row, own = len(reasons), sum(one in (EndReason.OWN, None) for one in reasons)
+        if own < max_attempts and in_a_row < MAX_LOST_ATTEMPTS:
+            wait = timedelta(seconds=backoff_seconds(job_id, max(in_a_row, 1)))
+            move(session, replace(job, not_before=clock.database_time(session) + wait), JobState.RECOVERING)
         else:
-            sentence = f"attempt {attempt} was lost, {in_a_row} in a row without a new epoch: {message}"
+            counted = own if own >= max_attempts else in_a_row
+            sentence = f"attempt {attempt} was lost, {counted} in a row without a new epoch: {message}"
             move(session, job, JobState.FAILED, code="attempts_exhausted", message=sentence)
 
 
@@ -113,7 +126,7 @@ def attempt_interrupted(db: Store, job_id: str, attempt: int) -> None:
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         if _is_live(job, attempt):
-            end_attempt(session, job, "the service was stopped")
+            end_attempt(session, job, "the service was stopped", reason=EndReason.SERVICE_STOPPED)
             move(session, job, JobState.RECOVERING)
 
 
@@ -151,7 +164,8 @@ def move(session: Session, job: Job, to: JobState, *, code: str | None = None, m
     message = message and storable(message)
     moved = replace(job, state=to)
     if to in TERMINAL:
-        moved = replace(moved, finished_at=now(), error_code=code, error_message=message)
+        finished = max(now(), job.started_at or job.created_at)  # the clock may have jumped back
+        moved = replace(moved, finished_at=finished, error_code=code, error_message=message)
         stop_trials(session, job.id)
     data = {"state": to, "attempt": job.attempt, "code": code, "message": message}
     event = {key: value for key, value in data.items() if value is not None}
@@ -162,10 +176,12 @@ def _is_live(job: Job, attempt: int) -> bool:
     return job.attempt == attempt and job.state in (JobState.SUBMITTING, JobState.RUNNING)
 
 
-def end_attempt(session: Session, job: Job, message: str | None, *, lost: bool = False) -> None:
+def end_attempt(
+    session: Session, job: Job, message: str | None, *, lost: bool = False, reason: EndReason | None = None
+) -> None:
     """End the job's live attempt in SQL; one that was over already (cancelled while it recovered) stays as it was."""
     message = message and storable(message)
-    attempts.end_attempt(session, job.id, job.attempt, ended_at=now(), message=message, lost=lost)
+    attempts.end_attempt(session, job.id, job.attempt, ended_at=now(), message=message, lost=lost, reason=reason)
 
 
 def storable(text: str) -> str:

@@ -53,7 +53,7 @@ def exchange_ticket(db: Store, job_id: str, ticket: str) -> Assignment:
             raise StaleAttempt(f"this ticket is not for the live attempt of job {job_id}, or was used already")
         token = secrets.token_urlsafe(32)
         set_token(session, job_id, job.attempt, jobs.hash_of(token))
-        jobs.move(session, replace(job, started_at=job.started_at or jobs.now()), JobState.RUNNING)
+        jobs.move(session, replace(job, started_at=job.started_at or max(jobs.now(), job.created_at)), JobState.RUNNING)
         return Assignment(
             job_id=job.id,
             attempt=job.attempt,

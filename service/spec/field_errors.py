@@ -42,6 +42,8 @@ def _field_error(details: ErrorDetails, model: type[Frozen]) -> FieldError:
     match details["type"]:
         case "missing":
             value = None  # not the object that lacks it
+        case "json_invalid" if "recursion limit" in message:
+            message = "brackets are nested too deeply: 200 inside each other at most; no spec needs ten"
         case "union_tag_invalid":  # `dataset: nope`, or {name: nope}
             context = details["ctx"]
             value, message = context["tag"], f"must be one of {context['expected_tags']}"

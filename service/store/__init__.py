@@ -10,5 +10,6 @@
 - `set_job_state` compares before it sets, and writes the event that tells of it. What else happens to a job is told by
   `append_event` in the transaction that writes it.
 - How many statements a function takes does not depend on how many rows it finds.
-- Times come from the caller; those that come out are aware, and in UTC.
+- Times come from the caller; those that come out are aware, and in UTC. What several services must agree on is told by
+  the database's clock (`store.clock`): who leads, and when a job may have its next attempt.
 """

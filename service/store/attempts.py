@@ -1,6 +1,6 @@
 """Attempts: the Ray jobs of a job, and their logs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Update, func, insert, select, update
@@ -10,6 +10,7 @@ from service.store import records
 from service.store.engine import Session
 from service.store.rows import columns_of, record_of
 from service.store.tables import Attempt, Epoch, Job, Run, Trial
+from service.wire.states import EndReason, JobState
 
 
 def attempts_by_job(session: Session, of: ColumnElement[bool]) -> dict[str, list[records.Attempt]]:
@@ -17,14 +18,17 @@ def attempts_by_job(session: Session, of: ColumnElement[bool]) -> dict[str, list
     query = select(Attempt.job_id, *columns_of(Attempt, records.Attempt)).join(Job).where(of).order_by(Attempt.number)
     found: dict[str, list[records.Attempt]] = {}
     for row in session.execute(query):
-        found.setdefault(row.job_id, []).append(record_of(records.Attempt, row))
+        reason = None if row.reason is None else EndReason(row.reason)
+        found.setdefault(row.job_id, []).append(record_of(records.Attempt, row, reason=reason))
     return found
 
 
-def ended_submissions(session: Session, submission_ids: Sequence[str], before: datetime) -> Sequence[str]:
-    """Those of the submission ids that are attempts of this service's jobs and ended before the time `before`."""
-    query = select(Attempt.submission_id).where(Attempt.submission_id.in_(submission_ids), Attempt.ended_at < before)
-    return session.scalars(query).all()
+def ended_submissions(session: Session, submission_ids: Sequence[str]) -> Mapping[str, bool]:
+    """Those of the submission ids that are attempts of this service's jobs and have ended, and whether with an outcome:
+    then the Ray job exits by itself soon."""
+    query = select(Attempt.submission_id, Attempt.reason, Job.state).join(Job)
+    rows = session.execute(query.where(Attempt.submission_id.in_(submission_ids), Attempt.ended_at.is_not(None)))
+    return {row.submission_id: row.reason is None and row.state != JobState.CANCELLED for row in rows}
 
 
 def attempts_without_log(session: Session) -> Sequence[str]:
@@ -53,10 +57,17 @@ def last_attempt_with_epoch(session: Session, job_id: str) -> int:
 
 
 def insert_attempt(
-    session: Session, job_id: str, number: int, *, submission_id: str, ticket_hash: str, created_at: datetime
+    session: Session,
+    job_id: str,
+    number: int,
+    *,
+    submission_id: str,
+    ticket_hash: str,
+    cluster: str | None,
+    created_at: datetime,
 ) -> None:
-    """Insert the next attempt of a job, which has not exchanged its ticket yet."""
-    values = {"submission_id": submission_id, "ticket_hash": ticket_hash, "created_at": created_at}
+    """Insert the next attempt of a job, which has not exchanged its ticket yet and is to be submitted to `cluster`."""
+    values = {"submission_id": submission_id, "ticket_hash": ticket_hash, "cluster": cluster, "created_at": created_at}
     session.execute(insert(Attempt).values(job_id=job_id, number=number, **values))
 
 
@@ -71,10 +82,18 @@ def set_token(session: Session, job_id: str, number: int, token_hash: str) -> No
 
 
 def end_attempt(
-    session: Session, job_id: str, number: int, *, ended_at: datetime, message: str | None, lost: bool = False
+    session: Session,
+    job_id: str,
+    number: int,
+    *,
+    ended_at: datetime,
+    message: str | None,
+    lost: bool = False,
+    reason: EndReason | None = None,
 ) -> None:
-    """Write that an attempt is over, and whether it was lost; one that has ended already stays as it is."""
-    values = {"ended_at": ended_at, "message": message, "ticket_hash": None, "lost": lost}
+    """Write that an attempt is over, whether it was lost, and for what `reason` it has no outcome; one that has ended
+    already stays as it is."""
+    values = {"ended_at": ended_at, "message": message, "ticket_hash": None, "lost": lost, "reason": reason}
     session.execute(_attempt(job_id, number).where(Attempt.ended_at.is_(None)).values(values))
 
 

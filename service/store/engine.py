@@ -4,21 +4,21 @@
 other per job (row lock on PostgreSQL, BEGIN IMMEDIATE on SQLite).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-__all__ = ["UNUSABLE", "DatabaseError", "Session", "Store", "reason_of"]
+__all__ = ["DatabaseError", "Session", "Store", "reason_of"]
 
 # By these names whoever calls the store knows SQLAlchemy; nobody else imports it. A Session is the handle of a
 # transaction: use cases hand it on to the functions of the store, and do nothing else with it.
 DatabaseError = SQLAlchemyError  # whatever went wrong with a database
-UNUSABLE = (ArgumentError, OperationalError)  # a URL that means no database; a database that does not answer
 
 BUSY_TIMEOUT_MS = 30_000
 
@@ -34,10 +34,25 @@ class Store:
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
         self.url = parsed
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
         self._engine = _engine(parsed.render_as_string(hide_password=False))
         self._writer = self._engine.execution_options(forerun_write=True)
+        self._check: Callable[[Session], None] | None = None
+
+    def guarded(self, check: Callable[[Session], None]) -> "Store":
+        """The same database, where every transaction that writes begins with `check` and changes nothing if that
+        raises."""
+        store = copy(self)
+        store._check = check
+        return store
+
+    @property
+    def file(self) -> Path | None:
+        """The file of an SQLite database, links resolved; None for another database."""
+        if self.url.get_backend_name() != "sqlite" or not self.url.database:
+            return None
+        return Path(self.url.database).resolve()
 
     def close(self) -> None:
         """Close the connections that nobody uses any more."""
@@ -61,6 +76,8 @@ class Store:
     def write(self) -> Iterator[Session]:
         """A session for one transaction that writes: committed when the block ends, rolled back when it raises."""
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            if self._check is not None:
+                self._check(session)
             yield session
 
 

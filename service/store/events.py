@@ -1,10 +1,11 @@
 """The events of a job in SQL, numbered 1, 2, 3, …: reading them in order, and writing the next one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, tuple_, update
 
 from service.store import records
 from service.store.engine import Session
@@ -16,6 +17,27 @@ def events_after(session: Session, job_id: str, number: int, limit: int = 500) -
     """The events of a job whose number is above `number`, in order, at most `limit` of them."""
     query = select(*columns_of(Event, records.Event)).where(Event.job_id == job_id, Event.number > number)
     return records_of(records.Event, session.execute(query.order_by(Event.number).limit(limit)))
+
+
+def heads_of(session: Session, job_ids: Collection[str]) -> Mapping[str, records.EventsHead]:
+    """How far the events of each of these jobs have come; a job that is not there is left out. An event's number is
+    counted in the transaction that writes the event, so every event up to a head can be read."""
+    query = select(*columns_of(Job, records.EventsHead)).where(Job.id.in_(job_ids))
+    return {head.id: head for head in records_of(records.EventsHead, session.execute(query))}
+
+
+def events_between(
+    session: Session, spans: Mapping[str, tuple[int, int]], limit: int = 500
+) -> Mapping[str, Sequence[records.Event]]:
+    """The events of several jobs, for each the numbers after the first of its span up to the second, in order. All
+    spans together give at most `limit` events; what is left out is the end of some of them."""
+    numbers = ((job_id, number) for job_id, (after, last) in spans.items() for number in range(after + 1, last + 1))
+    query = select(Event.job_id, *columns_of(Event, records.Event)).order_by(Event.job_id, Event.number)
+    rows = session.execute(query.where(tuple_(Event.job_id, Event.number).in_(list(islice(numbers, limit))))).all()
+    found: dict[str, list[records.Event]] = {}
+    for row, event in zip(rows, records_of(records.Event, rows), strict=True):
+        found.setdefault(row.job_id, []).append(event)
+    return found
 
 
 def append_event(session: Session, job_id: str, kind: str, data: Mapping[str, Any], created_at: datetime) -> None:

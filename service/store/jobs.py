@@ -1,24 +1,25 @@
 """Jobs in SQL with their attempts: queries, and the changes of where a job stands."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select, update
+from sqlalchemy import Row, Select, func, or_, select, update
 
 from service.errors import NotFound
 from service.spec.job import JobSpec
-from service.store import records
+from service.store import clock, records
 from service.store.attempts import attempts_by_job
 from service.store.engine import Session
 from service.store.events import insert_event
 from service.store.pages import Page, decode_cursor, page_of
 from service.store.rows import columns_of, record_of
 from service.store.tables import Job, Run, Trial
-from service.wire.states import TERMINAL, JobState
+from service.wire.states import JobState
 
-STANDING = ("state", "attempt", "started_at", "finished_at", "error_code", "error_message")  # what changes of a job
+# what changes of a job
+STANDING = ("state", "attempt", "started_at", "finished_at", "not_before", "error_code", "error_message")
 
 
 def job_spec(job: records.Job) -> JobSpec:
@@ -68,22 +69,29 @@ def jobs_of_experiment(session: Session, experiment: str) -> Sequence[records.Jo
     return [_job(row) for row in rows]
 
 
-def live_jobs(session: Session) -> Sequence[records.JobWithAttempts]:
-    """The jobs that are not in a terminal state, with their attempts, oldest first."""
-    live = Job.state.not_in(TERMINAL)
-    rows = session.execute(_select_jobs().where(live).order_by(Job.number)).all()
-    attempts = attempts_by_job(session, live)
+def jobs_in(session: Session, states: Collection[JobState]) -> Sequence[records.JobWithAttempts]:
+    """The jobs in one of `states`, with their attempts, oldest first."""
+    wanted = Job.state.in_(states)
+    rows = session.execute(_select_jobs().where(wanted).order_by(Job.number)).all()
+    attempts = attempts_by_job(session, wanted) if rows else {}
     return [_with_attempts(row, attempts) for row in rows]
 
 
-def next_to_submit(session: Session, total_workers: float) -> records.Job | None:
-    """The oldest job that waits for an attempt and takes at most `total_workers` workers, its row locked; None when
-    there is none. On PostgreSQL jobs whose row another transaction holds are passed over."""
+def workers_of(session: Session, states: Collection[JobState]) -> int:
+    """How many workers the jobs in one of `states` ask for in all."""
+    return session.scalar(select(func.sum(Job.workers)).where(Job.state.in_(states))) or 0
+
+
+def next_to_submit(session: Session, total_workers: float, *, lock: bool = True) -> records.Job | None:
+    """The oldest job that waits for an attempt, may have one by the database's clock, and takes at most `total_workers`
+    workers; its row locked, if `lock`. None when there is none. On PostgreSQL jobs whose row another transaction holds
+    are passed over."""
     query = _select_jobs().where(Job.state.in_([JobState.QUEUED, JobState.RECOVERING]))
+    query = query.where(or_(Job.not_before.is_(None), Job.not_before <= clock.database_time(session)))
     if total_workers != math.inf:
         query = query.where(Job.workers <= total_workers)
-    query = query.order_by(Job.number).limit(1).with_for_update(skip_locked=True)
-    row = session.execute(query).one_or_none()
+    query = query.order_by(Job.number).limit(1)
+    row = session.execute(query.with_for_update(skip_locked=True) if lock else query).one_or_none()
     return None if row is None else _job(row)
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from service.spec.job import JobSpec
-from service.wire.states import JobState
+from service.wire.states import EndReason, JobState
 from service.wire.worker import BranchState, TrialState
 
 
@@ -26,6 +26,8 @@ class Attempt:
     ended_at: datetime | None
     message: str | None
     lost: bool  # ended without an outcome
+    reason: EndReason | None  # why it ended without an outcome; None while it lives, or with one
+    cluster: str | None  # that it was submitted to, a ClusterId as text; None: from before that was kept
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    not_before: datetime | None  # of the next attempt, by the database's clock; None: at once
 
 
 @dataclass(frozen=True)
@@ -321,6 +324,15 @@ class Event:
 
 
 @dataclass(frozen=True)
+class EventsHead:
+    """How far the events of a job have come: the number of the last one, and the job's state by it."""
+
+    id: str  # of the job
+    last_event: int
+    state: str
+
+
+@dataclass(frozen=True)
 class IdempotencyKey:
     """An idempotency key that came with a request, the fingerprint of its spec, and the job that it made."""
 
@@ -328,3 +340,15 @@ class IdempotencyKey:
     fingerprint: str
     job_id: str
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The lease of the service that leads. Times are by the database's clock."""
+
+    holder: str | None  # id of the service; None: nobody leads
+    fence: int  # grows with every service that takes over
+    url: str  # of its API
+    cluster: str | None  # that it submits to, a ClusterId as text
+    expires_at: datetime | None
+    standby_seen_at: datetime | None  # when another service last looked whether it may take over

@@ -82,16 +82,23 @@ class Job(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)  # of the next attempt, by the database's clock
 
     attempts: Mapped[list["Attempt"]] = relationship(back_populates="job", order_by="Attempt.number")
     runs: Mapped[list["Run"]] = relationship(back_populates="job", order_by="Run.id")
+
+
+_WITHOUT_LOG = text("ended_at IS NOT NULL AND log IS NULL")
 
 
 class Attempt(Base):
     """The table of attempts, each of which is one Ray job of a job. Only hashes of ticket and report token are kept."""
 
     __tablename__ = "attempts"
-    __table_args__ = (UniqueConstraint("job_id", "number"),)
+    __table_args__ = (
+        UniqueConstraint("job_id", "number"),
+        Index("ix_attempts_without_log", "id", sqlite_where=_WITHOUT_LOG, postgresql_where=_WITHOUT_LOG),
+    )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -103,6 +110,8 @@ class Attempt(Base):
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     message: Mapped[str | None] = mapped_column(Text)
     lost: Mapped[bool] = mapped_column(default=False, server_default=false())  # ended without an outcome
+    reason: Mapped[str | None] = mapped_column(String(30))  # why it ended without an outcome
+    cluster: Mapped[str | None] = mapped_column(String(300))  # that it was submitted to; NULL: before that was kept
     log: Mapped[str | None] = mapped_column(Text, deferred=True)  # the end of it; NULL until Ray gave it
 
     job: Mapped[Job] = relationship(back_populates="attempts")
@@ -252,3 +261,17 @@ class IdempotencyKey(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     __table_args__ = (Index(None, "job_id"),)
+
+
+class Leader(Base):
+    """The table with the lease of the service that leads: one row, always there."""
+
+    __tablename__ = "leader"
+
+    id: Mapped[int] = mapped_column(primary_key=True)  # 1
+    holder: Mapped[str | None] = mapped_column(String(100))  # NULL: nobody leads
+    fence: Mapped[int] = mapped_column(BigInteger, server_default="0")  # grows with every service that takes over
+    url: Mapped[str] = mapped_column(String(300), server_default=text("''"))  # of the API of the service that leads
+    cluster: Mapped[str | None] = mapped_column(String(300))  # that it submits to
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # by the database's clock
+    standby_seen_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when another one last looked

@@ -28,3 +28,14 @@ FOLLOWS: dict[JobState, frozenset[JobState]] = {
     _S.CANCELLED: frozenset(),
 }
 TERMINAL = frozenset(state for state, after in FOLLOWS.items() if not after)
+
+
+class EndReason(StrEnum):
+    """Why an attempt ended without an outcome. Only `OWN` counts toward the attempts that a job is given."""
+
+    OWN = "own"  # its processes ended by themselves, or were stopped, and Ray stood
+    CLUSTER_LOST = "cluster_lost"  # the Ray head that it ran under is gone
+    NODE_LOST = "node_lost"  # a node that it ran on is gone
+    SUPERVISOR_LOST = "supervisor_lost"  # Ray lost the process that watches over the driver, or never started it
+    DISK_FULL = "disk_full"  # there was no space left
+    SERVICE_STOPPED = "service_stopped"  # the service ended in order, and its Ray head with it

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from api.deps import Services
 from service.cluster.base import Capacity
+from service.cluster.controller import Leadership
 from service.errors import ClusterUnreachable
 from service.store.engine import Store
 from tests.application import app_over
@@ -20,6 +21,7 @@ class FakeFleet:
     dashboard_url: str = "http://ray.test:8265"
     capacity: Capacity | None = None
     trouble: str | None = None
+    leadership: Leadership = field(default_factory=lambda: Leadership(True, "http://forerun.test:8000"))
     wakes: int = 0
     driver_logs: dict[str, str] = field(default_factory=dict)
 

@@ -11,7 +11,7 @@ from service.jobs import reports
 from service.results import past_jobs
 from service.store.engine import Store
 from service.wire.worker import TrialRecord
-from tests.builders import Worker, claim, epoch_record, run_to_success, spec_document, submit
+from tests.builders import JSON, Worker, claim, epoch_record, run_to_success, spec_document, submit
 
 pytest_plugins = ["tests.databases"]
 
@@ -377,7 +377,7 @@ def test_a_job_that_begins_with_a_recommendation(client: httpx.Client, sqlite_st
     job = client.post("/v1/jobs", json=document, headers=headers).raise_for_status().json()
     assert (job["spec"]["lr_set"]["kind"], job["spec"]["initial_learning_rate"]) == ("stages", 0.1)
     assert job["spec"]["lr_set"]["stages"] == [{"factors": [2.0, 1.0, 0.5], "pretrain_share": 1.0}]
-    client.post(f"/v1/jobs/{job['id']}/cancel").raise_for_status()
+    client.post(f"/v1/jobs/{job['id']}/cancel", headers=JSON).raise_for_status()
     # more is known by now; the same request is the same job all the same
     other = submit(client)
     worker = Worker.started(client, claim(sqlite_store))

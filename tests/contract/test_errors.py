@@ -10,6 +10,7 @@ import pytest
 from api.deps import Services
 from service import errors
 from service.store import jobs as stored_jobs
+from tests.builders import JSON, spec_document
 
 pytest_plugins = ["tests.databases"]
 
@@ -90,7 +91,7 @@ def test_database_that_is_gone(client: httpx.Client, services: Services) -> None
         connection.exec_driver_sql("ALTER TABLE jobs RENAME TO lost")
         connection.commit()
     for method, path in (("GET", "/v1/jobs"), ("GET", "/v1/jobs/x/events"), ("POST", "/v1/jobs/x/cancel")):
-        response = client.request(method, path)
+        response = client.request(method, path, headers=JSON)
         assert (response.status_code, response.json()["code"]) == (500, "internal")
         assert "jobs" not in response.json()["detail"]  # no SQL
 
@@ -99,3 +100,60 @@ def test_headers_on_every_answer(client: httpx.Client) -> None:
     answers = [client.get("/healthz"), client.get("/none"), client.get("/v1/jobs?limit=0"), client.get("/docs")]
     assert {answer.headers["X-Content-Type-Options"] for answer in answers} == {"nosniff"}
     assert len({answer.headers["X-Request-ID"] for answer in answers}) == len(answers)
+
+
+# --- a refusal is short, however long the request was ---------------------------------------------------
+
+
+def refusal(response: httpx.Response, status: int) -> dict[str, Any]:
+    problem: dict[str, Any] = response.json()
+    assert (response.status_code, problem["status"]) == (status, status)
+    assert len(response.content) < 24_000
+    return problem
+
+
+def test_a_query_of_unknown_parameters(client: httpx.Client) -> None:
+    problem = refusal(client.get("/v1/jobs?" + "&".join(f"x{number}=1" for number in range(900))), 422)
+    assert [error["field"] for error in problem["errors"]] == [f"x{number}" for number in range(20)]
+    assert problem["more_errors"] == 880
+    assert problem["detail"].endswith("; and 880 more")
+
+
+def test_a_query_of_wrong_values(client: httpx.Client) -> None:
+    problem = refusal(client.get("/v1/jobs?" + "&".join(f"state=x{number}" for number in range(600))), 422)
+    assert (len(problem["errors"]), problem["more_errors"]) == (20, 580)
+
+
+def test_a_parameter_as_long_as_the_query_may_be(client: httpx.Client) -> None:
+    (error,) = refusal(client.get("/v1/jobs?" + "x" * 8000), 422)["errors"]
+    assert error["field"] == "x" * 200 + "…"
+    (error,) = refusal(client.get("/v1/jobs?limit=" + "x" * 8000), 422)["errors"]
+    assert error["value"] == "x" * 200
+    assert refusal(client.get("/" + "x" * 8000), 404)["instance"] == "/" + "x" * 199 + "%E2%80%A6"
+    assert refusal(client.get("/", headers={"Host": "x" * 8000}), 421)["detail"].startswith("'xxx")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        spec_document() | {f"key{number}": 1 for number in range(4000)},
+        spec_document() | {"k" * 60_000: 1},
+        spec_document() | {"model": "m" * 60_000},
+        spec_document() | {"lr_set": {"learning_rates": ["x"] * 10_000}},
+        spec_document() | {"lr_set": {"learning_rates": [[[["x" * 60_000]]]]}},
+        spec_document() | {"methods": [{"name": "m" * 1000}] * 50},
+        spec_document() | {"methods": [{"name": "stpt", "k" * 1000: {"a" * 1000: 1}}] * 25},
+    ],
+    ids=["many keys", "long key", "long name", "many items", "long item", "many methods", "long keys in methods"],
+)
+def test_a_spec_that_is_wrong_all_over(client: httpx.Client, document: dict[str, Any]) -> None:
+    problem = refusal(client.post("/v1/jobs", json=document), 422)
+    assert 1 <= len(problem["errors"]) <= 20
+
+
+@pytest.mark.parametrize("body", [b"[" * 60_000, b'{"a":' * 10_000, b'{"a":[' * 101 + b"]}" * 101])
+def test_json_that_is_nested_too_deeply(client: httpx.Client, body: bytes) -> None:
+    for path in ("/v1/jobs", "/v1/plan", "/v1/experiments"):
+        (error,) = refusal(client.post(path, content=body, headers=JSON), 422)["errors"]
+        assert error["field"] == "body"
+        assert error["message"] == ("brackets are nested too deeply: 200 inside each other at most; no spec needs ten")

@@ -1,7 +1,6 @@
 """Server-sent events, over a real server: what has not happened yet cannot be in the stream."""
 
 import json
-import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from threading import Event, Thread
@@ -11,14 +10,15 @@ import httpx
 import jsonschema
 import pytest
 from httpx_sse import EventSource, ServerSentEvent, connect_sse
+from sqlalchemy import update
 
 from api.deps import Services
-from api.server import Server
+from api.server import Server, listening_socket
 from service.jobs import lifecycle as jobs
 from service.store import tables
 from service.store.engine import Store
 from tests.application import app_over
-from tests.builders import Worker, claim, epoch_record, run_to_success, submit
+from tests.builders import JSON, Worker, claim, epoch_record, run_to_success, submit
 
 pytest_plugins = ["tests.databases"]
 
@@ -31,7 +31,7 @@ def server(services: Services) -> Iterator[Server]:
     """A real server. It says by its `ready` when it accepts requests."""
     ready = Event()
     server = Server(app_over(services), "warning", ready.set)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listening_socket("127.0.0.1", 0) as listener:
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         assert ready.wait(DEADLINE)
@@ -139,7 +139,7 @@ def test_nothing_left_to_come(client: httpx.Client, sqlite_store: Store) -> None
 def test_ends_after_a_cancel(client: httpx.Client, sqlite_store: Store) -> None:
     job_id = submit(client)
     Worker.started(client, claim(sqlite_store))
-    client.post(f"/v1/jobs/{job_id}/cancel")
+    client.post(f"/v1/jobs/{job_id}/cancel", headers=JSON)
     jobs.confirm_cancelled(sqlite_store, job_id)
     with connect_sse(client, "GET", f"/v1/jobs/{job_id}/events?after=3") as stream:
         assert [seen(event)[2] for event in stream.iter_sse()] == ["cancelling", "cancelled"]
@@ -153,6 +153,7 @@ def test_more_events_than_one_read_brings(client: httpx.Client, sqlite_store: St
         session.add_all(
             tables.Event(job_id=job_id, number=n, kind="trial", data=trial, created_at=now) for n in range(8, 1205)
         )
+        session.execute(update(tables.Job).where(tables.Job.id == job_id).values(last_event=1204))
     with connect_sse(client, "GET", f"/v1/jobs/{job_id}/events") as stream:
         assert [int(event.id) for event in stream.iter_sse()] == list(range(1, 1205))
 

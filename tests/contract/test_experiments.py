@@ -13,14 +13,13 @@ from api.deps import Services
 from service.cluster.base import Capacity
 from service.store.engine import Store
 from service.validation.door import MAX_SPEC_BYTES
-from tests.builders import run_to_success, spec_document
+from tests.builders import JSON, run_to_success, spec_document
 from tests.contract.conftest import FakeFleet
 
 pytest_plugins = ["tests.databases"]
 
 DIGITS = {"dataset": "digits", "epochs": 3}
 STUDY = {"name": "lr-sets", "scale": "fashion-mnist", "spec": DIGITS}
-JSON = {"Content-Type": "application/json"}
 
 
 def errors(response: httpx.Response) -> dict[str, tuple[Any, str]]:
@@ -250,7 +249,7 @@ def test_a_study_is_read_as_a_spec_is(client: httpx.Client) -> None:
     body = json.dumps(STUDY)
     assert client.post("/v1/experiments", content=body.ljust(MAX_SPEC_BYTES), headers=JSON).status_code == 202
     too_long = client.post("/v1/experiments", content=body.ljust(MAX_SPEC_BYTES + 1), headers=JSON)
-    assert errors(too_long)["body"][0] == "65537 bytes"
+    assert (too_long.status_code, too_long.json()["code"]) == (413, "content_too_large")
     assert client.post("/v1/experiments", content=body).status_code == 415
 
 

@@ -9,7 +9,7 @@ import pytest
 from api.formats import chosen_format
 from service.jobs import lifecycle as jobs
 from service.store.engine import Store
-from tests.builders import Worker, branch_records, claim, epoch_record, run_to_success, submit
+from tests.builders import JSON, Worker, branch_records, claim, epoch_record, run_to_success, submit
 
 pytest_plugins = ["tests.databases"]
 
@@ -188,7 +188,7 @@ def test_unknown_job(client: httpx.Client, path: str) -> None:
         assert response.headers["Content-Type"] == "application/problem+json"
     for no_id in ("%00", "a%00b", "x" * 101):
         assert client.get(f"/v1/jobs/{no_id}{path}").status_code == 422
-    assert client.post("/v1/jobs/none/cancel").status_code == 404
+    assert client.post("/v1/jobs/none/cancel", headers=JSON).status_code == 404
 
 
 def test_trials_of_a_job_are_told_apart_from_other_jobs(client: httpx.Client, sqlite_store: Store, job_id: str) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, event
 
 from service.jobs import lifecycle as jobs
 from service.store.engine import Store
-from tests.builders import Worker, claim, epoch_record, run_to_success, submit
+from tests.builders import JSON, Worker, claim, epoch_record, run_to_success, submit
 from tests.contract.conftest import FakeFleet
 
 pytest_plugins = ["tests.databases"]
@@ -93,23 +93,23 @@ def test_a_training_within_a_budget_counts_its_own_epochs(client: httpx.Client, 
 
 def test_cancel_before_it_began(client: httpx.Client, fleet: FakeFleet) -> None:
     job_id = submit(client)
-    response = client.post(f"/v1/jobs/{job_id}/cancel")
+    response = client.post(f"/v1/jobs/{job_id}/cancel", headers=JSON)
     assert (response.status_code, response.json()["state"]) == (202, "cancelled")
-    assert client.post(f"/v1/jobs/{job_id}/cancel").json() == response.json()  # again: the same
+    assert client.post(f"/v1/jobs/{job_id}/cancel", headers=JSON).json() == response.json()  # again: the same
     assert fleet.wakes == 3
 
 
 def test_cancel_while_it_runs(client: httpx.Client, sqlite_store: Store) -> None:
     job_id = submit(client)
     Worker.started(client, claim(sqlite_store))
-    assert client.post(f"/v1/jobs/{job_id}/cancel").json()["state"] == "cancelling"
+    assert client.post(f"/v1/jobs/{job_id}/cancel", headers=JSON).json()["state"] == "cancelling"
     jobs.confirm_cancelled(sqlite_store, job_id)
-    assert client.post(f"/v1/jobs/{job_id}/cancel").json()["state"] == "cancelled"
+    assert client.post(f"/v1/jobs/{job_id}/cancel", headers=JSON).json()["state"] == "cancelled"
 
 
 def test_cancel_after_the_end(client: httpx.Client, sqlite_store: Store) -> None:
     job_id = run_to_success(client, sqlite_store)
-    response = client.post(f"/v1/jobs/{job_id}/cancel")
+    response = client.post(f"/v1/jobs/{job_id}/cancel", headers=JSON)
     assert (response.status_code, response.json()["code"]) == (409, "state_conflict")
     assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "succeeded"
 
@@ -121,7 +121,7 @@ def test_filters(client: httpx.Client, sqlite_store: Store) -> None:
     done = run_to_success(client, sqlite_store, name="done")
     queued = submit(client, name="queued, really", model="resnet18", experiment="a study")
     cancelled = submit(client, name="", model="resnet18")
-    client.post(f"/v1/jobs/{cancelled}/cancel")
+    client.post(f"/v1/jobs/{cancelled}/cancel", headers=JSON)
     expected: list[tuple[Any, list[str]]] = [
         ({}, [cancelled, queued, done]),
         ({"state": "succeeded"}, [done]),

@@ -73,7 +73,8 @@ def test_health(client: httpx.Client) -> None:
 
 def test_ready(client: httpx.Client, fleet: FakeFleet) -> None:
     ray = {"dashboard_url": "http://ray.test:8265", "trouble": None, "cpus": None, "gpus": None}
-    assert client.get("/readyz").json() == {"status": "ready", "ray": ray}
+    leadership = {"leads": True, "url": "http://forerun.test:8000"}
+    assert client.get("/readyz").json() == {"status": "ready", "leadership": leadership, "ray": ray}
     fleet.capacity = Capacity(cpus=8, gpus=0.5)
     assert client.get("/readyz").json()["ray"] == ray | {"cpus": 8, "gpus": 0.5}
 

@@ -9,7 +9,7 @@ import pytest
 from service.jobs import reports
 from service.store.engine import Store
 from service.wire.worker import TrialRecord
-from tests.builders import Worker, claim, epoch_record, submit
+from tests.builders import JSON, Worker, claim, epoch_record, submit
 
 pytest_plugins = ["tests.databases"]
 
@@ -175,7 +175,7 @@ def test_studies_that_are_no_one_table(
 def test_what_ended_without_a_result_is_in_no_table(client: httpx.Client, sqlite_store: Store) -> None:
     study = {"name": "study", "batch_sizes": [512], "variants": [LARS]}
     mistaken = submit(client, experiment="table 1/$", epochs=99, methods=[study], global_batch_size=512)
-    assert client.post(f"/v1/jobs/{mistaken}/cancel").status_code == 202
+    assert client.post(f"/v1/jobs/{mistaken}/cancel", headers=JSON).status_code == 202
     study_job(client, sqlite_store, 512, {"lars": 0.5})
     assert table_of(client) == [("lars", 512, 1, 0.5)]
 

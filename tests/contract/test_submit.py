@@ -13,12 +13,10 @@ from api.app import create_app
 from api.deps import Services
 from service.cluster.base import Capacity
 from service.validation.door import MAX_SPEC_BYTES
-from tests.builders import run_to_success, spec_document
+from tests.builders import JSON, run_to_success, spec_document
 from tests.contract.conftest import FakeFleet
 
 pytest_plugins = ["tests.databases"]
-
-JSON = {"Content-Type": "application/json"}
 
 
 def post(client: httpx.Client, document: Any) -> httpx.Response:
@@ -290,17 +288,15 @@ def test_spec_of_64_kib_and_not_a_byte_more(client: httpx.Client) -> None:
     body = json.dumps(spec_document())
     assert client.post("/v1/jobs", content=body.ljust(MAX_SPEC_BYTES), headers=JSON).status_code == 202
     response = client.post("/v1/jobs", content=body.ljust(MAX_SPEC_BYTES + 1), headers=JSON)
-    assert response.status_code == 422
-    (error,) = response.json()["errors"]
-    assert (error["field"], error["value"]) == ("body", "65537 bytes")
-    assert error["message"] == "it may have 65536 bytes at most; shorten it"
+    assert (response.status_code, response.json()["code"]) == (413, "content_too_large")
+    assert response.json()["detail"] == "the body has 65537 bytes; it may have 65536 at most; shorten it"
 
 
 def test_the_size_of_a_body_that_is_too_long_is_told_as_far_as_it_is_known(client: httpx.Client) -> None:
-    (error,) = client.post("/v1/jobs", content=b" " * 200_000, headers=JSON).json()["errors"]
-    assert error["value"] == "200000 bytes"
-    (error,) = client.post("/v1/jobs", content=iter([b" " * 100_000] * 2), headers=JSON).json()["errors"]
-    assert error["value"] == "more than 65536 bytes"
+    problem = client.post("/v1/jobs", content=b" " * 200_000, headers=JSON).json()
+    assert problem["detail"].startswith("the body has 200000 bytes")
+    problem = client.post("/v1/jobs", content=iter([b" " * 100_000] * 2), headers=JSON).json()
+    assert problem["detail"].startswith("the body has more than 65536 bytes")
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", None])

@@ -10,7 +10,7 @@ import pytest
 from api.routes.worker import MAX_REPORT_BYTES
 from service.jobs import lifecycle as jobs
 from service.store.engine import Store
-from tests.builders import Worker, claim, epoch_record, spec_document, submit
+from tests.builders import JSON, Worker, claim, epoch_record, spec_document, submit
 from tests.contract.conftest import FakeFleet
 
 pytest_plugins = ["tests.databases"]
@@ -116,7 +116,7 @@ def test_next_attempt_replaces_what_it_does_again(client: httpx.Client, sqlite_s
 
 def test_report_after_a_cancel_is_stale(client: httpx.Client, job_id: str, worker: Worker) -> None:
     worker.report(epoch_record(1)).raise_for_status()
-    client.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
+    client.post(f"/v1/jobs/{job_id}/cancel", headers=JSON).raise_for_status()
     refused(worker.report(epoch_record(2)), 403, "stale_attempt")
     refused(worker.finish(), 403, "stale_attempt")
     assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "cancelling"
@@ -191,8 +191,8 @@ def test_wrong_outcome(worker: Worker) -> None:
 def test_body_limits(client: httpx.Client, job_id: str, worker: Worker, what: str) -> None:
     headers = {"Authorization": f"Bearer {worker.token}", "Content-Type": "application/json"}
     path = f"/internal/jobs/{job_id}/{what}"
-    problem = refused(client.post(path, content=b" " * (MAX_REPORT_BYTES + 1), headers=headers), 422, "invalid_input")
-    assert f"{MAX_REPORT_BYTES} bytes at most" in problem["errors"][0]["message"]
+    too_long = client.post(path, content=b" " * (MAX_REPORT_BYTES + 1), headers=headers)
+    assert f"it may have {MAX_REPORT_BYTES} at most" in refused(too_long, 413, "content_too_large")["detail"]
     refused(
         client.post(path, content=b"{}", headers=headers | {"Content-Type": "text/plain"}),
         415,

@@ -36,6 +36,10 @@ def status(cluster: Cluster, submission_id: str) -> RayJobStatus:
     return submission.status
 
 
+def live(cluster: Cluster) -> list[str]:
+    return cluster.overview().live()
+
+
 def stop(cluster: Cluster, submission_id: str) -> None:
     cluster.stop(submission_id)
     wait_until(lambda: status(cluster, submission_id) == RayJobStatus.STOPPED)
@@ -98,7 +102,23 @@ def test_an_unknown_submission(any_cluster: Cluster) -> None:
     assert any_cluster.find("unknown-a1") is None
     assert any_cluster.logs("unknown-a1") == ""
     any_cluster.stop("unknown-a1")
-    assert "unknown-a1" not in any_cluster.live()
+    assert "unknown-a1" not in live(any_cluster)
+
+
+def test_an_overview_has_every_submission_and_the_session(any_cluster: Cluster) -> None:
+    before = any_cluster.overview()
+    any_cluster.submit("seen-a1", "waits", {})
+    overview = any_cluster.overview()
+    assert overview.submissions.keys() - before.submissions.keys() == {"seen-a1"}
+    found = any_cluster.find("seen-a1")
+    assert found is not None
+    assert overview.submissions["seen-a1"].submission_id == "seen-a1"
+    assert overview.submissions["seen-a1"].status in LIVE
+    assert "seen-a1" in overview.live()
+    assert overview.cluster == before.cluster
+    assert overview.cluster.session.startswith("session")
+    assert overview.cluster.address == any_cluster.dashboard_url
+    stop(any_cluster, "seen-a1")
 
 
 def test_from_submit_to_stop(any_cluster: Cluster) -> None:
@@ -106,11 +126,11 @@ def test_from_submit_to_stop(any_cluster: Cluster) -> None:
         submits = [pool.submit(any_cluster.submit, "some-a1", "waits", {}) for _ in range(4)]
     assert [submit.result() for submit in submits] == [None] * 4
     assert status(any_cluster, "some-a1") in LIVE
-    assert any_cluster.live().count("some-a1") == 1
+    assert live(any_cluster).count("some-a1") == 1
     any_cluster.submit("some-a1", "fails", {})  # adopted: "fails" never runs
-    assert any_cluster.live().count("some-a1") == 1
+    assert live(any_cluster).count("some-a1") == 1
     stop(any_cluster, "some-a1")
-    assert "some-a1" not in any_cluster.live()
+    assert "some-a1" not in live(any_cluster)
     any_cluster.stop("some-a1")
     any_cluster.submit("some-a1", "waits", {})
     assert status(any_cluster, "some-a1") == RayJobStatus.STOPPED
@@ -127,7 +147,7 @@ def test_the_fake_records_what_it_was_asked_unless_unreachable() -> None:
     fake.unreachable = True
     assert_unreachable(fake, "No answer from Ray")
     fake.unreachable = False
-    assert (fake.submitted, fake.stopped, fake.live()) == ([], [], [])
+    assert (fake.submitted, fake.stopped, live(fake)) == ([], [], [])
     fake.submit("some-a1", "waits", {"GREETING": "hello"})
     fake.submit("some-a1", "waits", {})
     fake.set_status("some-a1", RayJobStatus.FAILED, "exit code 1")
@@ -136,7 +156,7 @@ def test_the_fake_records_what_it_was_asked_unless_unreachable() -> None:
     assert fake.stopped == ["some-a1"]
     assert fake.find("some-a1") == Submission("some-a1", RayJobStatus.FAILED, "exit code 1")
     fake.set_status("orphan-a1", RayJobStatus.RUNNING)
-    assert fake.live() == ["orphan-a1"]
+    assert live(fake) == ["orphan-a1"]
     fake.forget("some-a1")
     assert fake.find("some-a1") is None
 
@@ -149,10 +169,10 @@ def test_a_job_runs_and_succeeds(cluster: RayCluster, tmp_path: Path) -> None:
     cluster.submit("good-a1", "succeeds-when-told", {"GREETING": "hello", "TOLD": str(told)})
     wait_until(lambda: status(cluster, "good-a1") == RayJobStatus.RUNNING)
     wait_until(lambda: "succeeds-when-told runs" in cluster.logs("good-a1"))
-    assert "good-a1" in cluster.live()
+    assert "good-a1" in live(cluster)
     told.touch()
     wait_until(lambda: status(cluster, "good-a1") == RayJobStatus.SUCCEEDED)
-    assert "good-a1" not in cluster.live()
+    assert "good-a1" not in live(cluster)
     assert f"succeeds-when-told runs in {sys.executable}, GREETING=hello\n" in cluster.logs("good-a1")
 
 
@@ -250,7 +270,7 @@ def test_somebody_else_at_the_address_is_not_ray(code: int, body: str, sentence:
 def assert_unreachable(cluster: Cluster, sentence: str) -> None:
     calls: list[Callable[[], object]] = [
         cluster.capacity,
-        cluster.live,
+        cluster.overview,
         lambda: cluster.submit("some-a1", "waits", {}),
         lambda: cluster.find("some-a1"),
         lambda: cluster.stop("some-a1"),
@@ -271,8 +291,8 @@ def test_two_heads_started_at_once_are_strangers(owner: Owner, ray_head: Embedde
     assert httpx.get(f"{url}/api/jobs/", headers={"Authorization": f"Bearer {ray_head.token}"}).status_code == 403
     cluster.submit("ours-a1", "waits", {})
     theirs.submit("theirs-a1", "waits", {})
-    assert ("ours-a1" in cluster.live(), cluster.find("theirs-a1")) == (True, None)
-    assert (theirs.live(), theirs.find("ours-a1")) == (["theirs-a1"], None)
+    assert ("ours-a1" in live(cluster), cluster.find("theirs-a1")) == (True, None)
+    assert (live(theirs), theirs.find("ours-a1")) == (["theirs-a1"], None)
     wait_until(lambda: "waits runs" in cluster.logs("ours-a1"))
     wait_until(lambda: "waits runs" in theirs.logs("theirs-a1"))
     stop(cluster, "ours-a1")
@@ -298,27 +318,46 @@ def test_a_head_that_died_is_started_again_at_the_same_address_and_stops_alone(c
         ours = OwnCluster(head)
         ours.submit("before-a1", "no-such-job", {})
         url, token = head.dashboard_url, head.token
+        first = ours.overview().cluster
+        assert first.address is None
         [gcs] = of_each(head.pid, lambda p: [p] if p.name() == "gcs_server" else [])
         gcs.kill()
-        wait_until(lambda: not psutil.pid_exists(head.pid) or psutil.Process(head.pid).status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: has_ended(head))
         assert ours.capacity().cpus == 1.0
         assert (head.dashboard_url, head.token) == (url, token)
         assert ours.find("before-a1") is None  # and so the controller makes the next attempt
+        second = ours.overview().cluster
+        assert (second.address, second.session != first.session) == (None, True)  # so it knows that Ray is to blame
         assert not head.revive()
 
         again = stub_cluster(url, token)
         again.submit("after-a1", "waits", {})
         wait_until(lambda: "waits runs" in again.logs("after-a1"))
         processes = descendants(head.pid)
+        ours.hold(60.0)
+        ours.hold(None)
+        assert live(again) == ["after-a1"]
+        ours.hold(0.0)  # another service has taken over: nothing of it may go on, and the next look starts it again
+        wait_until(lambda: has_ended(head), seconds=20.0)
+        assert not head.directory.exists()
+        assert not [p for p in processes if p.is_running() and p.pid != head.pid]
+        assert ours.capacity().cpus == 1.0
+        assert live(ours) == []
+        processes = descendants(head.pid)
 
     # `with` has stopped it, and nothing beside it
     assert not [p for p in processes if p.is_running()]
     assert not head.directory.exists()
     with pytest.raises(ClusterUnreachable):
-        again.live()
+        live(again)
     head.stop()  # may be repeated
     assert status(cluster, "beside-a1") in LIVE
     stop(cluster, "beside-a1")
+
+
+def has_ended(head: EmbeddedHead) -> bool:
+    """Whether its supervisor has, which is the last."""
+    return not psutil.pid_exists(head.pid) or psutil.Process(head.pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_head_that_cannot_start_shows_what_ray_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ Each test leaves a database in which DESIGN.md's invariants hold: the `store` fi
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ import pytest
 from service.errors import NotFound, StaleAttempt, StateConflict
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
+from service.jobs.backoff import backoff_seconds
 from service.store import attempts as stored_attempts
+from service.store import clock
 from service.store.attempts import attempts_without_log
 from service.store.engine import Store
 from service.store.events import events_after
-from service.wire.states import TERMINAL, JobState
+from service.wire.states import TERMINAL, EndReason, JobState
 from tests.integration.jobs_in_sql import (
     FAILURE,
     SUCCESS,
@@ -172,6 +175,64 @@ def test_losses_count_from_the_newest_attempt_that_recorded_an_epoch(store):
     lose(store, job_id, max_attempts=2)
     assert state_of(store, job_id) is S.FAILED
     assert [attempt.lost for attempt in job_of(store, job_id).attempts] == [True, True, True, True, False, True]
+
+
+def lose_for(db: Store, job_id: str, reason: EndReason, *, max_attempts: int = 3) -> None:
+    attempt = job_of(db, job_id).attempt
+    jobs.attempt_lost(db, job_id, attempt, "Ray died", max_attempts=max_attempts, reason=reason)
+
+
+@pytest.mark.parametrize("reason", [reason for reason in EndReason if reason is not EndReason.OWN])
+def test_what_is_no_fault_of_the_job_costs_no_attempt(store, reason):
+    job_id = submit(store)
+    for _ in range(3):
+        begin(store, job_id)
+        lose_for(store, job_id, reason, max_attempts=1)
+        assert state_of(store, job_id) is S.RECOVERING
+    begin(store, job_id)
+    lose(store, job_id, max_attempts=1)
+    job = job_of(store, job_id)
+    assert [attempt.reason for attempt in job.attempts] == [reason, reason, reason, EndReason.OWN]
+    assert job.error_message == "attempt 4 was lost, 1 in a row without a new epoch: node died"
+
+
+def test_a_job_that_takes_its_node_with_it_is_given_up_in_the_end(store):
+    job_id, token = start(store)
+    reports.record_epoch(store, job_id, token, epoch(1))
+    lose_for(store, job_id, EndReason.NODE_LOST)  # that one made progress
+    for _ in range(49):
+        begin(store, job_id)
+        lose_for(store, job_id, EndReason.NODE_LOST)
+    assert state_of(store, job_id) is S.RECOVERING
+    begin(store, job_id)
+    lose_for(store, job_id, EndReason.NODE_LOST)
+    job = job_of(store, job_id)
+    assert (job.state, job.error_code) == (S.FAILED, "attempts_exhausted")
+    assert job.error_message == "attempt 51 was lost, 50 in a row without a new epoch: Ray died"
+
+
+def test_a_lost_job_waits_longer_each_time_by_the_database_s_clock(store, monkeypatch):
+    monkeypatch.setattr(jobs, "backoff_seconds", backoff_seconds)
+    time = datetime(2026, 1, 1, tzinfo=UTC)
+    monkeypatch.setattr(clock, "database_time", lambda _: time)
+    job_id, token = start(store, epochs=2)
+    reports.record_epoch(store, job_id, token, epoch(1))
+    for in_a_row in (1, 1, 2, 3):  # the first to be lost had recorded an epoch
+        lose_for(store, job_id, EndReason.CLUSTER_LOST)
+        due = time + timedelta(seconds=backoff_seconds(job_id, in_a_row))
+        assert job_of(store, job_id).not_before == due
+        time = due - timedelta(milliseconds=1)
+        assert jobs.claim_next(store) is None
+        start(store)  # who waits keeps nobody
+        time = due
+        begin(store, job_id)
+        assert job_of(store, job_id).not_before is None
+
+
+def test_the_database_s_own_clock_tells_the_time(store):
+    with store.read() as session:
+        told = clock.database_time(session)
+    assert abs(told - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 def test_the_log_of_an_attempt(store):

@@ -18,7 +18,7 @@ from service.jobs import reports
 from service.store.attempts import ended_submissions, insert_attempt
 from service.store.engine import Session, Store
 from service.store.epochs import branches_of, epochs_with_branches, latest_epochs
-from service.store.jobs import get_job, list_jobs, live_jobs, set_job_state
+from service.store.jobs import get_job, jobs_in, list_jobs, set_job_state
 from service.store.keys import KeyTaken, insert_idempotency_key
 from service.store.layers import layers_of, layers_of_training
 from service.store.records import JobWithAttempts
@@ -26,6 +26,7 @@ from service.store.tables import Job
 from service.store.trials import first_trainings
 from service.wire.states import TERMINAL
 from tests.integration.jobs_in_sql import (
+    FAILURE,
     S,
     begin,
     bring,
@@ -137,7 +138,7 @@ def test_what_is_no_cursor(store, cursor):
 def test_live_jobs_are_those_that_have_not_ended(store):
     ids = {state: bring(store, state) for state in (*TERMINAL, S.RUNNING, S.CANCELLING, S.RECOVERING)}
     with store.read() as session:
-        live = live_jobs(session)
+        live = jobs_in(session, [state for state in S if state not in TERMINAL])
     assert [job.id for job in live] == [ids[S.RUNNING], ids[S.CANCELLING], ids[S.RECOVERING]]  # oldest first
     assert [len(job.attempts) for job in live] == [1, 1, 1]  # readable after the session
 
@@ -192,16 +193,22 @@ def test_the_first_training_of_each_job(store):
 
 
 def test_submissions_whose_attempt_has_ended(store):
-    job_id, _ = start(store)
-    before = datetime.now(UTC)
-    lose(store, job_id)
-    after = datetime.now(UTC) + timedelta(microseconds=1)
-    begin(store, job_id)
-    ids = [f"{job_id}-a1", f"{job_id}-a2", "somebody-elses"]
+    lost, _ = start(store)
+    lose(store, lost)
+    begin(store, lost)
+    reported, token = start(store)
+    reports.finish(store, reported, token, FAILURE)
+    cancelled, _ = start(store)
+    jobs.cancel(store, cancelled)
+    jobs.confirm_cancelled(store, cancelled)
+    ids = [f"{lost}-a1", f"{lost}-a2", "somebody-elses", f"{reported}-a1", f"{cancelled}-a1"]
     with store.read() as session:
-        assert ended_submissions(session, ids, before) == []
-        assert ended_submissions(session, ids, after) == [f"{job_id}-a1"]
-        assert ended_submissions(session, ids[1:], after) == []
+        assert ended_submissions(session, ids) == {
+            f"{lost}-a1": False,
+            f"{reported}-a1": True,
+            f"{cancelled}-a1": False,
+        }
+        assert ended_submissions(session, ids[1:3]) == {}
 
 
 def test_times_come_back_in_utc(store):
@@ -314,7 +321,9 @@ def test_postgresql_who_waited_for_a_job_sees_the_attempt_that_was_made_meanwhil
             second = pool.submit(locked, db, job_id)
             until_somebody_waits_for_a_lock(db)
             now = datetime.now(UTC)
-            insert_attempt(session, job_id, 1, submission_id=f"{job_id}-a1", ticket_hash="h", created_at=now)
+            insert_attempt(
+                session, job_id, 1, submission_id=f"{job_id}-a1", ticket_hash="h", cluster=None, created_at=now
+            )
             claimed = replace(job, state=S.SUBMITTING, attempt=1)
             set_job_state(session, claimed, before=S.QUEUED, event={"state": "submitting"}, created_at=now)
         found = second.result(30)

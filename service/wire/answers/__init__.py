@@ -34,7 +34,7 @@ from service.wire.answers.event import (
     parse_event,
 )
 from service.wire.answers.experiment import ExperimentFacts, ExperimentJobs, ExperimentList
-from service.wire.answers.health import Health, Ray, Readiness
+from service.wire.answers.health import Health, Leadership, Ray, Readiness
 from service.wire.answers.history import HistoryPage, HistoryStep, LrHistory, LrStep
 from service.wire.answers.job import Job, JobError, JobPage, Links
 from service.wire.answers.layers import LAYER_COLUMNS, LayerEpoch, LayerPage
@@ -92,6 +92,7 @@ __all__ = [
     "KnownEvent",
     "LayerEpoch",
     "LayerPage",
+    "Leadership",
     "Links",
     "LrHistory",
     "LrSetFacts",

@@ -20,8 +20,17 @@ class Ray(Answer):
     gpus: float | None = Field(description="GPUs of the cluster; null: Ray has not answered yet.")
 
 
+class Leadership(Answer):
+    """Which of the services on this database leads, and so submits jobs to Ray. The others serve the API, and take over
+    when it ends."""
+
+    leads: bool = Field(description="Whether this service leads.", examples=[True])
+    url: str | None = Field(description="Address of the service that leads; null: none is known to.")
+
+
 class Readiness(Answer):
     """The answer that the service can work: its database answers, and the schema is current."""
 
     status: str = Field(description="Always `ready`; otherwise the answer is a problem.", examples=["ready"])
+    leadership: Leadership = Field(description="Which service leads.")
     ray: Ray = Field(description="What is known of the cluster.")

@@ -30,5 +30,6 @@ class Problem(Answer):
     code: str = Field(description="Code of the error, stable: programs go by it.", examples=["invalid_input"])
     instance: str = Field(description="Path of the request.", examples=["/v1/jobs"])
     errors: list[FieldProblem] = Field(
-        [], description="With codes invalid_input and no_weights: one entry for each wrong field."
+        [], description="With codes invalid_input and no_weights: one entry for each wrong field, 20 at most."
     )
+    more_errors: int = Field(0, description="How many wrong fields there are beside those in `errors`.", examples=[0])

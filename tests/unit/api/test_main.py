@@ -28,6 +28,11 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     ("setting", "value", "line"),
     [
         ("PORT", "http", "FORERUN_PORT = 'http' cannot be used: Input should be a valid integer"),
+        (
+            "MAX_CONNECTIONS",
+            "9",
+            "FORERUN_MAX_CONNECTIONS = '9' cannot be used: Input should be greater than or equal to",
+        ),
         ("RAY_ADDRESS", "head:8265", "FORERUN_RAY_ADDRESS = 'head:8265' cannot be used: must be a URL like http://"),
         ("LOG_LEVEL", "loud", "FORERUN_LOG_LEVEL = 'LOUD' cannot be used: Input should be 'DEBUG', 'INFO'"),
         ("HOST", "no such host", "FORERUN_HOST = 'no such host' cannot be used: [Errno -"),

@@ -274,6 +274,22 @@ def test_field_errors_are_one_line_each(connect: Connect) -> None:
     assert [(e.field, e.value) for e in raised.value.errors][:2] == [("lr_set.factors[1]", -0.5), ("model", "lenet")]
 
 
+def test_field_errors_that_were_left_out_are_counted(connect: Connect) -> None:
+    errors = [{"field": "epochs", "value": 0, "message": "Input should be greater than 0"}]
+    script = Script(problem(422, "invalid_input", "Invalid input", "many", errors=errors, more_errors=880))
+    with pytest.raises(ApiError) as raised:
+        connect(script).submit(SPEC)
+    assert str(raised.value) == "Invalid input:\n  epochs = 0: Input should be greater than 0\n  and 880 more"
+
+
+def test_what_changes_something_is_sent_as_json(connect: Connect) -> None:
+    script = Script(answer(job()), answer(job(state="cancelling")))
+    client = connect(script)
+    client.submit(SPEC)
+    client.cancel("job-1")
+    assert [request.headers["Content-Type"] for request in script.requests] == ["application/json"] * 2
+
+
 @pytest.mark.parametrize(
     ("status", "content", "what"),
     [

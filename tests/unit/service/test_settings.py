@@ -21,6 +21,13 @@ def test_without_an_environment_the_database_lies_in_the_home_folder(monkeypatch
     assert Settings().database() == "postgresql://db/forerun"
 
 
+def test_the_files_of_jobs_lie_in_the_home_or_where_several_services_share_them(monkeypatch):
+    monkeypatch.setenv("FORERUN_HOME", "/srv/forerun")
+    assert Settings().jobs() == Path("/srv/forerun/jobs")
+    monkeypatch.setenv("FORERUN_JOBS_DIR", "/shared/jobs")
+    assert Settings().jobs() == Path("/shared/jobs")
+
+
 def test_every_setting_is_read_from_the_environment(monkeypatch):
     monkeypatch.setenv("FORERUN_PORT", "8001")
     monkeypatch.setenv("FORERUN_DATA_DIR", "/data")

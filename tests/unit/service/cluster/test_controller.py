@@ -16,8 +16,9 @@ from sqlalchemy import delete, select
 
 from service.cluster import controller
 from service.cluster.base import LIVE, Capacity, RayJobStatus
-from service.cluster.controller import EXIT_GRACE, HOLDS_WORKERS, SUBMIT_GRACE, Controller
+from service.cluster.controller import EXIT_GRACE_S, HOLDS_WORKERS, SUBMIT_GRACE_S, Controller
 from service.cluster.fake import FakeCluster
+from service.cluster.lease import Lease
 from service.errors import ClusterUnreachable, ForerunError, StaleAttempt, StateConflict
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
@@ -26,7 +27,7 @@ from service.spec.job import JobSpec
 from service.store.attempts import get_log
 from service.store.engine import Store
 from service.store.events import events_after
-from service.store.jobs import get_job, live_jobs
+from service.store.jobs import get_job, jobs_in
 from service.store.tables import Job
 from service.wire.states import TERMINAL, JobState
 from service.wire.worker import EpochRecord, Outcome
@@ -40,13 +41,16 @@ SECOND = timedelta(seconds=1)
 
 
 class Clock:
-    """Stands in for `datetime` where the service asks for the time."""
+    """Stands in for every clock of a service: the time that it writes down, and the one that does not jump."""
 
     def __init__(self) -> None:
         self.time = datetime(2026, 1, 1, tzinfo=UTC)
 
     def now(self, zone: object = UTC) -> datetime:
         return self.time
+
+    def monotonic(self) -> float:
+        return (self.time - datetime(2026, 1, 1, tzinfo=UTC)).total_seconds()
 
 
 class Died(BaseException):
@@ -81,14 +85,11 @@ class FaultyCluster(FakeCluster):
         self.asked.append(env["FORERUN_TICKET"])
         return self._call("submit", submission_id, job_id, env)
 
-    def find(self, submission_id):
-        return self._call("find", submission_id)
+    def overview(self):
+        return self._call("overview")
 
     def stop(self, submission_id):
         return self._call("stop", submission_id)
-
-    def live(self):
-        return self._call("live")
 
 
 NO_ANSWER = ClusterUnreachable("No answer from Ray.")
@@ -108,8 +109,13 @@ class World:
 
     def restart(self) -> None:
         """The service is started anew, on the same database and the same Ray."""
+        self.controller = self.make_controller()
+
+    def make_controller(self, **changes) -> Controller:
+        """A controller of the one service there is."""
+        settings = {"lease": Lease(self.db, "home"), "max_attempts": self.max_attempts} | changes
         environment = {"FORERUN_API_URL": "http://api"}
-        self.controller = Controller(self.db, self.cluster, environment, max_attempts=self.max_attempts)
+        return Controller(self.db, self.cluster, environment, monotonic=self.clock.monotonic, **settings)
 
     def run_pass(self, seconds_later: float = 0.0) -> None:
         self.clock.time += seconds_later * SECOND
@@ -164,7 +170,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(jobs, "now", clock.now)
     monkeypatch.setattr("service.jobs.submit.now", clock.now)
-    monkeypatch.setattr(controller, "datetime", clock)
     return clock
 
 
@@ -223,7 +228,7 @@ def test_an_outcome_that_arrives_while_ray_is_asked_counts(world):
         reports.finish(world.db, job_id, token, SUCCEEDED)
         world.status(f"{job_id}-a1", RayJobStatus.SUCCEEDED)
 
-    world.cluster.before["find"] = end
+    world.cluster.before["overview"] = end
     world.run_pass()
     assert world.state(job_id) == (S.SUCCEEDED, 1)
 
@@ -438,15 +443,15 @@ def test_ray_out_of_reach_changes_nothing(world):
     ]
 
 
-@pytest.mark.parametrize("call", range(4))
+@pytest.mark.parametrize("call", range(3))
 def test_ray_may_go_out_of_reach_during_a_pass(world, call):
-    """Of capacity, find, live and submit, any may be the first without an answer."""
+    """Of capacity, overview and submit, any may be the first without an answer."""
     running, queued = world.running(), world.submit()
     world.cluster.fault = (call, False, NO_ANSWER)
     with pytest.raises(ClusterUnreachable):
         world.run_pass()
     assert world.state(running) == (S.RUNNING, 1)
-    assert world.state(queued) == ((S.QUEUED, 0) if call < 3 else (S.SUBMITTING, 1))
+    assert world.state(queued) == ((S.QUEUED, 0) if call < 2 else (S.SUBMITTING, 1))
     world.run_pass(60)
     world.start(f"{queued}-a1")
     assert world.state(queued) == (S.RUNNING, 1)
@@ -457,7 +462,7 @@ def test_ray_may_go_out_of_reach_during_a_pass(world, call):
 
 def test_a_submission_whose_answer_was_lost_is_adopted(world):
     job_id = world.submit()
-    world.cluster.fault = (2, True, NO_ANSWER)  # after capacity and live
+    world.cluster.fault = (3, True, NO_ANSWER)  # after capacity, and two overviews as it begins to lead
     with pytest.raises(ClusterUnreachable):
         world.run_pass()
     assert world.cluster.live() == [f"{job_id}-a1"]
@@ -470,14 +475,15 @@ def test_a_submission_whose_answer_was_lost_is_adopted(world):
 @pytest.mark.parametrize("error", [NO_ANSWER, Died()], ids=["unreachable", "died"])
 def test_a_submission_that_never_reached_ray_is_repeated_after_the_grace(world, error):
     job_id = world.submit()
-    world.cluster.fault = (2, False, error)
+    world.cluster.fault = (3, False, error)
     with pytest.raises(type(error)):
         world.run_pass()
     world.restart()
     assert world.state(job_id) == (S.SUBMITTING, 1)
     assert world.cluster.submitted == []
 
-    world.run_pass(SUBMIT_GRACE.total_seconds())  # another controller may be about to submit it
+    world.run_pass()  # it may be under way yet; how long is counted by the service that looks
+    world.run_pass(SUBMIT_GRACE_S)
     assert world.cluster.submitted == []
     world.run_pass(1)
     assert [submitted for submitted, _, _ in world.cluster.submitted] == [f"{job_id}-a1"]
@@ -491,16 +497,40 @@ def test_a_submission_that_never_reached_ray_is_repeated_after_the_grace(world, 
 
 def test_a_repeated_submission_may_fail_again(world):
     job_id = world.submit()
-    world.cluster.fault = (2, False, NO_ANSWER)
+    world.cluster.fault = (3, False, NO_ANSWER)
     with pytest.raises(ClusterUnreachable):
         world.run_pass()
     for _ in range(3):
-        world.cluster.fault = (2, False, NO_ANSWER)  # after capacity and find
+        world.cluster.fault = (2, False, NO_ANSWER)  # after capacity and overview
         with pytest.raises(ClusterUnreachable):
             world.run_pass(11)
-    world.run_pass()
+    world.run_pass(11)
     world.start(f"{job_id}-a1")
     assert world.path(job_id) == ["queued", "submitting", "running"]
+
+
+# --- clocks ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hours", [2, -2])
+def test_a_clock_that_jumps_loses_no_attempt_and_makes_no_negative_duration(world, monkeypatch, hours):
+    """The machine's clock, that is; how long something takes is measured by one that does not jump."""
+    running, submitting = world.running(), world.submit()
+    world.cluster.fault = (2, False, NO_ANSWER)
+    with pytest.raises(ClusterUnreachable):
+        world.run_pass()
+    monkeypatch.setattr(jobs, "now", lambda: world.clock.time + timedelta(hours=hours))
+    world.run_pass()
+    assert world.cluster.live() == [f"{running}-a1"]  # the submit may be under way yet
+    world.run_pass(SUBMIT_GRACE_S + 1)
+    token = world.start(f"{submitting}-a1")
+    world.report(submitting, token)
+    reports.finish(world.db, submitting, token, SUCCEEDED)
+    world.run_pass()
+    assert world.cluster.stopped == []  # it has a while to exit, whatever the time is
+    assert [world.state(job_id) for job_id in (running, submitting)] == [(S.RUNNING, 1), (S.SUCCEEDED, 1)]
+    job = world.job(submitting)
+    assert job.created_at <= job.started_at <= job.finished_at
 
 
 # --- cancel ----------------------------------------------------------------------------------------------
@@ -512,7 +542,7 @@ def queued(world):
 
 def claimed_but_unknown_to_ray(world):
     job_id = world.submit()
-    world.cluster.fault = (2, False, NO_ANSWER)
+    world.cluster.fault = (3, False, NO_ANSWER)
     with pytest.raises(ClusterUnreachable):
         world.run_pass()
     return job_id
@@ -630,7 +660,8 @@ def test_a_process_that_outlives_its_outcome_is_stopped_after_the_grace(world):
     world.run_pass()
     token = world.start(f"{job_id}-a1")
     reports.finish(world.db, job_id, token, FAILED)
-    world.run_pass(EXIT_GRACE.total_seconds())
+    world.run_pass()
+    world.run_pass(EXIT_GRACE_S)
     assert world.cluster.stopped == []
     world.run_pass(1)
     assert world.cluster.stopped == [f"{job_id}-a1"]
@@ -747,7 +778,8 @@ class Loop:
 
     def __init__(self, world: World) -> None:
         self.began = threading.Semaphore(0)
-        self.controller = Controller(world.db, world.cluster, {}, poll_seconds=3600)
+        self.lease = Lease(world.db, "home")
+        self.controller = world.make_controller(lease=self.lease, poll_seconds=3600)
         run_pass = self.controller.run_pass
 
         def counted():
@@ -763,6 +795,7 @@ class Loop:
 
     def __exit__(self, *_):
         self.controller.stop()  # waits for the pass at hand
+        self.lease.close()
 
     def await_pass(self):
         assert self.began.acquire(timeout=30)
@@ -797,7 +830,7 @@ def test_ray_out_of_reach_is_a_flag(world, caplog):
 
 
 def test_the_loop_outlives_what_goes_wrong_and_says_so(world):
-    with patch.object(controller, "live_jobs", side_effect=OSError("disk is full")), Loop(world) as loop:
+    with patch.object(controller, "jobs_in", side_effect=OSError("disk is full")), Loop(world) as loop:
         pass
     assert loop.controller.trouble == "OSError: disk is full"
     with Loop(world) as loop:
@@ -828,7 +861,9 @@ class Faults(RuleBasedStateMachine):
         self.world, self.check_design = World(db, clock), check_design
         self.job_ids: list[str] = [self.world.submit(workers=2)]
         self.processes: dict[str, RayJob] = {}  # of each submission that Ray took
+        self.sessions = count(2)
         self.ended: dict[str, str] = {}  # terminal state of each job that has one
+        self.seen_ended: dict[str, datetime] = {}  # Ray jobs that live though their attempt has ended, and since when
         self._pass(0)
 
     def teardown(self) -> None:
@@ -882,7 +917,7 @@ class Faults(RuleBasedStateMachine):
 
     @rule()
     def ray_restarts_and_knows_nothing(self):
-        self.world.cluster._submissions.clear()
+        self.world.cluster.restart(f"session-{next(self.sessions)}")
 
     # workers; one whose Ray job is gone may still have something to say
 
@@ -977,11 +1012,12 @@ class Faults(RuleBasedStateMachine):
             return
         except Died:
             world.restart()
+            self.seen_ended.clear()
             return
         finally:
             self._meet_new_processes()
         with world.db.read() as session:
-            alive = live_jobs(session)
+            alive = jobs_in(session, [state for state in S if state not in TERMINAL])
         room = world.cluster.capacity_value.cpus
         held = sum(job.workers for job in alive if job.state in HOLDS_WORKERS)
         waiting = [job for job in alive if job.state not in HOLDS_WORKERS and job.workers <= room]
@@ -993,7 +1029,10 @@ class Faults(RuleBasedStateMachine):
                 assert job.attempts[-1].submission_id in world.cluster.stopped[stops:]
         for submission_id in self._live():
             attempt = world.job(job_of(submission_id)).attempts[int(submission_id.rpartition("-a")[2]) - 1]
-            assert attempt.ended_at is None or world.clock.time - attempt.ended_at <= EXIT_GRACE, "an orphan"
+            if attempt.ended_at is not None:
+                assert attempt.reason is None, "an orphan that was superseded"
+                since = self.seen_ended.setdefault(submission_id, world.clock.time)
+                assert world.clock.time - since <= EXIT_GRACE_S * SECOND, "an orphan"
 
     def _meet_new_processes(self):
         tickets = {name: environment["FORERUN_TICKET"] for name, _, environment in self.world.cluster.submitted}

@@ -1,0 +1,70 @@
+"""Where an attempt can be, and why it ended, by what Ray says."""
+
+import pytest
+
+from service.cluster.base import ClusterId, RayJobStatus, Submission
+from service.cluster.losses import Place, last_words, place_of, reason_of_loss
+from service.wire.states import EndReason
+
+HERE = ClusterId("http://head:8265", "session-2")
+OWN = ClusterId(None, "session-2")
+
+
+def test_an_id_is_read_as_it_is_written():
+    for cluster, text in ((HERE, "http://head:8265 session-2"), (OWN, "own-head session-2")):
+        assert str(cluster) == text
+        assert ClusterId.parse(text) == cluster
+
+
+@pytest.mark.parametrize(
+    ("cluster", "here", "place"),
+    [
+        (None, HERE, Place.HERE),  # from before it was kept
+        ("http://head:8265 session-2", HERE, Place.HERE),
+        ("http://other-name:8265 session-2", HERE, Place.HERE),  # the same under another address
+        ("http://head:8265 session-1", HERE, Place.GONE),
+        ("own-head session-1", HERE, Place.GONE),
+        ("own-head session-1", OWN, Place.GONE),
+        ("own-head session-2", OWN, Place.HERE),
+        ("http://other:8265 session-1", HERE, Place.ELSEWHERE),
+        ("http://head:8265 session-1", OWN, Place.ELSEWHERE),
+    ],
+)
+def test_where_an_attempt_is(cluster, here, place):
+    assert place_of(cluster, here) is place
+
+
+NODE = "ray.exceptions.ActorDiedError: The actor died.\nThe actor died because its node has died. Node Id: 1f"
+
+
+@pytest.mark.parametrize(
+    ("message", "error_type", "reason"),
+    [
+        ("exit code 1:\nRuntimeError: no", "JOB_ENTRYPOINT_COMMAND_ERROR", EndReason.OWN),
+        ("exit code -9", "JOB_ENTRYPOINT_COMMAND_ERROR", EndReason.OWN),
+        ("no such file", "JOB_ENTRYPOINT_COMMAND_START_ERROR", EndReason.OWN),
+        ("runtime_env setup failed: no", "RUNTIME_ENV_SETUP_FAILURE", EndReason.OWN),
+        ("", None, EndReason.OWN),
+        ("Job supervisor actor died: OOM", "JOB_SUPERVISOR_ACTOR_DIED", EndReason.SUPERVISOR_LOST),
+        ("Unexpected error occurred: ", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE", EndReason.SUPERVISOR_LOST),
+        ("failed to get job supervisor.", "JOB_SUPERVISOR_ACTOR_START_FAILURE", EndReason.SUPERVISOR_LOST),
+        ("not within 900 seconds", "JOB_SUPERVISOR_ACTOR_START_TIMEOUT", EndReason.SUPERVISOR_LOST),
+        ("could not be scheduled", "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE", EndReason.SUPERVISOR_LOST),
+        (f"Job supervisor actor died: {NODE}", "JOB_SUPERVISOR_ACTOR_DIED", EndReason.NODE_LOST),
+        (f"exit code 2:\n{NODE}", "JOB_ENTRYPOINT_COMMAND_ERROR", EndReason.NODE_LOST),
+        ("OSError: [Errno 28] No space left on device: '/x'", "JOB_ENTRYPOINT_COMMAND_ERROR", EndReason.DISK_FULL),
+        (
+            "WARNING No space left on device, tried again\nValueError: no",
+            "JOB_ENTRYPOINT_COMMAND_ERROR",
+            EndReason.OWN,
+        ),
+    ],
+)
+def test_why_an_attempt_was_lost(message, error_type, reason):
+    assert reason_of_loss(Submission("job-1-a1", RayJobStatus.FAILED, message, error_type)) is reason
+
+
+def test_the_last_words_are_the_last_exception_named_else_the_last_line():
+    assert last_words("one\n\x1b[31mValueError: no\x1b[0m\n  at x\n") == "ValueError: no"
+    assert last_words("one\ntwo\n\n") == "two"
+    assert last_words("") == ""
