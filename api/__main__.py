@@ -21,6 +21,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from api.app import create_app
+from api.computing import Computing
 from api.deps import Services
 from api.limits import Limits, raise_descriptor_limit
 from api.server import Server, listening_socket
@@ -63,6 +64,7 @@ def main() -> None:
             hosts=settings.hosts(),
             storage_dir=settings.jobs(),
             max_event_streams=limits.event_streams,
+            computing=Computing(seconds=settings.compute_seconds, processes=settings.compute_processes),
         )
         facts = {
             "pid": os.getpid(),

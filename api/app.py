@@ -116,6 +116,7 @@ def create_app(services: Services) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
+    services.computing.prepare()
     async with event_hub(services.store, services.max_event_streams) as app.state.events:
         yield
 

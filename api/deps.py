@@ -1,13 +1,14 @@
 """What the API's handlers are given: the services behind them, and the parts of a request that they share."""
 
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from fastapi import Depends, Header, Path, Request
 from pydantic import Field
 
+from api.computing import Computing
 from service.errors import (
     MAX_ERRORS,
     ContentTooLarge,
@@ -63,7 +64,8 @@ class Services:
 
     `data_is_local`: whether the workers see the same `data_dir`, so that a missing dataset can be told at submission.
     `hosts`: the names, in lower case, that requests may be for. `storage_dir`: where the jobs' files lie.
-    `max_event_streams`: how many streams of events there may be at a time.
+    `max_event_streams`: how many streams of events there may be at a time. `computing`: what computes figures and
+    forecasts.
     """
 
     store: Store
@@ -73,6 +75,7 @@ class Services:
     hosts: frozenset[str] = frozenset({"localhost"})
     storage_dir: FilePath = FilePath("jobs")
     max_event_streams: int = 1000
+    computing: Computing = field(default_factory=Computing)
 
     def means(self) -> Means:
         """The folder of datasets and the size of the cluster, as known at present: what a spec is checked against."""

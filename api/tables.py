@@ -13,7 +13,7 @@ from api.problems import documented
 from service.wire.answers import Comparison, ExperimentStudy, Study
 
 TABLE_FORMATS = ("json", "csv", "png", "svg")
-TABLE_ANSWERS = {200: documented_formats(*TABLE_FORMATS[1:]), **documented(404, 422)}
+TABLE_ANSWERS = {200: documented_formats(*TABLE_FORMATS[1:]), **documented(404, 422, 503)}
 TableFormat = Annotated[Literal["json", "csv", "png", "svg"] | None, Query(alias="format", description=FORMAT)]
 
 

@@ -36,5 +36,5 @@ def comparison(
         title = f"{job.model} on {job.dataset}, {job.optimizer}, batch {job.global_batch_size} ({job.id})"
         runs = of_jobs.comparison(session, job_id)
     answer = answers.Comparison.model_validate({"job_id": job_id, "items": runs})
-    draw = partial(comparison_figure, title, runs)
+    draw = partial(services.computing.run, comparison_figure, title, runs)
     return table_answer(answer, answers.COMPARISON_COLUMNS, kind, f"{job_id}-comparison", draw)

@@ -42,7 +42,7 @@ class LayerFilter(BaseModel):
     "/layers",
     summary="Norms and trust ratios of each layer",
     response_model=answers.LayerPage,
-    responses={200: documented_formats("csv", "png", "svg") | NEXT_PAGE, **documented(404, 422)},
+    responses={200: documented_formats("csv", "png", "svg") | NEXT_PAGE, **documented(404, 422, 503)},
 )
 def layers(
     services: ServicesOf,
@@ -87,4 +87,5 @@ def _figure(services: Services, job_id: str, query: LayerFilter, kind: Literal["
         )
     training = f", {rows[0].label} {rows[0].trial}" if rows else ""
     title = f"{job.model} on {job.dataset}, {job.optimizer}, batch {job.global_batch_size} ({job.id}{training})"
-    return file_answer(layers_figure(title, curves(rows, FIGURE_POINTS), kind), kind, f"{job_id}-layers")
+    figure = services.computing.run(layers_figure, title, curves(rows, FIGURE_POINTS), kind)
+    return file_answer(figure, kind, f"{job_id}-layers")

@@ -38,7 +38,7 @@ def study(
         title = f"{job.model} on {job.dataset} ({job.id})"
         rows = of_jobs.study(session, [job], label)
     answer = answers.Study.model_validate({"job_id": job_id, "items": rows})
-    draw = partial(study_figure, title, rows)
+    draw = partial(services.computing.run, study_figure, title, rows)
     return table_answer(answer, answers.STUDY_COLUMNS, kind, f"{job_id}-study", draw)
 
 
@@ -69,4 +69,4 @@ def study_of_experiment(
         title = f"{jobs[0].model} on {jobs[0].dataset} ({experiment})"
         rows = of_jobs.study(session, jobs)
     answer = answers.ExperimentStudy.model_validate({"experiment": experiment, "items": rows})
-    return table_answer(answer, answers.STUDY_COLUMNS, kind, "study", partial(study_figure, title, rows))
+    return table_answer(answer, answers.STUDY_COLUMNS, kind, "study", partial(services.computing.run, study_figure, title, rows))

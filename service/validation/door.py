@@ -11,7 +11,7 @@ from service.spec.field_errors import field_errors, unique_keys
 from service.spec.job import JobSpec
 from service.spec.lr_set import PhasedLrSet
 from service.validation.across_fields import check_across_fields
-from service.validation.searches import check_budget, check_search
+from service.validation.searches import MAX_PROBES, check_budget, check_search
 
 MAX_SPEC_BYTES = 64 * 1024
 
@@ -49,7 +49,9 @@ def check_searches(spec: JobSpec, train_samples: int | None) -> None:
     """Raise InvalidInput where the job's budget or one of its searches is not possible; `train_samples` are those that
     are not held out, None where they are not known."""
     errors = [] if train_samples is None else check_budget(spec, train_samples)
+    room = MAX_PROBES
     for number, method in enumerate(spec.methods):
-        errors += check_search(spec, f"methods[{number}]", method, train_samples)
+        found, room = check_search(spec, f"methods[{number}]", method, train_samples, room)
+        errors += found
     if errors:
         raise InvalidInput(errors)
