@@ -30,6 +30,7 @@ from service.cluster.controller import Controller
 from service.cluster.lease import Lease
 from service.cluster.local_head import EmbeddedHead, OwnCluster
 from service.cluster.ray_jobs import RayCluster
+from service.jobs.deletion import Housekeeper
 from service.settings import Settings
 from service.store.engine import Store
 
@@ -117,6 +118,12 @@ def _controller(settings: Settings, store: Store, cluster: RayCluster, lease: Le
         "FORERUN_DATA_DIR": str(settings.data_dir.absolute()),
         "FORERUN_STORAGE_DIR": str(settings.jobs()),
     }
+    housekeeper = Housekeeper(
+        store,
+        settings.jobs(),
+        keep_checkpoints_days=settings.keep_checkpoints_days,
+        keep_logs_days=settings.keep_logs_days,
+    )
     return Controller(
         store,
         cluster,
@@ -124,6 +131,7 @@ def _controller(settings: Settings, store: Store, cluster: RayCluster, lease: Le
         lease=lease,
         max_attempts=settings.max_attempts,
         poll_seconds=settings.poll_seconds,
+        housekeeper=housekeeper,
     )
 
 

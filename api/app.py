@@ -27,6 +27,7 @@ from api.routes import (
     history,
     jobs,
     layers,
+    lifecycle,
     logs,
     lr_history,
     plan,
@@ -40,6 +41,7 @@ from api.routes import (
     worker,
 )
 from api.sizes import Sizes
+from api.terms import TermsChange
 from service.spec.job import JobSpec
 from service.wire import answers
 
@@ -63,6 +65,7 @@ TAGS = [
 ASSETS = "/docs/assets"
 ROUTES = (
     jobs,
+    lifecycle,
     logs,
     weights,
     epochs,
@@ -143,7 +146,7 @@ class _App(FastAPI):
             for name, schema in components.items():
                 if "examples" in schema:  # FastAPI leaves out what is null
                     schema["examples"] = getattr(answers, name).model_json_schema()["examples"]
-            for model in (JobSpec, answers.Problem, experiments.ExperimentRequest):
+            for model in (JobSpec, answers.Problem, experiments.ExperimentRequest, TermsChange):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 components |= schema.pop("$defs", {}) | {model.__name__: schema}
             event = answers.KNOWN_EVENT.json_schema(ref_template="#/components/schemas/{model}")

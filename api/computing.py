@@ -2,16 +2,19 @@
 
 Each computation has a process to itself, forked within milliseconds from multiprocessing's fork server, which has
 everything imported. So what hangs, dies or takes memory is gone with its process, and the event loop and the threads of
-the service stay free (docs/decisions/0023).
+the service stay free (docs/decisions/0023). multiprocessing would have each process import the program's main module,
+but for one that is called `__main__`, as that of `python -m api` is.
 """
 
 import json
 import math
 import multiprocessing
+import os
 import signal
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -29,6 +32,7 @@ _CONTEXT.set_forkserver_preload(
 _LOCK = Lock()  # a process that starts looks at all others, whichever thread ends them
 _DONE, _REFUSED, _FAILED = b"\0", b"\1", b"\2"  # the first byte of what comes back
 _ALONE_SECONDS = 5  # over the limit: then a process whose service is gone ends by itself
+_NICE = 10  # the service, and trainings on the same machine, go first
 
 
 class Computing:
@@ -51,30 +55,45 @@ class Computing:
         longer than the limit, ComputationLost where its process dies, and RuntimeError with the traceback of anything
         else that it raises.
         """
+        with self.turn() as turn:
+            return turn.run(function, *args, **options)
+
+    @contextmanager
+    def turn(self) -> Iterator["Turn"]:
+        """Wait for a turn, and enter with it. What it takes to prepare a computation is done inside, so that it is not
+        done for those that are refused. Raises TooBusy where there is no room."""
         if not self._room.acquire(blocking=False):
             raise TooBusy("too many figures and forecasts are asked for at the same time; try again in a moment")
         try:
             if not self._turn.acquire(timeout=self._seconds):
                 raise TooBusy(f"other figures and forecasts have left no room for {self._seconds:g} s; try again later")
             try:
-                return self._run(function, args, options)
+                yield Turn(self._seconds)
             finally:
                 self._turn.release()
         finally:
             self._room.release()
 
-    def _run(self, function: Callable[..., bytes], args: tuple[object, ...], options: Mapping[str, object]) -> bytes:
+
+@dataclass(frozen=True)
+class Turn:
+    """One of the computations that may run at a time, for `seconds` at most."""
+
+    seconds: float
+
+    def run(self, function: Callable[P, bytes], *args: P.args, **options: P.kwargs) -> bytes:
+        """Return what the function, one of a module, returns for these arguments; raises what `Computing.run` does."""
         ours, theirs = _CONTEXT.Pipe(duplex=False)
         process = _CONTEXT.Process(
-            target=_compute, args=(theirs, self._seconds + _ALONE_SECONDS, function, args, options), daemon=True
+            target=_compute, args=(theirs, self.seconds + _ALONE_SECONDS, function, args, options), daemon=True
         )
         with ours, theirs:
             try:
                 with _LOCK:
                     process.start()
                 theirs.close()
-                if not ours.poll(self._seconds):
-                    message = f"it takes more than the {self._seconds:g} s that are allowed (FORERUN_COMPUTE_SECONDS)"
+                if not ours.poll(self.seconds):
+                    message = f"it takes more than the {self.seconds:g} s that are allowed (FORERUN_COMPUTE_SECONDS)"
                     raise TooExpensive(f"{message}; ask for less of it, or for JSON or CSV in place of a figure")
                 answer = ours.recv_bytes()
             except (EOFError, OSError):  # of the process, or of the fork server
@@ -110,6 +129,7 @@ def _compute(
     """The whole life of a process: send what the function returns, or why it did not."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends this
     signal.alarm(math.ceil(seconds))
+    os.nice(_NICE)
     try:
         answer = _DONE + function(*args, **options)
     except InvalidInput as error:

@@ -18,6 +18,7 @@ from service.errors import (
     UnsupportedMediaType,
     shortened,
 )
+from service.jobs.reasons import Sight
 from service.spec.field_errors import unknown_key
 from service.spec.methods import MethodName
 from service.store.engine import Store
@@ -56,6 +57,16 @@ class Fleet(Protocol):
     def logs(self, submission_id: str) -> str:
         """What the attempt with this Ray job has printed so far; nothing else is asked of Ray while a request waits.
         Raises ClusterUnreachable where Ray does not answer."""
+
+
+def sight_of(fleet: Fleet) -> Sight:
+    """What the controller's last look at the cluster means for jobs that wait."""
+    if not fleet.leadership.leads:  # whoever leads has a cluster of its own, or looks at this one, too
+        return Sight()
+    if fleet.capacity is None:
+        return Sight(trouble=fleet.trouble)
+    cpus, gpus = fleet.capacity.cpus, fleet.capacity.gpus
+    return Sight(max(cpus, gpus), "GPU" if gpus > cpus else "CPU", fleet.trouble)
 
 
 @dataclass(frozen=True)

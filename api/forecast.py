@@ -1,8 +1,6 @@
 """The forecast of a job as the API answers with it: a function from values to bytes, to be run in a process of its
 own."""
 
-from dataclasses import asdict
-
 from service.algorithms.cost import Cost, forecast
 from service.algorithms.epoch_plan import iterations_per_epoch
 from service.spec.job import JobSpec
@@ -31,5 +29,5 @@ def _run(cost: Cost) -> answers.RunCost:
         relative_to_sweep=cost.relative_to_sweep,
         pretrain_iterations=None if plan is None else plan.pretrain_iterations,
         main_train_iterations=None if plan is None else plan.main_train_iterations,
-        search_area=[answers.SearchArea(**asdict(area)) for area in cost.search_area],
+        search_area=[answers.SearchArea(epoch=area.epoch, low=area.low, high=area.high) for area in cost.search_area],
     )

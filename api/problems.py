@@ -119,7 +119,7 @@ def _methods(request: Request) -> str:
         scope = {**request.scope, "method": method}
         return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
-    return ", ".join(filter(taken, ("GET", "HEAD", "POST")))
+    return ", ".join(filter(taken, ("GET", "HEAD", "POST", "PATCH", "DELETE")))
 
 
 def _shown(path: str) -> str:

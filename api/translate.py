@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from api.deps import Services
+from api.deps import Services, sight_of
 from service.algorithms.batch_ramp import Ramp
+from service.jobs.reasons import Queue, look_at_queue, reason_of
 from service.results import recommendation
 from service.store import records
 from service.store.engine import Session
@@ -16,19 +17,24 @@ from service.wire import answers
 def read_job(services: Services, job_id: str) -> answers.Job:
     """The job of this id as it is now. Raises NotFound where the store has none."""
     with services.store.read() as session:
-        [answer] = jobs(session, [get_job(session, job_id)], services.fleet.dashboard_url)
+        [answer] = jobs(session, [get_job(session, job_id)], services)
     return answer
 
 
-def jobs(session: Session, rows: Sequence[records.JobWithAttempts], dashboard_url: str) -> list[answers.Job]:
-    """The answers about jobs, each with what its first training came to so far."""
+def jobs(session: Session, rows: Sequence[records.JobWithAttempts], services: Services) -> list[answers.Job]:
+    """The answers about jobs, each with what its first training came to so far, and why it is in its state."""
     ids = [row.id for row in rows]
     trainings, last = first_trainings(session, ids), latest_epochs(session, ids)
-    return [_job(row, trainings.get(row.id), last.get(row.id), dashboard_url) for row in rows]
+    queue, url = look_at_queue(session, rows, sight_of(services.fleet)), services.fleet.dashboard_url
+    return [_job(row, trainings.get(row.id), last.get(row.id), queue, url) for row in rows]
 
 
 def _job(
-    row: records.JobWithAttempts, training: records.Trial | None, last: records.Epoch | None, dashboard_url: str
+    row: records.JobWithAttempts,
+    training: records.Trial | None,
+    last: records.Epoch | None,
+    queue: Queue,
+    dashboard_url: str,
 ) -> answers.Job:
     """The answer about a job. `training` is its first one, None where a search has not begun it yet; `last` is the last
     recorded epoch of that, None where it has none."""
@@ -39,6 +45,11 @@ def _job(
         name=row.name,
         experiment=row.experiment,
         state=row.state,
+        reason=reason_of(row, queue),
+        queue_position=queue.positions.get(row.id),
+        priority=row.priority,
+        time_limit=row.time_limit,
+        retry_of=row.retry_of,
         error=answers.JobError(code=row.error_code, message=row.error_message or "") if row.error_code else None,
         model=row.model,
         dataset=row.dataset,

@@ -49,6 +49,8 @@ class Remembering:
     """Stands for the API, as a search sees it: it remembers what it is told, in memory. `known` are the trials that it
     knows of at first."""
 
+    pause_asked = False
+
     def __init__(self, known: Iterable[TrialProgress]) -> None:
         self.known, self.records = list(known), list[EpochRecord]()
         self.trials: dict[tuple[str, int], TrialRecord] = {}

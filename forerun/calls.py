@@ -52,10 +52,22 @@ class Calls:
 
     # --- jobs ----------------------------------------------------------------------------------------
 
-    async def submit(self, spec: JobSpec | Mapping[str, Any], idempotency_key: str | None = None) -> AsyncJobHandle:
-        """Submit a job. The same key and spec again give the same job; without a key, each call has its own."""
+    async def submit(
+        self,
+        spec: JobSpec | Mapping[str, Any],
+        idempotency_key: str | None = None,
+        *,
+        priority: int = 0,
+        time_limit: int | None = None,
+    ) -> AsyncJobHandle:
+        """Submit a job. The same key and spec again give the same job; without a key, each call has its own.
+
+        `priority`: from -100 to 100; higher ones are submitted first. `time_limit`: seconds that its attempts may take
+        together, None for no limit.
+        """
         headers = JSON | {"Idempotency-Key": idempotency_key or uuid4().hex}
-        job = await self._exchange.one(Job, "POST", "/v1/jobs", headers=headers, content=_as_json(spec))
+        params = _given(priority=priority or None, time_limit=time_limit)
+        job = await self._exchange.one(Job, "POST", "/v1/jobs", headers=headers, params=params, content=_as_json(spec))
         return AsyncJobHandle(self, job)
 
     async def job(self, job_id: str) -> AsyncJobHandle:
@@ -85,6 +97,31 @@ class Calls:
         """Ask the service to end the job, and return the job as it is then. It is `cancelled` once Ray has confirmed
         its end; asking again changes nothing."""
         return await self._exchange.one(Job, "POST", _path(job_id, "cancel"), headers=JSON)
+
+    async def pause(self, job_id: str) -> Job:
+        """Ask for a pause of the job, and return the job as it is then. It is `paused` behind its next epoch, or at
+        once where it waits; asking again changes nothing."""
+        return await self._exchange.one(Job, "POST", _path(job_id, "pause"), headers=JSON)
+
+    async def resume(self, job_id: str) -> Job:
+        """Let a paused job go on from its newest checkpoints, and return the job as it is then; asking again changes
+        nothing."""
+        return await self._exchange.one(Job, "POST", _path(job_id, "resume"), headers=JSON)
+
+    async def change(self, /, job_id: str, **terms: int | None) -> Job:
+        """Change the terms of a job that has not ended, and return the job as it is then: `priority`, from -100 to 100,
+        or `time_limit`, in seconds, None for no limit."""
+        return await self._exchange.one(Job, "PATCH", _path(job_id), headers=JSON, content=json.dumps(terms))
+
+    async def retry(self, job_id: str, idempotency_key: str | None = None) -> AsyncJobHandle:
+        """Submit a new job that goes on from the last checkpoints of one that failed or was cancelled. The same key
+        again gives the same job; without a key, each call has its own."""
+        headers = JSON | {"Idempotency-Key": idempotency_key or uuid4().hex}
+        return AsyncJobHandle(self, await self._exchange.one(Job, "POST", _path(job_id, "retry"), headers=headers))
+
+    async def delete(self, job_id: str) -> None:
+        """Delete a job that has ended, with all that is recorded of it, its checkpoints and its logs."""
+        await self._exchange.answer("DELETE", _path(job_id), headers=JSON)
 
     async def logs(self, job_id: str, attempt: int | None = None) -> str:
         """The last 65,536 characters that an attempt of the job has printed; without `attempt`, the newest one."""

@@ -63,6 +63,27 @@ class AsyncJobHandle:
         self.answer = await self._calls.cancel(self.id)
         return self.answer
 
+    async def pause(self) -> Job:
+        """Ask for a pause of the job, and return the job as it is then. It is `paused` behind its next epoch, or at
+        once where it waits; asking again changes nothing."""
+        self.answer = await self._calls.pause(self.id)
+        return self.answer
+
+    async def resume(self) -> Job:
+        """Let the paused job go on from its newest checkpoints, and return the job as it is then; asking again changes
+        nothing."""
+        self.answer = await self._calls.resume(self.id)
+        return self.answer
+
+    async def change(self, /, **terms: int | None) -> Job:
+        """Change the terms of the job, its `priority` or its `time_limit`, as `Client.change` does."""
+        self.answer = await self._calls.change(self.id, **terms)
+        return self.answer
+
+    async def delete(self) -> None:
+        """Delete the job, which has ended, with all that is recorded of it, its checkpoints and its logs."""
+        await self._calls.delete(self.id)
+
     def follow(self, after: int = 0) -> AsyncGenerator[Event, None]:
         """Yield what happens to the job, as it happens, from event number `after` + 1 to that of its terminal state."""
         return self._calls.events(self.id, after)
@@ -139,6 +160,10 @@ class JobHandle(Facade[AsyncJobHandle]):
     refresh = blocking(AsyncJobHandle.refresh)
     wait = blocking(AsyncJobHandle.wait)
     cancel = blocking(AsyncJobHandle.cancel)
+    pause = blocking(AsyncJobHandle.pause)
+    resume = blocking(AsyncJobHandle.resume)
+    change = blocking(AsyncJobHandle.change)
+    delete = blocking(AsyncJobHandle.delete)
     follow = blocking(AsyncJobHandle.follow)
     logs = blocking(AsyncJobHandle.logs)
     epochs = blocking(AsyncJobHandle.epochs)

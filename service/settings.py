@@ -71,6 +71,12 @@ class Settings(BaseSettings):
     write_seconds: float = Field(60, gt=0, description="How long a client may leave its answer unread.")
     compute_seconds: float = Field(20, gt=0, description="How long a figure or a forecast may take to compute.")
     compute_processes: int = Field(2, ge=1, le=64, description="Figures and forecasts computed at a time.")
+    keep_checkpoints_days: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Days after a job's end that its files are kept; default: for ever."
+    )
+    keep_logs_days: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Days after an attempt's end that its log is kept; default: for ever."
+    )
     log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = "INFO"
 
     def hosts(self) -> frozenset[str]:

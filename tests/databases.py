@@ -33,7 +33,7 @@ from service.jobs import lifecycle
 from service.spec.job import JobSpec
 from service.spec.methods.search import SearchMethod
 from service.store.engine import Store
-from service.store.tables import Base, Epoch, Event, Job, Layer, Leader
+from service.store.tables import Base, DeletedJob, Epoch, Event, Job, Layer, Leader
 from service.wire.states import FOLLOWS, TERMINAL, JobState
 from service.wire.worker import EpochRecord
 
@@ -137,6 +137,7 @@ def postgres_store(shared_postgres: Store) -> Iterator[Store]:
 def wipe(store: Store) -> None:
     with store.write() as session:
         session.execute(delete(Job))  # everything else hangs on it, but the lease, whose row is always there
+        session.execute(delete(DeletedJob))
         nobody = {"holder": None, "fence": 0, "url": "", "cluster": None, "expires_at": None, "standby_seen_at": None}
         assert session.execute(update(Leader).values(nobody)).rowcount == 1
         tables = [table for table in Base.metadata.sorted_tables if table is not Leader.__table__]
@@ -196,7 +197,7 @@ def _check_job(session: Session, job: Job) -> None:
     alive = [attempt.number for attempt in job.attempts if attempt.ended_at is None]
     if state in (JobState.SUBMITTING, JobState.RUNNING):
         assert alive == [job.attempt]
-    elif state is JobState.CANCELLING:
+    elif state in (JobState.PAUSING, JobState.CANCELLING):
         assert alive in ([], [job.attempt])
     else:
         assert alive == []

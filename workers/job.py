@@ -19,7 +19,8 @@ from service.spec.data import NamedDataset
 from service.spec.job import JobSpec
 from service.wire.worker import Assignment, Outcome
 from workers.launch import train_on_ray
-from workers.report import Reporter, exchange_ticket
+from workers.report import PauseAsked, Reporter, exchange_ticket
+from workers.retry import take_over
 from workers.trainings import trainings_left
 
 log = logging.getLogger("forerun.job")
@@ -28,9 +29,9 @@ log = logging.getLogger("forerun.job")
 def main(job_id: str) -> int:
     """Run the job's live attempt to its end, and return the exit code of the process.
 
-    0: the job has succeeded. 1: it has failed, and the API knows why. 2: a worker was lost, or something failed that
-    nobody foresaw: the controller sees a Ray job without an outcome and makes the next attempt, which goes on from the
-    newest checkpoint.
+    0: the job has succeeded, or is paused. 1: it has failed, and the API knows why. 2: a worker was lost, or something
+    failed that nobody foresaw: the controller sees a Ray job without an outcome and makes the next attempt, which goes
+    on from the newest checkpoint.
     """
     settings = WorkerSettings()
     assignment = exchange_ticket(settings.api_url, job_id, settings.ticket.get_secret_value())
@@ -41,10 +42,14 @@ def main(job_id: str) -> int:
             log.info("%s: %s on %s, %d workers", name, spec.model, spec.dataset.name, spec.workers)
             if not (isinstance(spec.dataset, NamedDataset) and spec.dataset.download):  # before any worker starts
                 iterations_per_epoch(spec, count_train_samples(spec.dataset, settings.data_dir))
+            if assignment.retry_of is not None:
+                take_over(settings.storage_dir / assignment.retry_of, settings.storage_dir / job_id)
             ray.init(log_to_driver=True)
-            _run_trainings(spec, assignment, name, settings)
+            _run_trainings(spec, assignment, name, settings, reporter)
             _run_searches(spec, reporter, settings.storage_dir / job_id / "tune", settings.data_dir)
             outcome = Outcome(state="succeeded")
+        except PauseAsked:
+            outcome = Outcome(state="paused")
         except Exception as error:
             log.exception("%s ended", name)
             if isinstance(error, WorkerFailed) or not isinstance(error, ForerunError):
@@ -56,20 +61,27 @@ def main(job_id: str) -> int:
         except StaleAttempt as error:  # cancelled, or superseded: nobody waits for this attempt any more
             log.warning("%s", error)
             return 1
-    return 0 if outcome.state == "succeeded" else 1
+    return 1 if outcome.state == "failed" else 0
 
 
-def _run_trainings(spec: JobSpec, assignment: Assignment, name: str, settings: WorkerSettings) -> None:
-    """Run those of the job's trainings that have not ended, by Ray Train."""
-    if trainings_left(spec, assignment.trials):
-        train_on_ray(
-            spec,
-            assignment,
-            name=name,
-            api_url=settings.api_url,
-            data_dir=settings.data_dir,
-            storage_dir=settings.storage_dir,
-        )
+def _run_trainings(
+    spec: JobSpec, assignment: Assignment, name: str, settings: WorkerSettings, reporter: Reporter
+) -> None:
+    """Run those of the job's trainings that have not ended, by Ray Train. Raises PauseAsked where they ended before
+    that, or searches are to follow, and the job is to pause."""
+    if not trainings_left(spec, assignment.trials):
+        return
+    pauses = train_on_ray(
+        spec,
+        assignment,
+        name=name,
+        api_url=settings.api_url,
+        data_dir=settings.data_dir,
+        storage_dir=settings.storage_dir,
+    )
+    searches = any(method.is_search for method in spec.methods)
+    if pauses and (searches or trainings_left(spec, reporter.progress())):
+        raise PauseAsked
 
 
 def _run_searches(spec: JobSpec, reporter: Reporter, folder: Path, data_dir: Path) -> None:

@@ -20,20 +20,21 @@ SHOWN_BY_RAY = {"label", "trial", "epoch", "learning_rate", "val_accuracy", "tes
 
 def train_on_ray(
     spec: JobSpec, assignment: Assignment, *, name: str, api_url: str, data_dir: Path, storage_dir: Path
-) -> None:
-    """Run the job's trainings on `spec.workers` Ray workers, each epoch reported to the API as it ends.
+) -> bool:
+    """Run the job's trainings on `spec.workers` Ray workers, each epoch reported to the API as it ends; return whether
+    they ended behind an epoch because the job is to pause.
 
     They go on from the newest checkpoints that an earlier attempt left. Raises the ForerunError that ended the
     training, or WorkerFailed when a worker died or raised something else: then another attempt may do better.
     """
 
     # The report token travels in this closure: Ray shows a train_loop_config on its dashboard and in its logs.
-    def train_loop() -> None:
+    def train_loop() -> bool:
         # here: neither the driver nor Ray Train's controller, which starts before the workers, needs torchvision
         from workers.datasets.load import load_data
         from workers.engine.groups import Workers
         from workers.report import Reporter
-        from workers.trainings import train_job
+        from workers.trainings import is_to_pause, train_job
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         workers = Workers(get_device())
@@ -51,18 +52,22 @@ def train_on_ray(
                 folder=checkpoints_of(storage_dir, assignment.job_id),
                 recorder=reporter,
             ):
+                pauses = is_to_pause(workers, reporter)
                 ray.train.report(record.model_dump(include=SHOWN_BY_RAY))
+                if pauses:
+                    return True
+        return False
 
     use_gpu = spec.device == "cuda" or (spec.device == "auto" and ray.cluster_resources().get("GPU", 0) >= spec.workers)
     trainer = TorchTrainer(
-        train_loop,
+        train_loop,  # type: ignore[arg-type]  # what it returns is Ray Train V2's `return_value`
         scaling_config=ScalingConfig(num_workers=spec.workers, use_gpu=use_gpu),
         run_config=RunConfig(
             name=name, storage_path=str(storage_dir.absolute()), failure_config=FailureConfig(max_failures=0)
         ),
     )
     try:
-        trainer.fit()
+        return bool(trainer.fit().return_value)  # type: ignore[attr-defined]
     except ray.train.WorkerGroupError as error:
         raise _cause(error, spec) from error
     except ray.train.ControllerError as error:

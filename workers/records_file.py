@@ -13,7 +13,9 @@ from workers.trainings import resume_point
 
 class RecordsFile:
     """A recorder for trainings without a service: it appends one line of JSON a report to files beside the
-    checkpoints."""
+    checkpoints. Nobody can ask it for a pause."""
+
+    pause_asked = False
 
     def __init__(self, folder: Path) -> None:
         self._epochs, self._trials = folder / "records.jsonl", folder / "trials.jsonl"

@@ -11,13 +11,18 @@ from pydantic import TypeAdapter
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_before_delay, wait_exponential
 
 from service.errors import FieldError, ForerunError, InvalidInput, RecordConflict, StaleAttempt
-from service.wire.worker import Assignment, EpochRecord, Outcome, TrialProgress, TrialRecord
+from service.wire.worker import Assignment, EpochRecord, Outcome, Receipt, TrialProgress, TrialRecord
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
 PATIENCE_S = 3600.0  # how long the end of a training waits for an API that is away
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 15.0
+
+
+class PauseAsked(Exception):
+    """Somebody has asked for a pause of the job: the attempt ends in order, behind the checkpoint of its newest
+    report."""
 
 
 class ApiAway(ForerunError):
@@ -45,7 +50,12 @@ def exchange_ticket(api_url: str, job_id: str, ticket: str) -> Assignment:
 
 class Reporter:
     """Reports the results of one attempt to the API. Epochs and trials first go to the folder `spool`, one file each,
-    and leave it when the API has them."""
+    and leave it when the API has them.
+
+    `pause_asked` is what the API last said: whether the attempt is to end behind the checkpoint of its newest report.
+    """
+
+    pause_asked = False
 
     def __init__(self, api_url: str, assignment: Assignment, spool: Path) -> None:
         self._job_id, self._spool = assignment.job_id, spool
@@ -113,8 +123,10 @@ class Reporter:
     def _drain(self) -> None:
         for path in self.waiting():
             kind = path.stem.partition("-")[2]
-            _post(self._client, f"/internal/jobs/{self._job_id}/{kind}", path.read_text())
+            answer = _post(self._client, f"/internal/jobs/{self._job_id}/{kind}", path.read_text())
             path.unlink()
+            if answer.content:  # an API from before pauses has none
+                self.pause_asked = Receipt.model_validate_json(answer.content).pause
 
 
 def _post(client: httpx.Client, path: str, body: str) -> httpx.Response:

@@ -27,6 +27,10 @@ from workers.methods.base import Training
 class Recorder(Protocol):
     """Takes the reports of trainings: a workers.report.Reporter, or a workers.records_file.RecordsFile."""
 
+    @property
+    def pause_asked(self) -> bool:
+        """Whether the job is to pause behind the newest report."""
+
     def trial(self, record: TrialRecord) -> None:
         """Hand over the beginning, a change, or the end of a trial."""
 
@@ -80,6 +84,13 @@ def train_job(
                 recorder.trial(record.model_copy(update=told))
         if method.label == spec.measuring_run:
             taken[seed] = training.position.samples
+
+
+def is_to_pause(workers: Workers, recorder: Recorder | None) -> bool:
+    """Whether the job is to pause behind the epoch that was just recorded: what the recorder of the worker with rank 0
+    says, on every worker alike."""
+    asked = torch.tensor([recorder is not None and recorder.pause_asked], dtype=torch.uint8, device=workers.device)
+    return bool(workers.world.broadcast_(asked, 0).item())
 
 
 def spec_of_training(spec: JobSpec, method: MethodSpec, seed: int, samples: int, taken: int | None) -> JobSpec:

@@ -1,7 +1,5 @@
 """The route to the comparison of the methods of a job."""
 
-from functools import partial
-
 from fastapi import APIRouter
 from starlette.responses import Response
 
@@ -36,5 +34,10 @@ def comparison(
         title = f"{job.model} on {job.dataset}, {job.optimizer}, batch {job.global_batch_size} ({job.id})"
         runs = of_jobs.comparison(session, job_id)
     answer = answers.Comparison.model_validate({"job_id": job_id, "items": runs})
-    draw = partial(services.computing.run, comparison_figure, title, runs)
-    return table_answer(answer, answers.COMPARISON_COLUMNS, kind, f"{job_id}-comparison", draw)
+    return table_answer(
+        answer,
+        answers.COMPARISON_COLUMNS,
+        kind,
+        f"{job_id}-comparison",
+        lambda drawn_as: services.computing.run(comparison_figure, title, runs, drawn_as),
+    )

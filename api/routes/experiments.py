@@ -9,8 +9,10 @@ from api import translate
 from api.deps import NO_NUL, ServicesOf
 from api.problems import documented
 from api.specs import RawSpec
+from api.terms import Priority, TimeLimit
 from service.errors import InvalidInput
 from service.jobs import experiments
+from service.jobs.terms import Terms
 from service.spec.experiments import EXPERIMENTS, Scale
 from service.spec.field_errors import field_errors
 from service.spec.types import Frozen
@@ -56,6 +58,8 @@ class ExperimentRequest(Frozen):
         "null: a new name is made.",
     )
     spec: dict[str, Any] = Field({}, description="Keys of a JobSpec that hold for every job.", examples=[{"epochs": 4}])
+    priority: Priority = 0
+    time_limit: TimeLimit = None
 
 
 # Read raw, as a spec is: the same limit, the same errors.
@@ -79,7 +83,13 @@ def run_experiment(services: ServicesOf, raw: RawSpec) -> answers.ExperimentJobs
     cluster has room."""
     request = _parse(raw)
     group, job_ids = experiments.run_experiment(
-        services.store, request.name, request.scale, request.spec, services.means(), request.experiment
+        services.store,
+        request.name,
+        request.scale,
+        request.spec,
+        services.means(),
+        request.experiment,
+        Terms(request.priority, request.time_limit),
     )
     services.fleet.wake()
     return answers.ExperimentJobs(experiment=group, items=[translate.read_job(services, job_id) for job_id in job_ids])

@@ -9,8 +9,10 @@ from api import translate
 from api.deps import JobId, ServicesOf, Text, split
 from api.problems import documented
 from api.specs import SPEC_BODY, RawSpec
+from api.terms import Priority, TimeLimit
 from service.jobs import lifecycle as jobs
 from service.jobs import submit as submission
+from service.jobs.terms import Terms
 from service.store import jobs as stored_jobs
 from service.wire import answers
 from service.wire.states import JobState
@@ -18,14 +20,14 @@ from service.wire.states import JobState
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
-_LOCATION = {"description": "Path of the job.", "schema": {"type": "string"}}
-_IdempotencyKey = Annotated[
+LOCATION = {"description": "Path of the job.", "schema": {"type": "string"}}
+IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1,
         max_length=200,
         pattern="^[!-~]+$",
-        description="A key of the client's choice: the same key and spec again give the same job, not a second one.",
+        description="A key of the client's choice: the same key and request again give the same job, not a second one.",
     ),
 ]
 
@@ -35,17 +37,19 @@ _IdempotencyKey = Annotated[
     status_code=202,
     summary="Submit a job",
     openapi_extra=SPEC_BODY,
-    responses={202: {"headers": {"Location": _LOCATION}}, **documented(403, 409, 413, 415, 422)},
+    responses={202: {"headers": {"Location": LOCATION}}, **documented(403, 409, 413, 415, 422)},
 )
 def submit(
     services: ServicesOf,
     raw: RawSpec,
     response: Response,
-    idempotency_key: _IdempotencyKey = None,
+    idempotency_key: IdempotencyKey = None,
+    priority: Annotated[Priority, Query()] = 0,
+    time_limit: Annotated[TimeLimit, Query()] = None,
 ) -> answers.Job:
     """Submits a job. Its spec is checked in full before it is accepted; then the job is stored, and trained as soon as
     the cluster has room."""
-    job_id = submission.submit(services.store, raw, services.means(), idempotency_key)
+    job_id = submission.submit(services.store, raw, services.means(), idempotency_key, Terms(priority, time_limit))
     services.fleet.wake()
     response.headers["Location"] = f"/v1/jobs/{job_id}"
     return translate.read_job(services, job_id)
@@ -70,7 +74,7 @@ def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> ans
     """Lists jobs that match, newest first. Pages stay put while new jobs arrive: a cursor means "older than this"."""
     with services.store.read() as session:
         page = stored_jobs.list_jobs(session, **query.model_dump())
-        items = translate.jobs(session, page.items, services.fleet.dashboard_url)
+        items = translate.jobs(session, page.items, services)
     return answers.JobPage(items=items, next_cursor=page.next_cursor)
 
 

@@ -23,5 +23,6 @@ router = APIRouter(prefix="/v1", tags=["experiments"])
 )
 def plan(services: ServicesOf, raw: RawSpec) -> Response:
     """Forecasts the iterations and samples that a job with this spec would take. Nothing is stored, nothing starts."""
-    spec, train_samples = submission.to_forecast(services.store, raw, services.means())
-    return Response(services.computing.run(plan_json, spec, train_samples), media_type=MEDIA_TYPES["json"])
+    with services.computing.turn() as turn:
+        spec, train_samples = submission.to_forecast(services.store, raw, services.means())
+        return Response(turn.run(plan_json, spec, train_samples), media_type=MEDIA_TYPES["json"])

@@ -13,7 +13,7 @@ from service.errors import FieldError, InvalidInput, StaleAttempt
 from service.jobs import reports
 from service.spec.field_errors import field_errors
 from service.spec.types import Frozen
-from service.wire.worker import Assignment, EpochRecord, Outcome, TrialProgress, TrialRecord
+from service.wire.worker import Assignment, EpochRecord, Outcome, Receipt, TrialProgress, TrialRecord
 
 MAX_REPORT_BYTES = 2 * 1024 * 1024  # 900 branches take 200 KiB, telemetry with the most layers and samples 800 KiB
 
@@ -53,17 +53,18 @@ def ticket(services: ServicesOf, job_id: JobId, raw: Body, response: Response) -
     return reports.exchange_ticket(services.store, job_id, secret)
 
 
-@router.post("/epochs", status_code=204)
-def epochs(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -> None:
-    """Record an epoch of the attempt. Raises InvalidInput, StaleAttempt or RecordConflict where it is refused."""
-    reports.record_epoch(services.store, job_id, token, _parse(EpochRecord, raw))
+@router.post("/epochs")
+def epochs(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -> Receipt:
+    """Record an epoch of the attempt, and answer whether the job is to pause. Raises InvalidInput, StaleAttempt or
+    RecordConflict where it is refused."""
+    return reports.record_epoch(services.store, job_id, token, _parse(EpochRecord, raw))
 
 
-@router.post("/trials", status_code=204)
-def trials(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -> None:
-    """Record the beginning, a change or the end of a trial. Raises InvalidInput, StaleAttempt or RecordConflict where
-    it is refused."""
-    reports.record_trial(services.store, job_id, token, _parse(TrialRecord, raw))
+@router.post("/trials")
+def trials(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -> Receipt:
+    """Record the beginning, a change or the end of a trial, and answer whether the job is to pause. Raises
+    InvalidInput, StaleAttempt or RecordConflict where it is refused."""
+    return reports.record_trial(services.store, job_id, token, _parse(TrialRecord, raw))
 
 
 @router.get("/trials")

@@ -1,4 +1,4 @@
-"""The commands `forerun job`: submit, list, show, watch and cancel jobs, and print their logs."""
+"""The commands `forerun job`: submit, list, show, watch, change, pause, resume, cancel, retry, delete."""
 
 import json
 from itertools import islice
@@ -27,7 +27,14 @@ from forerun.display.text import clean
 from service.wire.answers import Job
 
 SUBMIT_EXAMPLE = example("submit examples/digits.yaml --watch")
-app = new_group("Jobs: submit, list, show, watch, cancel, and what they printed.")
+app = new_group("Jobs: submit, list, show, watch, pause, cancel, delete, and what they printed.")
+
+Priority = Annotated[
+    int | None, typer.Option(min=-100, max=100, help="From -100 to 100; of jobs that wait higher ones begin first.")
+]
+TimeLimit = Annotated[
+    int | None, typer.Option(min=1, help="Seconds that the job may run; then it fails, and its checkpoints are kept.")
+]
 
 
 @app.command(epilog=SUBMIT_EXAMPLE)
@@ -35,15 +42,13 @@ def submit(
     ctx: typer.Context,
     file: SpecFile,
     watch_: Annotated[bool, typer.Option("--watch", help="Show the job live until it ends.")] = False,
+    priority: Priority = None,
+    time_limit: TimeLimit = None,
     as_json: AsJson = False,
 ) -> None:
     """Submit a job and print its id."""
-    job = client_of(ctx).submit(read_spec(file)).answer
-    if watch_:
-        _follow(ctx, job, as_json)
-    else:
-        print_json(job) if as_json else typer.echo(job.id)
-        say(f"Watch it with: {command_line(ctx, 'job', 'watch', job.id)}")
+    job = client_of(ctx).submit(read_spec(file), priority=priority or 0, time_limit=time_limit).answer
+    _submitted(ctx, job, watch_, as_json)
 
 
 @app.command(epilog=example("job watch JOB --json"))
@@ -85,11 +90,65 @@ def show(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
         live.show(job, client.trials(job_id), client.epochs(job_id), client.branches(job_id), console())
 
 
+@app.command(epilog=example("job change JOB --priority 10", "job change JOB --no-time-limit"))
+def change(
+    ctx: typer.Context,
+    job_id: JobId,
+    priority: Priority = None,
+    time_limit: TimeLimit = None,
+    no_time_limit: Annotated[bool, typer.Option("--no-time-limit", help="Take the time limit away.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Change the priority or the time limit of a job that has not ended."""
+    terms: dict[str, int | None] = {"priority": priority, "time_limit": time_limit}
+    terms = {name: value for name, value in terms.items() if value is not None}
+    if no_time_limit:
+        terms["time_limit"] = None
+    if not terms:
+        raise typer.BadParameter("name what is to change: --priority, --time-limit or --no-time-limit")
+    _tell(client_of(ctx).change(job_id, **terms), as_json)
+
+
+@app.command()
+def pause(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """Pause a job behind its next epoch, or at once where it waits."""
+    _tell(client_of(ctx).pause(job_id), as_json)
+
+
+@app.command()
+def resume(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """Let a paused job go on from its newest checkpoints."""
+    _tell(client_of(ctx).resume(job_id), as_json)
+
+
 @app.command()
 def cancel(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
     """Ask for the end of a job."""
-    job = client_of(ctx).cancel(job_id)
-    print_json(job) if as_json else typer.echo(f"{job.id} {job.state}")
+    _tell(client_of(ctx).cancel(job_id), as_json)
+
+
+@app.command()
+def retry(
+    ctx: typer.Context,
+    job_id: JobId,
+    watch_: Annotated[bool, typer.Option("--watch", help="Show the new job live until it ends.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a new job that goes on where one ended that failed or was cancelled, and print its id."""
+    _submitted(ctx, client_of(ctx).retry(job_id).answer, watch_, as_json)
+
+
+@app.command(epilog=example("job delete JOB --yes"))
+def delete(
+    ctx: typer.Context,
+    job_id: JobId,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it without asking.")] = False,
+) -> None:
+    """Delete a job that has ended, with all that is recorded of it, its checkpoints and its logs."""
+    if not yes:
+        typer.confirm(f"Delete {job_id} with its records, checkpoints and logs for ever?", abort=True)
+    client_of(ctx).delete(job_id)
+    say(f"{clean(job_id)} is deleted")
 
 
 @app.command(epilog=example("job logs JOB --attempt 1"))
@@ -100,6 +159,20 @@ def logs(
 ) -> None:
     """Print the end of what a job has printed: the log of its Ray job."""
     typer.echo(clean(click.unstyle(client_of(ctx).logs(job_id, attempt))), nl=False)
+
+
+def _submitted(ctx: typer.Context, job: Job, watch_: bool, as_json: bool) -> None:
+    """Show a new job live, or print its id and how to watch it."""
+    if watch_:
+        _follow(ctx, job, as_json)
+    else:
+        print_json(job) if as_json else typer.echo(job.id)
+        say(f"Watch it with: {command_line(ctx, 'job', 'watch', job.id)}")
+
+
+def _tell(job: Job, as_json: bool) -> None:
+    """Print what became of a job that was asked for something."""
+    print_json(job) if as_json else typer.echo(f"{job.id} {job.state}")
 
 
 def _follow(ctx: typer.Context, job: Job, as_json: bool) -> None:

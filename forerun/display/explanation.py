@@ -35,11 +35,11 @@ def _choice(one: Decision, decisions: Decisions) -> str:
     ]
     if one.rule is not None and one.rule.passed_over:
         sentences.append(f"{_list(one.rule.passed_over)} looked better, but had learned nothing.")
-    if (taken := _chosen_rate(one)) != one.learning_rate:
+    if _chosen_rate(one) != one.learning_rate:
         sentences.append(
             f"The training takes {one.learning_rate:.4g}, between the finalists by how much each had learned."
         )
-    sentences += [sentence for other in one.alternatives if (sentence := _alternative(other, taken))]
+    sentences += [sentence for other in one.alternatives if (sentence := _alternative(other, one.learning_rate))]
     if one.regret:
         sentences.append(f"By the audit, another candidate ended the epoch better, by {one.regret:.4g}.")
     return " ".join(sentences)
@@ -85,7 +85,7 @@ def _failures(one: Decision) -> str:
 
 
 def _alternative(other: Alternative, taken: float) -> str:
-    """What another selector would have taken; nothing where it is the same."""
+    """What another selector would have taken; nothing where that is what the epoch has `taken`."""
     if other.learning_rate is None or other.learning_rate == taken:
         return ""
     return f"{other.selector['name']} would have taken {other.learning_rate:.4g}."

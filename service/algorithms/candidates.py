@@ -128,7 +128,8 @@ def _turns(lr_set: LrSet, epochs: int, warmup_epochs: int) -> list[int]:
 def rules(spec: JobSpec, method: StptMethod, first: int, last: int) -> list[tuple[int, int, Rule]]:
     """The rules that a run of stpt follows from epoch `first`, which is behind its warm-up, to epoch `last`: each with
     the first and the last epoch that it holds for. There are no more than the set has parts, however many epochs."""
-    lr_set, warmup_epochs, epochs = method.candidates_of(spec), method.warmup_epochs(spec.epochs), max(last, spec.epochs)
+    lr_set, warmup_epochs = method.candidates_of(spec), method.warmup_epochs(spec.epochs)
+    epochs = max(last, spec.epochs)
     begins = sorted({first, *(turn for turn in _turns(lr_set, epochs, warmup_epochs) if first < turn <= last)})
     ends = [*(begin - 1 for begin in begins[1:]), last]
     return [

@@ -19,19 +19,21 @@ from dataclasses import dataclass
 from service.cluster.base import Capacity, Cluster, ClusterId, Overview, RayJobStatus
 from service.cluster.lease import Lease, NotLeader
 from service.cluster.losses import Place, last_words, place_of, reason_of_loss
+from service.cluster.time_limits import RunningTimes, has_limit
 from service.errors import ClusterUnreachable
 from service.jobs import lifecycle as jobs
+from service.jobs.deletion import Housekeeper
 from service.jobs.lifecycle import Claim
+from service.jobs.pause import confirm_paused
 from service.store.attempts import attempts_without_log, ended_submissions
 from service.store.engine import Store
 from service.store.jobs import jobs_in, next_to_submit, workers_of
 from service.store.records import Attempt, Job, JobWithAttempts
-from service.wire.states import EndReason, JobState
+from service.wire.states import HOLDS_WORKERS, EndReason, JobState
 
 log = logging.getLogger(__name__)
 
 ENDED = frozenset({RayJobStatus.SUCCEEDED, RayJobStatus.FAILED, RayJobStatus.STOPPED})
-HOLDS_WORKERS = frozenset({JobState.SUBMITTING, JobState.RUNNING, JobState.CANCELLING})
 SUBMIT_GRACE_S = 10.0  # a submit whose answer was lost may be under way yet
 EXIT_GRACE_S = 30.0  # a Ray job that has reported its outcome takes a moment to exit
 IDLE_S = 2.0  # between passes while nothing runs
@@ -51,7 +53,8 @@ class Controller:
 
     `environment` goes to every Ray job, beside its ticket. A job fails when `max_attempts` Ray jobs in a row were lost
     without a new epoch, for reasons of their own. `lease`: this service's, on the same database; default: one of a
-    service without a name. `monotonic` gives seconds by a clock that does not jump.
+    service without a name. `monotonic` gives seconds by a clock that does not jump. The `housekeeper` is called at the
+    end of every pass that leads.
     """
 
     def __init__(
@@ -64,12 +67,14 @@ class Controller:
         max_attempts: int = 3,
         poll_seconds: float = 0.5,
         monotonic: Callable[[], float] = time.monotonic,
+        housekeeper: Housekeeper | None = None,
     ) -> None:
         self._lease = lease or Lease(db)
         self._db, self._cluster, self._environment = self._lease.store, cluster, dict(environment)
         self._max_attempts, self._poll_seconds, self._monotonic = max_attempts, poll_seconds, monotonic
         self._wake, self._stopping = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
+        self._times, self._housekeeper = RunningTimes(monotonic), housekeeper
         self._capacity: Capacity | None = None
         self._here: ClusterId | None = None
         self._trouble: str | None = None
@@ -135,7 +140,7 @@ class Controller:
         if not self._lease.leads or self._here is None:
             return
         with self._db.read() as session:
-            live = jobs_in(session, (JobState.SUBMITTING, JobState.RUNNING))
+            live = jobs_in(session, (JobState.SUBMITTING, JobState.RUNNING, JobState.PAUSING))
         with contextlib.suppress(NotLeader):
             for job in live:
                 attempt = job.last_attempt
@@ -180,10 +185,14 @@ class Controller:
         with self._db.read() as session:
             live = jobs_in(session, HOLDS_WORKERS)
         for job in live:
-            self._reconcile(job, overview)
+            if not self._is_over_its_time(job):
+                self._reconcile(job, overview)
+        self._times.forget_all_but(job.last_attempt.submission_id for job in live if job.last_attempt is not None)
         self._stop_orphans(overview)
         claims = self._submit_what_fits()
         self._keep_logs(overview)
+        if self._housekeeper is not None:
+            self._housekeeper.look()
         self._idle = not live and not claims
 
     def _stand_by(self, overview: Overview) -> None:
@@ -211,6 +220,11 @@ class Controller:
                     jobs.confirm_cancelled(self._db, job.id)
                 else:
                     self._cluster.stop(attempt.submission_id)
+            case JobState.PAUSING if attempt.ended_at is not None or attempt.token_hash is None:
+                if found is None or found.status in ENDED:
+                    confirm_paused(self._db, job.id)
+                elif attempt.ended_at is None:  # it has not begun to train
+                    self._cluster.stop(attempt.submission_id)
             case _ if place is Place.GONE:
                 self._lost(job, GONE, EndReason.CLUSTER_LOST)
             case _ if place is Place.ELSEWHERE:
@@ -227,6 +241,18 @@ class Controller:
                 words = last_words(found.message)
                 message = f"its Ray job {found.status.lower()} without an outcome. {words}".strip()
                 self._lost(job, message, reason_of_loss(found))
+
+    def _is_over_its_time(self, job: JobWithAttempts) -> bool:
+        """Whether a job has reached its time limit: then it has failed, and its Ray job is being ended."""
+        attempt = job.last_attempt
+        if attempt is None or not has_limit(job) or job.state is JobState.CANCELLING:
+            return False
+        seconds = self._times.seconds(job, jobs.now())
+        if not jobs.end_by_time_limit(self._db, job.id, attempt.number, seconds):
+            return False
+        log.warning("job %s: its time limit is reached", job.id)
+        self._cluster.stop(attempt.submission_id)
+        return True
 
     def _lost(self, job: Job, message: str, reason: EndReason) -> None:
         log.warning("job %s: attempt %d lost (%s): %s", job.id, job.attempt, reason, message)

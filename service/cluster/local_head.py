@@ -203,7 +203,7 @@ def _environment(token: str, timeout_s: float) -> dict[str, str]:
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(int(timeout_s * 2 / 3)),  # before ours, for then Ray says what is wrong
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # there is no other node to drain to
         "RAY_JOB_STOP_SIGNAL": "SIGINT",  # Ray Train ends cleanly on SIGINT only
-        "RAY_JOB_STOP_WAIT_TIME_S": "15",
+        "RAY_JOB_STOP_WAIT_TIME_S": "3",
         "RAY_prestart_worker_first_driver": "0",  # workers before they are asked for lack a job's environment: unused
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # also the pace at which reports are taken
         "AUTOSCALER_METRIC_PORT": "0",

@@ -7,6 +7,7 @@ from typing import Any
 from service.algorithms.epoch_plan import iterations_per_epoch
 from service.errors import FieldError, InvalidInput
 from service.jobs.submit import read_spec, submit_jobs
+from service.jobs.terms import DEFAULT_TERMS, Terms
 from service.spec.experiments import EXPERIMENTS, Experiment, Scale, documents
 from service.spec.job import JobSpec
 from service.store.engine import Store
@@ -14,7 +15,13 @@ from service.validation.means import Means, check_means, look_up_train_samples
 
 
 def run_experiment(
-    db: Store, name: str, scale: Scale, changes: dict[str, Any], means: Means, group: str | None = None
+    db: Store,
+    name: str,
+    scale: Scale,
+    changes: dict[str, Any],
+    means: Means,
+    group: str | None = None,
+    terms: Terms = DEFAULT_TERMS,
 ) -> tuple[str, list[str]]:
     """Accept every job of the experiment, or none; return (the name that they share, their ids).
 
@@ -30,7 +37,7 @@ def run_experiment(
     specs = [_read(db, document) for document in documents(experiment, scale, changes, iterations, group)]
     for spec in specs:
         check_means(spec, means)
-    return group, submit_jobs(db, specs, group)
+    return group, submit_jobs(db, specs, group, terms)
 
 
 def _known(name: str, scale: Scale) -> Experiment:

@@ -1,5 +1,5 @@
 """Use cases of a job: cancel, claim, recover. How it is submitted is in `service.jobs.submit`, what its workers report
-in `service.jobs.reports`.
+in `service.jobs.reports`, how it pauses in `service.jobs.pause`.
 
 Every change is compare-and-set on the job's locked row and appends its event in the same transaction.
 """
@@ -45,7 +45,8 @@ def cancel(db: Store, job_id: str) -> JobState:
             return job.state
         if job.state in TERMINAL:
             raise StateConflict(f"job {job_id} has {job.state} already; only a job that has not ended can be cancelled")
-        after = JobState.CANCELLED if job.state is JobState.QUEUED else JobState.CANCELLING
+        nothing_runs = job.state in (JobState.QUEUED, JobState.PAUSED)
+        after = JobState.CANCELLED if nothing_runs else JobState.CANCELLING
         move(session, job, after)
         return after
 
@@ -101,12 +102,16 @@ def attempt_lost(
 
     A job is given up when `max_attempts` in a row were lost without a new epoch for reasons of its own, or
     MAX_LOST_ATTEMPTS for any; a job that makes progress never is. Each in a row makes it wait longer for the next.
+    A job that was pausing is paused.
     """
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         if not _is_live(job, attempt):
             return
         end_attempt(session, job, message, lost=True, reason=reason)
+        if job.state is JobState.PAUSING:
+            move(session, job, JobState.PAUSED)
+            return
         progress = attempts.last_attempt_with_epoch(session, job_id)
         before = [one.reason for one in job.attempts if one.lost and one.number > progress]
         reasons = [*before, reason] if attempt > progress else before
@@ -122,12 +127,25 @@ def attempt_lost(
 
 def attempt_interrupted(db: Store, job_id: str, attempt: int) -> None:
     """End the live attempt because the service stops in order, and its Ray with it, which does not count as a loss; the
-    job recovers."""
+    job recovers, or is paused where it was pausing."""
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         if _is_live(job, attempt):
             end_attempt(session, job, "the service was stopped", reason=EndReason.SERVICE_STOPPED)
-            move(session, job, JobState.RECOVERING)
+            move(session, job, JobState.PAUSED if job.state is JobState.PAUSING else JobState.RECOVERING)
+
+
+def end_by_time_limit(db: Store, job_id: str, attempt: int, seconds: float) -> bool:
+    """Let a job fail whose attempts have taken more than its time limit, `seconds` altogether, and return whether it
+    did; its checkpoints stay. False when the attempt is not the live one any more, or the limit is another by now."""
+    with db.write() as session:
+        job = get_job(session, job_id, lock=True)
+        if not _is_live(job, attempt) or job.time_limit is None or seconds <= job.time_limit:
+            return False
+        message = f"its attempts took {seconds:.0f} s, more than its time limit of {job.time_limit} s; raise time_limit"
+        end_attempt(session, job, message)
+        move(session, job, JobState.FAILED, code="time_limit", message=message)
+        return True
 
 
 def keep_log(db: Store, submission_id: str, log: str) -> None:
@@ -173,7 +191,7 @@ def move(session: Session, job: Job, to: JobState, *, code: str | None = None, m
 
 
 def _is_live(job: Job, attempt: int) -> bool:
-    return job.attempt == attempt and job.state in (JobState.SUBMITTING, JobState.RUNNING)
+    return job.attempt == attempt and job.state in (JobState.SUBMITTING, JobState.RUNNING, JobState.PAUSING)
 
 
 def end_attempt(

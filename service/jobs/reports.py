@@ -32,6 +32,7 @@ from service.wire.worker import (
     CheckpointRef,
     EpochRecord,
     Outcome,
+    Receipt,
     ResumePoint,
     TrialProgress,
     TrialRecord,
@@ -61,6 +62,7 @@ def exchange_ticket(db: Store, job_id: str, ticket: str) -> Assignment:
             report_token=token,
             resume=_resume_points(session, job_id),
             trials=_progress(session, job_id),
+            retry_of=job.retry_of,
         )
 
 
@@ -72,8 +74,9 @@ def progress(db: Store, job_id: str, token: str) -> list[TrialProgress]:
         return _progress(session, job_id)
 
 
-def record_trial(db: Store, job_id: str, token: str, record: TrialRecord) -> None:
-    """Write that a trial begins, changes its hyperparameters, or ends before its last epoch.
+def record_trial(db: Store, job_id: str, token: str, record: TrialRecord) -> Receipt:
+    """Write that a trial begins, changes its hyperparameters, or ends before its last epoch. The receipt says whether
+    the job is to pause.
 
     Raises StaleAttempt when the token is not the live attempt's, and RecordConflict when the job has no such run or the
     number is another trial's.
@@ -98,15 +101,17 @@ def record_trial(db: Store, job_id: str, token: str, record: TrialRecord) -> Non
         elif (trial.key or record.key) != record.key:
             raise RecordConflict(f"trial {record.trial} of {record.label} of job {job_id} is {trial.key}")
         elif all(getattr(trial, field.name) == getattr(facts, field.name) for field in fields(facts)):
-            return
+            return _receipt(job)
         else:
             update_trial(session, trial.id, facts)
         document = record.model_dump(mode="json", exclude={"key"}) | {"method": run.method}
         append_event(session, job_id, "trial", document, jobs.now())
+        return _receipt(job)
 
 
-def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> None:
-    """Write one epoch with its branches and layers. The same record again is accepted and changes nothing.
+def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Receipt:
+    """Write one epoch with its branches and layers. The same record again is accepted and changes nothing. The receipt
+    says whether the job is to pause.
 
     A record of an earlier attempt is replaced: the live attempt's trajectory is the one that goes on, and what the
     other one cost is kept. Raises StaleAttempt when the token is not the live attempt's, and RecordConflict when the
@@ -124,7 +129,7 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Non
         if known is not None and known.attempt == job.attempt:
             if known.fingerprint != record.fingerprint():
                 raise RecordConflict(f"epoch {record.epoch} of job {job_id} is recorded already, with other values")
-            return
+            return _receipt(job)
         if record.epoch > last_epoch(session, trial.id) + 1:
             raise RecordConflict(f"epoch {record.epoch} of job {job_id} comes before the epochs left out")
         if known is not None:
@@ -135,17 +140,19 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Non
             set_trial_state(session, trial.id, state)
         document = record.model_dump(mode="json", exclude={"checkpoint", "layers"})  # what is watched live stays small
         append_event(session, job_id, "epoch", document | {"method": trial.method, "attempt": job.attempt}, jobs.now())
+        return _receipt(job)
 
 
 def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:
     """End the live attempt, and the job with it, with that outcome; the same outcome again changes nothing.
 
+    A job whose attempt has paused is still pausing, until Ray confirms that nothing of it runs any more.
     Raises StaleAttempt when the token is not the live attempt's, and RecordConflict when the job is to have succeeded
-    and a trial has not ended.
+    and a trial has not ended, or to have paused and nobody asked.
     """
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
-        if job.state == outcome.state and _holds_token(job, token):
+        if _holds_token(job, token) and (job.state == outcome.state or _has_paused(job, outcome)):
             return  # the same outcome again: its answer was lost on the way
         _require_live(job, token)
         if outcome.state == "succeeded":
@@ -155,6 +162,11 @@ def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:
                         f"job {job_id} has {last_epoch(session, trial.id)} of {trial.length} epochs of "
                         f"{trial.label} {trial.number} recorded; report the others first"
                     )
+        if outcome.state == "paused":
+            if job.state is not JobState.PAUSING:
+                raise RecordConflict(f"nobody has asked for a pause of job {job_id}")
+            jobs.end_attempt(session, job, "paused")
+            return
         jobs.end_attempt(session, job, outcome.message)
         jobs.move(session, job, JobState(outcome.state), code=outcome.code, message=outcome.message)
 
@@ -165,9 +177,22 @@ def _holds_token(job: JobWithAttempts, token: str) -> bool:
     return known is not None and compare_digest(known, jobs.hash_of(token))
 
 
+def _has_ended(job: JobWithAttempts) -> bool:
+    return job.last_attempt is not None and job.last_attempt.ended_at is not None
+
+
+def _has_paused(job: JobWithAttempts, outcome: Outcome) -> bool:
+    return outcome.state == "paused" and job.state is JobState.PAUSING and _has_ended(job)
+
+
 def _require_live(job: JobWithAttempts, token: str) -> None:
-    if job.state is not JobState.RUNNING or not _holds_token(job, token):
+    trains = job.state in (JobState.RUNNING, JobState.PAUSING) and not _has_ended(job)
+    if not trains or not _holds_token(job, token):
         raise StaleAttempt(f"this report token is not that of the live attempt of job {job.id} ({job.state})")
+
+
+def _receipt(job: JobWithAttempts) -> Receipt:
+    return Receipt(pause=job.state is JobState.PAUSING)
 
 
 def _progress(session: Session, job_id: str) -> list[TrialProgress]:

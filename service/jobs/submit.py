@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from service.algorithms.candidates import trials_of
 from service.errors import IdempotencyConflict
 from service.jobs.lifecycle import hash_of, now
+from service.jobs.terms import DEFAULT_TERMS, Terms
 from service.results.past_jobs import complete
 from service.spec.job import JobSpec
 from service.spec.methods.base import MethodSpec
@@ -23,7 +24,9 @@ from service.validation.means import Means, check_means, look_up_train_samples
 from service.wire.states import JobState
 
 
-def submit(db: Store, raw: bytes, means: Means, idempotency_key: str | None = None) -> str:
+def submit(
+    db: Store, raw: bytes, means: Means, idempotency_key: str | None = None, terms: Terms = DEFAULT_TERMS
+) -> str:
     """Accept the job whose spec is in `raw` (JSON), checked in full, and return the id of the job.
 
     A request that is sent again with its key gets its job, even when the cluster has shrunk, or past jobs have taught
@@ -34,7 +37,7 @@ def submit(db: Store, raw: bytes, means: Means, idempotency_key: str | None = No
     spec = read_spec(db, raw, accepted)
     if accepted is None:
         check_means(spec, means)
-    job_id, _ = submit_job(db, spec, idempotency_key)
+    job_id, _ = submit_job(db, spec, idempotency_key, terms)
     return job_id
 
 
@@ -59,43 +62,47 @@ def _accepted(db: Store, idempotency_key: str) -> JobSpec | None:
         return None if known is None else job_spec(get_job(session, known.job_id))
 
 
-def submit_job(db: Store, spec: JobSpec, idempotency_key: str | None = None) -> tuple[str, bool]:
-    """Accept a job and return (its id, whether it is new). The same key and spec again give the same job.
+def submit_job(
+    db: Store, spec: JobSpec, idempotency_key: str | None = None, terms: Terms = DEFAULT_TERMS
+) -> tuple[str, bool]:
+    """Accept a job and return (its id, whether it is new). The same key and spec again give the same job, with the
+    terms that it has by then.
 
     Raises IdempotencyConflict when the key came with another spec.
     """
-    fingerprint = hash_of(json.dumps(spec.model_dump(mode="json"), sort_keys=True))
+    fingerprint = _fingerprint(spec)
     try:
         with db.write() as session:
             if idempotency_key is None:
-                return _add_job(session, spec), True
+                return _add_job(session, spec, terms), True
             known = get_idempotency_key(session, idempotency_key)
             if known is not None:
-                return _same_request(known, fingerprint), False
-            job_id = _add_job(session, spec)
+                return _same_request(session, known, fingerprint), False
+            job_id = _add_job(session, spec, terms)
             insert_idempotency_key(session, idempotency_key, fingerprint=fingerprint, job_id=job_id, created_at=now())
             return job_id, True
     except KeyTaken as taken:  # two requests with one key at the same time: the other one won
         with db.read() as session:
             known = get_idempotency_key(session, taken.key)
             assert known is not None
-            return _same_request(known, fingerprint), False
+            return _same_request(session, known, fingerprint), False
 
 
-def submit_jobs(db: Store, specs: Sequence[JobSpec], experiment: str) -> list[str]:
+def submit_jobs(db: Store, specs: Sequence[JobSpec], experiment: str, terms: Terms = DEFAULT_TERMS) -> list[str]:
     """Accept the jobs of an experiment at once, or none of them, and return their ids; where the experiment has jobs
     already, nothing is added, and theirs are returned."""
     with db.write() as session:
         lock_experiment(session, experiment)
         if known := jobs_of_experiment(session, experiment):
             return [job.id for job in known]
-        return [_add_job(session, spec) for spec in specs]
+        return [_add_job(session, spec, terms) for spec in specs]
 
 
-def _add_job(session: Session, spec: JobSpec) -> str:
+def _add_job(session: Session, spec: JobSpec, terms: Terms) -> str:
     """Write the job with its first event; its id."""
-    job_id = f"job-{secrets.token_hex(8)}"
-    insert_job(session, job_id, spec, [_run(spec, method) for method in spec.methods], now())
+    job_id = new_job_id()
+    runs = [_run(spec, method) for method in spec.methods]
+    insert_job(session, job_id, spec, runs, now(), priority=terms.priority, time_limit=terms.time_limit)
     append_event(session, job_id, "state", {"state": JobState.QUEUED}, now())
     return job_id
 
@@ -107,8 +114,19 @@ def _run(spec: JobSpec, method: MethodSpec) -> NewRun:
     return NewRun(method.label, method.name, seeds, spec.epochs)
 
 
-def _same_request(known: IdempotencyKey, fingerprint: str) -> str:
-    if known.fingerprint != fingerprint:
+def new_job_id() -> str:
+    """An id for a new job, which nobody can guess."""
+    return f"job-{secrets.token_hex(8)}"
+
+
+def _fingerprint(spec: JobSpec) -> str:
+    return hash_of(json.dumps(spec.model_dump(mode="json"), sort_keys=True))
+
+
+def _same_request(session: Session, known: IdempotencyKey, fingerprint: str) -> str:
+    """The job of a request that came before. Its spec is compared as it is read today, too: a migration, or a new
+    default, may have given it another fingerprint than the one that was stored with the key."""
+    if known.fingerprint != fingerprint and _fingerprint(job_spec(get_job(session, known.job_id))) != fingerprint:
         raise IdempotencyConflict(
             f"Idempotency-Key {known.key} was used for job {known.job_id} with another spec; use a new key"
         )

@@ -1,19 +1,19 @@
 """Jobs in SQL with their attempts: queries, and the changes of where a job stands."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, func, or_, select, update
+from sqlalchemy import Row, Select, func, select, update
 
 from service.errors import NotFound
 from service.spec.job import JobSpec
-from service.store import clock, records
+from service.store import records
 from service.store.attempts import attempts_by_job
 from service.store.engine import Session
 from service.store.events import insert_event
 from service.store.pages import Page, decode_cursor, page_of
+from service.store.queue import ORDER, waits
 from service.store.rows import columns_of, record_of
 from service.store.tables import Job, Run, Trial
 from service.wire.states import JobState
@@ -83,14 +83,10 @@ def workers_of(session: Session, states: Collection[JobState]) -> int:
 
 
 def next_to_submit(session: Session, total_workers: float, *, lock: bool = True) -> records.Job | None:
-    """The oldest job that waits for an attempt, may have one by the database's clock, and takes at most `total_workers`
-    workers; its row locked, if `lock`. None when there is none. On PostgreSQL jobs whose row another transaction holds
-    are passed over."""
-    query = _select_jobs().where(Job.state.in_([JobState.QUEUED, JobState.RECOVERING]))
-    query = query.where(or_(Job.not_before.is_(None), Job.not_before <= clock.database_time(session)))
-    if total_workers != math.inf:
-        query = query.where(Job.workers <= total_workers)
-    query = query.order_by(Job.number).limit(1)
+    """The next job that waits for an attempt, may have one by the database's clock, and takes at most `total_workers`
+    workers: the oldest of those with the highest priority; its row locked, if `lock`. None when there is none. On
+    PostgreSQL jobs whose row another transaction holds are passed over."""
+    query = _select_jobs().where(waits(session, total_workers)).order_by(*ORDER).limit(1)
     row = session.execute(query.with_for_update(skip_locked=True) if lock else query).one_or_none()
     return None if row is None else _job(row)
 
@@ -121,7 +117,15 @@ def lock_experiment(session: Session, experiment: str) -> None:
 
 
 def insert_job(
-    session: Session, job_id: str, spec: JobSpec, runs: Sequence[records.NewRun], created_at: datetime
+    session: Session,
+    job_id: str,
+    spec: JobSpec,
+    runs: Sequence[records.NewRun],
+    created_at: datetime,
+    *,
+    priority: int = 0,
+    time_limit: int | None = None,
+    retry_of: str | None = None,
 ) -> None:
     """Insert a job that waits for its first attempt, with its runs and the trials that these begin with."""
     session.add(
@@ -137,6 +141,9 @@ def insert_job(
             trials=sum(len(run.seeds) for run in runs),
             spec=spec.model_dump(mode="json"),
             state=JobState.QUEUED,
+            priority=priority,
+            time_limit=time_limit,
+            retry_of=retry_of,
             created_at=created_at,
             attempt=0,
             last_event=0,
@@ -154,6 +161,13 @@ def insert_job(
         )
     )
     session.flush()
+
+
+def set_terms(session: Session, job_id: str, changes: Mapping[str, int | None]) -> None:
+    """Write other terms of a job: of `priority` and `time_limit` those that `changes` names."""
+    assert changes.keys() <= {"priority", "time_limit"}
+    if changes:
+        session.execute(update(Job).where(Job.id == job_id).values(dict(changes)))
 
 
 def set_job_state(

@@ -54,6 +54,9 @@ class Job:
     trials: int  # of all its runs
     spec: dict[str, Any]
     state: JobState
+    priority: int  # higher ones are submitted first
+    time_limit: int | None  # seconds that its attempts may run, together
+    retry_of: str | None  # the failed job that it goes on from
     error_code: str | None
     error_message: str | None
     attempt: int  # number of the live or last attempt; 0: none yet

@@ -62,6 +62,7 @@ class Job(Base):
     """The table of jobs: what was asked for, and where it stands."""
 
     __tablename__ = "jobs"
+    __table_args__ = (Index(None, "state", "priority", "number"),)
 
     number: Mapped[int] = mapped_column(Id, primary_key=True)  # order of submission; pages go by it
     id: Mapped[str] = mapped_column(String(40), unique=True)
@@ -75,6 +76,9 @@ class Job(Base):
     trials: Mapped[int] = mapped_column(server_default="1")  # of all its runs
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
     state: Mapped[str] = mapped_column(String(20), index=True)
+    priority: Mapped[int] = mapped_column(server_default="0")  # higher ones are submitted first
+    time_limit: Mapped[int | None]  # seconds that its attempts may run, together
+    retry_of: Mapped[str | None] = mapped_column(String(40))  # the failed job that it goes on from
     error_code: Mapped[str | None] = mapped_column(String(100))
     error_message: Mapped[str | None] = mapped_column(Text)
     attempt: Mapped[int] = mapped_column(default=0)  # number of the live or last attempt; 0: none yet
@@ -83,6 +87,7 @@ class Job(Base):
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)  # of the next attempt, by the database's clock
+    files_removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # by retention
 
     attempts: Mapped[list["Attempt"]] = relationship(back_populates="job", order_by="Attempt.number")
     runs: Mapped[list["Run"]] = relationship(back_populates="job", order_by="Run.id")
@@ -275,3 +280,12 @@ class Leader(Base):
     cluster: Mapped[str | None] = mapped_column(String(300))  # that it submits to
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # by the database's clock
     standby_seen_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when another one last looked
+
+
+class DeletedJob(Base):
+    """The table of jobs that were deleted and whose files still lie in the storage folder."""
+
+    __tablename__ = "deleted_jobs"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    deleted_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -78,7 +78,8 @@ def _wrong_with(probe: Probe, train_samples: int | None) -> list[FieldError]:
         check_across_fields(trial)
         if train_samples is not None:
             samples_per_epoch(trial, train_samples)
-            found = [error for one in trial.methods for error in check_search(trial, "methods[0]", one, train_samples)[0]]
+            inner = [check_search(trial, "methods[0]", one, train_samples)[0] for one in trial.methods]
+            found = [error for errors in inner for error in errors]
             if found:
                 raise InvalidInput(found)
     except ValidationError as error:

@@ -9,6 +9,10 @@ class JobState(StrEnum):
     QUEUED = "queued"  # accepted; no Ray job yet
     SUBMITTING = "submitting"  # an attempt was made; its Ray job has not reported yet
     RUNNING = "running"  # the Ray job of the live attempt has fetched its spec
+    PAUSING = (
+        "pausing"  # somebody asked; an epoch, or a search's next report, has yet to come, or Ray to confirm the end
+    )
+    PAUSED = "paused"  # stands still, with nothing in Ray, until somebody resumes it
     RECOVERING = "recovering"  # the live attempt was lost; the next one is due
     CANCELLING = "cancelling"  # somebody asked; Ray has not yet confirmed the end
     SUCCEEDED = "succeeded"  # every epoch is recorded
@@ -18,16 +22,20 @@ class JobState(StrEnum):
 
 _S = JobState
 FOLLOWS: dict[JobState, frozenset[JobState]] = {
-    _S.QUEUED: frozenset({_S.SUBMITTING, _S.CANCELLED}),
-    _S.SUBMITTING: frozenset({_S.RUNNING, _S.RECOVERING, _S.FAILED, _S.CANCELLING}),
-    _S.RUNNING: frozenset({_S.SUCCEEDED, _S.RECOVERING, _S.FAILED, _S.CANCELLING}),
-    _S.RECOVERING: frozenset({_S.SUBMITTING, _S.CANCELLING}),
+    _S.QUEUED: frozenset({_S.SUBMITTING, _S.PAUSED, _S.CANCELLED}),
+    _S.SUBMITTING: frozenset({_S.RUNNING, _S.PAUSING, _S.RECOVERING, _S.FAILED, _S.CANCELLING}),
+    _S.RUNNING: frozenset({_S.SUCCEEDED, _S.PAUSING, _S.RECOVERING, _S.FAILED, _S.CANCELLING}),
+    _S.PAUSING: frozenset({_S.PAUSED, _S.SUCCEEDED, _S.FAILED, _S.CANCELLING}),
+    _S.PAUSED: frozenset({_S.QUEUED, _S.CANCELLED}),
+    _S.RECOVERING: frozenset({_S.SUBMITTING, _S.PAUSED, _S.CANCELLING}),
     _S.CANCELLING: frozenset({_S.CANCELLED}),
     _S.SUCCEEDED: frozenset(),
     _S.FAILED: frozenset(),
     _S.CANCELLED: frozenset(),
 }
 TERMINAL = frozenset(state for state, after in FOLLOWS.items() if not after)
+WAITING = (_S.QUEUED, _S.RECOVERING)  # for an attempt; the controller takes them in their order
+HOLDS_WORKERS = (_S.SUBMITTING, _S.RUNNING, _S.PAUSING, _S.CANCELLING)  # of the cluster
 
 
 class EndReason(StrEnum):

@@ -195,10 +195,18 @@ class TrialProgress(Frozen):
     samples: Count
 
 
+class Receipt(Frozen):
+    """The answer to the report of an epoch or a trial: it is recorded, and the job is to go on or to pause."""
+
+    pause: bool = Field(
+        False, description="End in order behind the checkpoint of this report, with the outcome paused."
+    )
+
+
 class Outcome(Frozen):
     """The report of how an attempt ended; `code` and `message` say why it failed."""
 
-    state: Literal["succeeded", "failed"]
+    state: Literal["succeeded", "failed", "paused"]
     code: Annotated[str, Field(max_length=100)] | None = None
     message: Annotated[str, Field(max_length=4000)] | None = None
 
@@ -230,3 +238,4 @@ class Assignment(Frozen):
     trials: list[TrialProgress] = Field(
         [], description="Trials that have begun already, with what is recorded of them."
     )
+    retry_of: str | None = Field(None, description="Job whose files are to be taken over, where there are none yet.")

@@ -38,7 +38,7 @@ def test_unknown_path(client: httpx.Client, path: str) -> None:
     ("method", "path", "allowed"),
     [
         ("DELETE", "/v1/jobs", "GET, POST"),
-        ("PUT", "/v1/jobs/job-1", "GET"),
+        ("PUT", "/v1/jobs/job-1", "GET, PATCH, DELETE"),
         ("GET", "/v1/jobs/job-1/cancel", "POST"),
         ("POST", "/healthz", "GET"),
         ("GET", "/internal/jobs/job-1/ticket", "POST"),

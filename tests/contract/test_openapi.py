@@ -45,7 +45,8 @@ def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_operations(document: dict[str, Any]) -> None:
     job = "/v1/jobs/{job_id}"
     assert set(operations(document)) == {
-        *("POST /v1/jobs", "GET /v1/jobs", f"GET {job}", f"POST {job}/cancel"),
+        *("POST /v1/jobs", "GET /v1/jobs", f"GET {job}", f"POST {job}/cancel", f"PATCH {job}", f"DELETE {job}"),
+        *(f"POST {job}/pause", f"POST {job}/resume", f"POST {job}/retry"),
         *(f"GET {job}/epochs", f"GET {job}/epochs/{{epoch}}", f"GET {job}/branches", f"GET {job}/lr-history"),
         *(
             f"GET {job}/schedule",

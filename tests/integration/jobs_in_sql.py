@@ -13,6 +13,7 @@ from service.errors import ForerunError
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
 from service.jobs.lifecycle import Claim
+from service.jobs.pause import confirm_paused, pause
 from service.jobs.submit import submit_job
 from service.spec.job import JobSpec
 from service.store import epochs as stored_epochs
@@ -28,6 +29,7 @@ from tests.unit.service.specs import small
 
 S = JobState
 SUCCESS = Outcome(state="succeeded")
+PAUSED = Outcome(state="paused")
 FAILURE = Outcome(state="failed", code="diverged", message="every branch diverged")
 
 
@@ -116,6 +118,11 @@ def bring(db: Store, state: JobState) -> str:
         return job_id
     token = reports.exchange_ticket(db, job_id, claimed.ticket).report_token
     match state:
+        case S.PAUSING | S.PAUSED:
+            pause(db, job_id)
+            if state is S.PAUSED:
+                reports.finish(db, job_id, token, PAUSED)
+                confirm_paused(db, job_id)
         case S.RECOVERING:
             lose(db, job_id)
         case S.CANCELLING:

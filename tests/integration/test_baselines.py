@@ -1,5 +1,6 @@
 """Searches by Ray Tune, on a real Ray, with a service that only remembers."""
 
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
@@ -15,6 +16,8 @@ from service.spec.job import JobSpec
 from service.wire.worker import EpochRecord, TrialProgress, TrialRecord
 from tests.builders import spec_document
 from workers.datasets.load import load_data
+from workers.report import PauseAsked
+from workers.retry import take_over
 from workers.tune.driver import run_searches
 
 SAMPLES = 26 * 48  # of an epoch: 1293 training images of digits in batches of 48
@@ -23,6 +26,8 @@ SHORT: dict[str, Any] = {"epochs": 4, "global_batch_size": 48, "lr_schedule": "l
 
 class Remembering:
     """Stands for the API, as a search sees it: it remembers what it is told."""
+
+    pause_asked = False
 
     def __init__(self) -> None:
         self.epochs: list[EpochRecord] = []
@@ -204,6 +209,34 @@ def test_a_search_that_was_killed_goes_on_without_repeating_what_has_ended(tmp_p
     assert {trial.state for trial in again.trials.values()} <= {"completed", "stopped"}
     assert len(again.trials) == 9
     assert max(len({r.epoch for r in records}) for records in again.by_trial.values()) == 9
+
+
+@pytest.mark.parametrize("folder", ["paused", pytest.param("elsewhere", marks=pytest.mark.long)])
+def test_a_search_that_is_paused_goes_on_where_it_stood(tmp_path: Path, folder: str) -> None:
+    """Elsewhere: as a retry does, in a folder of its own."""
+
+    class Pausing(Remembering):
+        def epoch(self, record: EpochRecord) -> None:
+            super().epoch(record)
+            self.pause_asked = len(self.epochs) == 3
+
+    method = {"name": "random", "max_trials": 2, "search_space": {"learning_rate": {"loguniform": [0.01, 0.1]}}}
+    undisturbed = search(tmp_path / "undisturbed", method, epochs=2)
+    pausing = Pausing()
+    with pytest.raises(PauseAsked):
+        search(tmp_path / "paused", method, service=pausing, epochs=2)
+    assert [(record.trial, record.epoch) for record in pausing.epochs] == [(1, 1), (1, 2), (2, 1)]
+    again = Remembering()
+    again.told, again.epochs = list(pausing.told), list(pausing.epochs)
+    if folder != "paused":
+        take_over(tmp_path / "paused", tmp_path / folder)
+        shutil.rmtree(tmp_path / "paused")
+    search(tmp_path / folder, method, service=again, epochs=2)
+    times = {"seconds", "pretrain_seconds", "main_train_seconds", "source_trial", "source_epoch", "checkpoint"}
+    assert [record.model_dump(exclude=times) for record in again.epochs] == [
+        record.model_dump(exclude=times) for record in undisturbed.epochs
+    ]
+    assert {number: trial.state for number, trial in again.trials.items()} == dict.fromkeys((1, 2), "completed")
 
 
 def test_a_trial_that_was_lost_with_its_attempt_is_trained_again(tmp_path: Path) -> None:

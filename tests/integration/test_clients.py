@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from api.deps import Services
 from forerun import ApiError, AsyncClient, AsyncJobHandle, Client
 from service.cluster.base import Capacity
+from service.cluster.controller import Leadership
 from service.spec.job import JobSpec
 from service.store.engine import Store
 from service.wire.checkpoint import checkpoints_of
@@ -41,6 +42,7 @@ class Fleet:
     dashboard_url = "http://ray.test:8265"
     capacity = Capacity(cpus=2, gpus=0)
     trouble = None
+    leadership = Leadership(True, None)
 
     def wake(self) -> None:
         pass

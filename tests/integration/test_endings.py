@@ -58,7 +58,7 @@ def test_cancel_from_every_state(store, state):
         detail = refuses(StateConflict, store, jobs.cancel, job_id)
         assert detail == f"job {job_id} has {state} already; only a job that has not ended can be cancelled"
         return
-    ended = state in (S.QUEUED, S.CANCELLED)  # there is no Ray job whose end must be waited for
+    ended = state in (S.QUEUED, S.PAUSED, S.CANCELLED)  # there is no Ray job whose end must be waited for
     expected = S.CANCELLED if ended else S.CANCELLING
     assert jobs.cancel(store, job_id) is expected
     rows = everything(store)
@@ -268,7 +268,7 @@ def test_started_at_is_the_first_attempts(store):
     assert job_of(store, job_id).started_at == started
 
 
-@pytest.mark.parametrize("state", [state for state in S if state not in (S.SUBMITTING, S.RUNNING)])
+@pytest.mark.parametrize("state", [state for state in S if state not in (S.SUBMITTING, S.RUNNING, S.PAUSING)])
 def test_only_a_live_attempt_can_be_lost(store, state):
     job_id = bring(store, state)
     rows = everything(store)

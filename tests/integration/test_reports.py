@@ -15,7 +15,7 @@ from service.store import epochs as stored_epochs
 from service.store.engine import Store
 from service.store.tables import Branch, Epoch, Layer
 from service.wire.states import TERMINAL
-from service.wire.worker import Outcome
+from service.wire.worker import Outcome, Receipt
 from tests.integration.jobs_in_sql import (
     FAILURE,
     SUCCESS,
@@ -252,7 +252,7 @@ def test_no_epoch_is_recorded_once_the_attempt_is_over(store, end):
 def test_eight_reports_of_one_epoch_at_once_are_one_epoch(store):
     job_id, token = start(store)
     answers = at_once(*[lambda: reports.record_epoch(store, job_id, token, epoch(1))] * 8)
-    assert answers == [None] * 8
+    assert answers == [Receipt()] * 8
     assert (count(store, Epoch), count(store, Branch)) == (1, 2)
     assert [kind for _, kind, _ in events_of(store, job_id)].count("epoch") == 1
 

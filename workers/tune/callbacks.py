@@ -10,6 +10,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
+from workers.report import PauseAsked
 from workers.tune.search import Search
 
 LOST_ACTORS = 2  # restarts of a trial whose process died; what it raises itself would come again
@@ -51,6 +52,8 @@ class Recording(tune.Callback):
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         current().resumed({trial.trial_id for trial in trials})
         current().tell_ends()
+        if current().is_to_pause:
+            raise PauseAsked
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         current().began(trial.trial_id, trial.config)
@@ -61,6 +64,12 @@ class Recording(tune.Callback):
         current().began(trial.trial_id, trial.config)
         if result["record"]:
             current().epoch(trial.trial_id, result)
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
+    ) -> None:
+        # Only now, behind the result: Tune's next snapshot has the report that was answered so, and its checkpoint.
+        current().is_to_pause = current().service.pause_asked
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         current().end(trial.trial_id, "stopped", f"stopped early by {current().method.label}")

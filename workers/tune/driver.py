@@ -24,6 +24,7 @@ from service.spec.job import JobSpec
 from service.spec.methods.search import SearchMethod
 from service.wire.worker import TrialProgress
 from workers.records_file import RecordsFile
+from workers.report import PauseAsked
 from workers.tune import callbacks
 from workers.tune.budget import Ledger
 from workers.tune.search import Search, Service
@@ -43,7 +44,8 @@ ENVIRONMENT = {
 
 def run_searches(spec: JobSpec, service: Service, *, train_samples: int, load: Load, folder: Path) -> None:
     """Run every search of the job, seed by seed; what has ended in `folder` is left out. Ray must have been
-    initialised.
+    initialised. Raises PauseAsked where the job is to pause: trials that had begun go on from their newest epochs when
+    this is called again.
 
     `load` reads the dataset, of `train_samples` training samples, in the process of a trial.
     """
@@ -54,6 +56,8 @@ def run_searches(spec: JobSpec, service: Service, *, train_samples: int, load: L
         its_folder = folder / f"{method.label}-{seed}"
         if (its_folder / "ended").exists():
             continue
+        if service.pause_asked:
+            raise PauseAsked
         its_folder.mkdir(parents=True, exist_ok=True)
         search = _begin(spec, method, seed, samples, service, its_folder)
         _run(search, load, its_folder)

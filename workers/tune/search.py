@@ -16,6 +16,10 @@ from workers.tune.searchers import TIME, hyperparameters
 class Service(Protocol):
     """What a search asks of the API: the methods of a workers.report.Reporter."""
 
+    @property
+    def pause_asked(self) -> bool:
+        """Whether the job is to pause behind the newest report."""
+
     def trial(self, record: TrialRecord) -> None:
         """Hand over the beginning, a change, or the end of a trial."""
 
@@ -45,6 +49,7 @@ class Search:
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)  # as last reported
     ended: set[str] = field(default_factory=set)
     ends: dict[str, tuple[str, str]] = field(default_factory=dict)  # state and message, known before Tune ends a trial
+    is_to_pause: bool = False  # behind Tune's next snapshot
     untold: list[tuple[str, str, str]] = field(default_factory=list)  # ends that Tune's snapshot does not have yet
 
     def admit_trial(self, key: str) -> bool | None:

@@ -119,7 +119,10 @@ class Alternative(Answer):
     model_config = example(_ALTERNATIVE)
 
     selector: dict[str, Any] = Field(description="The other selector, with its options.")
-    learning_rate: float | None = Field(description="The learning rate that it would have chosen; null: all diverged.")
+    learning_rate: float | None = Field(
+        description="The learning rate that it would have chosen: the epoch's where it is the same candidate; "
+        "null: all diverged."
+    )
     regret: float | None = Field(description="How much better the best audited branch ended; null: not audited.")
 
 

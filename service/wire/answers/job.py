@@ -16,6 +16,11 @@ _JOB = {
     "name": _SPEC.name,
     "experiment": "",
     "state": "running",
+    "reason": None,
+    "queue_position": None,
+    "priority": 0,
+    "time_limit": None,
+    "retry_of": None,
     "error": None,
     "model": _SPEC.model,
     "dataset": _SPEC.dataset.name,
@@ -67,6 +72,16 @@ class Job(Answer):
     name: str = Field(description="Its name in the spec; several jobs may share one.")
     experiment: str = Field(description="What the jobs of one study share; empty: it belongs to none.")
     state: JobState = Field(description="Where it stands; succeeded, failed and cancelled are final.")
+    reason: str | None = Field(
+        description="Why it is in this state, in a sentence, as what it waits for; null: it runs, or has ended."
+    )
+    queue_position: int | None = Field(
+        description="Place among the jobs that wait for workers, 1 for the next one; null: it waits for none, is tried "
+        "again later, or takes more than the cluster has."
+    )
+    priority: int = Field(description="Of the jobs that wait those with the highest priority are submitted first.")
+    time_limit: int | None = Field(description="Seconds that its attempts may take together; null: no limit.")
+    retry_of: str | None = Field(description="Id of the failed job that it goes on from; null: it began anew.")
     error: JobError | None = Field(description="Why a failed job failed.")
     model: str = Field(description="Name of the model.")
     dataset: str = Field(description="Name of the dataset.")

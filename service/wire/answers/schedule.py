@@ -24,9 +24,10 @@ class ReplayedEpoch(Answer):
 
     trial: int = Field(description="Number of the trial in its run, from 1.")
     epoch: int = Field(description="Number of the epoch, from 1.")
-    recorded_learning_rate: float = Field(description="Learning rate that was chosen.")
+    recorded_learning_rate: float = Field(description="Learning rate of the epoch.")
     learning_rate: float | None = Field(
-        description="Learning rate that the other selector would have chosen; null: all diverged."
+        description="Learning rate that the other selector would have chosen: the epoch's where it is the same branch; "
+        "null: all diverged."
     )
     regret: float | None = Field(description="How much better the best audited branch ended; null: not audited.")
 

@@ -46,6 +46,10 @@ def refuse() -> bytes:
     raise InvalidInput([FieldError("global_batch_size", 2048, "less than one batch")])
 
 
+def niceness() -> bytes:
+    return str(os.nice(0)).encode()
+
+
 def fail() -> bytes:
     raise LookupError("what went wrong")
 
@@ -64,13 +68,30 @@ def test_a_function_runs_in_a_process_of_its_own():
     assert not psutil.pid_exists(second)
 
 
+def test_the_service_goes_first():
+    assert int(Computing(seconds=LONG).run(niceness)) == min(os.nice(0) + 10, 19)
+
+
+def test_what_is_prepared_takes_a_turn():
+    computing = Computing(seconds=0.1, processes=1, waiting=0)
+    with computing.turn() as turn:
+        with pytest.raises(TooBusy), computing.turn():
+            raise AssertionError("there is no room for it")
+        with pytest.raises(TooBusy):
+            computing.run(joined)
+    with computing.turn() as turn:
+        assert turn.seconds == 0.1
+
+
 def test_a_large_result_comes_back_whole():
     assert len(Computing(seconds=LONG).run(swallow, 20_000_000)) == 20_000_000
 
 
 def test_what_takes_too_long_is_killed_and_the_next_is_computed():
     computing = Computing(seconds=0.2)
-    with pytest.raises(TooExpensive, match=r"more than the 0.2 s that are allowed \(FORERUN_COMPUTE_SECONDS\); ask for"):
+    with pytest.raises(
+        TooExpensive, match=r"more than the 0.2 s that are allowed \(FORERUN_COMPUTE_SECONDS\); ask for"
+    ):
         computing.run(hang_in_c)
     assert Computing(seconds=LONG).run(joined, "still here") == b"still here"
 
@@ -103,9 +124,7 @@ def test_an_error_comes_back_with_its_traceback():
 def test_a_fork_server_that_was_killed_is_started_anew():
     computing = Computing(seconds=LONG)
     computing.run(joined)
-    [server] = [
-        child for child in psutil.Process().children() if any("forkserver" in part for part in child.cmdline())
-    ]
+    [server] = [child for child in psutil.Process().children() if any("forkserver" in part for part in child.cmdline())]
     server.kill()
     os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)  # it has ended; multiprocessing asks for its status
     assert computing.run(joined, "still here") == b"still here"

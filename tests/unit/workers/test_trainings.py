@@ -16,7 +16,7 @@ from tests.unit.workers.ranks import Ranks, make_stpt
 from workers import checkpoint
 from workers.engine.trainer import Trainer
 from workers.local import main
-from workers.trainings import run
+from workers.trainings import is_to_pause, run
 
 pytest_plugins = ["tests.unit.workers.ranks"]
 
@@ -40,6 +40,7 @@ class Sql:
     def __init__(self) -> None:
         self.records: dict[int, EpochRecord] = {}
         self.dies_at: tuple[int, str] | None = None
+        self.pause_asked = False
 
     def epoch(self, record: EpochRecord) -> None:
         if self.dies_at == (record.epoch, "before the report"):
@@ -64,7 +65,7 @@ class Sql:
         return points[::-1]
 
 
-def train(net: str, folder: Path, sql: Sql, attempt: int, dies_at_step: int | None = None) -> str:
+def train(net: str, folder: Path, sql: Sql, attempt: int, dies_at_step: int | None = None, **changes: Any) -> str:
     """Run one attempt, and return the digest of its last state. Raises Killed at that step, counted from 0."""
     step, steps = Trainer._step, 0
 
@@ -75,7 +76,7 @@ def train(net: str, folder: Path, sql: Sql, attempt: int, dies_at_step: int | No
         steps += 1
         step(self, *arguments)
 
-    stpt = make_stpt(net, **SPEC)
+    stpt = make_stpt(net, **{**SPEC, **changes})
     reporter: Any = sql if stpt.trainer.workers.rank == 0 else None
     with patch.object(Trainer, "_step", counted):
         for _ in run(stpt, sql.points(), attempt, folder, reporter):
@@ -138,6 +139,36 @@ def test_every_rank_goes_on_from_what_rank_0_read(ranks: Ranks, tmp_path: Path) 
     (first, resumed_0, epochs), (second, resumed_1, _) = ranks(2, both_ranks_resume, str(tmp_path))
     assert first == second == resumed_0 == resumed_1
     assert epochs == 4
+
+
+def paused_and_resumed(folder: str, placement: str) -> tuple[str, list[Any], str, list[Any], int]:
+    """(digest, history) undisturbed and with a pause behind every epoch but the last, and the number of attempts."""
+    changes = {"pretrain": {"iterations": 2, "placement": placement}}
+    undisturbed, sql, attempts, digest = Sql(), Sql(), 0, None
+    expected = train("batch-norm", Path(folder) / "undisturbed", undisturbed, attempt=1, **changes)
+    while digest is None:
+        attempts += 1
+        stpt = make_stpt("batch-norm", **{**SPEC, **changes})
+        reporter: Any = sql if stpt.trainer.workers.rank == 0 else None
+        for record in run(stpt, sql.points(), attempts, Path(folder) / "paused", reporter):
+            sql.pause_asked = record.epoch < SPEC["epochs"]
+            if is_to_pause(stpt.trainer.workers, reporter):
+                break
+        else:
+            digest = stpt.trainer.state.digest()
+    return expected, history(undisturbed), digest, history(sql), attempts
+
+
+@pytest.mark.parametrize(("placement", "workers"), [("sequential", 1), ("sequential", 2), ("split", 2)])
+def test_pauses_make_no_difference(ranks: Ranks, tmp_path: Path, placement: str, workers: int) -> None:
+    """Rank 0 alone is asked; every rank ends behind the same epoch."""
+    (expected, undisturbed, digest, resumed, attempts), *others = ranks(
+        workers, paused_and_resumed, str(tmp_path), placement
+    )
+    assert attempts == 4
+    assert digest == expected
+    assert resumed == undisturbed
+    assert [(other[2], other[4]) for other in others] == [(expected, 4)] * (workers - 1)
 
 
 # --- the command: no service, no Ray -----------------------------------------------------------------

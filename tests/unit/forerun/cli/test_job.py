@@ -28,6 +28,40 @@ def test_submit_prints_the_id_alone_and_the_hint_elsewhere(forerun: Forerun, spe
     assert json.loads(forerun.script.requests[0].content) == SPEC
 
 
+def test_submit_with_terms(forerun: Forerun, spec_file: Path) -> None:
+    forerun("submit", str(spec_file), "--priority", "-5", "--time-limit", "60", answers=[answer(job(), 202)])
+    assert forerun.script.asked == ["POST /v1/jobs?priority=-5&time_limit=60"]
+
+
+def test_pause_resume_and_change(forerun: Forerun) -> None:
+    for command, asked in (("pause", "POST /v1/jobs/job-1/pause"), ("resume", "POST /v1/jobs/job-1/resume")):
+        result = forerun("job", command, "job-1", answers=[answer(job(state="paused"), 202)])
+        assert (result.exit_code, result.stdout) == (0, "job-1 paused\n")
+        assert forerun.script.asked == [asked]
+    forerun("job", "change", "job-1", "--priority", "3", "--no-time-limit", answers=[answer(job())])
+    assert forerun.script.asked == ["PATCH /v1/jobs/job-1"]
+    assert json.loads(forerun.script.requests[0].content) == {"priority": 3, "time_limit": None}
+    result = forerun("job", "change", "job-1", answers=[])
+    assert result.exit_code == 2
+    assert "--priority, --time-limit or --no-time-limit" in result.stderr
+
+
+def test_retry_prints_the_new_job(forerun: Forerun) -> None:
+    result = forerun("job", "retry", "job-1", answers=[answer(job(id="job-2", retry_of="job-1"), 202)])
+    assert (result.exit_code, result.stdout) == (0, "job-2\n")
+    assert result.stderr == "Watch it with: forerun job watch job-2\n"
+    assert forerun.script.asked == ["POST /v1/jobs/job-1/retry"]
+    assert forerun.script.requests[0].headers["Idempotency-Key"]
+
+
+def test_delete_asks_first(forerun: Forerun) -> None:
+    result = forerun("job", "delete", "job-1", answers=[])
+    assert result.exit_code == 1
+    result = forerun("job", "delete", "job-1", "--yes", answers=[httpx.Response(204)])
+    assert (result.exit_code, result.stderr) == (0, "job-1 is deleted\n")
+    assert forerun.script.asked == ["DELETE /v1/jobs/job-1"]
+
+
 def test_submit_as_json(forerun: Forerun, spec_file: Path) -> None:
     result = forerun("submit", str(spec_file), "--json", answers=[answer(job(), 202)])
     assert json.loads(result.stdout) == job()

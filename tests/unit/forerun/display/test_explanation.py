@@ -41,6 +41,14 @@ def test_other_selectors_are_named_where_they_differ() -> None:
     ]
 
 
+def test_a_training_between_finalists_says_so_and_names_only_selectors_that_choose_another_one() -> None:
+    alternatives = [other("same", 0.15), other("tolerance", 0.3)]
+    assert text(decision(1, *FIVE, rule=rule(), learning_rate=0.15, alternatives=alternatives)) == [
+        f"{BEST} The training takes 0.15, between the finalists by how much each had learned. "
+        "tolerance would have taken 0.3."
+    ]
+
+
 def test_one_that_was_not_the_best_says_who_chose_it_and_by_how_much() -> None:
     near = rule(best={"learning_rate": 0.3, "metric": 0.515}, margin=-0.005, threshold=0.53045)
     near["runner_up"] = near["best"]

@@ -360,7 +360,9 @@ def slow_most_branches(job):
 
 FACTORS = st.lists(st.sampled_from([0.2, 0.5, 0.9, 0.9999, 1, 1.0001, 1.25, 3, 1e6]), min_size=1, max_size=6)
 SIMPLE = st.one_of(
-    st.builds(lambda factors, cap: {"factors": factors, "max_learning_rate": cap}, FACTORS, st.sampled_from([0.01, 1, 9])),
+    st.builds(
+        lambda factors, cap: {"factors": factors, "max_learning_rate": cap}, FACTORS, st.sampled_from([0.01, 1, 9])
+    ),
     st.builds(lambda rates: {"learning_rates": rates}, st.lists(st.sampled_from([0.1, 0.2, 0.4]), min_size=1)),
     st.sampled_from(["mix", "narrow", "paper-alpha"]),
 )
@@ -371,7 +373,9 @@ PHASES = st.builds(
     st.lists(SIMPLE, min_size=1, max_size=4),
     st.sets(st.integers(2, 60), min_size=3, max_size=3),
 )
-STAGED = st.builds(lambda all_: {"stages": [{"factors": one} for one in all_]}, st.lists(FACTORS, min_size=1, max_size=5))
+STAGED = st.builds(
+    lambda all_: {"stages": [{"factors": one} for one in all_]}, st.lists(FACTORS, min_size=1, max_size=5)
+)
 
 
 @given(st.one_of(SIMPLE, PHASES, STAGED), st.integers(1, 60), st.integers(0, 6), st.sampled_from([1e-9, 0.1, 5.0]))

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -16,26 +17,29 @@ from sqlalchemy import delete, select
 
 from service.cluster import controller
 from service.cluster.base import LIVE, Capacity, RayJobStatus
-from service.cluster.controller import EXIT_GRACE_S, HOLDS_WORKERS, SUBMIT_GRACE_S, Controller
+from service.cluster.controller import EXIT_GRACE_S, SUBMIT_GRACE_S, Controller
 from service.cluster.fake import FakeCluster
 from service.cluster.lease import Lease
 from service.errors import ClusterUnreachable, ForerunError, StaleAttempt, StateConflict
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
+from service.jobs.pause import pause, resume
 from service.jobs.submit import submit_job
+from service.jobs.terms import change_terms
 from service.spec.job import JobSpec
 from service.store.attempts import get_log
 from service.store.engine import Store
 from service.store.events import events_after
 from service.store.jobs import get_job, jobs_in
 from service.store.tables import Job
-from service.wire.states import TERMINAL, JobState
+from service.wire.states import HOLDS_WORKERS, TERMINAL, WAITING, JobState
 from service.wire.worker import EpochRecord, Outcome
 from tests.builders import epoch_record, spec_document
 
 pytest_plugins = ["tests.databases"]
 
 S = JobState
+PAUSED = Outcome(state="paused")
 SUCCEEDED, FAILED = Outcome(state="succeeded"), Outcome(state="failed", code="diverged", message="all of them")
 SECOND = timedelta(seconds=1)
 
@@ -157,8 +161,9 @@ class World:
         self.start(f"{job_id}-a1")
         return job_id
 
-    def report(self, job_id, token, epoch=1) -> None:
-        reports.record_epoch(self.db, job_id, token, EpochRecord.model_validate(epoch_record(epoch)))
+    def report(self, job_id, token, epoch=1) -> bool:
+        """Whether the job is to pause."""
+        return reports.record_epoch(self.db, job_id, token, EpochRecord.model_validate(epoch_record(epoch))).pause
 
 
 def job_of(submission_id) -> str:
@@ -652,6 +657,105 @@ def test_a_worker_of_a_cancelled_job_is_not_heard(world):
             call()
 
 
+# --- pause -----------------------------------------------------------------------------------------------
+
+
+def test_a_pause_waits_for_the_worker_and_holds_its_place(world):
+    world.cluster.capacity_value = Capacity(cpus=1, gpus=0)
+    job_id, other = world.submit(epochs=2), world.submit()
+    world.run_pass()
+    token = world.start(f"{job_id}-a1")
+    pause(world.db, job_id)
+    for _ in range(3):
+        world.run_pass(100)
+    assert (world.state(job_id), world.cluster.stopped, world.state(other)) == ((S.PAUSING, 1), [], (S.QUEUED, 0))
+    world.report(job_id, token)
+    reports.finish(world.db, job_id, token, PAUSED)
+    world.run_pass()
+    assert world.state(job_id) == (S.PAUSING, 1)  # its process has yet to exit
+    world.status(f"{job_id}-a1", RayJobStatus.SUCCEEDED)
+    world.run_pass()
+    assert (world.state(job_id), world.state(other)) == ((S.PAUSED, 1), (S.SUBMITTING, 1))
+    world.run_pass(3600)
+    assert world.state(job_id) == (S.PAUSED, 1)
+    resume(world.db, job_id)
+    end(world, other)
+    world.run_pass()
+    assert world.state(job_id) == (S.SUBMITTING, 2)
+
+
+def test_a_process_that_outlives_its_pause_is_stopped_after_the_grace(world):
+    job_id = world.submit(epochs=2)
+    world.run_pass()
+    token = world.start(f"{job_id}-a1")
+    pause(world.db, job_id)
+    reports.finish(world.db, job_id, token, PAUSED)
+    world.run_pass()
+    world.run_pass(EXIT_GRACE_S + 1)
+    assert world.cluster.stopped == [f"{job_id}-a1"]
+    world.run_pass()
+    assert world.state(job_id) == (S.PAUSED, 1)
+
+
+def test_what_has_not_begun_to_train_is_stopped_by_a_pause(world):
+    job_id = submitting(world)
+    pause(world.db, job_id)
+    world.run_pass()
+    assert world.cluster.stopped == [f"{job_id}-a1"]
+    world.run_pass()
+    assert world.state(job_id) == (S.PAUSED, 1)
+    assert [attempt.message for attempt in world.job(job_id).attempts] == ["paused before it began"]
+
+
+def test_a_pause_between_claim_and_submit_is_not_lost(world):
+    job_id = world.submit()
+    world.cluster.before["submit"] = lambda: pause(world.db, job_id)
+    world.run_pass()
+    world.run_pass()
+    world.run_pass()
+    assert (world.state(job_id), world.cluster.live()) == ((S.PAUSED, 1), [])
+
+
+@pytest.mark.parametrize("status", [RayJobStatus.FAILED, None])
+def test_a_worker_that_dies_while_its_job_pauses_leaves_it_paused(world, status):
+    job_id = world.running()
+    pause(world.db, job_id)
+    if status is None:
+        world.cluster.forget(f"{job_id}-a1")
+    else:
+        world.status(f"{job_id}-a1", status)
+    world.run_pass()
+    assert world.path(job_id) == ["queued", "submitting", "running", "pausing", "paused"]
+    world.run_pass(100)
+    assert len(world.cluster.submitted) == 1
+
+
+def test_a_service_that_stops_in_order_pauses_what_was_pausing(world):
+    job_id = world.running()
+    pause(world.db, job_id)
+    world.controller.release()
+    assert world.state(job_id) == (S.PAUSED, 1)
+
+
+# --- priorities --------------------------------------------------------------------------------------------
+
+
+def test_a_higher_priority_goes_first_and_stops_nothing(world):
+    world.cluster.capacity_value = Capacity(cpus=2, gpus=0)
+    first, low, old, large = (world.submit(workers=w) for w in (2, 1, 1, 2))
+    world.run_pass()
+    change_terms(world.db, low, {"priority": -1})
+    change_terms(world.db, large, {"priority": 1})
+    world.run_pass()
+    assert submitted(world) == [first]
+    end(world, first)
+    world.run_pass()
+    assert submitted(world) == [first, large]  # it was not overtaken by the small ones
+    end(world, large)
+    world.run_pass()
+    assert submitted(world) == [first, large, old, low]
+
+
 # --- orphans -----------------------------------------------------------------------------------------------
 
 
@@ -870,7 +974,10 @@ class Faults(RuleBasedStateMachine):
         """Everybody behaves from now on: each job ends within as many passes as it can have attempts, and a few."""
         cluster = self.world.cluster
         cluster.capacity_value = Capacity(cpus=8, gpus=0)
-        for _ in range(5):
+        for _ in range(7):
+            for job_id in self.job_ids:
+                if self.world.state(job_id)[0] is S.PAUSED:
+                    resume(self.world.db, job_id)
             self.world.run_pass(31)
             self._meet_new_processes()
             for submission_id in cluster.live():
@@ -900,6 +1007,15 @@ class Faults(RuleBasedStateMachine):
         else:
             jobs.cancel(self.world.db, job_id)
 
+    @precondition(lambda self: self.job_ids)
+    @rule(data=st.data(), ask=st.sampled_from([pause, resume]))
+    def pause_or_resume(self, data, ask):
+        job_id = data.draw(st.sampled_from(self.job_ids))
+        state = self.world.state(job_id)[0]
+        refused = state in (*TERMINAL, S.CANCELLING) or (ask is resume and state is S.PAUSING)
+        with pytest.raises(StateConflict) if refused else nullcontext():
+            ask(self.world.db, job_id)
+
     # Ray
 
     @rule(cpus=st.sampled_from([4, 2, 1, 0]))
@@ -922,14 +1038,15 @@ class Faults(RuleBasedStateMachine):
     # workers; one whose Ray job is gone may still have something to say
 
     @precondition(lambda self: self.processes)
-    @rule(data=st.data(), what=st.sampled_from(["start", "report", "succeed", "fail"]))
+    @rule(data=st.data(), what=st.sampled_from(["start", "report", "succeed", "fail", "pause"]))
     def a_worker_speaks(self, data, what):
         self._speak(data.draw(st.sampled_from(sorted(self.processes))), what)
 
     def _speak(self, submission_id, what):
         process, job_id = self.processes[submission_id], job_of(submission_id)
         before = self.world.state(job_id)
-        live = before == (S.RUNNING, int(submission_id.rpartition("-a")[2]))
+        live = before[0] in (S.RUNNING, S.PAUSING) and before[1] == int(submission_id.rpartition("-a")[2])
+        live = live and self.world.job(job_id).last_attempt.ended_at is None
         refused = False
         try:
             if what == "start":
@@ -938,7 +1055,7 @@ class Faults(RuleBasedStateMachine):
                 self.world.report(job_id, process.token)
                 process.epochs = 1
             elif process.token is not None:
-                outcome = SUCCEEDED if what == "succeed" else FAILED
+                outcome = {"succeed": SUCCEEDED, "fail": FAILED, "pause": PAUSED}[what]
                 reports.finish(self.world.db, job_id, process.token, outcome)
                 process.outcome = outcome
         except ForerunError:
@@ -946,7 +1063,8 @@ class Faults(RuleBasedStateMachine):
         after = self.world.state(job_id)
         if refused:
             assert after == before
-            assert not live or what == "start" or (what == "succeed" and not process.epochs)
+            unasked = what == "pause" and before[0] is not S.PAUSING
+            assert not live or what == "start" or (what == "succeed" and not process.epochs) or unasked
         elif what == "report" and process.token is not None:
             assert live
         elif what != "start":
@@ -965,10 +1083,11 @@ class Faults(RuleBasedStateMachine):
             if process.token is None:
                 process.token = reports.exchange_ticket(self.world.db, job_id, process.ticket).report_token
             if process.outcome is None:
-                self.world.report(job_id, process.token)
-                reports.finish(self.world.db, job_id, process.token, SUCCEEDED)
-                process.outcome = SUCCEEDED
-            status = RayJobStatus.SUCCEEDED if process.outcome is SUCCEEDED else RayJobStatus.FAILED
+                pauses = self.world.report(job_id, process.token)
+                outcome = PAUSED if pauses else SUCCEEDED
+                reports.finish(self.world.db, job_id, process.token, outcome)
+                process.outcome = outcome
+            status = RayJobStatus.FAILED if process.outcome is FAILED else RayJobStatus.SUCCEEDED
         except StaleAttempt:
             pass
         self.world.status(submission_id, status)
@@ -1020,7 +1139,7 @@ class Faults(RuleBasedStateMachine):
             alive = jobs_in(session, [state for state in S if state not in TERMINAL])
         room = world.cluster.capacity_value.cpus
         held = sum(job.workers for job in alive if job.state in HOLDS_WORKERS)
-        waiting = [job for job in alive if job.state not in HOLDS_WORKERS and job.workers <= room]
+        waiting = [job for job in alive if job.state in WAITING and job.workers <= room]
         assert not waiting or waiting[0].workers > room - held, "the oldest job that can ever fit was left to wait"
         claimed = [job for job in alive if job.attempt > attempts[job.id]]
         assert not claimed or held <= room, "more was claimed than there is room for"

@@ -31,6 +31,7 @@ from service.errors import (
 )
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
+from service.jobs.pause import confirm_paused, pause, resume
 from service.jobs.submit import submit_job
 from service.spec.job import JobSpec
 from service.store.engine import Store
@@ -287,10 +288,39 @@ class UseCases(RuleBasedStateMachine):
         answer = self.call(StateConflict if ended else None, jobs.cancel, job_id)
         if not ended:
             if job.state not in (S.CANCELLING, S.CANCELLED):
-                job.move(S.CANCELLED if job.state is S.QUEUED else S.CANCELLING)
+                job.move(S.CANCELLED if job.state in (S.QUEUED, S.PAUSED) else S.CANCELLING)
             assert answer is job.state
 
+    @precondition(lambda self: self.jobs_in(S.RUNNING))
+    @rule(place=RECENT)
+    def pause(self, place):
+        job_id = list(self.model)[place % len(self.model)]
+        job = self.model[job_id]
+        refused = job.state in (S.SUCCEEDED, S.FAILED, S.CANCELLED, S.CANCELLING)
+        answer = self.call(StateConflict if refused else None, pause, job_id)
+        if not refused:
+            if job.state not in (S.PAUSING, S.PAUSED):
+                job.move(S.PAUSED if job.state in (S.QUEUED, S.RECOVERING) else S.PAUSING)
+            assert answer is job.state
+
+    @precondition(lambda self: self.jobs_in(S.PAUSED, S.PAUSING))
+    @rule()
+    def resume(self):
+        job_id = self.jobs_in(S.PAUSED, S.PAUSING)[0]
+        job = self.model[job_id]
+        self.call(StateConflict if job.state is S.PAUSING else None, resume, job_id)
+        if job.state is S.PAUSED:
+            job.move(S.QUEUED)
+
     # --- the controller
+
+    @precondition(lambda self: self.jobs_in(S.PAUSING))
+    @rule()
+    def confirm_paused(self):
+        job_id = self.jobs_in(S.PAUSING)[0]
+        self.call(None, confirm_paused, job_id)
+        self.model[job_id].move(S.PAUSED)
+        self.model[job_id].token = None
 
     @precondition(lambda self: self.jobs_in(S.QUEUED, S.RECOVERING))
     @rule()
@@ -322,7 +352,10 @@ class UseCases(RuleBasedStateMachine):
         job = self.model[job_id]
         attempt = job.attempt - back
         self.call(None, jobs.attempt_lost, job_id, attempt, "node died", max_attempts=MAX_ATTEMPTS)
-        if back == 0 and job.state in (S.SUBMITTING, S.RUNNING):
+        if back == 0 and job.state is S.PAUSING:
+            job.lost.append(attempt)
+            job.move(S.PAUSED)
+        elif back == 0 and job.state in (S.SUBMITTING, S.RUNNING):
             job.lost.append(attempt)
             progress = max((number for number, _ in job.recorded.values()), default=0)
             in_a_row = [number for number in job.lost if number > progress]
@@ -334,8 +367,8 @@ class UseCases(RuleBasedStateMachine):
         job_id = list(self.model)[place % len(self.model)]
         job = self.model[job_id]
         self.call(None, jobs.attempt_interrupted, job_id, job.attempt - back)
-        if back == 0 and job.state in (S.SUBMITTING, S.RUNNING):
-            job.move(S.RECOVERING)
+        if back == 0 and job.state in (S.SUBMITTING, S.RUNNING, S.PAUSING):
+            job.move(S.PAUSED if job.state is S.PAUSING else S.RECOVERING)
 
     @precondition(lambda self: self.jobs_in(S.CANCELLING))
     @rule(place=RECENT)
@@ -365,7 +398,7 @@ class UseCases(RuleBasedStateMachine):
         known = job.recorded.get(record.epoch)
         own = known is not None and known[0] == job.attempt
         expected = None
-        if job.state is not S.RUNNING or token != job.token:
+        if job.state not in (S.RUNNING, S.PAUSING) or token != job.token:
             expected = StaleAttempt
         elif record.epoch > min(job.epochs, len(job.recorded) + 1) or (own and known[1] != record):
             expected = RecordConflict
@@ -393,7 +426,7 @@ class UseCases(RuleBasedStateMachine):
         job = self.model[job_id]
         again = job.state == outcome.state and token == job.token
         expected = None
-        if not again and (job.state is not S.RUNNING or token != job.token):
+        if not again and (job.state not in (S.RUNNING, S.PAUSING) or token != job.token):
             expected = StaleAttempt
         elif not again and outcome is SUCCESS and len(job.recorded) < job.epochs:
             expected = RecordConflict

@@ -274,6 +274,13 @@ def test_a_race_is_a_choice_between_its_finalists():
     assert [candidate.factor for candidate in one.candidates][-2:] == [1.0, 0.316]
 
 
+def test_a_selector_that_chooses_the_same_finalist_has_the_learning_rate_between_them():
+    [same] = decided(raced(learning_rate=0.054), spec=RACE)
+    assert (same.learning_rate, same.alternatives) == (0.054, [Alternative(TOLERANCE, 0.054, None)])
+    [near] = decided(raced(finals={0.1: 0.51, 0.0316: 0.5}, learning_rate=0.054), spec=RACE)
+    assert near.alternatives == [Alternative(TOLERANCE, 0.1, None)]
+
+
 def test_finalists_go_on_from_where_their_looks_ended_and_none_gets_to_the_epoch_s_end():
     [one] = decided(raced(val_loss=0.4), spec=RACE)
     assert [candidate.iterations for candidate in one.candidates] == [1] * 7 + [3] * 4 + [13] * 2

@@ -2,7 +2,7 @@ import pytest
 
 from service.wire.states import FOLLOWS, TERMINAL, JobState
 
-# DESIGN.md, "States". `pausing` and `paused` do not exist yet.
+# DESIGN.md, "States".
 DESIGN = {
     # queued -> submitting -> running -> succeeded | failed
     ("queued", "submitting"),
@@ -12,14 +12,25 @@ DESIGN = {
     # running -> recovering -> submitting
     ("running", "recovering"),
     ("recovering", "submitting"),
+    # running -> pausing -> paused -> queued
+    ("running", "pausing"),
+    ("pausing", "paused"),
+    ("paused", "queued"),
     # any non-terminal -> cancelling -> cancelled
     ("submitting", "cancelling"),
     ("running", "cancelling"),
+    ("pausing", "cancelling"),
     ("recovering", "cancelling"),
     ("cancelling", "cancelled"),
 }
 BEYOND_DESIGN = {
     ("queued", "cancelled"),  # instead of queued -> cancelling: there is no Ray job to wait for
+    ("paused", "cancelled"),
+    ("queued", "paused"),  # and none whose workers must end before it is paused
+    ("recovering", "paused"),
+    ("submitting", "pausing"),  # its workers have not begun: they are stopped
+    ("pausing", "succeeded"),  # the last epoch came instead
+    ("pausing", "failed"),
     ("submitting", "recovering"),  # the Ray job died before it fetched its spec
     ("submitting", "failed"),  # and that was the last attempt
 }

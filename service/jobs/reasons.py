@@ -1,0 +1,94 @@
+"""Why a job is in its state, in a sentence: worked out when somebody asks, from SQL and the controller's last look at
+the cluster; nothing of it is stored."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from service.store import clock
+from service.store.engine import Session
+from service.store.jobs import workers_of
+from service.store.queue import queue_positions
+from service.store.records import JobWithAttempts
+from service.wire.states import HOLDS_WORKERS, WAITING, JobState
+
+
+@dataclass(frozen=True)
+class Sight:
+    """The cluster as the controller last saw it: the workers that it can take at once (inf while Ray has never
+    answered), what each of them takes ("CPU" or "GPU"), and why the last look failed, in a sentence."""
+
+    workers: float = math.inf
+    unit: str = "CPU"
+    trouble: str | None = None
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The queue as some jobs see it: their places in it by their ids, 1 for the next one; the workers that are free;
+    and the cluster."""
+
+    sight: Sight
+    positions: Mapping[str, int] = field(default_factory=dict)
+    free: float = math.inf
+    now: datetime | None = None  # by the database's clock
+
+
+def look_at_queue(session: Session, jobs: Sequence[JobWithAttempts], sight: Sight) -> Queue:
+    """The queue as these jobs see it; SQL is asked as often for many as for one."""
+    waiting = [job.id for job in jobs if job.state in WAITING]
+    if not waiting:
+        return Queue(sight)
+    free = max(0.0, sight.workers - workers_of(session, HOLDS_WORKERS))
+    positions = queue_positions(session, waiting, sight.workers)
+    return Queue(sight, positions, free, clock.database_time(session))
+
+
+def reason_of(job: JobWithAttempts, queue: Queue) -> str | None:
+    """Why the job is in its state; None where there is nothing to say: it runs, or it has ended (`error` says why)."""
+    match job.state:
+        case JobState.QUEUED | JobState.RECOVERING:
+            waits_for = None if _is_to_come_later(job, queue) else _waits_for(job, queue)
+            return "; ".join(filter(None, [_after_what(job, queue), waits_for]))
+        case JobState.SUBMITTING:
+            return f"the workers of attempt {job.attempt} start"
+        case JobState.PAUSING:
+            return "pauses behind its next epoch, or its search's next report"
+        case JobState.PAUSED:
+            return "paused by its user"
+        case JobState.CANCELLING:
+            return "its workers are being ended"
+    return None
+
+
+def _is_to_come_later(job: JobWithAttempts, queue: Queue) -> bool:
+    return job.not_before is not None and queue.now is not None and job.not_before > queue.now
+
+
+def _after_what(job: JobWithAttempts, queue: Queue) -> str | None:
+    """What the next attempt comes after, of a job that recovers."""
+    last = job.last_attempt
+    if job.state is not JobState.RECOVERING or last is None:
+        return None
+    when = f" at {job.not_before:%H:%M:%S} UTC" if job.not_before and _is_to_come_later(job, queue) else ""
+    return f"is tried again{when} after attempt {last.number} {'was lost' if last.lost else 'ended'}: {last.message}"
+
+
+def _waits_for(job: JobWithAttempts, queue: Queue) -> str:
+    """What keeps a job in the queue."""
+    sight, position = queue.sight, queue.positions.get(job.id)
+    if sight.trouble is not None:
+        return f"nothing can be submitted at present: {sight.trouble}"
+    if job.workers > sight.workers:
+        return f"waits for {_count(job.workers, sight.unit)}, the cluster has {sight.workers:g}"
+    if position is not None and position > 1:
+        before = position - 1
+        return f"{before} {'job is' if before == 1 else 'jobs are'} before it, of higher or equal priority"
+    if job.workers > queue.free:
+        return f"waits for {_count(job.workers, sight.unit)}, {queue.free:g} {'is' if queue.free == 1 else 'are'} free"
+    return "is submitted next"
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}{'' if number == 1 else 's'}"
