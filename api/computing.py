@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -130,6 +131,7 @@ def _compute(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends this
     signal.alarm(math.ceil(seconds))
     os.nice(_NICE)
+    warnings.simplefilter("ignore")  # of matplotlib's, about characters that its fonts lack
     try:
         answer = _DONE + function(*args, **options)
     except InvalidInput as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from service.results.comparison import MeanPoint, RunResult, mean_curve
 from service.results.layer_norms import LayerCurve
 from service.results.study import StudyRow
+from service.spec.names import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -211,10 +212,13 @@ def drawing(*, legend_size: int = 10) -> Iterator["Figure"]:
 
 
 def saved(figure: "Figure", kind: Literal["png", "svg"]) -> bytes:
-    """The figure as a file of that kind."""
+    """The figure as a file of that kind. An SVG is well-formed XML whatever the names in it: U+FFFD stands in place of
+    what does not print."""
     target = io.BytesIO()
     figure.savefig(target, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None)
-    return target.getvalue()
+    if kind == "png":
+        return target.getvalue()
+    return printable(target.getvalue().decode(), keep="\n\u200b").encode()
 
 
 def _ends(curves: Sequence[Sequence[MeanPoint]]) -> tuple[float, float] | None:

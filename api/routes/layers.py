@@ -9,13 +9,14 @@ from starlette.responses import Response
 
 from api.deps import FORMAT, MAX_INT, Accept, JobId, RunLabel, Services, ServicesOf, Text
 from api.figures import layers_figure
-from api.formats import NEXT_PAGE, chosen_format, csv_text, documented_formats, file_answer, next_page
+from api.formats import NEXT_PAGE, chosen_format, documented_formats, file_answer, next_page
 from api.problems import documented
 from service.results import of_jobs
 from service.results.layer_norms import curves
 from service.store.jobs import get_job
 from service.store.layers import layers_of, layers_of_training
 from service.wire import answers
+from service.wire.csv_text import csv_text
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 

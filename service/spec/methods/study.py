@@ -73,7 +73,7 @@ _VariantName = Literal[
 class Variant(Frozen):
     """One way to train in a study, which tries it at every batch size."""
 
-    name: str = Field(min_length=1, max_length=50, pattern=r"^[^\x00]*$", description="Its line in table and figure.")
+    name: str = Field(min_length=1, max_length=50, description="Printable text: its line in table and figure.")
     method: Annotated[_VariantMethods, named(_VariantName, _VariantMethods)] = Field(
         description="A training; it has the job's epochs, and the rest of the spec holds for it."
     )
@@ -103,6 +103,10 @@ class StudyMethod(SearchMethod):
             if len(set(values)) < len(values):
                 raise ValueError(f"each {what} once, not {', '.join(map(str, values))}; leave the repetition out")
         return self
+
+    def names(self) -> dict[str, str]:
+        """The names of the variants, by their places."""
+        return {f"variants[{number}].name": variant.name for number, variant in enumerate(self.variants)}
 
     def space(self, spec: "JobSpec", candidates: Sequence[float]) -> dict[str, Distribution]:
         """The search space of the study: a choice of its batch sizes, and one of its variants by name."""

@@ -447,7 +447,7 @@ FIELDS = [
     ("dataset", {"name": "image-folder", "path": "a/../../b"}, "dataset.path", "a relative path without '..'"),
     ("dataset", {"name": "image-folder", "path": "a\0"}, "dataset.path", "a relative path without '..'"),
     ("dataset", {"name": "image-folder", "path": "."}, "dataset.path", "a relative path without '..'"),
-    ("name", "a\0b", "name", "must not contain the character NUL (PostgreSQL cannot keep it); remove it"),
+    ("name", "a\0b", "name", "U+0000 (a control character), which does not print; leave it out"),
 ]
 
 
