@@ -78,8 +78,8 @@ class Bench:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder, which is gone afterwards."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+        """An empty folder in memory, which is gone afterwards."""
+        with tempfile.TemporaryDirectory(dir=self._memory) as folder:
             yield Path(folder)
 
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from service.store.engine import Store
 from service.store.epochs import epochs_of
@@ -200,7 +200,7 @@ def broken_records(store: Store) -> list[Violation]:
         check_invariants(store)
     except AssertionError as error:
         line = traceback.extract_tb(error.__traceback__)[-1].line
-        return [Violation(Kind.BROKEN_RECORDS, "the database", f"{line} {error}".strip())]
+        return [Violation(Kind.BROKEN_RECORDS, "the database", str(error) or str(line))]
     return []
 
 

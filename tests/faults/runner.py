@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tests.faults import asks, clocks, failpoints, ray_away, stale
+from tests.faults import asks, clocks, failpoints, outages, ray_away, stale, trainings
 from tests.faults.bench import Bench, Inject
 from tests.faults.invariants import Kind, Violation
 
@@ -34,6 +34,11 @@ FAULTS = (
     Fault("pause", asks.pause, 50, 20, 10),
     Fault("Ray unreachable", ray_away.ray_unreachable, 50, 10, 2),
     Fault("clock jump", clocks.clock_jump, 50, 10, 2),
+    Fault("database locked", outages.locked, 10, 2, 1),
+    Fault("database restarted", outages.restarted, 50, 6),
+    Fault("checkpoint cut", trainings.truncated, 16, 8, 2),
+    Fault("checkpoint bit flipped", trainings.flipped, 200, 20, 2),
+    Fault("NaN branch", trainings.nan_branch, 100, 20, 2),
 )
 
 

@@ -20,7 +20,7 @@ from unittest.mock import patch
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.cluster.base import RayJobStatus, Submission
+from service.cluster.base import Capacity, Overview, RayJobStatus, Submission
 from service.cluster.controller import Controller
 from service.cluster.fake import FakeCluster
 from service.cluster.lease import Lease, NotLeader
@@ -39,7 +39,6 @@ from tests.faults.bench import Bench, Inject
 from tests.faults.invariants import Evidence, Expected, Kind, Violation, broken_records, read_jobs, violations_of
 
 EPOCHS = 3
-PATIENCE = 400  # turns in which every job must have ended
 T = TypeVar("T")
 
 
@@ -144,13 +143,16 @@ class PlayedRay(FakeCluster):
         self._fuse.reach("stop")
         super().stop(submission_id)
 
-    def overview(self) -> Any:
+    def overview(self) -> Overview:
         self._may_fail()
         return super().overview()
 
-    def capacity(self) -> Any:
+    def capacity(self) -> Capacity:
         self._may_fail()
         return super().capacity()
+
+    def live(self) -> list[str]:
+        return Overview(self.id, dict(self._submissions)).live()  # of a copy: two threads may be at work
 
     def look(self) -> None:
         """Count what lives."""
@@ -248,6 +250,7 @@ class World:
     draw: Random
     clock: Clock
     max_attempts: int = 3
+    patience: int = 400  # turns in which every job must have ended
 
     def __post_init__(self) -> None:
         self.fuse = self.store.fuse
@@ -295,6 +298,7 @@ class World:
             with suppress(Away):
                 job_id = self.call(lambda db: submit(db, raw, Means(Path("data")), key))
                 break
+            self.clock.pass_by(0.1)
         self.accepted[job_id] = expected or Expected(results=played.undisturbed(EPOCHS))
         return job_id
 
@@ -330,13 +334,13 @@ class World:
             driver.step()
         self.ray.look()
 
-    def until(self, condition: Callable[[], bool], *, works: bool = True, turns: int = PATIENCE) -> None:
+    def until(self, condition: Callable[[], bool], *, works: bool = True) -> None:
         """Let turns pass until the condition holds."""
-        for _ in range(turns):
+        for _ in range(self.patience):
             if condition():
                 return
             self.turn(works=works)
-        raise AssertionError(f"not within {turns} turns")
+        raise AssertionError(f"not within {self.patience} turns")
 
     def state(self, job_id: str) -> JobState:
         with self.store.read() as session:
