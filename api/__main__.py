@@ -22,6 +22,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.computing import Computing
 from api.deps import Services
 from api.gate import Gate
 from api.limits import Limits, raise_descriptor_limit
@@ -78,6 +79,7 @@ def main() -> None:
             max_event_streams=limits.event_streams,
             min_free_bytes=settings.min_free_mb * 2**20,
             sender=sender,
+            computing=Computing(seconds=settings.compute_seconds, processes=settings.compute_processes),
         )
         facts = {
             "pid": os.getpid(),

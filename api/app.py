@@ -135,6 +135,7 @@ def create_app(services: Services) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     app.state.scraper = Scraper(services.store, services.fleet, app.state.http_metrics)
+    services.computing.prepare()
     async with event_hub(services.store, services.max_event_streams) as app.state.events:
         yield
 

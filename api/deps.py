@@ -12,6 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 from structlog.contextvars import bind_contextvars
 
+from api.computing import Computing
 from api.gate import EVERYBODY, NOBODY, Caller, Credential, Gate
 from api.readiness import Readiness
 from service.access.keys import is_use_due, note_use
@@ -95,8 +96,8 @@ class Services:
     `data_is_local`: whether the workers see the same `data_dir`, so that a missing dataset can be told at submission.
     `hosts`: the names, in lower case, that requests may be for. `storage_dir`: where the jobs' files lie.
     `max_event_streams`: how many streams of events there may be at a time. `min_free_bytes`: how much room the service
-    needs, beside the database and the jobs' files, to be ready. `gate`: who may do what. As a handler gets them,
-    `store` is the database in the hands of the caller.
+    needs, beside the database and the jobs' files, to be ready. `computing`: what computes figures and forecasts.
+    `gate`: who may do what. As a handler gets them, `store` is the database in the hands of the caller.
     """
 
     store: Store
@@ -107,6 +108,7 @@ class Services:
     storage_dir: FilePath = FilePath("jobs")
     max_event_streams: int = 1000
     min_free_bytes: int = 0
+    computing: Computing = field(default_factory=Computing)
     gate: Gate = field(default_factory=Gate)
     sender: Sender = field(default_factory=lambda: Sender(AllowedHosts()))  # of messages to webhooks
 

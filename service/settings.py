@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     body_seconds: float = Field(30, gt=0, description="How long the body of a request may take to arrive.")
     keep_alive_seconds: int = Field(30, ge=1, description="How long a connection is kept for another request.")
     write_seconds: float = Field(60, gt=0, description="How long a client may leave its answer unread.")
+    compute_seconds: float = Field(20, gt=0, description="How long a figure or a forecast may take to compute.")
+    compute_processes: int = Field(2, ge=1, le=64, description="Figures and forecasts computed at a time.")
     keep_checkpoints_days: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Days after a job's end that its files are kept; default: for ever."
     )

@@ -3,6 +3,7 @@ is away, or slow, does not hold up the training. The same thread sends heartbeat
 
 import json
 import logging
+import secrets
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
@@ -46,10 +47,12 @@ _patiently = Retrying(  # while the API is away
 
 
 def exchange_ticket(api_url: str, job_id: str, ticket: str) -> Assignment:
-    """Exchange the ticket for the job's spec and the report token. Raises StaleAttempt when the attempt is not the live
-    one, and ApiAway when the API does not come back in time."""
+    """Exchange the ticket for the job's spec, and what this draws as the report token: by that the API knows who asks
+    again, should an answer be lost. Raises StaleAttempt when the attempt is not the live one, and ApiAway when the API
+    does not come back in time."""
+    body = json.dumps({"ticket": ticket, "report_token": secrets.token_urlsafe(32)})
     with httpx.Client(base_url=api_url, timeout=TIMEOUT_S, trust_env=False) as client:
-        answer = _patiently(_post, client, f"/internal/jobs/{job_id}/ticket", json.dumps({"ticket": ticket}))
+        answer = _patiently(_post, client, f"/internal/jobs/{job_id}/ticket", body)
     return Assignment.model_validate_json(answer.content)
 
 

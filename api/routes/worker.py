@@ -25,6 +25,7 @@ class Ticket(Frozen):
     """The body by which a worker exchanges its ticket."""
 
     ticket: str = Field(min_length=1, max_length=200)
+    report_token: str | None = Field(None, min_length=43, max_length=200)  # 256 bits, drawn by the worker
 
 
 async def _body(request: Request) -> bytes:
@@ -44,15 +45,15 @@ ReportToken = Annotated[str, Depends(_report_token)]
 
 @router.post("/ticket")
 def ticket(services: ServicesOf, job_id: JobId, raw: Body, response: Response) -> Assignment:
-    """Exchange the attempt's ticket, once, for the job's spec and a report token. Raises StaleAttempt for any other
-    ticket."""
+    """Exchange the attempt's ticket, once, for the job's spec and the report token; who sends that token with it may
+    ask again. Raises StaleAttempt for any other ticket."""
     try:
-        secret = Ticket.model_validate_json(raw).ticket
+        secrets = Ticket.model_validate_json(raw)
     except ValidationError:
         raise InvalidInput([FieldError("body", None, 'must be {"ticket": "…"}')]) from None
     response.headers["Cache-Control"] = "no-store"
     with metrics.REPORT_SECONDS.labels("ticket").time():
-        return reports.exchange_ticket(services.store, job_id, secret)
+        return reports.exchange_ticket(services.store, job_id, secrets.ticket, secrets.report_token)
 
 
 @router.post("/epochs")

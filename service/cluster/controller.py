@@ -340,6 +340,7 @@ class Controller:
             claim = jobs.claim_next(self._db, free=free, total=total, cluster=str(self._here), quota=self.quota)
             if claim is None:
                 return claims
+            self._times.begins(claim.submission_id)
             self._submit(claim)
             claims += 1
 

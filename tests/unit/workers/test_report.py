@@ -299,7 +299,10 @@ def test_a_ticket_buys_the_assignment(api, clock):
     api.script = [httpx.ConnectError("refused"), 503, httpx.Response(200, json=ASSIGNMENT.model_dump())]
     assert exchange_ticket(URL, "job-1", "the-ticket") == ASSIGNMENT
     assert [str(r.url) for r in api.requests] == [f"{URL}/internal/jobs/job-1/ticket"] * 3
-    assert api.accepted == [("ticket", {"ticket": "the-ticket"})]
+    asked = [json.loads(request.content) for request in api.requests]
+    assert asked == [{"ticket": "the-ticket", "report_token": asked[0]["report_token"]}] * 3  # by which it is known
+    assert len(asked[0]["report_token"]) == 43
+    assert api.accepted == [("ticket", asked[0])]
     assert clock.pauses == [0.2, 0.4]
 
 
