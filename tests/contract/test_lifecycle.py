@@ -1,6 +1,6 @@
 """Pause, resume, retry, other terms and deletion over HTTP, and what a job says of why it waits."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -175,8 +175,9 @@ def test_why_a_job_is_tried_again(client: httpx.Client, sqlite_store: Store, fle
     assert reason(client, job_id) == (None, None)
     jobs.attempt_lost(sqlite_store, job_id, 1, "node died", max_attempts=3)
     with sqlite_store.write() as session:
-        session.execute(update(Job).values(not_before=datetime(2126, 1, 1, 12, 3, tzinfo=UTC)))
-    told = "is tried again at 12:03:00 UTC after attempt 1 was lost: node died"
+        later = datetime.now(UTC) + timedelta(seconds=50)
+        session.execute(update(Job).values(not_before=later))
+    told = f"is tried again at {later:%H:%M:%S} UTC after attempt 1 was lost: node died"
     assert reason(client, job_id) == (told, None)
     with sqlite_store.write() as session:  # its backoff is over
         session.execute(update(Job).values(not_before=None))
