@@ -15,39 +15,50 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
-from pydantic import ValidationError
+from fastapi import FastAPI
 
 from api.app import create_app
 from api.computing import Computing
 from api.deps import Services
+from api.gate import Gate
 from api.limits import Limits, raise_descriptor_limit
 from api.server import Server, listening_socket
-from api.startup import id_of_service, only_service_of, open_database, unusable
+from api.startup import id_of_service, only_service_of, open_database, read_settings, unusable
 from service.cluster.controller import Controller
 from service.cluster.lease import Lease
 from service.cluster.local_head import EmbeddedHead, OwnCluster
 from service.cluster.ray_jobs import RayCluster
 from service.jobs.deletion import Housekeeper
+from service.jobs.lifecycle import now
+from service.jobs.quota import Quota
+from service.logs import configure_logging
 from service.settings import Settings
+from service.store.api_keys import has_usable_api_key
 from service.store.engine import Store
+from service.webhooks.dispatcher import Dispatcher
+from service.webhooks.hosts import AllowedHosts
+from service.webhooks.sender import Sender
 
 log = logging.getLogger("forerun")
 
 
 def main() -> None:
     """Run the service until it is told to end. Raises SystemExit with status 2 where a setting cannot be used."""
-    settings = _settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    settings = read_settings()
+    program = sys.argv[1] if len(sys.argv) > 1 else "forerun"
+    configure_logging(settings.log_level, settings.log_format)
     limits = Limits.of(settings, raise_descriptor_limit())
+    sender = _sender(settings)
     home = settings.home.absolute()
     with ExitStack() as stack:
         stack.enter_context(only_service_of(home))
         store = stack.enter_context(open_database(settings))
         listener = stack.enter_context(_listen(settings.host, settings.port))
+        gate = _gate(settings, store, program)
         # What comes while Ray starts ends this block, and all it holds, in order. So does what comes later: uvicorn
         # raises the signal that ended it once more.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
@@ -64,7 +75,10 @@ def main() -> None:
             data_is_local=settings.ray_address is None,
             hosts=settings.hosts(),
             storage_dir=settings.jobs(),
+            gate=gate,
             max_event_streams=limits.event_streams,
+            min_free_bytes=settings.min_free_mb * 2**20,
+            sender=sender,
             computing=Computing(seconds=settings.compute_seconds, processes=settings.compute_processes),
         )
         facts = {
@@ -74,27 +88,25 @@ def main() -> None:
             "dashboard_url": cluster.dashboard_url,
             "dashboard_token_file": str(token_file) if settings.ray_address is None else None,
         }
+        app = create_app(services)
+        if settings.otlp_endpoint is not None:
+            stack.enter_context(_traced(app, store, settings.otlp_endpoint))
         server = Server(
-            create_app(services),
+            app,
             settings.log_level.lower(),
             ready=lambda: stack.enter_context(_file(home / "service.json", json.dumps(facts))),
             limits=limits,
         )
+        if settings.webhook_hosts:
+            dispatcher = Dispatcher(store, sender, leads=lambda: lease.leads)
+            dispatcher.start()
+            stack.callback(dispatcher.stop)
         controller.start()
         if settings.ray_address is None:
             stack.callback(controller.release)
         stack.callback(controller.stop)
-        print(_banner(facts, program=sys.argv[1] if len(sys.argv) > 1 else "forerun"), flush=True)
+        print(_banner(facts, program), flush=True)
         server.run(sockets=[listener])
-
-
-def _settings() -> Settings:
-    try:
-        return Settings()
-    except ValidationError as error:
-        for e in error.errors():
-            wrong = unusable(str(e["loc"][0]), e["input"], e["msg"].removeprefix("Value error, "))
-        raise wrong from None
 
 
 @contextmanager
@@ -118,6 +130,8 @@ def _controller(settings: Settings, store: Store, cluster: RayCluster, lease: Le
         "FORERUN_DATA_DIR": str(settings.data_dir.absolute()),
         "FORERUN_STORAGE_DIR": str(settings.jobs()),
     }
+    if settings.log_format is not None:
+        environment["FORERUN_LOG_FORMAT"] = settings.log_format
     housekeeper = Housekeeper(
         store,
         settings.jobs(),
@@ -131,8 +145,50 @@ def _controller(settings: Settings, store: Store, cluster: RayCluster, lease: Le
         lease=lease,
         max_attempts=settings.max_attempts,
         poll_seconds=settings.poll_seconds,
+        hang_seconds=settings.hang_seconds,
+        quota=Quota(settings.owner_running_jobs, settings.owner_gpu_seconds),
         housekeeper=housekeeper,
     )
+
+
+def _gate(settings: Settings, store: Store, program: str) -> Gate:
+    """Who is let in. Exits where that would be everybody, from beyond this machine, and nobody has said so."""
+    auth = settings.auth
+    if auth == "auto" and not _is_loopback(settings.host):
+        with store.read() as session:
+            if not has_usable_api_key(session, now()):
+                why = (
+                    "whoever reaches it could do everything, as there is no API key; make one with "
+                    f"`{program} keys create OWNER --scope admin --local`, or let everybody in with FORERUN_AUTH=open"
+                )
+                raise unusable("host", settings.host, why)
+        auth = "keys"
+    return Gate(auth, settings.key_rate, settings.key_event_streams)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _traced(app: FastAPI, store: Store, endpoint: str) -> AbstractContextManager[None]:
+    """The block in which requests are traced. Exits where the extra for it is not installed."""
+    try:
+        from api.tracing import traced
+    except ImportError as error:
+        why = f"it takes the extra tracing ({error}); install forerun[server,tracing]"
+        raise unusable("otlp_endpoint", endpoint, why) from None
+    return traced(app, store, endpoint)
+
+
+def _sender(settings: Settings) -> Sender:
+    """The sender of messages to webhooks. Exits where the hosts that they may lead to are none."""
+    try:
+        return Sender(AllowedHosts.parse(settings.webhook_hosts))
+    except ValueError as error:
+        raise unusable("webhook_hosts", ",".join(settings.webhook_hosts), error) from None
 
 
 def _banner(facts: dict[str, object], program: str) -> str:

@@ -1,32 +1,48 @@
 """What the API's handlers are given: the services behind them, and the parts of a request that they share."""
 
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from fastapi import Depends, Header, Path, Request
+from fastapi import BackgroundTasks, Depends, Header, Path, Request
+from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
+from structlog.contextvars import bind_contextvars
 
 from api.computing import Computing
+from api.gate import EVERYBODY, NOBODY, Caller, Credential, Gate
+from api.readiness import Readiness
+from service.access.keys import is_use_due, note_use
 from service.errors import (
     MAX_ERRORS,
     ContentTooLarge,
     CrossSiteRequest,
     FieldError,
     InvalidInput,
+    NotAllowed,
+    NotAuthenticated,
     UnsupportedMediaType,
     shortened,
 )
+from service.jobs.lifecycle import now
 from service.jobs.reasons import Sight
 from service.spec.field_errors import unknown_key
 from service.spec.methods import MethodName
-from service.store.engine import Store
+from service.store.engine import DatabaseError, Store, trouble_of
+from service.store.jobs import check_job
+from service.store.records import ApiKey
 from service.validation.means import Means
+from service.webhooks.hosts import AllowedHosts
+from service.webhooks.sender import Sender
+from service.wire.answers import Scope
 
 if TYPE_CHECKING:
     from service.cluster.base import Capacity
     from service.cluster.controller import Leadership
+    from service.jobs.quota import Quota
 
 MAX_INT = 2**31 - 1  # the database's INTEGER: larger numbers must not reach it
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL refuses NUL in strings
@@ -48,6 +64,10 @@ class Fleet(Protocol):
         """A sentence on why Ray cannot be reached at present. None where it can be reached."""
 
     @property
+    def quota(self) -> "Quota":
+        """What one owner may take of the cluster."""
+
+    @property
     def leadership(self) -> "Leadership":
         """Which of the services on this database leads, by the last look at it."""
 
@@ -66,7 +86,7 @@ def sight_of(fleet: Fleet) -> Sight:
     if fleet.capacity is None:
         return Sight(trouble=fleet.trouble)
     cpus, gpus = fleet.capacity.cpus, fleet.capacity.gpus
-    return Sight(max(cpus, gpus), "GPU" if gpus > cpus else "CPU", fleet.trouble)
+    return Sight(max(cpus, gpus), "GPU" if gpus > cpus else "CPU", fleet.trouble, fleet.quota)
 
 
 @dataclass(frozen=True)
@@ -75,8 +95,9 @@ class Services:
 
     `data_is_local`: whether the workers see the same `data_dir`, so that a missing dataset can be told at submission.
     `hosts`: the names, in lower case, that requests may be for. `storage_dir`: where the jobs' files lie.
-    `max_event_streams`: how many streams of events there may be at a time. `computing`: what computes figures and
-    forecasts.
+    `max_event_streams`: how many streams of events there may be at a time. `min_free_bytes`: how much room the service
+    needs, beside the database and the jobs' files, to be ready. `computing`: what computes figures and forecasts.
+    `gate`: who may do what. As a handler gets them, `store` is the database in the hands of the caller.
     """
 
     store: Store
@@ -86,7 +107,16 @@ class Services:
     hosts: frozenset[str] = frozenset({"localhost"})
     storage_dir: FilePath = FilePath("jobs")
     max_event_streams: int = 1000
+    min_free_bytes: int = 0
     computing: Computing = field(default_factory=Computing)
+    gate: Gate = field(default_factory=Gate)
+    sender: Sender = field(default_factory=lambda: Sender(AllowedHosts()))  # of messages to webhooks
+
+    @cached_property
+    def readiness(self) -> Readiness:
+        """Whether the service can work."""
+        folders = [self.storage_dir, *([] if self.store.file is None else [self.store.file.parent])]
+        return Readiness(self.store, folders, self.min_free_bytes)
 
     def means(self) -> Means:
         """The folder of datasets and the size of the cluster, as known at present: what a spec is checked against."""
@@ -95,9 +125,129 @@ class Services:
         return Means(self.data_dir, self.data_is_local, cpus, gpus)
 
 
-async def _services(request: Request) -> Services:
+# --- who may do what -------------------------------------------------------------------------------
+
+COOKIE = "forerun_session"
+UNCHANGING = frozenset({"GET", "HEAD", "OPTIONS"})
+FOR_ANYBODY = frozenset({"/healthz", "/readyz", "/docs"})
+FOR_WORKERS = "/internal/"  # which have a ticket and a token of their own
+FOR_ADMINS = ("/v1/keys", "/v1/webhooks")  # a webhook is told of all jobs
+FOR_READERS = frozenset({("POST", "/v1/plan"), ("POST", "/v1/session"), ("DELETE", "/v1/session")})
+
+
+def scope_needed(method: str, path: str) -> Scope | None:
+    """The scope that a request takes, by its method and the path of its route; None where anybody may send it. A route
+    that nobody thought of here takes `read`, or `submit` where its method may change something."""
+    if path in FOR_ANYBODY or path.startswith(FOR_WORKERS):
+        return None
+    if path.startswith(FOR_ADMINS):
+        return "admin"
+    return "read" if method in UNCHANGING or (method, path) in FOR_READERS else "submit"
+
+
+async def caller(request: Request, background: BackgroundTasks) -> Caller:
+    """Who a request is from: every route depends on this, so that none can be reached without it.
+
+    Raises NotAuthenticated where the service asks for an API key and none that is valid came, NotAllowed where its
+    scope does not reach, TooManyRequests where it sends too many, and NotFound where the path names a job that is not
+    its owner's.
+    """
     services: Services = request.app.state.services
-    return services
+    needed = scope_needed(request.method, request.scope["route"].path)
+    if needed is None:
+        return NOBODY  # without a look at the database, which may be away
+    who = await _identified(request)
+    if who.key is None:
+        return who
+    await services.gate.count(who.key)
+    if not who.may(needed):
+        raise NotAllowed(f"this takes an API key with the scope {needed}; this one has the scope {who.scope}")
+    if who.is_login:
+        _check_origin(request)
+    job_id = request.path_params.get("job_id")
+    if job_id is not None and "\x00" not in job_id and not who.may("admin"):
+        await run_in_threadpool(_check_job, services.store.of_owner(who.owner, all_jobs=False), job_id)
+    if is_use_due(who.key, now()):
+        background.add_task(_note_use, services.store, who.key)  # when the answer is sent: reading waits for no writing
+    return who
+
+
+def _note_use(store: Store, key: ApiKey) -> None:
+    """Note that an API key is used; while the database cannot be used nobody misses it."""
+    try:
+        note_use(store, key)
+    except DatabaseError as error:
+        if trouble_of(error) is None:
+            raise
+
+
+async def is_known(request: Request) -> bool:
+    """Whether a request to a route that is open to anybody is from somebody who may read."""
+    try:
+        return (await _identified(request)).may("read")
+    except (NotAuthenticated, DatabaseError):
+        return False
+
+
+async def _identified(request: Request) -> Caller:
+    """Who the request says it is from. Raises NotAuthenticated where that is nobody, and the service asks for a key."""
+    services: Services = request.app.state.services
+    store, gate = services.store, services.gate
+    is_open = gate.remembers_whether_open()
+    if await run_in_threadpool(gate.is_open, store) if is_open is None else is_open:
+        return EVERYBODY
+    credential = _credential(request)
+    key = gate.remembered(credential)
+    if key is None:
+        key = await run_in_threadpool(gate.known, store, credential)
+    return Caller(key.scope, key, credential.is_cookie)
+
+
+def _credential(request: Request) -> Credential:
+    """What the request says it is from. Raises NotAuthenticated where it says nothing."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key.strip():
+        return Credential(key.strip())
+    if cookie := request.cookies.get(COOKIE):
+        return Credential(cookie, is_cookie=True)
+    raise NotAuthenticated(
+        "send an API key, as the header Authorization: Bearer; the client and the command line take it from "
+        "FORERUN_API_KEY. On the server `forerun keys create OWNER --local` makes one"
+    )
+
+
+def _check_origin(request: Request) -> None:
+    """Raise NotAllowed where a browser that is logged in asks for a change, and not on behalf of a page of this
+    service: a cookie comes along whoever asks."""
+    if request.method in UNCHANGING:
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin", "")
+    ours = origin.partition("://")[2].lower() == request.headers.get("host", "").lower()
+    if site != "same-origin" and not (site is None and ours):
+        raise NotAllowed("a browser that is logged in may ask for changes from this service's own pages alone")
+
+
+def _check_job(store: Store, job_id: str) -> None:
+    with store.read() as session:
+        check_job(session, job_id)
+
+
+CallerOf = Annotated[Caller, Depends(caller)]
+
+
+async def _services(request: Request, who: CallerOf) -> Services:
+    """The services in the hands of the caller: the store shows them their jobs, and what they submit is theirs."""
+    services: Services = request.app.state.services
+    if who.key is None:
+        return services
+    return replace(services, store=services.store.of_owner(who.owner, all_jobs=who.may("admin")))
+
+
+async def stream_slot(services: "ServicesOf", who: CallerOf) -> AsyncIterator[None]:
+    """Count a stream of events among those of its caller's key until it ends. Raises TooManyRequests where it is one
+    too many."""
+    with services.gate.stream(who.key):
+        yield
 
 
 ServicesOf = Annotated[Services, Depends(_services)]
@@ -112,6 +262,12 @@ RunLabel = Annotated[str, Field(max_length=50, pattern=NO_NUL)]
 Text = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 Accept = Annotated[str, Header(include_in_schema=False)]
 FORMAT = "Format of the answer; goes before the Accept header."
+
+
+async def bound_to_log(request: Request) -> None:
+    """Have what is logged for this request tell of which job it is."""
+    if "job_id" in request.path_params:
+        bind_contextvars(job=request.path_params["job_id"])
 
 
 async def known_parameters(request: Request) -> None:

@@ -5,6 +5,7 @@ has the status in words as its code (`not_found`, `method_not_allowed`, …, `in
 """
 
 import logging
+import re
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -12,26 +13,33 @@ from uuid import uuid4
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 
 from service.errors import (
     MAX_ERRORS,
     MAX_FIELD,
     MAX_MESSAGE,
     MAX_VALUE,
+    DatabaseUnavailable,
     FieldError,
     ForerunError,
     InvalidInput,
+    NotAuthenticated,
     NoWeights,
+    TooManyRequests,
     shortened,
 )
+from service.store.engine import DatabaseError, trouble_of
 
 MEDIA_TYPE = "application/problem+json"
+REQUEST_ID = "forerun.request_id"  # in the scope of a request
+SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # that a client may give a request itself
 RETRY_AFTER_SECONDS = 5  # with 503: what is short at present
 
 log = logging.getLogger("forerun.api")
@@ -40,6 +48,8 @@ log = logging.getLogger("forerun.api")
 def problem(request: Request, status: int, code: str, title: str, detail: str, **more: Any) -> JSONResponse:
     """A problem document as an answer with this HTTP status; `more` are further members of the document."""
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
+    if request_id := request.scope.get(REQUEST_ID):
+        more["request_id"] = request_id
     content = document(status, code, title, detail, request.scope["path"], **more)
     return JSONResponse(content, status_code=status, headers=headers, media_type=MEDIA_TYPE)
 
@@ -66,6 +76,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def install(app: FastAPI) -> None:
     """Have the application answer every error with a problem document, and stamp every answer with a request id."""
     app.exception_handler(ForerunError)(_forerun_error)
+    app.exception_handler(DatabaseError)(_database_error)
     app.exception_handler(RequestValidationError)(_request_validation_error)
     app.exception_handler(HTTPException)(_http_exception)
     app.add_middleware(Envelope)
@@ -77,7 +88,22 @@ async def _forerun_error(request: Request, error: ForerunError) -> JSONResponse:
         more["errors"] = [_entry(e) for e in error.errors[:MAX_ERRORS]]
         if len(error.errors) > MAX_ERRORS:
             more["more_errors"] = len(error.errors) - MAX_ERRORS
-    return problem(request, error.status, error.code, error.title, error.detail, **more)
+    response = problem(request, error.status, error.code, error.title, error.detail, **more)
+    if isinstance(error, NotAuthenticated):
+        response.headers["WWW-Authenticate"] = 'Bearer realm="forerun"'
+    if isinstance(error, TooManyRequests):
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
+
+
+async def _database_error(request: Request, error: DatabaseError) -> JSONResponse:
+    """Answer that the database cannot be used at present, which the store logs once. Raises what is a mistake of
+    ours."""
+    trouble = trouble_of(error)
+    if trouble is None:
+        raise error
+    detail = f"{trouble}; nothing was changed by this request: try again"
+    return await _forerun_error(request, DatabaseUnavailable(detail))
 
 
 async def _request_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -137,8 +163,8 @@ def _entry(error: FieldError) -> dict[str, Any]:
 
 
 class Envelope:
-    """Middleware around every request: it gives it an id for the log, and answers an unexpected exception with a
-    problem document."""
+    """Middleware around every request: it gives it an id for the log, that of its X-Request-ID where it has a fit one,
+    and answers an unexpected exception with a problem document."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -147,7 +173,8 @@ class Envelope:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = uuid4().hex
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = scope[REQUEST_ID] = given if SAFE_ID.fullmatch(given) else uuid4().hex
         started = False
 
         async def send_stamped(message: Message) -> None:
@@ -158,7 +185,8 @@ class Envelope:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_stamped)
+            with bound_contextvars(request_id=request_id):
+                await self.app(scope, receive, send_stamped)
         except ClientDisconnect:
             return  # gone while sending its request: nobody to answer
         except Exception:
@@ -166,5 +194,5 @@ class Envelope:
             if started:
                 raise  # the server can only cut the connection now
             detail = f"an unexpected error; the service's log has it under request {request_id}"
-            response = problem(Request(scope), 500, "internal", "Internal error", detail, request_id=request_id)
+            response = problem(Request(scope), 500, "internal", "Internal error", detail)
             await response(scope, receive, send_stamped)

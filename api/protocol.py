@@ -28,6 +28,7 @@ class Config(uvicorn.Config):
             app,
             http=LimitedProtocol,
             ws="none",
+            log_config=None,  # it logs as everything else does
             log_level=log_level,
             access_log=False,
             server_header=False,

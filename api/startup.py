@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from migrations import is_empty, migrate
 from service.settings import Settings
@@ -27,13 +28,28 @@ def unusable(setting: str, value: object, why: object) -> SystemExit:
     return refused(f"FORERUN_{setting.upper()}{shown} cannot be used: {why}")
 
 
+def read_settings() -> Settings:
+    """The settings, from the environment. Raises SystemExit where one cannot be used."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        for e in error.errors():
+            wrong = unusable(str(e["loc"][0]), e["input"], e["msg"].removeprefix("Value error, "))
+        raise wrong from None
+
+
+def make_home(home: Path) -> None:
+    """Make the folder `home`, where there is none, for its owner alone."""
+    for folder in (*reversed(home.parents), home):  # mkdir's `parents` would be open to everybody
+        folder.mkdir(exist_ok=True, mode=0o700)
+
+
 @contextmanager
 def only_service_of(home: Path) -> Iterator[None]:
     """Hold the lock of the folder `home`: what lies there is one service's alone."""
     with ExitStack() as stack:
         try:
-            for folder in (*reversed(home.parents), home):  # mkdir's `parents` would be open to everybody
-                folder.mkdir(exist_ok=True, mode=0o700)
+            make_home(home)
             _lock(stack, home / "service.lock")
         except Timeout:
             raise refused(f"another service runs with the home {home}; stop it or set FORERUN_HOME") from None
@@ -51,13 +67,14 @@ def id_of_service(home: Path) -> str:
 
 
 @contextmanager
-def open_database(settings: Settings) -> Iterator[Store]:
+def open_database(settings: Settings, *, serves: bool = True) -> Iterator[Store]:
     """The store of the configured database, migrated to the newest schema. Raises SystemExit where it cannot be used,
-    is an SQLite file that another service uses, or has lost the jobs whose files lie in the home."""
+    has lost the jobs whose files lie in the home, or, for whoever `serves` by it, is an SQLite file that another
+    service uses."""
     with ExitStack() as stack:
         try:
             store = Store(settings.database())
-            if store.file is not None:
+            if serves and store.file is not None:
                 _lock(stack, store.file.with_name(f"{store.file.name}.lock"))
             stack.callback(store.close)
             _check_contents(settings, store)

@@ -8,7 +8,6 @@ from service.jobs.reasons import Queue, look_at_queue, reason_of
 from service.results import recommendation
 from service.store import records
 from service.store.engine import Session
-from service.store.epochs import latest_epochs
 from service.store.jobs import get_job
 from service.store.trials import first_trainings
 from service.wire import answers
@@ -24,21 +23,16 @@ def read_job(services: Services, job_id: str) -> answers.Job:
 def jobs(session: Session, rows: Sequence[records.JobWithAttempts], services: Services) -> list[answers.Job]:
     """The answers about jobs, each with what its first training came to so far, and why it is in its state."""
     ids = [row.id for row in rows]
-    trainings, last = first_trainings(session, ids), latest_epochs(session, ids)
+    trainings = first_trainings(session, ids)
     queue, url = look_at_queue(session, rows, sight_of(services.fleet)), services.fleet.dashboard_url
-    return [_job(row, trainings.get(row.id), last.get(row.id), queue, url) for row in rows]
+    return [_job(row, trainings.get(row.id), queue, url) for row in rows]
 
 
 def _job(
-    row: records.JobWithAttempts,
-    training: records.Trial | None,
-    last: records.Epoch | None,
-    queue: Queue,
-    dashboard_url: str,
+    row: records.JobWithAttempts, training: records.FirstTraining | None, queue: Queue, dashboard_url: str
 ) -> answers.Job:
-    """The answer about a job. `training` is its first one, None where a search has not begun it yet; `last` is the last
-    recorded epoch of that, None where it has none."""
-    submission_id = row.last_attempt and row.last_attempt.submission_id
+    """The answer about a job. `training` is its first one, None where a search has not begun it yet."""
+    submission_id = None if row.last_attempt is None else row.last_attempt.submission_id
     path = f"/v1/jobs/{row.id}"
     return answers.Job(
         id=row.id,
@@ -54,6 +48,7 @@ def _job(
         model=row.model,
         dataset=row.dataset,
         spec=row.spec,
+        owner=row.owner,
         attempt=row.attempt,
         submission_id=submission_id,
         created_at=row.created_at,
@@ -61,10 +56,10 @@ def _job(
         finished_at=row.finished_at,
         epochs=row.spec["epochs"] if training is None else training.length,
         trials=row.trials,
-        epochs_done=last.epoch if last else 0,
-        learning_rate=last.learning_rate if last else None,
-        val_accuracy=last.val_accuracy if last else None,
-        test_accuracy=last.test_accuracy if last else None,
+        epochs_done=training.epochs_done if training else 0,
+        learning_rate=training.learning_rate if training else None,
+        val_accuracy=training.val_accuracy if training else None,
+        test_accuracy=training.test_accuracy if training else None,
         links=answers.Links(
             self=path,
             epochs=f"{path}/epochs",
@@ -81,7 +76,7 @@ def event(row: records.Event) -> answers.KnownEvent:
     return answers.KNOWN_EVENT.validate_python(row.data | when)
 
 
-def lr_history(job_id: str, rows: Sequence[records.EpochWithBranches]) -> answers.LrHistory:
+def lr_history(job_id: str, rows: Sequence[records.LrStep]) -> answers.LrHistory:
     """The learning rates of the epochs of a job; `rows` are in the order of their trainings."""
     so_far: dict[int, int] = {}
     items = []
@@ -98,7 +93,7 @@ def lr_history(job_id: str, rows: Sequence[records.EpochWithBranches]) -> answer
                 learning_rate=row.learning_rate,
                 first_learning_rate=row.first_learning_rate,
                 last_learning_rate=row.last_learning_rate,
-                candidates=[branch.learning_rate for branch in row.branches],
+                candidates=list(row.candidates),
                 val_accuracy=row.val_accuracy,
                 val_loss=row.val_loss,
                 test_accuracy=row.test_accuracy,
@@ -146,5 +141,5 @@ def recommended(model: str, dataset: str, found: recommendation.Recommendation) 
     """The answer about what past jobs of this model and dataset recommend."""
     names = answers.Recommendation.model_fields.keys() - {"model", "dataset", "evidence"}
     values = {name: getattr(found, name) for name in names}
-    evidence = [answers.Evidence.model_validate(one) for one in found.evidence]
+    evidence = [answers.Evidence(**vars(one)) for one in found.evidence]
     return answers.Recommendation(model=model, dataset=dataset, evidence=evidence, **values)

@@ -4,6 +4,7 @@ event loop."""
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from forerun.jobs import AsyncJobHandle
 from forerun.rows import Rows
 from service.spec.job import JobSpec
 from service.wire.answers import (
+    ApiKey,
     BatchRamp,
     BranchOfEpoch,
     ComparedRun,
@@ -27,14 +29,21 @@ from service.wire.answers import (
     Job,
     JobSchedule,
     LayerEpoch,
+    Login,
     LrStep,
+    NewApiKey,
+    NewWebhook,
     Plan,
     Recommendation,
+    Scope,
     SelectorReplay,
     StudyRow,
     TrialResult,
+    Webhook,
+    WebhookTest,
 )
 from service.wire.checkpoint import Which
+from service.wire.webhooks import EventType
 
 JSON = {"Content-Type": "application/json"}
 
@@ -318,6 +327,50 @@ class Calls:
         group = f"{name}-{uuid4().hex[:8]}"
         document = json.dumps({"name": name, "scale": scale, "spec": spec, "experiment": group})
         return await self._exchange.one(ExperimentJobs, "POST", "/v1/experiments", headers=JSON, content=document)
+
+    # --- API keys ----------------------------------------------------------------------------------------
+
+    async def create_key(
+        self, owner: str, *, name: str = "", scope: Scope = "submit", expires_at: datetime | None = None
+    ) -> NewApiKey:
+        """Make an API key of `owner`, which takes one of an admin; its secret is in the answer, and never told again.
+        `expires_at` has a time zone; None: the key does not end by itself."""
+        ends = None if expires_at is None else expires_at.isoformat()
+        document = json.dumps({"owner": owner, "name": name, "scope": scope, "expires_at": ends})
+        return await self._exchange.one(NewApiKey, "POST", "/v1/keys", headers=JSON, content=document)
+
+    async def keys(self) -> Rows[ApiKey]:
+        """Every API key that was ever made, oldest first, without secrets; this takes a key of an admin."""
+        return await self._exchange.rows(ApiKey, "/v1/keys")
+
+    async def revoke_key(self, key_id: str) -> ApiKey:
+        """Revoke an API key, given by its id or by how it begins; this takes a key of an admin."""
+        return await self._exchange.one(ApiKey, "DELETE", f"/v1/keys/{quote(key_id, safe='')}", headers=JSON)
+
+    async def whoami(self) -> Login:
+        """Whose jobs this client's requests are about, and what they may do."""
+        return await self._exchange.one(Login, "GET", "/v1/session")
+
+    # --- webhooks ----------------------------------------------------------------------------------------
+
+    async def create_webhook(self, url: str, events: Sequence[EventType]) -> NewWebhook:
+        """Register a URL that is told of these types of events of all jobs from now on. Its secret is in the answer,
+        and never told again; a URL that has a webhook already gets a new one."""
+        document = json.dumps({"url": url, "events": list(events)})
+        return await self._exchange.one(NewWebhook, "POST", "/v1/webhooks", headers=JSON, content=document)
+
+    async def webhooks(self) -> Rows[Webhook]:
+        """All webhooks, oldest first, and how telling them goes."""
+        return await self._exchange.rows(Webhook, "/v1/webhooks")
+
+    async def delete_webhook(self, webhook_id: str) -> None:
+        """Delete a webhook; one that is not there stays so."""
+        await self._exchange.answer("DELETE", f"/v1/webhooks/{quote(webhook_id, safe='')}", headers=JSON)
+
+    async def test_webhook(self, webhook_id: str) -> WebhookTest:
+        """Have the service send a test to the webhook at once, and return what became of it."""
+        path = f"/v1/webhooks/{quote(webhook_id, safe='')}/test"
+        return await self._exchange.one(WebhookTest, "POST", path, headers=JSON)
 
 
 def _path(job_id: str, *more: str) -> str:

@@ -6,7 +6,7 @@ import httpx
 
 from forerun.blocking import Facade, blocking
 from forerun.calls import Calls
-from forerun.connection import DEFAULT_URL, AsyncConnection, BlockingConnection, checked_url
+from forerun.connection import DEFAULT_URL, AsyncConnection, BlockingConnection, checked_url, headers_of
 from forerun.errors import ApiError, JobFailed, ServiceUnreachable, raise_unless_succeeded
 from forerun.exchange import Exchange
 from forerun.jobs import handing_out
@@ -29,12 +29,17 @@ class AsyncClient(Calls):
     """
 
     def __init__(
-        self, base_url: str = DEFAULT_URL, timeout: float = 30.0, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        base_url: str = DEFAULT_URL,
+        timeout: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        api_key: str | None = None,
     ) -> None:
-        url = checked_url(base_url)
+        url, headers = checked_url(base_url), headers_of(api_key)
         self.base_url = base_url
         # trust_env: no proxy and no .netrc between us and the address that we were given
-        http = httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False, transport=transport)
+        http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, trust_env=False, transport=transport)
         super().__init__(Exchange(AsyncConnection(http), base_url, timeout))
 
     async def __aenter__(self) -> Self:
@@ -49,18 +54,24 @@ class Client(Facade[Calls]):
 
     Every method raises `ApiError` when the service refuses and `ServiceUnreachable` when it does not answer. A request
     whose answer was lost is sent again, at growing intervals: every call of the API may be repeated. `timeout` is in
-    seconds, of one try. `ValueError` when `base_url` is not an http URL.
+    seconds, of one try. `api_key` is sent with every request; None: that of the environment variable FORERUN_API_KEY,
+    and "": none. `ValueError` when `base_url` is not an http URL, or `api_key` cannot be a key.
 
     Answers are read-only pydantic models (service/wire/answers). Fields that only a newer service knows are left out.
     What each method does is written in forerun/calls.py.
     """
 
     def __init__(
-        self, base_url: str = DEFAULT_URL, timeout: float = 30.0, transport: httpx.BaseTransport | None = None
+        self,
+        base_url: str = DEFAULT_URL,
+        timeout: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+        *,
+        api_key: str | None = None,
     ) -> None:
-        url = checked_url(base_url)
+        url, headers = checked_url(base_url), headers_of(api_key)
         self.base_url = base_url
-        http = httpx.Client(base_url=url, timeout=timeout, trust_env=False, transport=transport)
+        http = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False, transport=transport)
         super().__init__(Calls(Exchange(BlockingConnection(http), base_url, timeout)))
 
     def __enter__(self) -> Self:
@@ -111,3 +122,12 @@ class Client(Facade[Calls]):
     plan = blocking(Calls.plan)
     experiments = blocking(Calls.experiments)
     run_experiment = blocking(Calls.run_experiment)
+
+    create_key = blocking(Calls.create_key)
+    keys = blocking(Calls.keys)
+    revoke_key = blocking(Calls.revoke_key)
+    whoami = blocking(Calls.whoami)
+    create_webhook = blocking(Calls.create_webhook)
+    webhooks = blocking(Calls.webhooks)
+    delete_webhook = blocking(Calls.delete_webhook)
+    test_webhook = blocking(Calls.test_webhook)

@@ -5,6 +5,7 @@ What stands on a `Connection` (forerun/exchange.py, forerun/calls.py) is written
 """
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -100,6 +101,17 @@ class BlockingConnection:
 
     async def close(self) -> None:
         self._http.close()
+
+
+def headers_of(api_key: str | None) -> dict[str, str]:
+    """The headers by which a client says who it is: by `api_key`, or where that is None by the environment variable
+    FORERUN_API_KEY; an empty one is none. Raises ValueError for what cannot be a key, without repeating it."""
+    key = os.environ.get("FORERUN_API_KEY", "") if api_key is None else api_key
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise ValueError("this cannot be an API key: it has a space, a line break or a special character in it")
+    return {"Authorization": f"Bearer {key}"}
 
 
 def checked_url(base_url: str) -> httpx.URL:

@@ -31,7 +31,8 @@ DYING_S = 1.0  # a connection may break before its process has ended
 POLL_S = 0.1
 LOG_LINES = 20
 # Settings of the user's own service that would make the demo's one work on its jobs or in its cluster.
-NOT_OURS = ("FORERUN_API_URL", "FORERUN_DATABASE_URL", "FORERUN_RAY_ADDRESS", "FORERUN_RAY_TOKEN")
+# and the address of a service that others reach: the demo's is for this machine, and asks for no key
+NOT_OURS = ("FORERUN_API_URL", "FORERUN_DATABASE_URL", "FORERUN_HOST", "FORERUN_RAY_ADDRESS", "FORERUN_RAY_TOKEN")
 
 
 class DemoFailed(ForerunError):
@@ -83,7 +84,7 @@ def run(spec: Mapping[str, Any], home: Path, console: Console) -> Result:
     is refused. SIGTERM and SIGHUP end it as Ctrl-C does.
     """
     with _exit_on(signal.SIGTERM, signal.SIGHUP):
-        with service(home, console) as ready, Client(ready["url"]) as client:
+        with service(home, console) as ready, Client(ready["url"], api_key="") as client:
             console.print(f"API              {ready['docs_url']}", soft_wrap=True)
             dashboard = f"{ready['dashboard_url']} (its token is in {ready['dashboard_token_file']})"
             console.print(f"Ray's dashboard  {dashboard}", soft_wrap=True)
@@ -132,7 +133,7 @@ def service(home: Path, console: Console) -> Iterator[Ready]:
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own module
             COMMAND,
-            env=environment | {"FORERUN_HOME": str(home)},
+            env={"FORERUN_LOG_FORMAT": "text"} | environment | {"FORERUN_HOME": str(home), "FORERUN_AUTH": "open"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -5,6 +5,9 @@ ForerunError                      code                   status
 ├── ContentTooLarge               content_too_large      413   the body of a request is too long
 ├── UnsupportedMediaType          unsupported_media_type 415
 ├── CrossSiteRequest              cross_site_request     403   a page of another site asks for a change
+├── NotAuthenticated              not_authenticated      401   an API key is needed, and none that is valid was sent
+├── NotAllowed                    not_allowed            403   the API key may not do this
+├── TooManyRequests               too_many_requests      429   more in a while than the API key may send
 ├── NotFound                      not_found              404
 │   └── NoWeights                 no_weights                   a training has left none, or they are gone
 ├── Conflict                                             409
@@ -14,6 +17,7 @@ ForerunError                      code                   status
 │   └── RecordConflict            record_conflict              a different record stands there already
 ├── StaleAttempt                  stale_attempt          403   the report token is not that of the live attempt
 ├── ClusterUnreachable            cluster_unreachable    503   Ray did not answer
+├── DatabaseUnavailable           database_unavailable   503   the database is full, locked, away or damaged
 ├── TooManyStreams                too_many_streams       503   as many streams of events are open as there may be
 ├── TooExpensive                  too_expensive          422   a figure or forecast takes longer to compute than it may
 ├── TooBusy                       too_busy               503   too many figures and forecasts are asked for at a time
@@ -117,6 +121,28 @@ class UnsupportedMediaType(ForerunError):
     code, status, title = "unsupported_media_type", 415, "Unsupported media type"
 
 
+class NotAuthenticated(ForerunError):
+    """The service asks for an API key, and the request has none that is valid."""
+
+    code, status, title = "not_authenticated", 401, "No valid API key"
+
+
+class NotAllowed(ForerunError):
+    """The API key of a request does not reach as far as what was asked for."""
+
+    code, status, title = "not_allowed", 403, "Not allowed"
+
+
+class TooManyRequests(ForerunError):
+    """An API key has sent more requests in a while than it may, or follows more streams at once."""
+
+    code, status, title = "too_many_requests", 429, "Too many requests"
+
+    def __init__(self, detail: str, retry_after: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after  # seconds
+
+
 class NotFound(ForerunError):
     """What a request asks for is not there."""
 
@@ -173,6 +199,12 @@ class ClusterUnreachable(ForerunError):
     """Ray did not answer, answered nonsense, or refused us."""
 
     code, status, title = "cluster_unreachable", 503, "Ray cannot be reached"
+
+
+class DatabaseUnavailable(ForerunError):
+    """The database cannot be used at present: its disk is full, it is locked, damaged or away."""
+
+    code, status, title = "database_unavailable", 503, "The database cannot be used"
 
 
 class TooManyStreams(ForerunError):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from limits import parse
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -25,7 +26,16 @@ def _names(text: Any) -> Any:
     return [name.strip().lower() for name in text.split(",") if name.strip()] if isinstance(text, str) else text
 
 
+def _rate(text: str) -> str:
+    try:
+        parse(text)
+    except ValueError:
+        raise ValueError("must be a rate like 100/second or 1000/minute") from None
+    return text
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+LogFormat = Literal["json", "text"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
@@ -35,7 +45,22 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FORERUN_", env_file=None, frozen=True)
 
     home: Path = Field(Path(".forerun"), description="Where the service keeps its database and its jobs' files.")
-    host: str = Field("127.0.0.1", description="Address to listen on. There is no login: keep it local.")
+    host: str = Field("127.0.0.1", description="Address to listen on; beyond this machine API keys are asked for.")
+    auth: Literal["auto", "keys", "open"] = Field(
+        "auto",
+        description="Who is let in. keys: whoever has an API key; open: everybody, who may then do everything; auto: "
+        "everybody on this machine while there never was a key, else whoever has one.",
+    )
+    key_rate: Annotated[str, AfterValidator(_rate)] = Field(
+        "100/second", description="Requests that an API key may send, such as 100/second."
+    )
+    key_event_streams: int = Field(100, ge=1, description="Streams of events that an API key may follow at once.")
+    owner_running_jobs: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Jobs of one owner that run at once; further ones wait. Default: any number."
+    )
+    owner_gpu_seconds: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="GPU-seconds of one owner in 24 hours; further jobs wait. Default: any number."
+    )
     port: int = Field(8000, ge=1, le=65535, description="The next free one is taken when it is in use.")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
         (), description="Names by which clients reach this service, beside localhost, `host` and that of `api_url`."
@@ -59,6 +84,12 @@ class Settings(BaseSettings):
         3, ge=1, description="Ray jobs lost in a row for reasons of their own, without a new epoch, that end a job."
     )
     poll_seconds: float = Field(0.5, gt=0, description="How often the controller looks at Ray.")
+    min_free_mb: int = Field(
+        100, ge=0, description="MiB that must be free where the database and the jobs' files lie for /readyz to be 200."
+    )
+    hang_seconds: float = Field(
+        300, gt=0, description="How long a training may not get on, or five times its slowest epoch, until it is ended."
+    )
     max_connections: int = Field(
         2000, ge=10, description="Connections at a time; at most half of the file descriptors that the system allows."
     )
@@ -77,7 +108,20 @@ class Settings(BaseSettings):
     keep_logs_days: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Days after an attempt's end that its log is kept; default: for ever."
     )
+    otlp_endpoint: HttpUrl | None = Field(
+        None,
+        description="Where traces are sent by OTLP over HTTP, such as http://127.0.0.1:4318; takes the extra tracing. "
+        "Default: there are none.",
+    )
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        (),
+        description="Hosts that webhooks may lead to, such as hooks.example.com or http://10.0.0.7:8080. "
+        "Default: none, which switches webhooks off.",
+    )
     log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = "INFO"
+    log_format: Annotated[LogFormat, BeforeValidator(str.lower)] | None = Field(
+        None, description="json or text; default: text on a terminal, JSON elsewhere. Of jobs' logs: text."
+    )
 
     def hosts(self) -> frozenset[str]:
         """The host names, in lower case, that requests may be addressed to: localhost, `host`, that of `api_url`, and
@@ -104,3 +148,4 @@ class WorkerSettings(BaseSettings):
     ticket: SecretStr
     data_dir: Path
     storage_dir: Path
+    log_format: LogFormat = "text"  # a job's log is read by its user

@@ -1,6 +1,5 @@
 """Runs the trainings of a job on Ray Train: one TorchTrainer for every epoch and branch of them."""
 
-import logging
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,17 +8,28 @@ import ray.train
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
+from structlog.contextvars import bind_contextvars
 
 from service.errors import ForerunError, OutOfMemory, WorkerFailed
+from service.logs import Style, configure_logging
+from service.spec.data import NamedDataset
 from service.spec.job import JobSpec
 from service.wire.checkpoint import checkpoints_of
 from service.wire.worker import Assignment
+from workers.torch_group import GroupConfig
 
 SHOWN_BY_RAY = {"label", "trial", "epoch", "learning_rate", "val_accuracy", "test_accuracy"}
 
 
 def train_on_ray(
-    spec: JobSpec, assignment: Assignment, *, name: str, api_url: str, data_dir: Path, storage_dir: Path
+    spec: JobSpec,
+    assignment: Assignment,
+    *,
+    name: str,
+    api_url: str,
+    data_dir: Path,
+    storage_dir: Path,
+    log_format: Style = "text",
 ) -> bool:
     """Run the job's trainings on `spec.workers` Ray workers, each epoch reported to the API as it ends; return whether
     they ended behind an epoch because the job is to pause.
@@ -32,19 +42,27 @@ def train_on_ray(
     def train_loop() -> bool:
         # here: neither the driver nor Ray Train's controller, which starts before the workers, needs torchvision
         from workers.datasets.load import load_data
+        from workers.engine import progress
         from workers.engine.groups import Workers
         from workers.report import Reporter
         from workers.trainings import is_to_pause, train_job
 
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        configure_logging("INFO", log_format)
+        bind_contextvars(job=assignment.job_id, attempt=assignment.attempt)
         workers = Workers(get_device())
         with ExitStack() as stack:
-            reporter = Reporter(api_url, assignment, storage_dir / name / "spool") if workers.rank == 0 else None
-            if reporter is not None:
-                stack.enter_context(reporter)
+            reporter = None
+            if workers.rank == 0:
+                spool = storage_dir / name / "spool"
+                reporter = stack.enter_context(Reporter(api_url, assignment, spool, progress.so_far))
+                if download := isinstance(spec.dataset, NamedDataset) and spec.dataset.download:
+                    reporter.waits_for(f"the download of {spec.dataset.name}")
+            data = load_data(spec.dataset, data_dir, workers.device)
+            if reporter is not None and download:
+                reporter.waits_for(None)
             for record in train_job(
                 spec,
-                load_data(spec.dataset, data_dir, workers.device),
+                data,
                 workers,
                 points=assignment.resume,
                 trials=assignment.trials,
@@ -52,15 +70,15 @@ def train_on_ray(
                 folder=checkpoints_of(storage_dir, assignment.job_id),
                 recorder=reporter,
             ):
-                pauses = is_to_pause(workers, reporter)
                 ray.train.report(record.model_dump(include=SHOWN_BY_RAY))
-                if pauses:
+                if is_to_pause(workers, reporter):
                     return True
         return False
 
     use_gpu = spec.device == "cuda" or (spec.device == "auto" and ray.cluster_resources().get("GPU", 0) >= spec.workers)
     trainer = TorchTrainer(
         train_loop,  # type: ignore[arg-type]  # what it returns is Ray Train V2's `return_value`
+        torch_config=GroupConfig(),
         scaling_config=ScalingConfig(num_workers=spec.workers, use_gpu=use_gpu),
         run_config=RunConfig(
             name=name, storage_path=str(storage_dir.absolute()), failure_config=FailureConfig(max_failures=0)

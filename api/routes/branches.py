@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from api.deps import MAX_INT, JobId, ServicesOf
 from api.problems import documented
 from service.store.epochs import branches_of
-from service.store.jobs import get_job
+from service.store.jobs import check_job
 from service.wire import answers
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
@@ -24,6 +24,6 @@ def branches(
     """Lists every branch of all trainings of the job, or those of one epoch of each training. They come by run, trial,
     epoch and number."""
     with services.store.read() as session:
-        get_job(session, job_id)
+        check_job(session, job_id)
         found = branches_of(session, job_id, epoch)
     return answers.BranchList(job_id=job_id, items=[answers.BranchOfEpoch.model_validate(one) for one in found])

@@ -8,7 +8,8 @@ from api.figures import comparison_figure
 from api.formats import chosen_format
 from api.tables import TABLE_ANSWERS, TABLE_FORMATS, TableFormat, table_answer
 from service.results import of_jobs
-from service.store.jobs import get_job
+from service.store.engine import Session
+from service.store.jobs import check_job, get_job
 from service.wire import answers
 
 router = APIRouter(prefix="/v1", tags=["comparison"])
@@ -30,9 +31,9 @@ def comparison(
     accuracy over cost."""
     kind = chosen_format(format_, accept, TABLE_FORMATS)
     with services.store.read() as session:
-        job = get_job(session, job_id)
-        title = f"{job.model} on {job.dataset}, {job.optimizer}, batch {job.global_batch_size} ({job.id})"
+        check_job(session, job_id)
         runs = of_jobs.comparison(session, job_id)
+        title = _title(session, job_id) if kind in ("png", "svg") else ""
     answer = answers.Comparison.model_validate({"job_id": job_id, "items": runs})
     return table_answer(
         answer,
@@ -41,3 +42,8 @@ def comparison(
         f"{job_id}-comparison",
         lambda drawn_as: services.computing.run(comparison_figure, title, runs, drawn_as),
     )
+
+
+def _title(session: Session, job_id: str) -> str:
+    job = get_job(session, job_id)
+    return f"{job.model} on {job.dataset}, {job.optimizer}, batch {job.global_batch_size} ({job.id})"

@@ -6,7 +6,7 @@ from api.deps import EpochNumber, JobId, ServicesOf
 from api.problems import documented
 from service.errors import NotFound
 from service.store.epochs import epochs_of, epochs_with_branches
-from service.store.jobs import get_job
+from service.store.jobs import check_job
 from service.store.trials import list_trials
 from service.wire import answers
 
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 def epochs(services: ServicesOf, job_id: JobId) -> answers.EpochList:
     """Lists every recorded epoch of all trainings of the job, by run, trial and epoch."""
     with services.store.read() as session:
-        get_job(session, job_id)
+        check_job(session, job_id)
         found = epochs_of(session, job_id)
     return answers.EpochList(job_id=job_id, items=[answers.Epoch.model_validate(one) for one in found])
 
@@ -27,7 +27,7 @@ def epoch(services: ServicesOf, job_id: JobId, epoch: EpochNumber) -> answers.Ep
     """One epoch of the job's first training, with its branches in the order in which they were tried, retries
     included."""
     with services.store.read() as session:
-        get_job(session, job_id)
+        check_job(session, job_id)
         trials = list_trials(session, job_id)  # none, until the first search has begun
         first = trials[0] if trials else None
         found = (

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from api.deps import MAX_INT, JobId
+from api.deps import MAX_INT, JobId, is_known, stream_slot
 from api.event_hub import EventHub, Stream
 from api.problems import documented
 
@@ -57,12 +57,16 @@ async def _stream(
     "/events",
     summary="Follow a job",
     response_class=EventSourceResponse,
+    dependencies=[Depends(stream_slot)],
     responses={**_STREAM, **documented(404, 422, 503)},
 )
-async def events(stream: Annotated[Stream, Depends(_stream)]) -> AsyncIterator[ServerSentEvent]:
+async def events(request: Request, stream: Annotated[Stream, Depends(_stream)]) -> AsyncIterator[ServerSentEvent]:
     """Streams what happens to the job. Events are numbered from 1 without gaps; `id` is the number. `event` is `state`
     (the job moved to another state), `epoch` (an epoch was recorded, in full) or `trial` (a trial of a search began,
     changed or ended early). A comment comes when nothing else has for 15 s. The stream ends after the event of a
-    terminal state. Where as many streams are open as there may be, the answer is 503: try again later."""
+    terminal state, and with the API key that it came by. Where as many streams are open as there may be, the answer is
+    503: try again later."""
     async for event in stream.events():
+        if not await is_known(request):
+            return  # its key was revoked, or has expired
         yield event

@@ -2,11 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, BeforeValidator, Field
+from starlette.responses import Response
 
 from api import translate
 from api.deps import JobId, ServicesOf, Text, split
+from api.formats import json_answer
 from api.problems import documented
 from api.specs import SPEC_BODY, RawSpec
 from api.terms import Priority, TimeLimit
@@ -35,6 +37,7 @@ IdempotencyKey = Annotated[
 @router.post(
     "",
     status_code=202,
+    response_model=answers.Job,
     summary="Submit a job",
     openapi_extra=SPEC_BODY,
     responses={202: {"headers": {"Location": LOCATION}}, **documented(403, 409, 413, 415, 422)},
@@ -42,17 +45,15 @@ IdempotencyKey = Annotated[
 def submit(
     services: ServicesOf,
     raw: RawSpec,
-    response: Response,
     idempotency_key: IdempotencyKey = None,
     priority: Annotated[Priority, Query()] = 0,
     time_limit: Annotated[TimeLimit, Query()] = None,
-) -> answers.Job:
+) -> Response:
     """Submits a job. Its spec is checked in full before it is accepted; then the job is stored, and trained as soon as
     the cluster has room."""
     job_id = submission.submit(services.store, raw, services.means(), idempotency_key, Terms(priority, time_limit))
     services.fleet.wake()
-    response.headers["Location"] = f"/v1/jobs/{job_id}"
-    return translate.read_job(services, job_id)
+    return json_answer(translate.read_job(services, job_id), 202, {"Location": f"/v1/jobs/{job_id}"})
 
 
 class JobFilter(BaseModel):
@@ -69,19 +70,19 @@ class JobFilter(BaseModel):
     cursor: Text | None = Field(None, description="`next_cursor` of the page before; default: the first page.")
 
 
-@router.get("", summary="List jobs, newest first", responses=documented(422))
-def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> answers.JobPage:
+@router.get("", response_model=answers.JobPage, summary="List jobs, newest first", responses=documented(422))
+def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> Response:
     """Lists jobs that match, newest first. Pages stay put while new jobs arrive: a cursor means "older than this"."""
     with services.store.read() as session:
         page = stored_jobs.list_jobs(session, **query.model_dump())
         items = translate.jobs(session, page.items, services)
-    return answers.JobPage(items=items, next_cursor=page.next_cursor)
+    return json_answer(answers.JobPage(items=items, next_cursor=page.next_cursor))
 
 
-@router.get("/{job_id}", summary="Read a job", responses=documented(404, 422))
-def read(services: ServicesOf, job_id: JobId) -> answers.Job:
+@router.get("/{job_id}", response_model=answers.Job, summary="Read a job", responses=documented(404, 422))
+def read(services: ServicesOf, job_id: JobId) -> Response:
     """The job as it is now: what was asked for, its state, and the last recorded epoch of its first training."""
-    return translate.read_job(services, job_id)
+    return json_answer(translate.read_job(services, job_id))
 
 
 @router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=documented(403, 404, 409, 415, 422))

@@ -30,6 +30,7 @@ def logs(
     """The last 65,536 characters that the Ray job of an attempt has printed. While it runs Ray is asked for them;
     afterwards the database has them."""
     with services.store.read() as session:
-        number = get_job(session, job_id).attempt if attempt is None else attempt
+        job = get_job(session, job_id)
+        number = job.attempt if attempt is None else attempt
         kept = get_log(session, job_id, number)
     return jobs.log_end(services.fleet.logs(kept.submission_id)) if kept.log is None else kept.log

@@ -9,8 +9,8 @@ from api import translate
 from api.deps import FORMAT, Accept, JobId, ServicesOf
 from api.formats import chosen_format, documented_formats, file_answer
 from api.problems import documented
-from service.store.epochs import epochs_with_branches
-from service.store.jobs import get_job
+from service.store.epochs import lr_steps_of
+from service.store.jobs import check_job
 from service.wire import answers
 from service.wire.csv_text import csv_text
 
@@ -34,9 +34,9 @@ def lr_history(
     cell."""
     kind = chosen_format(format_, accept, ("json", "csv"))
     with services.store.read() as session:
-        get_job(session, job_id)
-        epochs = epochs_with_branches(session, job_id)
-    history = translate.lr_history(job_id, epochs)
+        check_job(session, job_id)
+        steps = lr_steps_of(session, job_id)
+    history = translate.lr_history(job_id, steps)
     if kind == "csv":
         content = csv_text(list(answers.LrStep.model_fields), [step.model_dump() for step in history.items])
     else:

@@ -3,9 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from starlette.responses import Response
 
 from api import translate
 from api.deps import NO_NUL, ServicesOf
+from api.formats import json_answer
 from api.problems import documented
 from service.errors import FieldError, InvalidInput
 from service.results import past_jobs
@@ -16,7 +18,12 @@ from service.wire import answers
 router = APIRouter(prefix="/v1", tags=["comparison"])
 
 
-@router.get("/recommendation", summary="The learning rate to begin with", responses=documented(404, 422))
+@router.get(
+    "/recommendation",
+    response_model=answers.Recommendation,
+    summary="The learning rate to begin with",
+    responses=documented(404, 422),
+)
 def recommendation(
     services: ServicesOf,
     model: Annotated[str, Query(max_length=100, pattern=NO_NUL, description="Name of the model.", examples=["lenet5"])],
@@ -33,7 +40,7 @@ def recommendation(
         str | None,
         Query(max_length=1024, pattern=NO_NUL, description="Folder of the images, for the dataset image-folder."),
     ] = None,
-) -> answers.Recommendation:
+) -> Response:
     """Recommends a learning rate by what the method stpt chose in the newest 100 succeeded jobs of the same model,
     dataset and, if given, optimizer, whose task is classification. Runs of the nearest batch are the evidence; their
     learning rates are scaled to the batch: in proportion for sgd, by the square root for other optimizers. A job with
@@ -45,4 +52,4 @@ def recommendation(
         found = past_jobs.recommendation(
             session, model=model, dataset=dataset, path=path, optimizer=optimizer, batch=batch
         )
-    return translate.recommended(model, dataset, found)
+    return json_answer(translate.recommended(model, dataset, found))

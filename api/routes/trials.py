@@ -9,7 +9,7 @@ from api import translate
 from api.deps import JobId, RunLabel, ServicesOf, split
 from api.problems import documented
 from service.results import of_jobs
-from service.store.jobs import get_job
+from service.store.jobs import check_job
 from service.store.trials import trials_with_results
 from service.wire import answers
 from service.wire.worker import TrialState
@@ -31,7 +31,7 @@ def trials(
     """Lists every training of the job, by run in the order of the spec, and by number. A search adds its trials as they
     begin."""
     with services.store.read() as session:
-        get_job(session, job_id)
+        check_job(session, job_id)
         of_jobs.check_label(session, job_id, label)
         found = trials_with_results(session, job_id, label=label, state=state)
     return answers.TrialList(job_id=job_id, items=[translate.trial_result(trial) for trial in found])

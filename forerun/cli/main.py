@@ -6,12 +6,13 @@ What was asked for goes to standard output, hints and errors to standard error.
 
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from forerun.cli import experiment, job, moved, results, service
+from forerun.cli import experiment, job, keys, moved, results, service, webhooks
 from forerun.cli.shared import example, new_group, say
 from forerun.client import DEFAULT_URL, Client
 from service.errors import ForerunError
@@ -49,6 +50,8 @@ app.command(rich_help_panel=JOBS, epilog=example("plan examples/baselines.yaml")
 app.add_typer(job.app, name="job", rich_help_panel=GROUPS)
 app.add_typer(results.app, name="results", rich_help_panel=GROUPS)
 app.add_typer(experiment.app, name="experiment", rich_help_panel=GROUPS)
+app.add_typer(keys.app, name="keys", rich_help_panel=GROUPS)
+app.add_typer(webhooks.app, name="webhooks", rich_help_panel=GROUPS)
 app.command(rich_help_panel=SERVICE)(service.serve)
 app.command(rich_help_panel=SERVICE, epilog=example("demo examples/fashion-mnist.yaml"))(service.demo)
 moved.add_to(app)
@@ -67,9 +70,22 @@ def connect(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     url: Annotated[str, typer.Option(envvar="FORERUN_URL", help="URL of the service.")] = DEFAULT_URL,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FORERUN_API_KEY_FILE",
+            exists=True,
+            dir_okay=False,
+            help="File with the API key, where the service asks for one. Default: the key is in FORERUN_API_KEY.",
+        ),
+    ] = None,
 ) -> None:
     # without a docstring, which would replace the help of the whole
     try:
-        ctx.obj = ctx.with_resource(Client(url))
+        api_key = None if api_key_file is None else api_key_file.read_text(errors="replace").strip()
+    except OSError as error:
+        raise typer.BadParameter(str(error), param_hint="--api-key-file") from None
+    try:
+        ctx.obj = ctx.with_resource(Client(url, api_key=api_key))
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--url") from None
+        raise typer.BadParameter(str(error), param_hint="--url, FORERUN_API_KEY or --api-key-file") from None

@@ -6,6 +6,7 @@ from itertools import chain
 from forerun.display.text import clean, table
 from service.wire.answers import (
     LAYER_COLUMNS,
+    ApiKey,
     BatchRamp,
     ComparedRun,
     ExperimentFacts,
@@ -19,6 +20,7 @@ from service.wire.answers import (
     Statistic,
     StudyRow,
     TrialResult,
+    Webhook,
 )
 from service.wire.csv_text import csv_text
 
@@ -40,6 +42,26 @@ def job_table(jobs: Iterable[Job]) -> str:
                 job.name,
             )
             for job in jobs
+        ],
+    )
+
+
+def key_table(keys: Iterable[ApiKey]) -> str:
+    """A table of API keys, a row for each."""
+    return table(
+        ("key", "owner", "scope", "made", "ends", "last used", "revoked", "name"),
+        [
+            (
+                key.prefix,
+                clean(key.owner),
+                key.scope,
+                *(
+                    "" if time is None else f"{time:%Y-%m-%d %H:%M}"
+                    for time in (key.created_at, key.expires_at, key.last_used_at, key.revoked_at)
+                ),
+                clean(key.name),
+            )
+            for key in keys
         ],
     )
 
@@ -120,6 +142,20 @@ def experiment_table(experiments: Iterable[ExperimentFacts]) -> str:
     """A table of the studies that can be run."""
     rows = [(e.name, e.paper, e.figures, str(len(e.jobs)), e.description) for e in experiments]
     return table(("name", "paper", "figures", "jobs", "description"), rows)
+
+
+def webhook_table(webhooks: Iterable[Webhook]) -> str:
+    """A table of webhooks, a row for each, with how telling it goes."""
+    rows = [(one.id, clean(one.url), " ".join(one.events), _state_of(one)) for one in webhooks]
+    return table(("webhook", "url", "events", "state"), rows)
+
+
+def _state_of(webhook: Webhook) -> str:
+    if webhook.disabled_at is not None:
+        return f"disabled: {clean(webhook.last_failure or '')}"
+    if webhook.failures:
+        return f"failed {webhook.failures} times: {clean(webhook.last_failure or '')}"
+    return "well" if webhook.delivered_at is not None else "nothing sent yet"
 
 
 def trial_table(trials: Iterable[TrialResult]) -> str:

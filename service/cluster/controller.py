@@ -13,20 +13,26 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
-from service.cluster.base import Capacity, Cluster, ClusterId, Overview, RayJobStatus
+from structlog.contextvars import bound_contextvars
+
+from service.cluster.base import Capacity, Cluster, ClusterId, Overview, RayJobStatus, Submission
+from service.cluster.hangs import FLOOR_S, HangWatch, answers_at
 from service.cluster.lease import Lease, NotLeader
 from service.cluster.losses import Place, last_words, place_of, reason_of_loss
 from service.cluster.time_limits import RunningTimes, has_limit
+from service.cluster.watch import PassWatch
 from service.errors import ClusterUnreachable
 from service.jobs import lifecycle as jobs
 from service.jobs.deletion import Housekeeper
 from service.jobs.lifecycle import Claim
 from service.jobs.pause import confirm_paused
+from service.jobs.quota import NO_QUOTA, Quota, owners_who_wait
 from service.store.attempts import attempts_without_log, ended_submissions
-from service.store.engine import Store
+from service.store.engine import DatabaseError, Store, trouble_of
 from service.store.jobs import jobs_in, next_to_submit, workers_of
 from service.store.records import Attempt, Job, JobWithAttempts
 from service.wire.states import HOLDS_WORKERS, EndReason, JobState
@@ -52,9 +58,10 @@ class Controller:
     """The reconciler of jobs in SQL with Ray, which runs passes in a thread of its own.
 
     `environment` goes to every Ray job, beside its ticket. A job fails when `max_attempts` Ray jobs in a row were lost
-    without a new epoch, for reasons of their own. `lease`: this service's, on the same database; default: one of a
-    service without a name. `monotonic` gives seconds by a clock that does not jump. The `housekeeper` is called at the
-    end of every pass that leads.
+    without a new epoch, for reasons of their own; one that does not get on for `hang_seconds`, or longer where its
+    epochs are long, is ended (service.cluster.hangs). `lease`: this service's, on the same database; default: one of a
+    service without a name. `monotonic` gives seconds by a clock that does not jump. `quota` is what one owner may take
+    of the cluster. The `housekeeper` is called at the end of every pass that leads.
     """
 
     def __init__(
@@ -66,18 +73,25 @@ class Controller:
         lease: Lease | None = None,
         max_attempts: int = 3,
         poll_seconds: float = 0.5,
+        hang_seconds: float = FLOOR_S,
         monotonic: Callable[[], float] = time.monotonic,
+        quota: Quota = NO_QUOTA,
         housekeeper: Housekeeper | None = None,
     ) -> None:
         self._lease = lease or Lease(db)
         self._db, self._cluster, self._environment = self._lease.store, cluster, dict(environment)
         self._max_attempts, self._poll_seconds, self._monotonic = max_attempts, poll_seconds, monotonic
+        self._quota = quota
         self._wake, self._stopping = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
+        api_url = self._environment.get("FORERUN_API_URL", "")
+        self._hangs = HangWatch(self._db, partial(answers_at, api_url), hang_seconds, monotonic)
+        self._hung: dict[str, str] = {}  # submissions that are being ended, and why
         self._times, self._housekeeper = RunningTimes(monotonic), housekeeper
         self._capacity: Capacity | None = None
         self._here: ClusterId | None = None
         self._trouble: str | None = None
+        self._watch = PassWatch()
         self._led: bool | None = None  # None: has not looked yet
         self._idle = False
         self._missing: dict[str, float] = {}  # submissions that Ray is not known to have, and since when
@@ -100,6 +114,11 @@ class Controller:
     def trouble(self) -> str | None:
         """Why the last pass could not be finished, in a sentence; None when it was."""
         return self._trouble
+
+    @property
+    def quota(self) -> Quota:
+        """What one owner may take of the cluster."""
+        return replace(self._quota, has_gpus=self._capacity is not None and self._capacity.gpus > 0)
 
     @property
     def leadership(self) -> Leadership:
@@ -153,7 +172,8 @@ class Controller:
         while not self._stopping:
             self._wake.clear()
             try:
-                self.run_pass()
+                with self._watch.watched():
+                    self.run_pass()
                 self._trouble = None
             except NotLeader:
                 log.warning("another service has taken over; the next pass stands by")
@@ -161,7 +181,12 @@ class Controller:
                 if self._trouble is None:
                     log.warning("%s", error)
                 self._trouble = error.detail
-            except Exception as error:  # the loop must outlive a database that is away; the next pass starts afresh
+            except DatabaseError as error:  # of an outage the store tells
+                self._trouble = trouble_of(error)
+                if self._trouble is None:
+                    log.exception("a pass of the controller failed")
+                    self._trouble = f"{type(error).__name__}: {error}"
+            except Exception as error:  # the loop must outlive whatever it meets; the next pass starts afresh
                 log.exception("a pass of the controller failed")
                 self._trouble = f"{type(error).__name__}: {error}"
             self._wake.wait(max(self._poll_seconds, IDLE_S) if self._idle else self._poll_seconds)
@@ -184,9 +209,11 @@ class Controller:
             overview = self._cluster.overview()  # who led before may have submitted something since the first
         with self._db.read() as session:
             live = jobs_in(session, HOLDS_WORKERS)
+        self._find_hung(live, overview)
         for job in live:
-            if not self._is_over_its_time(job):
-                self._reconcile(job, overview)
+            with bound_contextvars(job=job.id, attempt=job.attempt):
+                if not self._is_over_its_time(job):
+                    self._reconcile(job, overview)
         self._times.forget_all_but(job.last_attempt.submission_id for job in live if job.last_attempt is not None)
         self._stop_orphans(overview)
         claims = self._submit_what_fits()
@@ -237,6 +264,8 @@ class Controller:
                         self._submit(claim)
             case _ if found is None:
                 self._lost(job, "Ray does not know its job any more (was the cluster restarted?)", EndReason.OWN)
+            case _ if attempt.submission_id in self._hung:
+                self._end_hung(job, found)
             case _ if found.status in ENDED:
                 words = last_words(found.message)
                 message = f"its Ray job {found.status.lower()} without an outcome. {words}".strip()
@@ -253,6 +282,20 @@ class Controller:
         log.warning("job %s: its time limit is reached", job.id)
         self._cluster.stop(attempt.submission_id)
         return True
+
+    def _find_hung(self, live: Sequence[JobWithAttempts], overview: Overview) -> None:
+        found = self._hangs.look(live, overview)
+        for submission_id in found.keys() - self._hung.keys():
+            log.warning("ending %s: %s", submission_id, found[submission_id])
+        live_ids = {job.last_attempt.submission_id for job in live if job.last_attempt is not None}
+        self._hung = {one: why for one, why in (dict(found) | self._hung).items() if one in live_ids}
+
+    def _end_hung(self, job: Job, found: Submission) -> None:
+        """End the Ray job of an attempt that hangs; it is lost when Ray confirms that nothing of it runs any more."""
+        if found.status not in ENDED:
+            self._cluster.stop(found.submission_id)
+        else:
+            self._lost(job, self._hung.pop(found.submission_id), EndReason.HUNG)
 
     def _lost(self, job: Job, message: str, reason: EndReason) -> None:
         log.warning("job %s: attempt %d lost (%s): %s", job.id, job.attempt, reason, message)
@@ -290,12 +333,14 @@ class Controller:
         while True:
             with self._db.read() as session:  # first without a lock, which most passes have no use for
                 free = total - workers_of(session, HOLDS_WORKERS)
-                waiting = next_to_submit(session, total, lock=False)
+                passed_over = owners_who_wait(session, self.quota, jobs.now())
+                waiting = next_to_submit(session, total, passed_over, lock=False)
             if waiting is None or waiting.workers > free:
                 return claims
-            claim = jobs.claim_next(self._db, free=free, total=total, cluster=str(self._here))
+            claim = jobs.claim_next(self._db, free=free, total=total, cluster=str(self._here), quota=self.quota)
             if claim is None:
                 return claims
+            self._times.begins(claim.submission_id)
             self._submit(claim)
             claims += 1
 
@@ -312,7 +357,8 @@ class Controller:
         jobs.keep_log(self._db, submission_id, self._cluster.logs(submission_id))
 
     def _submit(self, claim: Claim) -> None:
-        log.info("submitting %s", claim.submission_id)
+        with bound_contextvars(job=claim.job_id, attempt=claim.attempt):
+            log.info("submitting %s", claim.submission_id)
         self._missing[claim.submission_id] = self._monotonic()  # until Ray is seen to know it
         self._cluster.submit(claim.submission_id, claim.job_id, {**self._environment, "FORERUN_TICKET": claim.ticket})
 

@@ -2,7 +2,9 @@
 
 import hashlib
 
-FIRST_S, LONGEST_S = 1.0, 60.0
+from service.store.queue import LONGEST_BACKOFF
+
+FIRST_S, LONGEST_S = 1.0, LONGEST_BACKOFF.total_seconds()
 
 
 def backoff_seconds(job_id: str, in_a_row: int) -> float:

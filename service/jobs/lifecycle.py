@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 from service.errors import StateConflict
 from service.jobs.backoff import backoff_seconds
+from service.jobs.quota import NO_QUOTA, Quota, owners_who_wait
+from service.jobs.telling import tell_of_move
 from service.store import attempts, clock
 from service.store.engine import Session, Store
 from service.store.jobs import get_job, next_to_submit, set_job_state
@@ -21,6 +23,8 @@ from service.wire.states import FOLLOWS, TERMINAL, EndReason, JobState
 
 LOG_CHARACTERS = 64 * 1024  # kept of each attempt's log, from its end
 MAX_LOST_ATTEMPTS = 50  # in a row, whatever the reason: a job whose own code ends its node must not go on for ever
+
+COUNTED = (EndReason.OWN, EndReason.HUNG, None)  # against the attempts that a job is given
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,17 @@ def cancel(db: Store, job_id: str) -> JobState:
 
 
 def claim_next(
-    db: Store, *, free: float = math.inf, total: float = math.inf, cluster: str | None = None
+    db: Store, *, free: float = math.inf, total: float = math.inf, cluster: str | None = None, quota: Quota = NO_QUOTA
 ) -> Claim | None:
     """Make the next attempt of the oldest waiting job and return it; None when none waits or it does not fit.
 
     `free` and `total` are the numbers of workers that the cluster can take now and at best; `cluster` is the id of that
     cluster. First come, first served, so that large jobs are not starved; a job larger than the whole cluster is passed
-    over until the cluster grows, and one that was lost until its backoff is over.
+    over until the cluster grows, one that was lost until its backoff is over, and one whose owner has as much as
+    `quota` allows until that is less.
     """
     with db.write() as session:
-        job = next_to_submit(session, total)
+        job = next_to_submit(session, total, owners_who_wait(session, quota, now()))
         if job is None or job.workers > free:
             return None
         job = replace(job, attempt=job.attempt + 1)
@@ -115,7 +120,7 @@ def attempt_lost(
         progress = attempts.last_attempt_with_epoch(session, job_id)
         before = [one.reason for one in job.attempts if one.lost and one.number > progress]
         reasons = [*before, reason] if attempt > progress else before
-        in_a_row, own = len(reasons), sum(one in (EndReason.OWN, None) for one in reasons)
+        in_a_row, own = len(reasons), sum(one in COUNTED for one in reasons)
         if own < max_attempts and in_a_row < MAX_LOST_ATTEMPTS:
             wait = timedelta(seconds=backoff_seconds(job_id, max(in_a_row, 1)))
             move(session, replace(job, not_before=clock.database_time(session) + wait), JobState.RECOVERING)
@@ -188,6 +193,7 @@ def move(session: Session, job: Job, to: JobState, *, code: str | None = None, m
     data = {"state": to, "attempt": job.attempt, "code": code, "message": message}
     event = {key: value for key, value in data.items() if value is not None}
     set_job_state(session, moved, before=job.state, event=event, created_at=now())
+    tell_of_move(session, job, to, code)
 
 
 def _is_live(job: Job, attempt: int) -> bool:

@@ -7,6 +7,7 @@ is recorded of it here, and its files when its workers start (workers.retry).
 from service.errors import IdempotencyConflict, StateConflict
 from service.jobs.lifecycle import hash_of, now
 from service.jobs.submit import new_job_id
+from service.jobs.telling import tell_of_submission
 from service.store.engine import Session, Store
 from service.store.events import append_event
 from service.store.jobs import get_job, insert_job, job_spec
@@ -48,9 +49,20 @@ def _add_retry(session: Session, job_id: str) -> str:
         raise StateConflict(f"job {job_id} is {job.state}; only a job that failed or was cancelled can be retried")
     retry_id, spec = new_job_id(), job_spec(job)
     runs = [NewRun(method.label, method.name, [], spec.epochs) for method in spec.methods]
-    insert_job(session, retry_id, spec, runs, now(), priority=job.priority, time_limit=job.time_limit, retry_of=job_id)
+    insert_job(
+        session,
+        retry_id,
+        spec,
+        runs,
+        now(),
+        priority=job.priority,
+        time_limit=job.time_limit,
+        retry_of=job_id,
+        owner=job.owner,
+    )
     append_event(session, retry_id, "state", {"state": JobState.QUEUED}, now())
     copy_progress(session, job_id, retry_id)
+    tell_of_submission(session, retry_id)
     return retry_id
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from service.algorithms.candidates import trials_of
 from service.errors import IdempotencyConflict
 from service.jobs.lifecycle import hash_of, now
+from service.jobs.telling import tell_of_submission
 from service.jobs.terms import DEFAULT_TERMS, Terms
 from service.results.past_jobs import complete
 from service.spec.job import JobSpec
@@ -18,6 +19,7 @@ from service.store.engine import Session, Store
 from service.store.events import append_event
 from service.store.jobs import get_job, insert_job, job_spec, jobs_of_experiment, lock_experiment
 from service.store.keys import KeyTaken, get_idempotency_key, insert_idempotency_key
+from service.store.ownership import owner_of
 from service.store.records import IdempotencyKey, NewRun
 from service.validation.door import parse_spec
 from service.validation.means import Means, check_means, look_up_train_samples
@@ -102,8 +104,10 @@ def _add_job(session: Session, spec: JobSpec, terms: Terms) -> str:
     """Write the job with its first event; its id."""
     job_id = new_job_id()
     runs = [_run(spec, method) for method in spec.methods]
-    insert_job(session, job_id, spec, runs, now(), priority=terms.priority, time_limit=terms.time_limit)
+    owner = owner_of(session)
+    insert_job(session, job_id, spec, runs, now(), priority=terms.priority, time_limit=terms.time_limit, owner=owner)
     append_event(session, job_id, "state", {"state": JobState.QUEUED}, now())
+    tell_of_submission(session, job_id)
     return job_id
 
 

@@ -1,16 +1,22 @@
 """What past jobs in SQL teach: a learning rate to begin with, and what a spec takes from them."""
 
+from collections.abc import Sequence
+from functools import partial
+
 from service.errors import FieldError, InvalidInput, NotFound
-from service.results.of_jobs import method_of
-from service.results.recommendation import PastRun, Recommendation, recommend
+from service.results.recommendation import PastRun, Recommendation, recommend, schedule_of, settled_learning_rate
 from service.results.schedule_replay import with_schedules
 from service.spec.data import FolderDataset
 from service.spec.job import JobSpec
 from service.spec.lr_set import HISTORY_LR_SET, HistoryLrSet
+from service.spec.methods.base import Schedule
 from service.spec.methods.stpt import StptMethod
 from service.spec.task import TaskName
 from service.store.engine import Session
-from service.store.trials import succeeded_stpt_trainings
+from service.store.epochs import results_of_trials
+from service.store.jobs import job_spec, jobs_by_id
+from service.store.records import Job, PastTraining, Trial
+from service.store.trials import keep_settled, list_trials, succeeded_stpt_trainings
 
 EVIDENCE_JOBS = 100  # the newest so many are asked for a recommendation
 
@@ -65,13 +71,18 @@ def recommendation(
     trainings = succeeded_stpt_trainings(
         session, model=model, dataset=dataset, path=path, task=task, optimizer=optimizer, limit=EVIDENCE_JOBS
     )
+    settled = _settled(session, [one for one in trainings if one.settled_learning_rate is None])
     runs = [
         PastRun(
             job_id=one.job_id,
-            spec=one.spec.model_copy(update={"epochs": one.length}),  # which a budget may have changed
-            method=method_of(one.spec, one.job_id, StptMethod, one.label),
             seed=one.seed,
-            epochs=one.epochs,
+            optimizer=one.optimizer,
+            global_batch_size=one.global_batch_size,
+            lr_schedule=one.lr_schedule,
+            learning_rate=settled[one.trial_id] if one.settled_learning_rate is None else one.settled_learning_rate,
+            val_accuracy=one.val_accuracy,
+            test_accuracy=one.test_accuracy,
+            schedule=partial(_schedule, session, one),
         )
         for one in trainings
     ]
@@ -85,3 +96,40 @@ def recommendation(
             "and what it chooses is recommended from then on"
         )
     return found
+
+
+def keep_settled_learning_rates(session: Session, job: Job) -> None:
+    """Keep with each training of stpt of a job that has succeeded what its search came to, so that recommendations need
+    not read its epochs."""
+    spec = job_spec(job)
+    its_stpt = {method.label: method for method in spec.methods_of(StptMethod)}
+    trials = [trial for trial in list_trials(session, job.id) if trial.label in its_stpt]
+    epochs = results_of_trials(session, [trial.id for trial in trials])
+    for trial in trials:
+        if its := epochs.get(trial.id):
+            keep_settled(session, trial.id, settled_learning_rate(*_trained(spec, trial), its))
+
+
+def _settled(session: Session, trainings: Sequence[PastTraining]) -> dict[int, float]:
+    """What the searches of these trainings came to, by the ids of their trials, for those that it is not kept of: their
+    jobs succeeded before it was."""
+    if not trainings:
+        return {}
+    specs = {job.id: job_spec(job) for job in jobs_by_id(session, {one.job_id for one in trainings})}
+    epochs = results_of_trials(session, [one.trial_id for one in trainings])
+    return {
+        one.trial_id: settled_learning_rate(*_trained(specs[one.job_id], one), epochs[one.trial_id])
+        for one in trainings
+    }
+
+
+def _schedule(session: Session, training: PastTraining, factor: float) -> Schedule:
+    [job] = jobs_by_id(session, {training.job_id})
+    [epochs] = results_of_trials(session, [training.trial_id]).values()
+    return schedule_of(*_trained(job_spec(job), training), epochs, factor)
+
+
+def _trained(spec: JobSpec, training: PastTraining | Trial) -> tuple[JobSpec, StptMethod]:
+    """The spec with as many epochs as the training had at most, which a budget may have changed, and its method."""
+    [method] = [method for method in spec.methods_of(StptMethod) if method.label == training.label]
+    return spec.model_copy(update={"epochs": training.length}), method

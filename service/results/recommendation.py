@@ -7,7 +7,7 @@ adaptive optimizers (Malladi et al. 2022, arXiv 2205.10287).
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.spec.job import JobSpec
@@ -20,14 +20,18 @@ from service.store.records import EpochResult
 
 @dataclass(frozen=True)
 class PastRun:
-    """One trial of stpt of a job that succeeded, with all its epochs in order. `spec` is the job's, with as many epochs
-    as the trial had."""
+    """What a trial of stpt of a job that succeeded trained by and came to: the learning rate that its search settled
+    on, and the accuracies of its epoch with the best validation accuracy."""
 
     job_id: str
-    spec: JobSpec
-    method: StptMethod
     seed: int
-    epochs: Sequence[EpochResult]
+    optimizer: str
+    global_batch_size: int
+    lr_schedule: str
+    learning_rate: float
+    val_accuracy: float
+    test_accuracy: float
+    schedule: Callable[[float], Schedule]  # all its learning rates, multiplied by a factor; of the best run alone read
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,12 @@ def recommend(runs: Sequence[PastRun], *, optimizer: str | None, batch: int | No
     Without an optimizer, or a batch in samples, those of the run with the best validation accuracy are taken. Only the
     runs whose batch is nearest, in proportion, are evidence.
     """
-    fitting = [run for run in runs if optimizer in (None, run.spec.optimizer.name)]
+    fitting = [run for run in runs if optimizer in (None, run.optimizer)]
     if not fitting:
         return None
-    chosen_optimizer = optimizer or _best(fitting).spec.optimizer.name
-    fitting = [run for run in fitting if run.spec.optimizer.name == chosen_optimizer]
-    chosen_batch = batch or _best(fitting).spec.global_batch_size
+    chosen_optimizer = optimizer or _best(fitting).optimizer
+    fitting = [run for run in fitting if run.optimizer == chosen_optimizer]
+    chosen_batch = batch or _best(fitting).global_batch_size
     nearest = min(_distance(run, chosen_batch) for run in fitting)
     near = [run for run in fitting if math.isclose(_distance(run, chosen_batch), nearest, abs_tol=1e-9)]
     evidence = [_evidence(run, chosen_batch) for run in near]
@@ -88,19 +92,25 @@ def recommend(runs: Sequence[PastRun], *, optimizer: str | None, batch: int | No
         learning_rate=_middle(rates),
         low=min(rates),
         high=max(rates),
-        schedule=_schedule(best, _scale(best, chosen_batch)),
+        schedule=best.schedule(_scale(best, chosen_batch)),
         rule=rule,
-        note=_note(rule, sorted({run.spec.global_batch_size for run in near}), chosen_batch, chosen_optimizer),
+        note=_note(rule, sorted({run.global_batch_size for run in near}), chosen_batch, chosen_optimizer),
         evidence=evidence,
     )
 
 
-def settled_learning_rate(run: PastRun) -> float:
-    """The learning rate that the search of a past run came to: the median of those from the last stage on, or, for a
-    set that goes on searching, of every epoch behind the warm-up."""
-    first = run.method.settled_epoch(run.spec)
-    behind = [epoch.learning_rate for epoch in run.epochs if epoch.epoch >= first]
-    return statistics.median_low(behind or [run.epochs[-1].learning_rate])
+def settled_learning_rate(spec: JobSpec, method: StptMethod, epochs: Sequence[EpochResult]) -> float:
+    """The learning rate that the search of a training by `method` came to, whose epochs are given in order: the median
+    of those from the last stage on, or, for a set that goes on searching, of every epoch behind the warm-up. `spec` is
+    the job's, with as many epochs as the training has at most."""
+    first = method.settled_epoch(spec)
+    behind = [epoch.learning_rate for epoch in epochs if epoch.epoch >= first]
+    return statistics.median_low(behind or [epochs[-1].learning_rate])
+
+
+def schedule_of(spec: JobSpec, method: StptMethod, epochs: Sequence[EpochResult], factor: float) -> Schedule:
+    """The learning rates of such a training, each multiplied by `factor`, as a schedule to train by."""
+    return method.schedule_of([allowed_learning_rate(epoch.learning_rate * factor) for epoch in epochs], spec, {})
 
 
 def _rule(optimizer: str) -> Rule:
@@ -108,47 +118,35 @@ def _rule(optimizer: str) -> Rule:
 
 
 def _scale(run: PastRun, batch: int) -> float:
-    return scale(_rule(run.spec.optimizer.name), batch=batch, base_batch=run.spec.global_batch_size)
+    return scale(_rule(run.optimizer), batch=batch, base_batch=run.global_batch_size)
 
 
 def _evidence(run: PastRun, batch: int) -> Evidence:
-    spec, best = run.spec, _best_epoch(run)
-    learning_rate = settled_learning_rate(run)
     return Evidence(
         job_id=run.job_id,
         seed=run.seed,
-        optimizer=spec.optimizer.name,
-        global_batch_size=spec.global_batch_size,
-        lr_schedule=spec.lr_schedule,
-        learning_rate=learning_rate,
-        scaled_learning_rate=allowed_learning_rate(learning_rate * _scale(run, batch)),
-        val_accuracy=best.val_accuracy,
-        test_accuracy=best.test_accuracy,
+        optimizer=run.optimizer,
+        global_batch_size=run.global_batch_size,
+        lr_schedule=run.lr_schedule,
+        learning_rate=run.learning_rate,
+        scaled_learning_rate=allowed_learning_rate(run.learning_rate * _scale(run, batch)),
+        val_accuracy=run.val_accuracy,
+        test_accuracy=run.test_accuracy,
     )
 
 
 def _best(runs: Sequence[PastRun]) -> PastRun:
-    return max(runs, key=lambda run: _best_epoch(run).val_accuracy)
-
-
-def _best_epoch(run: PastRun) -> EpochResult:
-    return max(run.epochs, key=lambda epoch: epoch.val_accuracy)
+    return max(runs, key=lambda run: run.val_accuracy)
 
 
 def _distance(run: PastRun, batch: int) -> float:
-    return abs(math.log(batch / run.spec.global_batch_size))
+    return abs(math.log(batch / run.global_batch_size))
 
 
 def _middle(rates: Sequence[float]) -> float:
     """The median; of an even number the geometric mean of the two in the middle."""
     low, high = statistics.median_low(rates), statistics.median_high(rates)
     return low if low == high else math.sqrt(low * high)
-
-
-def _schedule(run: PastRun, factor: float) -> Schedule:
-    return run.method.schedule_of(
-        [allowed_learning_rate(epoch.learning_rate * factor) for epoch in run.epochs], run.spec, {}
-    )
 
 
 def _note(rule: Rule, batches: Sequence[int], batch: int, optimizer: str) -> str:

@@ -1,18 +1,19 @@
 """Epochs and their branches in SQL, of one job and of all: queries and changes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
+from functools import cache
 from itertools import repeat
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, delete, func, or_, select, tuple_
 
 from service.store import records
 from service.store.engine import Session
 from service.store.pages import Page, decode_cursor, page_of
-from service.store.rows import columns_of, record_of, records_of
-from service.store.tables import Branch, Epoch, Job, Layer, Run, Trial
-from service.store.trials import RUN_COLUMNS
+from service.store.rows import Unindexed, columns_of, record_of, records_by, records_of
+from service.store.tables import BRANCHES, EPOCHS, JOBS, RUNS, TRIALS, Branch, Epoch, Layer, Run, Trial
+from service.store.trials import LABEL_COLUMNS, RUN_COLUMNS, count_epoch, discount_epoch
 from service.wire.states import JobState
 from service.wire.worker import EpochRecord, LayersRecord
 
@@ -25,7 +26,12 @@ def get_epoch(session: Session, trial_id: int, epoch: int) -> records.Epoch | No
 
 def last_epoch(session: Session, trial_id: int) -> int:
     """The number of the last recorded epoch of a trial; 0 when none is recorded."""
-    return session.scalar(select(func.max(Epoch.epoch)).where(Epoch.trial_id == trial_id)) or 0
+    return session.scalar(select(Trial.epochs_done).where(Trial.id == trial_id)) or 0
+
+
+def slowest_epoch(session: Session, job_id: str) -> float | None:
+    """The seconds that the slowest recorded epoch of a job took; None when none is recorded."""
+    return session.scalar(select(func.max(Epoch.seconds)).join(Trial).join(Run).where(Run.job_id == job_id))
 
 
 def epochs_of(session: Session, job_id: str) -> Sequence[records.Epoch]:
@@ -38,13 +44,22 @@ def epochs_with_branches(
 ) -> Sequence[records.EpochWithBranches]:
     """The recorded epochs of a job with their branches, ordered by run, trial and epoch; of one run, trial or epoch
     alone where that is given."""
-    wanted = [(Run.label, label), (Trial.number, trial), (Epoch.epoch, epoch)]
-    of = (Run.job_id == job_id, *(column == value for column, value in wanted if value is not None))
-    rows = session.execute(_select_epochs(*of)).all()
-    branches: dict[int, list[records.Branch]] = {}
-    for row in session.execute(_select_branches(*of)):
-        branches.setdefault(row.epoch_id, []).append(record_of(records.Branch, row))
-    return [record_of(records.EpochWithBranches, row, branches=tuple(branches.get(row.id, ()))) for row in rows]
+    given = {"label": label, "trial": trial, "epoch": epoch}
+    wanted = {name: value for name, value in given.items() if value is not None}
+    epochs, its_branches = _of_job(frozenset(wanted))
+    rows = session.execute(epochs, {"job_id": job_id, **wanted}).all()
+    its = session.execute(its_branches, {"job_id": job_id, **wanted}).all()
+    branches = records_by("epoch_id", records.Branch, its)
+    return records_of(records.EpochWithBranches, rows, lambda row: {"branches": tuple(branches.get(row.id, ()))})
+
+
+def lr_steps_of(session: Session, job_id: str) -> Sequence[records.LrStep]:
+    """The learning-rate history of a job, ordered by run, trial and epoch."""
+    candidates: dict[int, list[float]] = {}
+    for epoch_id, learning_rate in session.execute(_CANDIDATES, {"job_id": job_id}).all():
+        candidates.setdefault(epoch_id, []).append(learning_rate)
+    rows = session.execute(_LR_STEPS, {"job_id": job_id}).all()
+    return records_of(records.LrStep, rows, lambda row: {"candidates": candidates.get(row.id, ())})
 
 
 def epochs_of_trial(session: Session, trial_id: int) -> Sequence[records.Epoch]:
@@ -65,31 +80,16 @@ def branches_of_epoch(session: Session, epoch_id: int) -> Sequence[records.Branc
     return records_of(records.Branch, session.execute(query))
 
 
-def latest_epochs(session: Session, job_ids: Sequence[str]) -> dict[str, records.Epoch]:
-    """The newest epoch of the first trial of each job's first run, by job id; a job without one is left out."""
-    first = select(func.min(Run.id)).where(Run.job_id.in_(job_ids)).group_by(Run.job_id)
-    last = (
-        select(Epoch.trial_id, func.max(Epoch.epoch).label("epoch"))
-        .join(Trial, Trial.id == Epoch.trial_id)
-        .where(Trial.run_id.in_(first), Trial.number == 1)
-        .group_by(Epoch.trial_id)
-        .subquery()
-    )
-    same = and_(Epoch.trial_id == last.c.trial_id, Epoch.epoch == last.c.epoch)
-    rows = session.execute(_select_epochs().add_columns(Run.job_id).join(last, same))
-    return {row.job_id: record_of(records.Epoch, row) for row in rows}
+def results_of_trials(session: Session, trial_ids: Collection[int]) -> dict[int, list[records.EpochResult]]:
+    """What the recorded epochs of these trials came to, in their order, by the ids of the trials; a trial without one
+    is left out."""
+    rows = session.execute(_RESULTS, {"trial_ids": list(trial_ids)}).all()
+    return records_by("trial_id", records.EpochResult, rows)
 
 
 def costs_of(session: Session, job_id: str) -> Sequence[records.EpochCostOfRun]:
     """What every epoch of a job took and came to, in the order in which they were recorded."""
-    query = (
-        select(Run.label.label("label"), Trial.seed, *columns_of(Epoch, records.EpochCostOfRun))
-        .join(Trial, Trial.run_id == Run.id)
-        .join(Epoch, Epoch.trial_id == Trial.id)
-        .where(Run.job_id == job_id)
-        .order_by(Epoch.recorded_at, Epoch.id)
-    )
-    return records_of(records.EpochCostOfRun, session.execute(query))
+    return records_of(records.EpochCostOfRun, session.execute(_COSTS, {"job_id": job_id}))
 
 
 def epochs_of_all_jobs(
@@ -108,47 +108,90 @@ def epochs_of_all_jobs(
     """A page of the epochs of all jobs that the filters fit: newest jobs first, inside a job by run, trial and epoch.
     Optimizer and batch are the trial's, where a search chose them, else the job's. Raises InvalidInput when `cursor` is
     none of this list."""
-    its_optimizer, its_batch = _optimizer_of_trial(), _batch_of_trial()
-    query = (
-        select(
-            Job.number.label("job_number"),
-            Run.id.label("run_id"),
-            Job.id.label("job_id"),
-            Job.model,
-            Job.dataset,
-            its_optimizer.label("optimizer"),
-            its_batch.label("global_batch_size"),
-            *RUN_COLUMNS,
-            Trial.number.label("trial"),
-            Trial.seed,
-            *columns_of(Epoch, records.HistoryStep),
-        )
-        .join(Run, Run.job_id == Job.id)
-        .join(Trial, Trial.run_id == Run.id)
-        .join(Epoch, Epoch.trial_id == Trial.id)
-        .order_by(Job.number.desc(), Run.id, Trial.number, Epoch.epoch)
-        .limit(limit + 1)
-    )
-    its_own = [(its_optimizer, optimizer), (its_batch, batch), (Run.method, method), (Run.label, label)]
-    wanted = [(Job.model, model), (Job.dataset, dataset), *its_own]
-    query = query.where(*(column == value for column, value in wanted if value is not None))
-    if state:
-        query = query.where(Job.state.in_(state))
-    if cursor is not None:
-        number, *after = decode_cursor(cursor, 4)
-        later = tuple_(Run.id, Trial.number, Epoch.epoch) > tuple_(*after)
-        query = query.where(or_(Job.number < number, and_(Job.number == number, later)))
-    page = page_of(session.execute(query).all(), limit, lambda row: (row.job_number, row.run_id, row.trial, row.epoch))
+    given: dict[str, Any] = {"model": model, "dataset": dataset, "optimizer": optimizer, "global_batch_size": batch}
+    given |= {"method": method, "label": label, "state": list(state) or None}
+    wanted = {name: value for name, value in given.items() if value is not None}
+    place = {} if cursor is None else dict(zip(_PLACE, decode_cursor(cursor, len(_PLACE)), strict=True))
+    query = _page_of_all(frozenset(wanted), bool(place))
+    rows = session.execute(query, {**wanted, **place, "rows": limit + 1}).all()
+    page = page_of(rows, limit, lambda row: (row.job_number, row.run_id, row.trial, row.epoch))
     return Page(records_of(records.HistoryStep, page.items), page.next_cursor)
 
 
-def _optimizer_of_trial() -> ColumnElement[Any]:
-    searched = Trial.config["optimizer"]  # its name, or a document with one
-    return func.coalesce(Trial.config["optimizer", "name"].as_string(), searched.as_string(), Job.optimizer)
+# Queries are made once and run with parameters: to make one takes longer than to run it.
+_PLACE = ("job_number", "run_id", "trial", "epoch")  # which a cursor of all epochs is made of
+_runs_trials_epochs = RUNS.join(TRIALS, TRIALS.c.run_id == RUNS.c.id).join(EPOCHS, EPOCHS.c.trial_id == TRIALS.c.id)
+_LR_STEPS = (
+    select(EPOCHS.c.id, *LABEL_COLUMNS, TRIALS.c.number.label("trial"))
+    .add_columns(*columns_of(EPOCHS, records.LrStep))
+    .select_from(_runs_trials_epochs)
+    .where(RUNS.c.job_id == bindparam("job_id"))
+    .order_by(RUNS.c.id, TRIALS.c.number, EPOCHS.c.epoch)
+)
+_CANDIDATES = (
+    select(BRANCHES.c.epoch_id, BRANCHES.c.learning_rate)
+    .select_from(_runs_trials_epochs.join(BRANCHES, BRANCHES.c.epoch_id == EPOCHS.c.id))
+    .where(RUNS.c.job_id == bindparam("job_id"))
+    .order_by(BRANCHES.c.epoch_id, BRANCHES.c.number)
+)
+_COSTS = (
+    select(RUNS.c.label, TRIALS.c.seed, *columns_of(EPOCHS, records.EpochCostOfRun))
+    .select_from(_runs_trials_epochs)
+    .where(RUNS.c.job_id == bindparam("job_id"))
+    .order_by(EPOCHS.c.recorded_at, EPOCHS.c.id)
+)
+_RESULTS = (
+    select(EPOCHS.c.trial_id, *columns_of(EPOCHS, records.EpochResult))
+    .where(EPOCHS.c.trial_id.in_(bindparam("trial_ids", expanding=True)))
+    .order_by(EPOCHS.c.epoch)
+)
 
 
-def _batch_of_trial() -> ColumnElement[Any]:
-    return func.coalesce(Trial.config["global_batch_size"].as_integer(), Job.global_batch_size)
+@cache
+def _of_job(filters: frozenset[str]) -> tuple[Select[*tuple[Any, ...]], Select[*tuple[Any, ...]]]:
+    """The queries for the epochs of a job and for their branches: of those of `label`, `trial` and `epoch` alone that
+    are among the filters."""
+    columns = {"label": RUNS.c.label, "trial": TRIALS.c.number, "epoch": EPOCHS.c.epoch}
+    of = [RUNS.c.job_id == bindparam("job_id"), *(columns[name] == bindparam(name) for name in sorted(filters))]
+    place = (RUNS.c.id, TRIALS.c.number, EPOCHS.c.epoch)
+    epochs = select(*LABEL_COLUMNS, TRIALS.c.number.label("trial"), *columns_of(EPOCHS, records.Epoch)).select_from(
+        _runs_trials_epochs
+    )
+    branches = select(*columns_of(BRANCHES, records.Branch), BRANCHES.c.epoch_id)
+    branches = branches.select_from(_runs_trials_epochs.join(BRANCHES, BRANCHES.c.epoch_id == EPOCHS.c.id))
+    return epochs.where(*of).order_by(*place), branches.where(*of).order_by(*place, BRANCHES.c.number)
+
+
+@cache
+def _page_of_all(filters: frozenset[str], has_cursor: bool) -> Select[*tuple[Any, ...]]:
+    """The query for a page of the epochs of all jobs by these columns."""
+    config = TRIALS.c.config
+    searched = (config["optimizer", "name"].as_string(), config["optimizer"].as_string())  # a document, or a name
+    columns = {
+        "model": JOBS.c.model,
+        "dataset": JOBS.c.dataset,
+        "optimizer": func.coalesce(*searched, JOBS.c.optimizer),
+        "global_batch_size": func.coalesce(config["global_batch_size"].as_integer(), JOBS.c.global_batch_size),
+        "method": RUNS.c.method,
+        "label": RUNS.c.label,
+    }
+    place = (RUNS.c.id, TRIALS.c.number, EPOCHS.c.epoch)
+    query = (
+        select(JOBS.c.number.label("job_number"), RUNS.c.id.label("run_id"), JOBS.c.id.label("job_id"), TRIALS.c.seed)
+        .add_columns(TRIALS.c.number.label("trial"), *(column.label(name) for name, column in columns.items()))
+        .add_columns(*columns_of(EPOCHS, records.HistoryStep))
+        .select_from(JOBS.join(_runs_trials_epochs, RUNS.c.job_id == Unindexed(JOBS.c.id)))
+        .where(*(column == bindparam(name) for name, column in columns.items() if name in filters))
+        .order_by(JOBS.c.number.desc(), *place)
+        .limit(bindparam("rows"))
+    )
+    if "state" in filters:
+        query = query.where(JOBS.c.state.in_(bindparam("state", expanding=True)))
+    if has_cursor:
+        number, *after = [bindparam(name, type_=BigInteger) for name in _PLACE]
+        # the first of both is what an index can be searched by
+        query = query.where(JOBS.c.number <= number, or_(JOBS.c.number < number, tuple_(*place) > tuple_(*after)))
+    return query
 
 
 def _select_epochs(*of: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
@@ -189,6 +232,7 @@ def insert_epoch(session: Session, trial_id: int, record: EpochRecord, *, attemp
         )
     )
     session.flush()
+    count_epoch(session, trial_id, record.epoch, record.val_accuracy, record.samples)
 
 
 def _layers(record: LayersRecord) -> list[Layer]:
@@ -202,6 +246,5 @@ def _layers(record: LayersRecord) -> list[Layer]:
 
 def discard_epoch(session: Session, epoch: records.Epoch) -> None:
     """Delete an epoch with its branches and layers; the samples that it took are kept as lost by its trial."""
-    lost = Trial.lost_samples + epoch.samples
-    session.execute(update(Trial).where(Trial.id == epoch.trial_id).values(lost_samples=lost))
     session.execute(delete(Epoch).where(Epoch.id == epoch.id))
+    discount_epoch(session, epoch.trial_id, epoch.samples)

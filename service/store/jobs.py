@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select, update
+from sqlalchemy import BindParameter, Row, Select, bindparam, func, insert, select, update
 
 from service.errors import NotFound
 from service.spec.job import JobSpec
@@ -12,14 +13,24 @@ from service.store import records
 from service.store.attempts import attempts_by_job
 from service.store.engine import Session
 from service.store.events import insert_event
+from service.store.ownership import OF_EVERYBODY
 from service.store.pages import Page, decode_cursor, page_of
 from service.store.queue import ORDER, waits
-from service.store.rows import columns_of, record_of
-from service.store.tables import Job, Run, Trial
+from service.store.rows import columns_of, record_of, records_of
+from service.store.tables import JOBS, RUNS, TRIALS, Job
 from service.wire.states import JobState
 
 # what changes of a job
 STANDING = ("state", "attempt", "started_at", "finished_at", "not_before", "error_code", "error_message")
+
+
+_JOBS: Select[*tuple[Any, ...]] = select(*columns_of(JOBS, records.Job))
+_JOB = _JOBS.where(JOBS.c.id == bindparam("job_id"))
+_JOB_LOCKED = _JOB.with_for_update()
+_INSERT_JOB, _INSERT_TRIAL = insert(JOBS), insert(TRIALS)
+_INSERT_RUN = insert(RUNS).returning(RUNS.c.id)
+_KNOWN = select(JOBS.c.id).where(JOBS.c.id == bindparam("job_id"))
+_JOBS_BY_ID = _JOBS.where(JOBS.c.id.in_(bindparam("job_ids", expanding=True)))
 
 
 def job_spec(job: records.Job) -> JobSpec:
@@ -30,12 +41,22 @@ def job_spec(job: records.Job) -> JobSpec:
 def get_job(session: Session, job_id: str, *, lock: bool = False) -> records.JobWithAttempts:
     """The job of that id with its attempts, its row locked if `lock`, for a caller that goes on to change it. Raises
     NotFound when the store has no job of that id."""
-    query = _select_jobs().where(Job.id == job_id)
-    row = session.execute(query.with_for_update() if lock else query).one_or_none()
+    row = session.execute(_JOB_LOCKED if lock else _JOB, {"job_id": job_id}).one_or_none()
     if row is None:
-        raise NotFound(f"there is no job {job_id}; GET /v1/jobs lists the jobs")
+        raise _no_job(job_id)
     # read after the lock, by a statement of their own: a join would show them as they were before it was waited for
-    return _with_attempts(row, attempts_by_job(session, Job.id == job_id))
+    [job] = _with_attempts([row], attempts_by_job(session, [job_id]))
+    return job
+
+
+def check_job(session: Session, job_id: str) -> None:
+    """Raise NotFound when the store has no job of that id."""
+    if session.execute(_KNOWN, {"job_id": job_id}).one_or_none() is None:
+        raise _no_job(job_id)
+
+
+def _no_job(job_id: str) -> NotFound:
+    return NotFound(f"there is no job {job_id}; GET /v1/jobs lists the jobs")
 
 
 def list_jobs(
@@ -51,16 +72,24 @@ def list_jobs(
 ) -> Page[records.JobWithAttempts]:
     """A page of at most `limit` jobs that the filters fit, with their attempts, newest first. Raises InvalidInput when
     `cursor` is none of this list."""
-    query = _select_jobs().order_by(Job.number.desc()).limit(limit + 1)
-    if state:
-        query = query.where(Job.state.in_(state))
-    wanted = [(Job.model, model), (Job.dataset, dataset), (Job.name, name), (Job.experiment, experiment)]
-    query = query.where(*(column == value for column, value in wanted if value is not None))
-    if cursor is not None:
-        query = query.where(Job.number < decode_cursor(cursor, 1)[0])
-    page = page_of(session.execute(query).all(), limit, lambda row: (row.number,))
-    attempts = attempts_by_job(session, Job.id.in_([row.id for row in page.items]))
-    return Page([_with_attempts(row, attempts) for row in page.items], page.next_cursor)
+    filters = {"model": model, "dataset": dataset, "name": name, "experiment": experiment, "state": list(state) or None}
+    wanted = {name: value for name, value in filters.items() if value is not None}
+    before = {} if cursor is None else {"before": decode_cursor(cursor, 1)[0]}
+    rows = session.execute(_page(frozenset(wanted), bool(before)), {**wanted, **before, "rows": limit + 1}).all()
+    page = page_of(rows, limit, lambda row: (row.number,))
+    attempts = attempts_by_job(session, [row.id for row in page.items])
+    return Page(_with_attempts(page.items, attempts), page.next_cursor)
+
+
+@cache
+def _page(filters: frozenset[str], has_cursor: bool) -> Select[*tuple[Any, ...]]:
+    """The query for a page of jobs by these columns."""
+    query = _JOBS.order_by(JOBS.c.number.desc()).limit(bindparam("rows"))
+    for name in sorted(filters):
+        is_list = name == "state"
+        value: BindParameter[Any] = bindparam(name, expanding=is_list)
+        query = query.where(JOBS.c[name].in_(value) if is_list else JOBS.c[name] == value)
+    return query.where(JOBS.c.number < bindparam("before")) if has_cursor else query
 
 
 def jobs_of_experiment(session: Session, experiment: str) -> Sequence[records.Job]:
@@ -69,24 +98,30 @@ def jobs_of_experiment(session: Session, experiment: str) -> Sequence[records.Jo
     return [_job(row) for row in rows]
 
 
+def jobs_by_id(session: Session, job_ids: Collection[str]) -> Sequence[records.Job]:
+    """The jobs with these ids, in no order; an id that is of no job is passed over."""
+    return [_job(row) for row in session.execute(_JOBS_BY_ID, {"job_ids": list(job_ids)})]
+
+
 def jobs_in(session: Session, states: Collection[JobState]) -> Sequence[records.JobWithAttempts]:
     """The jobs in one of `states`, with their attempts, oldest first."""
-    wanted = Job.state.in_(states)
-    rows = session.execute(_select_jobs().where(wanted).order_by(Job.number)).all()
-    attempts = attempts_by_job(session, wanted) if rows else {}
-    return [_with_attempts(row, attempts) for row in rows]
+    rows = session.execute(_select_jobs().where(Job.state.in_(states)).order_by(Job.number)).all()
+    return _with_attempts(rows, attempts_by_job(session, [row.id for row in rows]))
 
 
 def workers_of(session: Session, states: Collection[JobState]) -> int:
-    """How many workers the jobs in one of `states` ask for in all."""
-    return session.scalar(select(func.sum(Job.workers)).where(Job.state.in_(states))) or 0
+    """How many workers the jobs in one of `states` ask for in all, whosever they are."""
+    query = select(func.sum(Job.workers)).where(Job.state.in_(states))
+    return session.scalar(query, execution_options=OF_EVERYBODY) or 0
 
 
-def next_to_submit(session: Session, total_workers: float, *, lock: bool = True) -> records.Job | None:
+def next_to_submit(
+    session: Session, total_workers: float, owners_who_wait: Collection[str] = (), *, lock: bool = True
+) -> records.Job | None:
     """The next job that waits for an attempt, may have one by the database's clock, and takes at most `total_workers`
-    workers: the oldest of those with the highest priority; its row locked, if `lock`. None when there is none. On
-    PostgreSQL jobs whose row another transaction holds are passed over."""
-    query = _select_jobs().where(waits(session, total_workers)).order_by(*ORDER).limit(1)
+    workers: the oldest of those with the highest priority; its row locked, if `lock`. None when there is none. Those of
+    `owners_who_wait` are passed over, and on PostgreSQL jobs whose row another transaction holds."""
+    query = _select_jobs().where(waits(session, total_workers, owners_who_wait)).order_by(*ORDER).limit(1)
     row = session.execute(query.with_for_update(skip_locked=True) if lock else query).one_or_none()
     return None if row is None else _job(row)
 
@@ -100,10 +135,12 @@ def _job(row: Row[*tuple[Any, ...]]) -> records.Job:
 
 
 def _with_attempts(
-    row: Row[*tuple[Any, ...]], attempts: Mapping[str, Sequence[records.Attempt]]
-) -> records.JobWithAttempts:
-    its = tuple(attempts.get(row.id, ()))
-    return record_of(records.JobWithAttempts, row, state=JobState(row.state), attempts=its)
+    rows: Sequence[Row[*tuple[Any, ...]]], attempts: Mapping[str, Sequence[records.Attempt]]
+) -> list[records.JobWithAttempts]:
+    def more(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
+        return {"state": JobState(row.state), "attempts": tuple(attempts.get(row.id, ()))}
+
+    return records_of(records.JobWithAttempts, rows, more)
 
 
 # --- changes ---------------------------------------------------------------------------------------------
@@ -126,41 +163,39 @@ def insert_job(
     priority: int = 0,
     time_limit: int | None = None,
     retry_of: str | None = None,
+    owner: str | None,
 ) -> None:
-    """Insert a job that waits for its first attempt, with its runs and the trials that these begin with."""
-    session.add(
-        Job(
-            id=job_id,
-            name=spec.name,
-            experiment=spec.experiment,
-            model=spec.model,
-            dataset=spec.dataset.name,
-            workers=spec.workers,
-            optimizer=spec.optimizer.name,
-            global_batch_size=spec.global_batch_size,
-            trials=sum(len(run.seeds) for run in runs),
-            spec=spec.model_dump(mode="json"),
-            state=JobState.QUEUED,
-            priority=priority,
-            time_limit=time_limit,
-            retry_of=retry_of,
-            created_at=created_at,
-            attempt=0,
-            last_event=0,
-            runs=[
-                Run(
-                    label=run.label,
-                    method=run.method,
-                    trials=[
-                        Trial(number=number, seed=seed, length=run.length)
-                        for number, seed in enumerate(run.seeds, start=1)
-                    ],
-                )
-                for run in runs
-            ],
-        )
-    )
-    session.flush()
+    """Insert a job that waits for its first attempt, with its runs and the trials that these begin with. `owner` may be
+    another one than the session's where an admin retries a job."""
+    job = {
+        "id": job_id,
+        "name": spec.name,
+        "experiment": spec.experiment,
+        "model": spec.model,
+        "dataset": spec.dataset.name,
+        "workers": spec.workers,
+        "optimizer": spec.optimizer.name,
+        "global_batch_size": spec.global_batch_size,
+        "trials": sum(len(run.seeds) for run in runs),
+        "spec": spec.model_dump(mode="json"),
+        "state": JobState.QUEUED,
+        "priority": priority,
+        "time_limit": time_limit,
+        "retry_of": retry_of,
+        "created_at": created_at,
+        "attempt": 0,
+        "last_event": 0,
+        "owner": owner,
+    }
+    session.execute(_INSERT_JOB, job)
+    for run in runs:
+        run_id = session.scalars(_INSERT_RUN, {"job_id": job_id, "label": run.label, "method": run.method}).one()
+        trials = [
+            {"run_id": run_id, "number": number, "seed": seed, "length": run.length, "state": "pending"}
+            for number, seed in enumerate(run.seeds, start=1)
+        ]
+        if trials:  # a search has none yet
+            session.execute(_INSERT_TRIAL, trials)
 
 
 def set_terms(session: Session, job_id: str, changes: Mapping[str, int | None]) -> None:

@@ -1,4 +1,4 @@
-"""Idempotency keys in SQL: the keys of requests, and the jobs that these made."""
+"""Idempotency keys in SQL: the keys of requests, each owner's for themselves, and the jobs that these made."""
 
 from datetime import datetime
 
@@ -7,6 +7,7 @@ from sqlalchemy.exc import IntegrityError
 
 from service.store import records
 from service.store.engine import Session
+from service.store.ownership import owner_of
 from service.store.rows import columns_of, record_of
 from service.store.tables import IdempotencyKey
 
@@ -20,15 +21,23 @@ class KeyTaken(Exception):
 
 
 def get_idempotency_key(session: Session, key: str) -> records.IdempotencyKey | None:
-    """What is stored of an idempotency key; None when it is new."""
-    query = select(*columns_of(IdempotencyKey, records.IdempotencyKey)).where(IdempotencyKey.key == key)
+    """What is stored of an idempotency key of the session's owner; None when it is new."""
+    its = (IdempotencyKey.owner == (owner_of(session) or ""), IdempotencyKey.key == key)
+    query = select(*columns_of(IdempotencyKey, records.IdempotencyKey)).where(*its)
     row = session.execute(query).one_or_none()
     return None if row is None else record_of(records.IdempotencyKey, row)
 
 
 def insert_idempotency_key(session: Session, key: str, *, fingerprint: str, job_id: str, created_at: datetime) -> None:
-    """Store the idempotency key of the request that made a job. Raises KeyTaken where the key is not new any more."""
-    values = {"key": key, "fingerprint": fingerprint, "job_id": job_id, "created_at": created_at}
+    """Store the idempotency key of the request that made a job, as one of the session's owner. Raises KeyTaken where
+    the key is not new any more."""
+    values = {
+        "owner": owner_of(session) or "",
+        "key": key,
+        "fingerprint": fingerprint,
+        "job_id": job_id,
+        "created_at": created_at,
+    }
     try:
         session.execute(insert(IdempotencyKey).values(values))
     except IntegrityError:

@@ -16,14 +16,14 @@ class Page(Generic[Item]):
     """A page of a list: its items in the order of their query, and the cursor of the next page, None on the last
     one."""
 
-    items: Sequence[Item]
+    items: list[Item]
     next_cursor: str | None
 
 
 def page_of(rows: Sequence[Item], limit: int, place: Callable[[Item], Sequence[int]]) -> Page[Item]:
     """Make a page of at most `limit` + 1 rows, of which one too many tells that there is another page; `place` gives
     the numbers of a row that its cursor is made of."""
-    return Page(rows[:limit], encode_cursor(*place(rows[limit - 1])) if len(rows) > limit else None)
+    return Page(list(rows[:limit]), encode_cursor(*place(rows[limit - 1])) if len(rows) > limit else None)
 
 
 def encode_cursor(*numbers: int) -> str:

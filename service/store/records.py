@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from service.spec.job import JobSpec
+from service.wire.answers.key import Scope
 from service.wire.states import EndReason, JobState
 from service.wire.worker import BranchState, TrialState
 
@@ -28,6 +28,9 @@ class Attempt:
     lost: bool  # ended without an outcome
     reason: EndReason | None  # why it ended without an outcome; None while it lives, or with one
     cluster: str | None  # that it was submitted to, a ClusterId as text; None: from before that was kept
+    iterations: int | None  # that it has trained or evaluated, as its last heartbeat had it; None: there was none
+    progress_at: datetime | None  # when they grew, or an epoch came, by the database's clock; None: it has not begun
+    waits_for: str | None  # what keeps it from training at present, in words; None: nothing
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Job:
     started_at: datetime | None
     finished_at: datetime | None
     not_before: datetime | None  # of the next attempt, by the database's clock; None: at once
+    owner: str | None  # of the API key that submitted it; None: of nobody
 
 
 @dataclass(frozen=True)
@@ -163,15 +167,34 @@ class TrialWithAccuracies(Trial):
 
 
 @dataclass(frozen=True)
+class FirstTraining:
+    """Where the first training of a job stands: what its last recorded epoch has, None where it has none."""
+
+    label: str
+    number: int
+    length: int  # epochs that it trains at most
+    epochs_done: int
+    learning_rate: float | None
+    val_accuracy: float | None
+    test_accuracy: float | None
+
+
+@dataclass(frozen=True)
 class PastTraining:
-    """A trial of stpt of a job that has succeeded, with what its epochs came to, in order."""
+    """A trial of stpt of a job that has succeeded: what it trained by, and the accuracies of its epoch with the best
+    validation accuracy."""
 
     job_id: str
-    spec: JobSpec
+    trial_id: int
     label: str
+    optimizer: str
+    global_batch_size: int
+    lr_schedule: str
     seed: int
     length: int  # epochs that it trained at most
-    epochs: Sequence[EpochResult]
+    settled_learning_rate: float | None  # what its search came to; None where that is not kept
+    val_accuracy: float
+    test_accuracy: float
 
 
 @dataclass(frozen=True)
@@ -241,6 +264,28 @@ class EpochWithBranches(Epoch):
     """An epoch and the branches of its Pre-train, in the order tried."""
 
     branches: Sequence[Branch]
+
+
+@dataclass(frozen=True)
+class LrStep:
+    """One epoch in the learning-rate history of a job: what its learning rate was chosen from, and what it led to."""
+
+    trial_id: int
+    label: str
+    method: str
+    trial: int
+    epoch: int
+    attempt: int
+    phase: str
+    learning_rate: float
+    first_learning_rate: float
+    last_learning_rate: float
+    candidates: Sequence[float]  # learning rates of the branches, in the order tried
+    val_accuracy: float
+    val_loss: float | None
+    test_accuracy: float
+    samples: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -355,3 +400,29 @@ class Leader:
     cluster: str | None  # that it submits to, a ClusterId as text
     expires_at: datetime | None
     standby_seen_at: datetime | None  # when another service last looked whether it may take over
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """An API key as it is kept: of the key itself there is a hash alone."""
+
+    id: str  # the part of the key that is shown
+    hash: str = field(repr=False)
+    owner: str
+    name: str
+    scope: Scope
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class AttemptUsage:
+    """When an attempt of an owner's job ran, and on what."""
+
+    owner: str
+    workers: int
+    device: str  # as its spec has it: auto | cpu | cuda
+    created_at: datetime
+    ended_at: datetime | None

@@ -13,6 +13,7 @@ from service.store.engine import Session
 from service.store.epochs import epochs_of
 from service.store.events import append_event
 from service.store.tables import Base, Branch, Epoch, Event, Job, Layer, Run, Trial
+from service.store.trials import KEPT_OF_EPOCHS, count_epochs_of_job
 from service.wire.states import TERMINAL
 
 CHUNK = 500  # rows by their ids in one statement
@@ -38,13 +39,14 @@ def copy_progress(session: Session, source: str, job_id: str) -> None:
     kept = [epoch for epochs in by_trial.values() for epoch in newest_trajectory(epochs)]
     for ids in _chunks([epoch.id for epoch in kept]):
         _copy_epochs(session, job_id, ids)
+    count_epochs_of_job(session, job_id)
     _copy_events(session, source, job_id, {(epoch.label, epoch.trial, epoch.epoch) for epoch in kept})
 
 
 def _copy_trials(session: Session, source: str, job_id: str) -> None:
     """The trials of every run. Those that ended with their job alone have not ended: they run on, or have yet to
     begin."""
-    names = _columns(Trial, "id", "run_id", "state")
+    names = _columns(Trial, "id", "run_id", "state", *KEPT_OF_EPOCHS)
     begun = select(Epoch.id).where(Epoch.trial_id == OldTrial.id).exists() | OldTrial.key.is_not(None)
     with_its_job = (OldTrial.state == "stopped") & OldTrial.message.is_(None)
     state = case((with_its_job & begun, "running"), (with_its_job, "pending"), else_=OldTrial.state)

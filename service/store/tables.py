@@ -62,20 +62,25 @@ class Job(Base):
     """The table of jobs: what was asked for, and where it stands."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index(None, "state", "priority", "number"),)
+    # pages go by the number, newest first, inside what a filter leaves; the second is for recommendations
+    __table_args__ = (
+        *(Index(None, name, "number") for name in ("state", "model", "dataset", "name", "experiment", "owner")),
+        Index(None, "model", "dataset", "state", "number"),
+        Index(None, "state", "priority", "number"),  # the queue
+    )
 
     number: Mapped[int] = mapped_column(Id, primary_key=True)  # order of submission; pages go by it
     id: Mapped[str] = mapped_column(String(40), unique=True)
     name: Mapped[str] = mapped_column(String(200))
-    experiment: Mapped[str] = mapped_column(String(100), index=True, server_default=text("''"))
-    model: Mapped[str] = mapped_column(String(100), index=True)
-    dataset: Mapped[str] = mapped_column(String(100), index=True)
+    experiment: Mapped[str] = mapped_column(String(100), server_default=text("''"))
+    model: Mapped[str] = mapped_column(String(100))
+    dataset: Mapped[str] = mapped_column(String(100))
     optimizer: Mapped[str] = mapped_column(String(50), server_default=text("''"))
     global_batch_size: Mapped[int] = mapped_column(server_default="0")
     workers: Mapped[int]  # world size
     trials: Mapped[int] = mapped_column(server_default="1")  # of all its runs
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
-    state: Mapped[str] = mapped_column(String(20), index=True)
+    state: Mapped[str] = mapped_column(String(20))
     priority: Mapped[int] = mapped_column(server_default="0")  # higher ones are submitted first
     time_limit: Mapped[int | None]  # seconds that its attempts may run, together
     retry_of: Mapped[str | None] = mapped_column(String(40))  # the failed job that it goes on from
@@ -88,6 +93,7 @@ class Job(Base):
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)  # of the next attempt, by the database's clock
     files_removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # by retention
+    owner: Mapped[str | None] = mapped_column(String(100))  # of the API key that submitted it; NULL: of nobody
 
     attempts: Mapped[list["Attempt"]] = relationship(back_populates="job", order_by="Attempt.number")
     runs: Mapped[list["Run"]] = relationship(back_populates="job", order_by="Run.id")
@@ -117,6 +123,9 @@ class Attempt(Base):
     lost: Mapped[bool] = mapped_column(default=False, server_default=false())  # ended without an outcome
     reason: Mapped[str | None] = mapped_column(String(30))  # why it ended without an outcome
     cluster: Mapped[str | None] = mapped_column(String(300))  # that it was submitted to; NULL: before that was kept
+    iterations: Mapped[int | None] = mapped_column(BigInteger)  # trained or evaluated, as its last heartbeat had it
+    progress_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when they grew, by the database's clock
+    waits_for: Mapped[str | None] = mapped_column(Text)  # what it waits for meanwhile; NULL: it trains
     log: Mapped[str | None] = mapped_column(Text, deferred=True)  # the end of it; NULL until Ray gave it
 
     job: Mapped[Job] = relationship(back_populates="attempts")
@@ -128,7 +137,7 @@ class Run(Base):
 
     __tablename__ = "runs"
     # the name that it was made with: SQLite renames no constraint
-    __table_args__ = (UniqueConstraint("job_id", "label", name="uq_runs_job_id_method"),)
+    __table_args__ = (UniqueConstraint("job_id", "label", name="uq_runs_job_id_method"), Index(None, "job_id", "id"))
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -140,7 +149,8 @@ class Run(Base):
 
 
 class Trial(Base):
-    """The table of trials, each of which is one training inside a run."""
+    """The table of trials, each of which is one training inside a run. What its recorded epochs come to is kept
+    with it, by the transaction that records one (decision 0025)."""
 
     __tablename__ = "trials"
     __table_args__ = (UniqueConstraint("run_id", "number"),)
@@ -155,6 +165,11 @@ class Trial(Base):
     state: Mapped[str] = mapped_column(String(20), default="pending", server_default="completed")
     message: Mapped[str | None] = mapped_column(Text)
     lost_samples: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # of epochs trained twice
+    epochs_done: Mapped[int] = mapped_column(default=0, server_default="0")  # which is the number of the last, too
+    samples: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # that its epochs took
+    best_epoch: Mapped[int | None]  # by validation accuracy; of equals the first
+    # what the search of a training of stpt came to, where its job has succeeded; NULL where that was before 0011
+    settled_learning_rate: Mapped[float | None]
 
     run: Mapped[Run] = relationship(back_populates="trials")
     epochs: Mapped[list["Epoch"]] = relationship(back_populates="trial", order_by="Epoch.epoch")
@@ -256,11 +271,53 @@ class Event(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class Webhook(Base):
+    """The table of webhooks: the URLs that are told of events. The secret is kept as it is, for signatures are made
+    with it."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    url: Mapped[str] = mapped_column(String(1000), unique=True)
+    secret: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # the last time that it was told of an event
+    failures: Mapped[int] = mapped_column(default=0)  # tries in a row, of the event that is the next one
+    failing_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    next_try_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # NULL: at once
+    last_failure: Mapped[str | None] = mapped_column(Text)
+    disabled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class WebhookSubscription(Base):
+    """The table of what each webhook is told of: a row for each type of events."""
+
+    __tablename__ = "webhook_subscriptions"
+    __table_args__ = (Index(None, "event"),)
+
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"), primary_key=True)
+    event: Mapped[str] = mapped_column(String(30), primary_key=True)
+
+
+class Delivery(Base):
+    """The table of deliveries that are still to be made (an outbox): written with the event, deleted once a webhook
+    has it. Of one job those of a webhook are in the order of its events."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (Index(None, "webhook_id", "id"), Index(None, "job_id"))
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]  # of the event
+
+
 class IdempotencyKey(Base):
-    """The table of idempotency keys: each with its request's fingerprint and the job that the request made."""
+    """The table of idempotency keys of each owner: with the request's fingerprint and the job that the request made."""
 
     __tablename__ = "idempotency_keys"
 
+    owner: Mapped[str] = mapped_column(String(100), primary_key=True, server_default=text("''"))  # empty: nobody
     key: Mapped[str] = mapped_column(String(200), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64))
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -289,3 +346,37 @@ class DeletedJob(Base):
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     deleted_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ApiKey(Base):
+    """The table of API keys, which are never deleted. Of the key itself only a hash is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(20), primary_key=True)  # the part of the key that is shown
+    hash: Mapped[str] = mapped_column(String(64))
+    owner: Mapped[str] = mapped_column(String(100))
+    name: Mapped[str] = mapped_column(String(100))
+    scope: Mapped[str] = mapped_column(String(10))  # read | submit | admin
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class LoginSession(Base):
+    """The table of browsers that are logged in by an API key. Of the cookie only a hash is kept."""
+
+    __tablename__ = "login_sessions"
+
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+# The same tables without the classes around them, for queries that are made once, with named parameters, and run often:
+# of a query for a few rows SQLAlchemy takes most of the time, and of that, the classes the larger part.
+JOBS, ATTEMPTS, RUNS, TRIALS, EPOCHS, BRANCHES = (
+    Base.metadata.tables[name] for name in ("jobs", "attempts", "runs", "trials", "epochs", "branches")
+)

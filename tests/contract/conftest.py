@@ -12,6 +12,7 @@ from api.deps import Services
 from service.cluster.base import Capacity
 from service.cluster.controller import Leadership
 from service.errors import ClusterUnreachable
+from service.jobs.quota import NO_QUOTA, Quota
 from service.store.engine import Store
 from tests.application import app_over
 
@@ -22,6 +23,7 @@ class FakeFleet:
     capacity: Capacity | None = None
     trouble: str | None = None
     leadership: Leadership = field(default_factory=lambda: Leadership(True, "http://forerun.test:8000"))
+    quota: Quota = NO_QUOTA
     wakes: int = 0
     driver_logs: dict[str, str] = field(default_factory=dict)
 

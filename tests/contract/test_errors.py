@@ -67,6 +67,7 @@ def test_every_error_of_ours(client: httpx.Client, error: type[errors.ForerunErr
         "detail": "f: why" if more else "why",
         "code": error.code,
         "instance": "/v1/jobs",
+        "request_id": response.headers["X-Request-ID"],
         **more,
     }
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import settings
 from schemathesis import Case
-from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+from schemathesis.specs.openapi.checks import ignored_auth, negative_data_rejection, positive_data_acceptance
 
 from api.app import create_app
 from api.deps import Services
@@ -58,8 +58,12 @@ def test_operations(document: dict[str, Any]) -> None:
         ),
         *(f"GET {job}/layers", f"GET {job}/trials", f"GET {job}/comparison", f"GET {job}/study", f"GET {job}/ramp"),
         *("GET /v1/study", "GET /v1/lr-history", "GET /v1/recommendation"),
+        *("POST /v1/webhooks", "GET /v1/webhooks", "DELETE /v1/webhooks/{webhook_id}"),
+        "POST /v1/webhooks/{webhook_id}/test",
         *("POST /v1/plan", "GET /v1/experiments", "POST /v1/experiments"),
-        *("GET /v1/catalog", "GET /healthz", "GET /readyz"),
+        *("GET /v1/catalog", "GET /healthz", "GET /readyz", "GET /metrics"),
+        *("GET /v1/keys", "POST /v1/keys", "DELETE /v1/keys/{key_id}"),
+        *("GET /v1/session", "POST /v1/session", "DELETE /v1/session"),
     }
     known = {tag["name"] for tag in document["tags"]}
     for name, operation in operations(document).items():
@@ -104,7 +108,9 @@ def test_examples_of_answers_are_true(document: dict[str, Any]) -> None:
     compared += ("StudyRow", "Study", "ExperimentStudy", "RampStep", "BatchRamp", "BatchRamps")
     decided = ("BranchPoint", "Candidate", "RatedRate", "Rule", "Alternative", "ChoiceWarning", "Decision", "Decisions")
     of_all_jobs = ("HistoryStep", "HistoryPage", "Evidence", "Recommendation")
-    for name in (*answers, "LrStep", "LrHistory", "LayerEpoch", "LayerPage", *compared, *decided, *of_all_jobs):
+    of_service = ("ApiKey", "ApiKeyList", "NewApiKey", "Login", "Webhook", "NewWebhook", "WebhookTest")
+    of_job = ("LrStep", "LrHistory", "LayerEpoch", "LayerPage")
+    for name in (*answers, *of_job, *compared, *decided, *of_all_jobs, *of_service):
         (example,) = schemas[name]["examples"]
         assert set(example) == set(schemas[name]["properties"]), name
         jsonschema.validate(example, {"$ref": f"#/components/schemas/{name}", "components": document["components"]})
@@ -177,8 +183,9 @@ def lived_in(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @settings(max_examples=4)
 def test_service_keeps_its_document(case: Case, lived_in: tuple[FastAPI, str]) -> None:
     """No server error; no status, media type, header or body that is not documented; wrong input is refused."""
+    # This service has no keys, so it looks at none; who is refused is told in test_access.
     # Not every wrong spec or cursor can be told by a schema, so not everything a schema allows is accepted.
-    case.call_and_validate(app=lived_in[0], timeout=PATIENCE, excluded_checks=[positive_data_acceptance])
+    case.call_and_validate(app=lived_in[0], timeout=PATIENCE, excluded_checks=[ignored_auth, positive_data_acceptance])
 
 
 @schema.include(path_regex="job_id").parametrize()
@@ -187,5 +194,5 @@ def test_and_with_a_job_that_is_there(case: Case, lived_in: tuple[FastAPI, str])
     app, case.path_parameters["job_id"] = lived_in
     # With the job's id in place of a wrong one, a request that was made to be refused no longer is.
     case.call_and_validate(
-        app=app, timeout=PATIENCE, excluded_checks=[positive_data_acceptance, negative_data_rejection]
+        app=app, timeout=PATIENCE, excluded_checks=[ignored_auth, positive_data_acceptance, negative_data_rejection]
     )

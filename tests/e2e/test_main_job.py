@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from safetensors import safe_open
 from sqlalchemy import select
 
@@ -147,6 +149,26 @@ def test_no_live_secret_lies_in_rays_files(service: Service, finished: tuple[Job
     assert service.token not in (service.home / "service.log").read_text()
 
 
+def test_the_log_tells_of_job_and_attempt(service: Service, finished: tuple[Job, list[Event]]) -> None:
+    lines = (service.home / "service.log").read_text().splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    ours = [(event["event"], event.get("attempt")) for event in events if event.get("job") == finished[0].id]
+    states = [event for event in ours if event[0] in ("submitting", "running", "succeeded")]
+    assert states == [("submitting", "1"), ("running", "1"), ("succeeded", "1")]
+    with service.client as client:
+        assert f"attempt=1  job={finished[0].id}" in client.logs(finished[0].id)
+
+
+def test_metrics_of_a_real_service(service: Service, finished: tuple[Job, list[Event]]) -> None:
+    text = httpx.get(f"{service.url}/metrics").text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    jobs = {sample.labels["state"]: sample.value for sample in families["forerun_jobs"].samples}
+    assert jobs["succeeded"] >= 1
+    assert [families[f"forerun_{name}"].samples[0].value for name in ("database_up", "ray_reachable")] == [1, 1]
+    passes = families["forerun_controller_pass_seconds"].samples
+    assert any(sample.value > 0 for sample in passes if sample.labels.get("result") == "done")
+
+
 def test_a_training_that_fails_says_why_and_keeps_its_epochs(service: Service) -> None:
     phases = [
         {"first_epoch": 1, "lr_set": {"learning_rates": [0.05]}},
@@ -180,10 +202,21 @@ def test_a_running_job_can_be_cancelled(service: Service) -> None:
 
 
 def test_everything_listens_on_loopback_alone(service: Service) -> None:
-    connections = of_each(service.process.pid, lambda process: process.net_connections("inet"))
-    addresses = {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
+    """While two workers train, as well, which have torch's store and their connections to each other."""
+    with service.client as client:
+        job = client.submit(nested(**DIGITS | {"epochs": 5000}))
+        next(event for event in job.follow() if event.kind == "epoch")
+        addresses = listening(service)
+        client.cancel(job.id)
+        job.wait()
     assert addresses
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def listening(service: Service) -> set[str]:
+    """The addresses that a process of the service listens on."""
+    connections = of_each(service.process.pid, lambda process: process.net_connections("inet"))
+    return {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
 
 
 @pytest.mark.long

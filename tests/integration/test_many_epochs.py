@@ -209,7 +209,7 @@ def evidence(store: Store, **changes: Any) -> list[str]:
     wanted = {"model": "lenet5", "dataset": "digits", "path": None, "task": "classification", "optimizer": None}
     wanted |= {"limit": 100} | changes
     with store.read() as session:
-        return [one.job_id for one in succeeded_stpt_trainings(session, **wanted) if len(one.epochs) == 1]
+        return [one.job_id for one in succeeded_stpt_trainings(session, **wanted) if one.settled_learning_rate == 0.05]
 
 
 def test_evidence_is_what_succeeded(store):

@@ -17,7 +17,7 @@ from service.jobs import lifecycle as jobs
 from service.jobs import reports
 from service.store.attempts import ended_submissions, insert_attempt
 from service.store.engine import Session, Store
-from service.store.epochs import branches_of, epochs_with_branches, latest_epochs
+from service.store.epochs import branches_of, epochs_with_branches
 from service.store.jobs import get_job, jobs_in, list_jobs, set_job_state
 from service.store.keys import KeyTaken, insert_idempotency_key
 from service.store.layers import layers_of, layers_of_training
@@ -172,13 +172,13 @@ def test_epochs_and_branches_of_a_job(store):
 
 def test_the_latest_epoch_of_each_job(store):
     one, none, three = start(store), start(store), start(store)
-    reports.record_epoch(store, *one, epoch(1))
+    reports.record_epoch(store, *one, epoch(1, val_accuracy=0.1))
     for number in (1, 2, 3):
-        reports.record_epoch(store, *three, epoch(number))
+        reports.record_epoch(store, *three, epoch(number, val_accuracy=number / 10))
     with store.read() as session:
-        latest = latest_epochs(session, [one[0], none[0], three[0]])
-        assert {job_id: row.epoch for job_id, row in latest.items()} == {one[0]: 1, three[0]: 3}
-        assert latest_epochs(session, []) == {}
+        latest = first_trainings(session, [one[0], none[0], three[0]])
+    assert {job_id: row.epochs_done for job_id, row in latest.items()} == {one[0]: 1, none[0]: 0, three[0]: 3}
+    assert [latest[job_id].val_accuracy for job_id, _ in (one, none, three)] == [0.1, None, 0.3]
 
 
 def test_the_first_training_of_each_job(store):

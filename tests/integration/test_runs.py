@@ -14,9 +14,9 @@ from service.jobs import reports
 from service.jobs.submit import submit_job, submit_jobs
 from service.spec.job import JobSpec
 from service.store.engine import Store
-from service.store.epochs import branches_of, epochs_of, epochs_with_branches, latest_epochs
+from service.store.epochs import branches_of, epochs_of, epochs_with_branches
 from service.store.jobs import get_job, jobs_of_experiment, list_jobs
-from service.store.trials import get_trial, list_trials
+from service.store.trials import first_trainings, get_trial, list_trials
 from service.wire.worker import Outcome, TrialRecord
 from tests.builders import claim, spec_document, train
 from tests.integration.jobs_in_sql import FAILURE, events_of
@@ -120,11 +120,11 @@ def test_every_trial_resumes_where_it_stands(store):
 def test_the_latest_epoch_is_that_of_the_first_trial_of_the_first_run(store):
     job_id, token = train(store, [sweep(1, 1), sweep(1, 2), epoch(1)], epochs=2, methods=METHODS)
     with store.read() as session:
-        assert latest_epochs(session, [job_id]) == {}
+        assert first_trainings(session, [job_id])[job_id].epochs_done == 0
     reports.record_epoch(store, job_id, token, reference(1, val_accuracy=0.75))
     with store.read() as session:
-        row = latest_epochs(session, [job_id])[job_id]
-    assert (row.epoch, row.val_accuracy) == (1, 0.75)
+        row = first_trainings(session, [job_id])[job_id]
+    assert (row.label, row.epochs_done, row.val_accuracy) == ("reference", 1, 0.75)
 
 
 # --- experiments -------------------------------------------------------------------------------------

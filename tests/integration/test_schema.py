@@ -16,14 +16,32 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.exc import IntegrityError
 
 import migrations
 from migrations import is_current, migrate
-from service.jobs import reports
+from service.access import keys
+from service.jobs import reports, webhooks
 from service.store.engine import Store
 from service.store.jobs import get_job, job_spec
-from service.store.tables import Attempt, Base, Branch, Epoch, Event, IdempotencyKey, Job, Layer, Run, Trial
+from service.store.tables import (
+    ApiKey,
+    Attempt,
+    Base,
+    Branch,
+    Delivery,
+    Epoch,
+    Event,
+    IdempotencyKey,
+    Job,
+    Layer,
+    LoginSession,
+    Run,
+    Trial,
+    Webhook,
+    WebhookSubscription,
+)
 from tests.integration.jobs_in_sql import S, begin, everything, start, state_of, submit, until_somebody_waits_for_a_lock
 from tests.unit.service.reports import branch, epoch, layers
 
@@ -46,13 +64,20 @@ pytest_plugins = ["tests.databases"]
         (Layer, {"id": None}),
         (Event, {"id": None}),
         (IdempotencyKey, {}),
+        (ApiKey, {}),
+        (LoginSession, {}),
+        (Webhook, {"id": "other"}),
+        (WebhookSubscription, {}),
+        (Delivery, {}),
     ],
     ids=lambda value: value.__tablename__ if isinstance(value, type) else "",
 )
 def test_nothing_can_stand_there_twice(store, table, renamed):
     job_id, token = start(store, epochs=1)
     reports.record_epoch(store, job_id, token, epoch(1, layers=layers()))
+    webhooks.register(store, "https://hooks.example.com/", ["job.queued"])
     submit(store, "key-1", epochs=1)
+    keys.log_in(store, keys.create_key(store, "alice")[0])
     with store.read() as session:
         row = session.execute(sa.select(table.__table__).limit(1)).mappings().one()
     again = {**{key: value for key, value in row.items() if key not in renamed}, **_given(renamed)}
@@ -74,6 +99,9 @@ def test_nothing_hangs_in_the_air(store):
         Layer(epoch_id=1, number=1, name="0.weight", first_step=0, every=10, lwn=[1.0], lgn=[1.0]),
         Event(job_id="job-0", number=1, kind="state", data={}, created_at=now),
         IdempotencyKey(key="k", fingerprint="f", job_id="job-0", created_at=now),
+        LoginSession(hash="h", key_id="0" * 12, created_at=now, expires_at=now),
+        WebhookSubscription(webhook_id="hook-0", event="epoch"),
+        Delivery(webhook_id="hook-0", job_id="job-0", number=1),
     ]
     for row in rows:
         with pytest.raises(IntegrityError, match=r"(?i)foreign key"), store.write() as session:
@@ -81,13 +109,15 @@ def test_nothing_hangs_in_the_air(store):
 
 
 def test_with_a_job_goes_all_that_hangs_on_it(store):
+    webhooks.register(store, "https://hooks.example.com/", ["job.queued"])
     kept, token = start(store)
     reports.record_epoch(store, kept, token, epoch(1, layers=layers()))
     rows = everything(store)
     job_id = submit(store, "key-1")
     reports.record_epoch(store, job_id, begin(store, job_id), epoch(1, layers=layers()))
     grown = {table for table, after in everything(store).items() if len(after) > len(rows[table])}
-    assert grown == everything(store).keys() - {"deleted_jobs"}
+    of_no_job = {"deleted_jobs", "api_keys", "login_sessions", "webhooks", "webhook_subscriptions"}
+    assert grown == everything(store).keys() - of_no_job
     with store.write() as session:
         session.execute(sa.delete(Job).where(Job.id == job_id))
     assert everything(store) == rows
@@ -119,6 +149,7 @@ def test_the_migrations_make_what_the_models_say(empty_store):
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
     assert tables(empty_store) == set(Base.metadata.tables)
+    alembic(empty_store, lambda config, _: command.check(config), "head")  # `alembic check`, as its users know it
 
 
 def test_migrating_again_changes_nothing(empty_store):
@@ -141,21 +172,26 @@ def test_down_to_the_base_leaves_no_table_and_up_again_works(empty_store):
     submit(empty_store)
 
 
-def test_no_row_is_lost_on_the_way_down_and_up(empty_store):
+REVISIONS = [one.revision for one in ScriptDirectory(str(Path(migrations.__file__).parent)).walk_revisions()]
+
+
+@pytest.mark.parametrize("revision", sorted(REVISIONS))
+def test_no_row_is_lost_on_the_way_up_from_a_revision(empty_store, revision):
     """SQLite drops a column by making the table anew; with it must not go what hangs on its rows."""
     migrate(empty_store)
     job_id, token = start(empty_store)
     # what older tables have no column for comes back as this
     reports.record_epoch(empty_store, job_id, token, epoch(1, last_learning_rate=0.05))
+    with empty_store.write() as session:
+        session.execute(sa.update(Attempt).values(progress_at=None))
     rows = everything(empty_store)
+    alembic(empty_store, command.downgrade, revision)
     with empty_store.connect() as connection:
-        version = MigrationContext.configure(connection).get_current_revision()
-    while version != "0001":
-        alembic(empty_store, command.downgrade, "-1")
-        with empty_store.connect() as connection:
-            version = MigrationContext.configure(connection).get_current_revision()
+        assert MigrationContext.configure(connection).get_current_revision() == revision
     migrate(empty_store)
     assert everything(empty_store) == rows
+    with empty_store.read() as session:
+        assert get_job(session, job_id).state is S.RUNNING
 
 
 def test_a_migration_that_fails_leaves_nothing(empty_store, monkeypatch):
@@ -218,3 +254,18 @@ def test_jobs_from_before_labels_are_read_in_todays_words(empty_store):
         assert session.scalar(sa.select(events.c.data)) == {**data, "label": "schedule", "method": "fixed"}
     stpt, fixed = known.methods
     assert (known.lr_schedule, stpt.metric, fixed.name, fixed.label) == ("cosine", "val_accuracy", "fixed", "schedule")
+
+
+def test_idempotency_keys_from_before_owners_are_nobodys(empty_store):
+    """Rows as the service of the revision before 0010 wrote them; and on the way down those of owners go."""
+    migrate(empty_store)
+    before = ScriptDirectory(str(Path(migrations.__file__).parent)).get_revision("0010").down_revision
+    alices, nobodys = empty_store.of_owner("alice", all_jobs=False), empty_store
+    first, second = submit(alices, "key-1"), submit(nobodys, "key-1")
+    alembic(empty_store, command.downgrade, before)
+    with empty_store.connect() as connection:
+        rows = connection.execute(sa.text("SELECT key, job_id FROM idempotency_keys")).all()
+    assert rows == [("key-1", second)]
+    migrate(empty_store)
+    assert submit(nobodys, "key-1") == second
+    assert submit(alices, "key-1") not in (first, second)

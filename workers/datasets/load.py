@@ -34,6 +34,7 @@ from service.errors import DatasetMissing, TrainingFailed
 from service.spec.catalog import DATASETS, how_to_fetch, require_files
 from service.spec.data import FolderDataset, NamedDataset
 from service.spec.data_folder import TEST_FOLDERS, images_by_class, open_file, require_image_folder
+from workers.engine import progress
 
 SPLIT_SEED = 20_231  # any constant: it decides which samples are held out, for every job and version
 MAX_DECODERS = 8  # threads of one process; workers share the machine
@@ -71,6 +72,7 @@ class ImageFiles:
         def decode(places: range) -> None:
             for place in places:
                 images[place] = _decode(paths[place], self.image_size, self.data_dir)
+                progress.advance()
 
         parts = [range(len(paths))[start : start + IMAGES_A_TASK] for start in range(0, len(paths), IMAGES_A_TASK)]
         list(_decoders().map(decode, parts))  # list: raises what a decoder raised

@@ -37,6 +37,7 @@ from service.wire.answers.experiment import ExperimentFacts, ExperimentJobs, Exp
 from service.wire.answers.health import Health, Leadership, Ray, Readiness
 from service.wire.answers.history import HistoryPage, HistoryStep, LrHistory, LrStep
 from service.wire.answers.job import Job, JobError, JobPage, Links
+from service.wire.answers.key import ApiKey, ApiKeyList, Login, NewApiKey, Scope
 from service.wire.answers.layers import LAYER_COLUMNS, LayerEpoch, LayerPage
 from service.wire.answers.plan import Plan, RunCost, SearchArea
 from service.wire.answers.problem import FieldProblem, Problem
@@ -46,6 +47,7 @@ from service.wire.answers.schedule import JobSchedule, ReplayedEpoch, SelectorRe
 from service.wire.answers.statistic import Statistic, Statistics
 from service.wire.answers.study import STUDY_COLUMNS, ExperimentStudy, Study, StudyRow
 from service.wire.answers.trial import TrialList, TrialResult
+from service.wire.answers.webhook import NewWebhook, Webhook, WebhookList, WebhookTest
 
 __all__ = [
     "COMPARISON_COLUMNS",
@@ -54,6 +56,8 @@ __all__ = [
     "STUDY_COLUMNS",
     "Alternative",
     "Answer",
+    "ApiKey",
+    "ApiKeyList",
     "BatchRamp",
     "BatchRamps",
     "Branch",
@@ -94,10 +98,13 @@ __all__ = [
     "LayerPage",
     "Leadership",
     "Links",
+    "Login",
     "LrHistory",
     "LrSetFacts",
     "LrSetPhaseFacts",
     "LrStep",
+    "NewApiKey",
+    "NewWebhook",
     "OtherEvent",
     "Plan",
     "Problem",
@@ -109,6 +116,7 @@ __all__ = [
     "ReplayedEpoch",
     "Rule",
     "RunCost",
+    "Scope",
     "SearchArea",
     "SeedComparison",
     "SelectorReplay",
@@ -120,5 +128,8 @@ __all__ = [
     "TrialEvent",
     "TrialList",
     "TrialResult",
+    "Webhook",
+    "WebhookList",
+    "WebhookTest",
     "parse_event",
 ]

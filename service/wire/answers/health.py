@@ -32,5 +32,7 @@ class Readiness(Answer):
     """The answer that the service can work: its database answers, and the schema is current."""
 
     status: str = Field(description="Always `ready`; otherwise the answer is a problem.", examples=["ready"])
-    leadership: Leadership = Field(description="Which service leads.")
-    ray: Ray = Field(description="What is known of the cluster.")
+    leadership: Leadership | None = Field(
+        description="Which service leads; null: asked without the API key that it takes."
+    )
+    ray: Ray | None = Field(description="What is known of the cluster; null: asked without the API key that it takes.")

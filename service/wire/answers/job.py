@@ -25,6 +25,7 @@ _JOB = {
     "model": _SPEC.model,
     "dataset": _SPEC.dataset.name,
     "spec": _SPEC.model_dump(mode="json"),
+    "owner": "alice",
     "attempt": 1,
     "submission_id": f"{JOB_ID}-a1",
     "created_at": "2026-01-01T12:00:00Z",
@@ -73,7 +74,7 @@ class Job(Answer):
     experiment: str = Field(description="What the jobs of one study share; empty: it belongs to none.")
     state: JobState = Field(description="Where it stands; succeeded, failed and cancelled are final.")
     reason: str | None = Field(
-        description="Why it is in this state, in a sentence, as what it waits for; null: it runs, or has ended."
+        description="Why it is in this state, in a sentence, as what it waits for; null: it trains, or has ended."
     )
     queue_position: int | None = Field(
         description="Place among the jobs that wait for workers, 1 for the next one; null: it waits for none, is tried "
@@ -86,6 +87,7 @@ class Job(Answer):
     model: str = Field(description="Name of the model.")
     dataset: str = Field(description="Name of the dataset.")
     spec: dict[str, Any] = Field(description="The JobSpec, with every default filled in.")
+    owner: str | None = Field(None, description="Of the API key that it was submitted by; null: there was no key.")
     attempt: int = Field(description="Number of the live or last attempt; 0: none yet.")
     submission_id: str | None = Field(description="Id of that attempt in Ray; null: no attempt yet.")
     created_at: datetime = Field(description="When it was accepted.")

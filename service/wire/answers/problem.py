@@ -29,6 +29,9 @@ class Problem(Answer):
     )
     code: str = Field(description="Code of the error, stable: programs go by it.", examples=["invalid_input"])
     instance: str = Field(description="Path of the request.", examples=["/v1/jobs"])
+    request_id: str | None = Field(
+        None, description="Id of the request, as in X-Request-ID and in the service's log.", examples=["3f9c0a51d2e8"]
+    )
     errors: list[FieldProblem] = Field(
         [], description="With codes invalid_input and no_weights: one entry for each wrong field, 20 at most."
     )

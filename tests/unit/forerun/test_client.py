@@ -92,6 +92,28 @@ def test_a_request_is_sent_three_times_at_most(connect: Connect) -> None:
     assert len(script.requests) == 3
 
 
+def test_a_request_that_the_database_cannot_take_is_sent_again(connect: Connect, pauses: list[float]) -> None:
+    locked = problem(503, "database_unavailable", "The database cannot be used", "it is locked")
+    later = httpx.Response(503, json=json.loads(locked.content), headers={"Retry-After": "5"})
+    script = Script(later, locked, answer(job(), 202))
+    assert connect(script).submit(SPEC).id == "job-1"
+    assert pauses == [5.0, 1.0]
+    assert len({request.headers["Idempotency-Key"] for request in script.requests}) == 1
+
+
+def test_a_database_that_stays_away_is_told_in_the_end(connect: Connect, pauses: list[float]) -> None:
+    locked = problem(503, "database_unavailable", "The database cannot be used", "it is locked")
+    with pytest.raises(ApiError, match="it is locked") as caught:
+        connect(Script(locked, locked, locked)).job("job-1")
+    assert (caught.value.code, pauses) == ("database_unavailable", [0.5, 1.0])
+
+
+def test_what_is_short_for_another_reason_is_not_asked_for_again(connect: Connect, pauses: list[float]) -> None:
+    with pytest.raises(ApiError, match="Ray is away"):
+        connect(Script(problem(503, "cluster_unreachable", "Ray", "Ray is away"))).job("job-1")
+    assert pauses == []
+
+
 def test_jobs_reads_page_after_page_as_they_are_needed(connect: Connect) -> None:
     script = Script(
         answer({"items": [job(id="job-3"), job(id="job-2")], "next_cursor": "Mg"}),
@@ -497,3 +519,48 @@ def test_recommendation_leaves_out_what_is_not_said(connect: Connect) -> None:
     found = connect(script).recommendation("resnet50", "image-folder", path="birds")
     assert found.learning_rate == 0.1
     assert script.asked == ["GET /v1/recommendation?model=resnet50&dataset=image-folder&path=birds"]
+
+
+# --- API keys -------------------------------------------------------------------------------------------
+
+
+KEY = "frn_3f9c0a51d2e8_" + 43 * "x"
+
+
+def test_a_key_goes_with_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = {"items": [], "next_cursor": None}
+
+    def sent(**options: str) -> str | None:
+        script = Script(answer(page))
+        with Client(transport=script, **options) as client:  # type: ignore[arg-type]
+            list(client.jobs())
+            assert KEY not in f"{client!r}{vars(client)}"
+        return script.requests[0].headers.get("Authorization")
+
+    monkeypatch.delenv("FORERUN_API_KEY", raising=False)
+    assert sent() is None
+    assert sent(api_key=KEY) == f"Bearer {KEY}"
+    monkeypatch.setenv("FORERUN_API_KEY", KEY)
+    assert sent() == f"Bearer {KEY}"
+    assert sent(api_key="") is None
+    for wrong in ("a b", "é", f"{KEY}\r\nX-Injected: 1"):
+        with pytest.raises(ValueError, match="cannot be an API key") as caught:
+            Client(api_key=wrong)
+        assert wrong not in str(caught.value)
+
+
+def test_who_is_told_to_send_less_waits_a_little(connect: Connect, pauses: list[float]) -> None:
+    def too_early(seconds: int) -> httpx.Response:
+        response = problem(429, "too_many_requests", "Too many requests", f"try again in {seconds} s")
+        response.headers["Retry-After"] = str(seconds)
+        return response
+
+    script = Script(too_early(2), too_early(1), answer({"items": []}))
+    connect(script).keys()
+    assert pauses == [2.0, 1.0]
+    script = Script(too_early(1), too_early(1), too_early(1))
+    with pytest.raises(ApiError, match="try again in 1 s"):
+        connect(script).keys()
+    with pytest.raises(ApiError, match="try again in 3600 s"):
+        connect(Script(too_early(3600))).keys()
+    assert pauses == [2.0, 1.0, 1.0, 1.0]

@@ -7,7 +7,8 @@ from tests.unit.forerun.cli.command_line import Forerun
 
 @pytest.fixture
 def forerun(monkeypatch: pytest.MonkeyPatch) -> Forerun:
-    monkeypatch.delenv("FORERUN_URL", raising=False)
+    for name in ("FORERUN_URL", "FORERUN_API_KEY", "FORERUN_API_KEY_FILE"):
+        monkeypatch.delenv(name, raising=False)
     return Forerun(monkeypatch)
 
 

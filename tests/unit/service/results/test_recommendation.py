@@ -1,8 +1,9 @@
+from functools import partial
 from typing import Any
 
 import pytest
 
-from service.results.recommendation import PastRun, Recommendation, recommend, settled_learning_rate
+from service.results.recommendation import PastRun, Recommendation, recommend, schedule_of, settled_learning_rate
 from service.spec.job import JobSpec
 from service.spec.methods.base import Schedule
 from service.spec.methods.stpt import StptMethod
@@ -14,6 +15,27 @@ STAGES = {"stages": [{"factors": [10, 3, 1, 0.3, 0.1]}, {"factors": [2, 1, 0.5]}
 
 def run(job_id: str, *rates: float, val_accuracy: float = 0.9, **changes: Any) -> PastRun:
     """A run of stpt that chose these learning rates, one an epoch; its best epoch is the last but one."""
+    spec, method, epochs = training(*rates, val_accuracy=val_accuracy, **changes)
+    best = max(epochs, key=lambda epoch: epoch.val_accuracy)
+    return PastRun(
+        job_id,
+        seed=0,
+        optimizer=spec.optimizer.name,
+        global_batch_size=spec.global_batch_size,
+        lr_schedule=spec.lr_schedule,
+        learning_rate=settled_learning_rate(spec, method, epochs),
+        val_accuracy=best.val_accuracy,
+        test_accuracy=best.test_accuracy,
+        schedule=partial(schedule_of, spec, method, epochs),
+    )
+
+
+def settled(*rates: float, **changes: Any) -> float:
+    """What a training that chose these learning rates, one an epoch, has settled on."""
+    return settled_learning_rate(*training(*rates, **changes))
+
+
+def training(*rates: float, val_accuracy: float = 0.9, **changes: Any) -> tuple[JobSpec, StptMethod, list[EpochResult]]:
     accuracies = [val_accuracy - 0.1] * len(rates)
     accuracies[max(0, len(rates) - 2)] = val_accuracy
     epochs = [
@@ -23,7 +45,7 @@ def run(job_id: str, *rates: float, val_accuracy: float = 0.9, **changes: Any) -
     document = {"model": "lenet5", "dataset": "digits", "epochs": len(rates)} | changes
     spec = JobSpec.model_validate(nested(**document))
     [method] = spec.methods_of(StptMethod)
-    return PastRun(job_id, spec, method, 0, epochs)
+    return spec, method, epochs
 
 
 def found(runs: list[PastRun], **asked: Any) -> Recommendation:
@@ -34,16 +56,16 @@ def found(runs: list[PastRun], **asked: Any) -> Recommendation:
 
 def test_what_a_run_has_settled_on() -> None:
     # two stages, each an epoch: the second one's choice stays, but for a rollback
-    assert settled_learning_rate(run("a", 1.0, 0.5, 0.5, 0.5, 0.1, lr_set=STAGES)) == 0.5
-    assert settled_learning_rate(run("a", 0.005, 1.0, 0.5, 0.5, 0.5, lr_set=STAGES, warmup={"epochs": 1})) == 0.5
-    assert settled_learning_rate(run("a", 1.0, 0.5, lr_set=STAGES)) == 0.5
-    assert settled_learning_rate(run("a", 1.0, lr_set=STAGES)) == 1.0  # ended before its second stage
+    assert settled(1.0, 0.5, 0.5, 0.5, 0.1, lr_set=STAGES) == 0.5
+    assert settled(0.005, 1.0, 0.5, 0.5, 0.5, lr_set=STAGES, warmup={"epochs": 1}) == 0.5
+    assert settled(1.0, 0.5, lr_set=STAGES) == 0.5
+    assert settled(1.0, lr_set=STAGES) == 1.0  # ended before its second stage
     # a race: what it came to in the first epoch stays, but for a rollback
-    assert settled_learning_rate(run("a", 1.0, 0.5)) == 0.5
-    assert settled_learning_rate(run("a", 1.0, 1.0, 1.0, 0.5)) == 1.0
-    assert settled_learning_rate(run("a", 0.005, 1.0, 1.0, 0.5, warmup={"epochs": 1})) == 1.0
+    assert settled(1.0, 0.5) == 0.5
+    assert settled(1.0, 1.0, 1.0, 0.5) == 1.0
+    assert settled(0.005, 1.0, 1.0, 0.5, warmup={"epochs": 1}) == 1.0
     # a set that goes on searching: the median behind the warm-up
-    assert settled_learning_rate(run("a", 0.005, 0.4, 0.2, 0.1, lr_set="narrow", warmup={"epochs": 1})) == 0.2
+    assert settled(0.005, 0.4, 0.2, 0.1, lr_set="narrow", warmup={"epochs": 1}) == 0.2
 
 
 def test_one_run_without_scaling() -> None:

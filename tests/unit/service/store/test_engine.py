@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from service.spec.job import JobSpec
 from service.store import engine as store
 from service.store.engine import Store
 from service.store.jobs import get_job, list_jobs
+from service.store.keys import get_idempotency_key, insert_idempotency_key
 from service.store.tables import Job
 from service.wire.states import JobState
 from tests.unit.service.specs import small
@@ -29,7 +31,7 @@ SPEC = JobSpec.model_validate(small())
 @pytest.fixture
 def impatient(sqlite_store, monkeypatch):
     """Another process on the same file, which would rather fail than wait."""
-    monkeypatch.setattr(store, "BUSY_TIMEOUT_MS", 0)
+    monkeypatch.setattr(store, "PATIENCE_S", 0)
     other = Store(sqlite_store.url.render_as_string())
     assert is_current(other)  # connects now, with that timeout
     monkeypatch.undo()
@@ -43,7 +45,7 @@ def test_every_connection_is_set_up(sqlite_store):
         sessions = [stack.enter_context(sqlite_store.read()) for _ in range(3)]  # three connections
         for session in sessions:
             values = [session.scalar(text(f"PRAGMA {name}")) for name in pragmas]
-            assert values == [1, "wal", 30_000, 2]  # 2: FULL
+            assert values == [1, "wal", 5_000, 2]  # 2: FULL
 
 
 def test_a_writer_holds_the_lock_from_its_first_statement(sqlite_store, impatient):
@@ -131,3 +133,20 @@ def test_a_cursor_is_text_that_a_url_can_carry(sqlite_store):
         cursor = list_jobs(session, limit=1).next_cursor
     assert cursor is not None
     assert cursor.replace("-", "").replace("_", "").isalnum()
+
+
+def test_writers_of_one_process_take_turns_instead_of_trying_again(sqlite_store):
+    """SQLite here refuses at once whoever comes while another writes."""
+    event.listen(sqlite_store._engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout=0"))
+    barrier = threading.Barrier(8)
+
+    def write(number: int) -> None:
+        barrier.wait(30)
+        with sqlite_store.write() as session:
+            insert_idempotency_key(session, f"{number}", fingerprint="f", job_id=job_id, created_at=datetime.now(UTC))
+
+    job_id, _ = submit_job(sqlite_store, SPEC)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    with sqlite_store.read() as session:
+        assert all(get_idempotency_key(session, f"{number}") for number in range(8))
