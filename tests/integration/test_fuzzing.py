@@ -121,6 +121,8 @@ def test_no_request_is_answered_with_a_server_error(door: tuple[int, psutil.Proc
             headers["Content-Type"] = "application/json"
         response = case.call(f"http://127.0.0.1:{port}", session=session, headers=headers, timeout=PATIENCE)
         answers[response.status_code] += 1
+        if answers.total() % 1000 == 0:
+            print(f"{answers.total()} answers: {dict(sorted(answers.items()))}", flush=True)
         if response.status_code >= 500:
             wrong.append((response.status_code, case.as_curl_command(), response.text[:1000]))
         if known and case.method == "DELETE" and response.status_code < 300:
@@ -129,7 +131,6 @@ def test_no_request_is_answered_with_a_server_error(door: tuple[int, psutil.Proc
     with requests.Session() as session:
         session.trust_env = False
         ask()
-    print(f"{answers.total()} answers: {dict(sorted(answers.items()))}")
     assert not wrong, f"{len(wrong)} of {answers.total()}: {wrong[:5]}"
     assert answers.total() >= CASES
     assert process.is_running()

@@ -3,15 +3,17 @@ process of its own."""
 
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from statistics import median
 
 import httpx
 import psutil
@@ -24,7 +26,7 @@ from tests.builders import Worker, claim, submit
 pytest_plugins = ["tests.databases"]
 
 DEADLINE = 60
-STREAMS, SLOW_BODIES, SAMPLES = 500, 20, 1000
+STREAMS, SLOW_BODIES, SAMPLES, ROUNDS = 500, 20, 1000, 5
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 SLOW = b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n"
 
@@ -71,8 +73,8 @@ def connect(port: int, request: bytes = b"") -> socket.socket:
 
 
 @contextmanager
-def crowd(port: int, job_id: str) -> Iterator[list[socket.socket]]:
-    """Streams that are idle, and requests whose bodies do not end; enters with the connections of these."""
+def idle_streams(port: int, job_id: str) -> Iterator[None]:
+    """While it is entered, streams of events are open, and nothing happens."""
     stream = f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
     with ExitStack() as stack:
         streams = [stack.enter_context(connect(port, stream)) for _ in range(STREAMS)]
@@ -81,24 +83,38 @@ def crowd(port: int, job_id: str) -> Iterator[list[socket.socket]]:
             while b"id: 1\n\n" not in received:
                 received += one.recv(65536)
             assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+        yield
+
+
+@contextmanager
+def slow_bodies(port: int) -> Iterator[list[socket.socket]]:
+    """Requests whose bodies do not end; the service waits half a minute for them."""
+    with ExitStack() as stack:
         yield [stack.enter_context(connect(port, SLOW)) for _ in range(SLOW_BODIES)]
 
 
-def p99(port: int, slow: list[socket.socket]) -> float:
-    """The 99th percentile of the seconds that /healthz takes, while `slow` send a byte each now and then."""
-    seconds = []
-    with connect(port) as connection:
+def seconds_of_health(connection: socket.socket) -> float:
+    before = time.perf_counter()
+    connection.sendall(HEALTH)
+    received = b""
+    while not received.endswith(b'{"status":"ok"}'):
+        received += connection.recv(65536)
+    return time.perf_counter() - before
+
+
+def p99s(ports: Sequence[int], slow: Sequence[socket.socket]) -> list[float]:
+    """The 99th percentile of the seconds that /healthz takes at each of some services, which are asked in turn, while
+    `slow` send a byte each now and then."""
+    seconds: list[list[float]] = [[] for _ in ports]
+    with ExitStack() as stack:
+        connections = [stack.enter_context(connect(port)) for port in ports]
         for sample in range(SAMPLES):
             if sample % 100 == 0:
                 for one in slow:
                     one.sendall(b" ")
-            before = time.perf_counter()
-            connection.sendall(HEALTH)
-            received = b""
-            while not received.endswith(b'{"status":"ok"}'):
-                received += connection.recv(65536)
-            seconds.append(time.perf_counter() - before)
-    return sorted(seconds)[SAMPLES * 99 // 100 - 1]
+            for number, connection in enumerate(connections):
+                seconds[number].append(seconds_of_health(connection))
+    return [sorted(of_one)[SAMPLES * 99 // 100 - 1] for of_one in seconds]
 
 
 def test_more_idle_connections_than_descriptors(sqlite_store: Store, tmp_path: Path) -> None:
@@ -113,21 +129,33 @@ def test_more_idle_connections_than_descriptors(sqlite_store: Store, tmp_path: P
 
 
 @pytest.mark.long
-def test_idle_streams_and_slow_bodies_hold_up_nobody(door: tuple[int, psutil.Process]) -> None:
+def test_idle_streams_and_slow_bodies_hold_up_nobody(
+    door: tuple[int, psutil.Process], sqlite_template: Path, tmp_path: Path
+) -> None:
+    """Beside a second service that has nothing to do, asked in turn with the first: what else the machine does, which
+    made a p99 thirty times as long where it came in one of two measurements alone, meets both."""
     port, process = door
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE, trust_env=False) as http:
+    idle_store = Store(f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'idle.db')}")
+    (tmp_path / "idle").mkdir()
+    with (
+        closing(idle_store),
+        serving(idle_store, tmp_path / "idle", raise_descriptor_limit()) as (idle_port, _),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE, trust_env=False) as http,
+    ):
         job_id = submit(http)
-        p99(port, [])  # the first requests import what they need
-        ratios: list[float] = []
-        while len(ratios) < 3 and min(ratios, default=99) > 5:  # what else the machine does makes it larger alone
-            idle = p99(port, [])
-            with crowd(port, job_id) as slow:
-                ratios.append(p99(port, slow) / idle)
-                listed = http.get("/v1/jobs")
-                assert listed.status_code == 200
-                assert listed.elapsed.total_seconds() < 2
-                assert process.num_threads() < 60
-        assert min(ratios) <= 5, ratios
+        p99s([idle_port, port], [])  # the first requests import what they need
+        rounds = []
+        with idle_streams(port, job_id):
+            for _ in range(ROUNDS):
+                with slow_bodies(port) as slow:
+                    rounds.append(p99s([idle_port, port], slow))
+            listed = http.get("/v1/jobs")
+            assert process.num_threads() < 60
+        assert listed.status_code == 200
+        assert listed.elapsed.total_seconds() < 2
+        idle, crowded = (median(one) for one in zip(*rounds, strict=True))
+        print(f"p99 of /healthz: idle {idle * 1000:.2f} ms, crowded {crowded * 1000:.2f} ms; {crowded / idle:.2f} x")
+        assert crowded <= 5 * idle, rounds
 
 
 @pytest.mark.long
@@ -143,7 +171,7 @@ def test_twenty_heavy_plans_hold_up_nobody(door: tuple[int, psutil.Process]) -> 
         assert http.post("/v1/plan", json=spec).status_code == 200
         with ThreadPoolExecutor(20) as threads:
             plans = [threads.submit(http.post, "/v1/plan", json=spec) for _ in range(20)]
-            worst = p99(port, [])
+            [worst] = p99s([port], [])
             assert process.num_threads() < 60
             listed = http.get("/v1/jobs")
             answers = [plan.result() for plan in plans]

@@ -1,4 +1,4 @@
-"""Services without their API, on one database, over Ray clusters in memory; everything that may go wrong can be told to.
+"""Services without their API, on one database, over Ray clusters in memory; all that may go wrong can be told to.
 
 Every clock is the test's. Whatever a service asks of the database or of Ray comes by a point of `Interruptions`, where
 it may be refused, cut off behind its effect, or killed, or where others do something meanwhile.

@@ -628,8 +628,10 @@ def trajectory(epochs):
 def run(sqlite_template, tmp_path_factory, monkeypatch, invariants):
     """Run so many examples."""
     clocks, numbers = Clocks(), {"next": count(1)}
-    folder = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
-    folder = tmp_path_factory.mktemp("machine") if folder is None else folder / f"forerun-{os.getpid()}"
+    in_memory = Path("/dev/shm")  # noqa: S108 - a folder of this process's own in it
+    folder = (
+        in_memory / f"forerun-{os.getpid()}" if os.access(in_memory, os.W_OK) else tmp_path_factory.mktemp("machine")
+    )
     folder.mkdir(exist_ok=True)
     db = FaultyStore(f"sqlite:///{shutil.copy(sqlite_template, folder / 'machine.db')}", Interruptions())
     monkeypatch.setattr(database_clock, "database_time", lambda _: clocks.database)
