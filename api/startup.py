@@ -56,9 +56,14 @@ def make_home(home: Path) -> None:
             f"other accounts may read it, and it has things that are not Forerun's: name a folder of its own, or close "
             f"it by `chmod 700 {home}`",
         )
-    for path in (home, *known):
-        if not path.is_symlink():
+    try:
+        for path in (home, *(path for path in known if not path.is_symlink())):
             path.chmod(path.stat().st_mode & ~_OTHERS)
+    except PermissionError:
+        why = (
+            "other accounts may read it, and one of them owns it: name a folder in it, which is made for this one alone"
+        )
+        raise unusable("home", home, why) from None
     log.warning("%s was open to other accounts, and is closed to them now", home)
 
 

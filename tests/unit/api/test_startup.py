@@ -198,6 +198,23 @@ def test_a_folder_of_somebody_else_s_is_not_closed_but_refused(home: Path, capsy
         pass
 
 
+def test_an_open_folder_of_another_account_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    home.chmod(0o775)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with pytest.raises(SystemExit) as caught, only_service_of(home):
+        pass
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        f"forerun: FORERUN_HOME = '{home}' cannot be used: other accounts may read it, and one of them owns it: name a "
+        "folder in it, which is made for this one alone\n"
+    )
+
+
 def test_an_sqlite_file_is_one_service_s_whatever_it_is_called(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
