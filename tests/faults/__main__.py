@@ -10,7 +10,7 @@ import logging
 import sys
 
 from tests.faults.bench import Bench
-from tests.faults.runner import FAULTS, counts_of, print_summary, run
+from tests.faults.runner import FAULTS, counts_of, left, print_summary, run
 
 
 def main() -> int:
@@ -27,6 +27,7 @@ def main() -> int:
         counts = dict.fromkeys(counts, options.count)
     with Bench() as bench:
         outcomes = run(counts, options.seed, bench)
+        outcomes["what is left"] = left(bench)
     print_summary(outcomes)
     return int(any(one.violations for one in outcomes.values()))
 

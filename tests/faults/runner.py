@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tests.faults import asks, clocks, failpoints, outages, ray_away, stale, trainings
+from tests.faults import asks, clocks, failpoints, kills, outages, ray_away, services, stale, trainings
 from tests.faults.bench import Bench, Inject
 from tests.faults.invariants import Kind, Violation
 
@@ -39,6 +39,12 @@ FAULTS = (
     Fault("checkpoint cut", trainings.truncated, 16, 8, 2),
     Fault("checkpoint bit flipped", trainings.flipped, 200, 20, 2),
     Fault("NaN branch", trainings.nan_branch, 100, 20, 2),
+    Fault("service killed", services.killed, 200, 9),
+    Fault("one of two services killed", services.one_of_two_killed, 50, 2),
+    Fault("worker killed", kills.worker_killed, 100, 3),
+    Fault("process stopped", kills.stopped, 30, 3),
+    Fault("head killed", kills.head_killed, 30, 2),
+    Fault("node lost", kills.node_lost, 20, 1),
 )
 
 
@@ -78,6 +84,14 @@ def _inject(fault: Fault, count: int, seed: int, bench: Bench) -> Outcome:
         violations.append(Violation(Kind.LEFT_BEHIND, fault.name, f"{type(error).__name__}: {error}"))
         _tell(f"{fault.name}: {violations[-1]}")
     return Outcome(max(injected, 1), violations, time.monotonic() - began)
+
+
+def left(bench: Bench) -> Outcome:
+    """What is left when all is done: no injection, and violations where it is anything."""
+    violations = bench.left()
+    for violation in violations:
+        _tell(str(violation))
+    return Outcome(0, violations, 0.0)
 
 
 def summary(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
