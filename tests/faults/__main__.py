@@ -7,6 +7,7 @@ FAULT is a name of the list in `tests/faults/runner.py`; all of them by default.
 
 import argparse
 import logging
+import signal
 import sys
 
 from tests.faults.bench import Bench
@@ -33,5 +34,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended, too
     logging.basicConfig(level=logging.CRITICAL)
     sys.exit(main())

@@ -136,7 +136,7 @@ def _injected(
             job_id = client.submit(SPEC | {"workers": workers}).id
         watch.accepted[job_id] = Expected(results=expected, own_losses=len(batch) if own else 0)
         for place, number in enumerate(batch, start=1):
-            if not watch.until(lambda one=job_id, a=place: _trains(watch, one, a), what=f"attempt {place}"):
+            if not watch.until(lambda one=job_id, a=place: has_an_epoch_of(watch, one, a), what=f"attempt {place}"):
                 break
             do(service, number)
             if place < len(batch):
@@ -144,8 +144,8 @@ def _injected(
         yield watch.settle()
 
 
-def _trains(watch: Watch, job_id: str, attempt: int) -> bool:
-    """Whether that attempt has recorded an epoch."""
+def has_an_epoch_of(watch: Watch, job_id: str, attempt: int) -> bool:
+    """Whether that attempt, or a later one, has recorded an epoch."""
     with watch.store.read() as session:
         return any(epoch.attempt >= attempt for epoch in epochs_of(session, job_id))
 

@@ -124,6 +124,13 @@ class Watch:
             time.sleep(0.1)
         return True
 
+    def rest(self, seconds: float) -> None:
+        """Let time pass, and look at Ray meanwhile."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.look()
+            time.sleep(0.1)
+
     def settle(self, ends_in: float = PATIENCE_S) -> list[Violation]:
         """Wait for the end of every job that was accepted since the last time, and look at what is there."""
         ids = list(self.accepted)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tests.faults import asks, clocks, failpoints, kills, outages, ray_away, services, stale, trainings
+from tests.faults import asks, clocks, disks, failpoints, kills, outages, ray_away, services, stale, trainings
 from tests.faults.bench import Bench, Inject
 from tests.faults.invariants import Kind, Violation
 
@@ -25,26 +25,27 @@ class Fault:
 
 
 FAULTS = (
-    Fault("failpoint before commit", failpoints.accept, 100, 20, 4),
-    Fault("failpoint behind commit", failpoints.commit, 100, 20, 4),
-    Fault("failpoint at submit", failpoints.submit, 100, 20, 4),
-    Fault("failpoint at adopt", failpoints.adopt, 100, 20, 4),
-    Fault("stale attempt", stale.stale_attempt, 100, 20, 4),
+    Fault("failpoint before commit", failpoints.accept, 100, 10, 4),
+    Fault("failpoint behind commit", failpoints.commit, 100, 10, 4),
+    Fault("failpoint at submit", failpoints.submit, 100, 10, 4),
+    Fault("failpoint at adopt", failpoints.adopt, 100, 10, 4),
+    Fault("stale attempt", stale.stale_attempt, 100, 10, 4),
     Fault("cancel", asks.cancel, 50, 20, 10),
     Fault("pause", asks.pause, 50, 20, 10),
-    Fault("Ray unreachable", ray_away.ray_unreachable, 50, 10, 2),
-    Fault("clock jump", clocks.clock_jump, 50, 10, 2),
+    Fault("Ray unreachable", ray_away.ray_unreachable, 50, 6, 2),
+    Fault("clock jump", clocks.clock_jump, 50, 6, 2),
     Fault("database locked", outages.locked, 10, 2, 1),
-    Fault("database restarted", outages.restarted, 50, 6),
-    Fault("checkpoint cut", trainings.truncated, 16, 8, 2),
-    Fault("checkpoint bit flipped", trainings.flipped, 200, 20, 2),
-    Fault("NaN branch", trainings.nan_branch, 100, 20, 2),
+    Fault("database restarted", outages.restarted, 50, 4),
+    Fault("checkpoint cut", trainings.truncated, 16, 4, 1),
+    Fault("checkpoint bit flipped", trainings.flipped, 200, 10, 1),
+    Fault("NaN branch", trainings.nan_branch, 100, 10, 1),
     Fault("service killed", services.killed, 200, 9),
-    Fault("one of two services killed", services.one_of_two_killed, 50, 2),
-    Fault("worker killed", kills.worker_killed, 100, 3),
-    Fault("process stopped", kills.stopped, 30, 3),
-    Fault("head killed", kills.head_killed, 30, 2),
+    Fault("one of two services killed", services.one_of_two_killed, 50, 1),
+    Fault("worker killed", kills.worker_killed, 100, 2),
+    Fault("process stopped", kills.stopped, 30, 1),
+    Fault("head killed", kills.head_killed, 30, 1),
     Fault("node lost", kills.node_lost, 20, 1),
+    Fault("disk full", disks.full, 20, 1),
 )
 
 
