@@ -11,6 +11,7 @@ from PIL import Image
 
 from service.errors import TrainingFailed
 from service.spec.job import JobSpec
+from tests.processes import wait_until
 from tests.unit.service.specs import small
 from workers.build import build_trainer
 from workers.datasets import load
