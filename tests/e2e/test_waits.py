@@ -9,7 +9,9 @@ from typing import Any
 
 import psutil
 import pytest
+from PIL import Image
 
+from forerun.errors import ApiError
 from forerun.jobs import JobHandle
 from service.store.engine import Store
 from service.store.jobs import get_job
@@ -111,3 +113,38 @@ def test_what_hangs_is_ended_and_goes_on(tmp_path: Path) -> None:
         for job in jobs:
             job.wait()
         wait_until(lambda: not processes(service, "RayTrainWorker"))
+
+
+def test_an_image_that_became_a_fifo_ends_the_job_at_once(service: Service, data_dir: Path) -> None:
+    """A thread waited for ever for somebody to write to it."""
+    write_images(data_dir / "tree")
+    with service.client as client:
+        spec = SPEC | {"dataset": {"name": "image-folder", "path": "tree", "image_size": 32}}
+        job = client.submit(spec)
+        image = data_dir / "tree" / "train" / "a" / "0.png"
+        image.unlink()
+        os.mkfifo(image)
+        ended = job.wait()
+        assert (ended.state, ended.attempt) == ("failed", 1)
+        assert ended.error is not None
+        assert f"{image} is no regular file" in ended.error.message
+        with pytest.raises(ApiError, match="is no regular file"):
+            client.submit(spec)
+
+
+def test_what_a_service_and_its_jobs_write_is_for_its_account_alone(service: Service) -> None:
+    with service.client as client:
+        assert client.submit(SPEC | {"epochs": 2}).wait().state == "succeeded"
+    files = [service.home, *(path for path in service.home.rglob("*") if path.name != "service.log")]  # the test's own
+    assert {"forerun.db", "state.safetensors", "manifest.json", "ray-token"} <= {path.name for path in files}
+    assert [(path, oct(path.stat().st_mode)) for path in files if path.stat().st_mode & 0o077] == []
+
+
+def write_images(tree: Path) -> None:
+    """Two classes of grey images, 40 of each to train and 4 to test."""
+    for split, images in (("train", 40), ("test", 4)):
+        for name, grey in (("a", 50), ("b", 200)):
+            folder = tree / split / name
+            folder.mkdir(parents=True)
+            for number in range(images):
+                Image.new("L", (32, 32), grey + number).save(folder / f"{number}.png")

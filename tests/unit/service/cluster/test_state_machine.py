@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from itertools import count
@@ -180,10 +181,8 @@ class Everything(RuleBasedStateMachine):
         if known is not None and known[1] != request:
             return
         self.db.interruptions.plan(points, trouble)
-        try:
+        with suppress(DatabaseError):
             submit_job(self.db, spec(*request), key, Terms())
-        except DatabaseError:
-            pass
         self.db.interruptions.cancel()
         there = set(read_snapshot(self.raw).jobs) - self.job_ids
         assert len(there) <= 1

@@ -1,5 +1,6 @@
 """The count of a process grows with whatever its training does, and stands still when that is blocked."""
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from service.errors import TrainingFailed
 from service.spec.job import JobSpec
 from tests.processes import wait_until
 from tests.unit.service.specs import small
@@ -58,3 +61,15 @@ def test_an_image_that_never_comes_is_no_progress(tmp_path: Path, monkeypatch: p
     come.set()
     reading.join(30)
     assert progress.so_far() == start + 5
+
+
+def test_an_image_that_is_a_fifo_ends_the_reading(tmp_path: Path) -> None:
+    for number in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    fifo = tmp_path / "5.png"
+    os.mkfifo(fifo)
+    images = ImageFiles((*(str(tmp_path / f"{number}.png") for number in range(4)), str(fifo)), 8, tmp_path)
+    start = progress.so_far()
+    with pytest.raises(TrainingFailed, match="is no regular file"):  # nobody waits for it
+        images[torch.arange(5)]
+    assert progress.so_far() == start + 4
