@@ -67,7 +67,7 @@ class Talkative(FakeCluster):
 
     def submit(self, submission_id: str, job_id: str, env: Mapping[str, str]) -> None:
         self.tickets.append(env["FORERUN_TICKET"])
-        logging.getLogger("ray.job").debug("runtime_env %s", {"env_vars": dict(env)})
+        logging.getLogger("client.of.ray").debug("runtime_env %s", {"env_vars": dict(env)})
         if len(self.tickets) == 1:
             raise ClusterUnreachable(f"cannot start {json.dumps(dict(env))}")
         super().submit(submission_id, job_id, env)

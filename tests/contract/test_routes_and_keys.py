@@ -62,6 +62,7 @@ BODIES: dict[str, Any] = {
     "POST /internal/jobs/{job_id}/ticket": {"ticket": "t"},
     "POST /internal/jobs/{job_id}/epochs": epoch_record(1),
     "POST /internal/jobs/{job_id}/trials": TRIAL,
+    "POST /internal/jobs/{job_id}/heartbeat": {"iterations": 1},
     "POST /internal/jobs/{job_id}/outcome": {"state": "succeeded"},
 }
 

@@ -76,7 +76,7 @@ def locked(bench: Bench, numbers: Sequence[int], draw: Random) -> Iterator[Seque
         long = number % 2 == 1
         with (
             bench.sqlite() as url,
-            patch("service.store.engine.BUSY_TIMEOUT_MS", 30_000 if long else 500),
+            patch("service.store.engine.PATIENCE_S", 5 if long else 0.5),
             busy_world(url, draw) as world,
             ThreadPoolExecutor(CLIENTS + 1) as threads,
         ):

@@ -74,11 +74,12 @@ def succeeded(store: Store, **changes: Any) -> str:
 
 @contextmanager
 def statements(store: Store) -> Iterator[list[tuple[str, Any]]]:
-    """What is asked of the database inside the block: statements and their parameters."""
+    """What is asked of the database inside the block: statements and their parameters. Whether there are API keys is
+    asked beside them, once a second."""
     asked: list[tuple[str, Any]] = []
 
     def hear(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
-        if statement.startswith("SELECT"):
+        if statement.startswith("SELECT") and "FROM api_keys" not in statement:
             asked.append((statement, parameters))
 
     sa.event.listen(store._engine, "before_cursor_execute", hear)
@@ -91,6 +92,7 @@ def statements(store: Store) -> Iterator[list[tuple[str, Any]]]:
 @pytest.mark.parametrize("path", ROUTES.values(), ids=ROUTES.keys())
 def test_as_many_statements_for_many_jobs_as_for_few(store: Store, client: httpx.Client, path: str) -> None:
     job_id = succeeded(store)
+    submit(store)  # of which its place in the queue is told
 
     def asked() -> int:
         with statements(store) as heard:
@@ -101,7 +103,7 @@ def test_as_many_statements_for_many_jobs_as_for_few(store: Store, client: httpx
     for _ in range(4):
         succeeded(store)
     submit(store)
-    assert asked() == few <= 4
+    assert asked() == few <= 6
 
 
 @pytest.mark.parametrize("path", ROUTES.values(), ids=ROUTES.keys())

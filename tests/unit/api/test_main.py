@@ -27,7 +27,9 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setenv("FORERUN_PORT", "18000")
     monkeypatch.setattr(service, "configure_logging", lambda *_: None)  # pytest's stays
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    mask = os.umask(0o022)  # which the service changes
     yield tmp_path / "deep" / "home"
+    os.umask(mask)
     for number, handler in handlers.items():
         signal.signal(number, handler)
 

@@ -1,5 +1,6 @@
 """What keeps a service from starting: locks, and databases that cannot be used. It ends with one line and code 2."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -164,12 +165,14 @@ def test_a_new_home_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 def test_a_home_that_was_open_is_closed(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mask = os.umask(0)
     (home / "forerun.db").touch(0o644)
     (home / "jobs").mkdir(0o755)
     (home / "service.log").touch(0o664)
     (home / "notes").touch(0o644)  # the folder keeps it from others
     (home / "service-id").symlink_to("/etc/hostname")
     home.chmod(0o2775)
+    os.umask(mask)
     before = Path("/etc/hostname").stat().st_mode
     with only_service_of(home):
         pass
