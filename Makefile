@@ -39,7 +39,7 @@ lock: .venv/.installed-dev  ## Pin the newest versions that pyproject.toml allow
 	$(BIN)/python -m uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade \
 		--no-emit-index-url --extra server --extra worker pyproject.toml -o requirements.lock
 	$(BIN)/python -m uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade \
-		--no-emit-index-url --extra server --extra worker --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+		--no-emit-index-url --extra server --extra worker --extra tracing --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 .venv/.uv: Makefile
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 12) else "forerun: Python 3.11 or 3.12 is needed; set PYTHON=")'

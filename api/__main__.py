@@ -15,11 +15,14 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
+from fastapi import FastAPI
+
 from api.app import create_app
+from api.computing import Computing
 from api.deps import Services
 from api.gate import Gate
 from api.limits import Limits, raise_descriptor_limit
@@ -74,7 +77,9 @@ def main() -> None:
             storage_dir=settings.jobs(),
             gate=gate,
             max_event_streams=limits.event_streams,
+            min_free_bytes=settings.min_free_mb * 2**20,
             sender=sender,
+            computing=Computing(seconds=settings.compute_seconds, processes=settings.compute_processes),
         )
         facts = {
             "pid": os.getpid(),
@@ -83,8 +88,11 @@ def main() -> None:
             "dashboard_url": cluster.dashboard_url,
             "dashboard_token_file": str(token_file) if settings.ray_address is None else None,
         }
+        app = create_app(services)
+        if settings.otlp_endpoint is not None:
+            stack.enter_context(_traced(app, store, settings.otlp_endpoint))
         server = Server(
-            create_app(services),
+            app,
             settings.log_level.lower(),
             ready=lambda: stack.enter_context(_file(home / "service.json", json.dumps(facts))),
             limits=limits,
@@ -137,6 +145,7 @@ def _controller(settings: Settings, store: Store, cluster: RayCluster, lease: Le
         lease=lease,
         max_attempts=settings.max_attempts,
         poll_seconds=settings.poll_seconds,
+        hang_seconds=settings.hang_seconds,
         quota=Quota(settings.owner_running_jobs, settings.owner_gpu_seconds),
         housekeeper=housekeeper,
     )
@@ -162,6 +171,16 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _traced(app: FastAPI, store: Store, endpoint: str) -> AbstractContextManager[None]:
+    """The block in which requests are traced. Exits where the extra for it is not installed."""
+    try:
+        from api.tracing import traced
+    except ImportError as error:
+        why = f"it takes the extra tracing ({error}); install forerun[server,tracing]"
+        raise unusable("otlp_endpoint", endpoint, why) from None
+    return traced(app, store, endpoint)
 
 
 def _sender(settings: Settings) -> Sender:

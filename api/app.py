@@ -115,7 +115,7 @@ def create_app(services: Services) -> FastAPI:
         docs_url=None,  # below: FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
         dependencies=[Depends(bound_to_log), Depends(of_this_site), Depends(caller), Depends(known_parameters)],
-        responses=problems.documented(422),
+        responses=problems.documented(422, 503),
         lifespan=_lifespan,
     )
     app.state.services = services
@@ -135,6 +135,7 @@ def create_app(services: Services) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     app.state.scraper = Scraper(services.store, services.fleet, app.state.http_metrics)
+    services.computing.prepare()
     async with event_hub(services.store, services.max_event_streams) as app.state.events:
         yield
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
@@ -11,7 +12,9 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 from structlog.contextvars import bind_contextvars
 
+from api.computing import Computing
 from api.gate import EVERYBODY, NOBODY, Caller, Credential, Gate
+from api.readiness import Readiness
 from service.access.keys import is_use_due, note_use
 from service.errors import (
     MAX_ERRORS,
@@ -28,8 +31,9 @@ from service.jobs.lifecycle import now
 from service.jobs.reasons import Sight
 from service.spec.field_errors import unknown_key
 from service.spec.methods import MethodName
-from service.store.engine import DatabaseError, Store
+from service.store.engine import DatabaseError, Store, trouble_of
 from service.store.jobs import check_job
+from service.store.records import ApiKey
 from service.validation.means import Means
 from service.webhooks.hosts import AllowedHosts
 from service.webhooks.sender import Sender
@@ -91,8 +95,9 @@ class Services:
 
     `data_is_local`: whether the workers see the same `data_dir`, so that a missing dataset can be told at submission.
     `hosts`: the names, in lower case, that requests may be for. `storage_dir`: where the jobs' files lie.
-    `max_event_streams`: how many streams of events there may be at a time. `gate`: who may do what. As a handler gets
-    them, `store` is the database in the hands of the caller.
+    `max_event_streams`: how many streams of events there may be at a time. `min_free_bytes`: how much room the service
+    needs, beside the database and the jobs' files, to be ready. `computing`: what computes figures and forecasts.
+    `gate`: who may do what. As a handler gets them, `store` is the database in the hands of the caller.
     """
 
     store: Store
@@ -102,8 +107,16 @@ class Services:
     hosts: frozenset[str] = frozenset({"localhost"})
     storage_dir: FilePath = FilePath("jobs")
     max_event_streams: int = 1000
+    min_free_bytes: int = 0
+    computing: Computing = field(default_factory=Computing)
     gate: Gate = field(default_factory=Gate)
     sender: Sender = field(default_factory=lambda: Sender(AllowedHosts()))  # of messages to webhooks
+
+    @cached_property
+    def readiness(self) -> Readiness:
+        """Whether the service can work."""
+        folders = [self.storage_dir, *([] if self.store.file is None else [self.store.file.parent])]
+        return Readiness(self.store, folders, self.min_free_bytes)
 
     def means(self) -> Means:
         """The folder of datasets and the size of the cluster, as known at present: what a spec is checked against."""
@@ -155,8 +168,17 @@ async def caller(request: Request, background: BackgroundTasks) -> Caller:
     if job_id is not None and "\x00" not in job_id and not who.may("admin"):
         await run_in_threadpool(_check_job, services.store.of_owner(who.owner, all_jobs=False), job_id)
     if is_use_due(who.key, now()):
-        background.add_task(note_use, services.store, who.key)  # when the answer is sent: reading waits for no writing
+        background.add_task(_note_use, services.store, who.key)  # when the answer is sent: reading waits for no writing
     return who
+
+
+def _note_use(store: Store, key: ApiKey) -> None:
+    """Note that an API key is used; while the database cannot be used nobody misses it."""
+    try:
+        note_use(store, key)
+    except DatabaseError as error:
+        if trouble_of(error) is None:
+            raise
 
 
 async def is_known(request: Request) -> bool:

@@ -21,7 +21,7 @@ from fastapi.sse import ServerSentEvent
 from api import translate
 from service.errors import NotFound, TooManyStreams
 from service.store import records
-from service.store.engine import DatabaseError, Store, reason_of
+from service.store.engine import DatabaseError, Store, reason_of, trouble_of
 from service.store.events import events_after, events_between, heads_of
 from service.wire.states import TERMINAL
 
@@ -131,7 +131,7 @@ class EventHub:
                     pass
                 trouble = None
             except DatabaseError as error:
-                if trouble is None:  # once, not every time
+                if trouble is None and trouble_of(error) is None:  # once, not every time; of an outage the store tells
                     trouble = " ".join(str(reason_of(error)).split())
                     log.warning("streams of events wait for the database: %s", trouble)
 

@@ -1,22 +1,21 @@
-"""The figures that the API answers with: methods side by side, studies, layers. matplotlib takes a second to import, so
-it is imported when the first figure is asked for."""
+"""The figures that the API answers with: methods side by side, studies, layers. They are drawn in processes of their
+own (api.computing); the service itself does not import matplotlib, which takes a second."""
 
 import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 from service.results.comparison import MeanPoint, RunResult, mean_curve
 from service.results.layer_norms import LayerCurve
 from service.results.study import StudyRow
+from service.spec.names import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LOCK = Lock()  # matplotlib is not made for threads
 PANELS = {
     "val_accuracy": "best validation accuracy so far",
     "test_accuracy": "test accuracy of that epoch",
@@ -203,20 +202,23 @@ def layers_figure(title: str, curves: Sequence[LayerCurve], kind: Literal["png",
 
 @contextmanager
 def drawing(*, legend_size: int = 10) -> Iterator["Figure"]:
-    """An empty figure that is drawn and saved by one thread at a time, and to the same bytes each time; `legend_size`
-    is that of the texts of its legends, in points."""
+    """An empty figure that is saved to the same bytes each time it is drawn; `legend_size` is that of the texts of its
+    legends, in points. matplotlib is not made for threads: a process draws one at a time (api.computing)."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    with _LOCK, matplotlib.rc_context({"svg.hashsalt": "forerun", "font.size": 10, "legend.fontsize": legend_size}):
+    with matplotlib.rc_context({"svg.hashsalt": "forerun", "font.size": 10, "legend.fontsize": legend_size}):
         yield Figure(layout="constrained")
 
 
 def saved(figure: "Figure", kind: Literal["png", "svg"]) -> bytes:
-    """The figure as a file of that kind."""
+    """The figure as a file of that kind. An SVG is well-formed XML whatever the names in it: U+FFFD stands in place of
+    what does not print."""
     target = io.BytesIO()
     figure.savefig(target, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None)
-    return target.getvalue()
+    if kind == "png":
+        return target.getvalue()
+    return printable(target.getvalue().decode(), keep="\n\u200b").encode()
 
 
 def _ends(curves: Sequence[Sequence[MeanPoint]]) -> tuple[float, float] | None:

@@ -1,8 +1,6 @@
-"""The format in which an answer goes out, answers as CSV, and the link to the next page."""
+"""The format in which an answer goes out, and the link to the next page."""
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -42,17 +40,6 @@ def file_answer(content: str | bytes, kind: str, name: str, headers: Mapping[str
 def json_answer(answer: Answer, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer as JSON, as it is: what FastAPI is handed as a model it checks once more, in a thread of its own."""
     return Response(answer.model_dump_json(), status, headers, media_type=MEDIA_TYPES["json"])
-
-
-def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """The rows as CSV, below a header line of `columns`. The values of a list share one cell, separated by spaces; None
-    is an empty cell."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: " ".join(map(str, v)) if isinstance(v, list) else v for key, v in row.items()})
-    return text.getvalue()
 
 
 def documented_formats(*formats: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from service.errors import (
     MAX_FIELD,
     MAX_MESSAGE,
     MAX_VALUE,
+    DatabaseUnavailable,
     FieldError,
     ForerunError,
     InvalidInput,
@@ -34,6 +35,7 @@ from service.errors import (
     TooManyRequests,
     shortened,
 )
+from service.store.engine import DatabaseError, trouble_of
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "forerun.request_id"  # in the scope of a request
@@ -74,6 +76,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def install(app: FastAPI) -> None:
     """Have the application answer every error with a problem document, and stamp every answer with a request id."""
     app.exception_handler(ForerunError)(_forerun_error)
+    app.exception_handler(DatabaseError)(_database_error)
     app.exception_handler(RequestValidationError)(_request_validation_error)
     app.exception_handler(HTTPException)(_http_exception)
     app.add_middleware(Envelope)
@@ -91,6 +94,16 @@ async def _forerun_error(request: Request, error: ForerunError) -> JSONResponse:
     if isinstance(error, TooManyRequests):
         response.headers["Retry-After"] = str(error.retry_after)
     return response
+
+
+async def _database_error(request: Request, error: DatabaseError) -> JSONResponse:
+    """Answer that the database cannot be used at present, which the store logs once. Raises what is a mistake of
+    ours."""
+    trouble = trouble_of(error)
+    if trouble is None:
+        raise error
+    detail = f"{trouble}; nothing was changed by this request: try again"
+    return await _forerun_error(request, DatabaseUnavailable(detail))
 
 
 async def _request_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:

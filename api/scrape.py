@@ -60,7 +60,8 @@ class Scraper:
             with self._store.read() as session:
                 count.set_result(count_jobs(session))
         except Exception:  # whatever a database can come up with
-            log.warning("jobs cannot be counted for a scrape", exc_info=log.isEnabledFor(logging.DEBUG))
+            if self._store.trouble is None:  # of an outage the store tells
+                log.warning("jobs cannot be counted for a scrape", exc_info=log.isEnabledFor(logging.DEBUG))
             count.set_result(None)
 
 

@@ -8,12 +8,13 @@ from fastapi import Query
 from starlette.responses import Response
 
 from api.deps import FORMAT
-from api.formats import csv_text, documented_formats, file_answer
+from api.formats import documented_formats, file_answer
 from api.problems import documented
 from service.wire.answers import Comparison, ExperimentStudy, Study
+from service.wire.csv_text import csv_text
 
 TABLE_FORMATS = ("json", "csv", "png", "svg")
-TABLE_ANSWERS = {200: documented_formats(*TABLE_FORMATS[1:]), **documented(404, 422)}
+TABLE_ANSWERS = {200: documented_formats(*TABLE_FORMATS[1:]), **documented(404, 422, 503)}
 TableFormat = Annotated[Literal["json", "csv", "png", "svg"] | None, Query(alias="format", description=FORMAT)]
 
 

@@ -61,6 +61,9 @@ class Remembering:
     def epoch(self, record: EpochRecord) -> None:
         self.records.append(record)
 
+    def waits_for(self, reason: str | None) -> None:
+        pass
+
     def progress(self) -> list[TrialProgress]:
         mine = [
             TrialProgress(

@@ -19,7 +19,7 @@ from service.wire.states import TERMINAL
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0)  # seconds before each retry: a restart of the service takes 20
 RETRIES = 2  # of a single request; the stream of events takes all of PAUSES
-LONGEST_WAIT_S = 10  # that the client waits where the service asks it to send less
+LONGEST_WAIT_S = 10.0  # that the client waits where the service asks it to ask again later
 SILENCE_S = 60.0  # without a byte, a stream of events is dead: the service sends something every 15 s
 A = TypeVar("A", bound=BaseModel)
 
@@ -28,7 +28,8 @@ class Exchange:
     """Requests and answers over a connection to the service at `base_url`; `timeout` is in seconds, for one try.
 
     Every method raises `ApiError` when the service refuses and `ServiceUnreachable` when it does not answer. A request
-    whose answer was lost is sent again, at growing intervals: every call of the API may be repeated.
+    whose answer was lost, or that the service's database could not take at present, is sent again, at growing
+    intervals: every call of the API may be repeated.
     """
 
     def __init__(self, connection: Connection, base_url: str, timeout: float) -> None:
@@ -42,8 +43,8 @@ class Exchange:
             except httpx.RequestError as error:
                 await self.pause_or_raise(error, pause)
                 continue
-            wait = _seconds_to_wait(response)
-            if wait is None or pause is None:
+            wait = None if pause is None else _seconds_to_wait(response, pause)
+            if wait is None:
                 break
             await self.connection.pause(wait)
         if not response.is_success:
@@ -133,10 +134,16 @@ class Exchange:
         )
 
 
-def _seconds_to_wait(response: httpx.Response) -> float | None:
-    """After how many seconds a request that came too early may be sent again; None where it is none, or should not."""
-    wait = response.headers.get("Retry-After", "")
-    return float(wait) if response.status_code == 429 and wait.isdecimal() and int(wait) <= LONGEST_WAIT_S else None
+def _seconds_to_wait(response: httpx.Response, least: float) -> float | None:
+    """After how many seconds a request may be sent again that came too often, or, after `least` of them, one that the
+    database had no answer to; None where it is neither, or takes too long."""
+    told = response.headers.get("Retry-After", "")
+    wait = float(told) if told.isdecimal() else None
+    if response.status_code == 429:
+        return None if wait is None or wait > LONGEST_WAIT_S else wait
+    if response.status_code == 503 and ApiError.of(response).code == "database_unavailable":
+        return max(least, min(wait or 0.0, LONGEST_WAIT_S))
+    return None
 
 
 def _items(model: type[Row], response: httpx.Response, document: Any) -> list[Row]:

@@ -18,6 +18,7 @@ def migrate(store: Store) -> None:
     config = _alembic_config()
     with store.connect() as connection:
         if connection.dialect.name == "postgresql":  # of two services that start at once, one waits for the other
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")  # however long that takes
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
         revision, known = _revision(connection), ScriptDirectory.from_config(config)
         if revision not in {None, *(one.revision for one in known.walk_revisions())}:

@@ -17,7 +17,11 @@ ForerunError                      code                   status
 │   └── RecordConflict            record_conflict              a different record stands there already
 ├── StaleAttempt                  stale_attempt          403   the report token is not that of the live attempt
 ├── ClusterUnreachable            cluster_unreachable    503   Ray did not answer
+├── DatabaseUnavailable           database_unavailable   503   the database is full, locked, away or damaged
 ├── TooManyStreams                too_many_streams       503   as many streams of events are open as there may be
+├── TooExpensive                  too_expensive          422   a figure or forecast takes longer to compute than it may
+├── TooBusy                       too_busy               503   too many figures and forecasts are asked for at a time
+├── ComputationLost               computation_lost       503   the process that computed one has died
 └── TrainingFailed                                       500   what ends a job as `failed`
     ├── DatasetMissing            dataset_missing              files absent, and where they were looked for
     ├── Diverged                  diverged                     non-finite in every branch, or in Main-train
@@ -197,10 +201,34 @@ class ClusterUnreachable(ForerunError):
     code, status, title = "cluster_unreachable", 503, "Ray cannot be reached"
 
 
+class DatabaseUnavailable(ForerunError):
+    """The database cannot be used at present: its disk is full, it is locked, damaged or away."""
+
+    code, status, title = "database_unavailable", 503, "The database cannot be used"
+
+
 class TooManyStreams(ForerunError):
     """As many streams of events are open as the service has room for."""
 
     code, status, title = "too_many_streams", 503, "Too many streams"
+
+
+class TooExpensive(ForerunError):
+    """A figure or a forecast takes longer to compute than it may."""
+
+    code, status, title = "too_expensive", 422, "Too expensive"
+
+
+class TooBusy(ForerunError):
+    """As many figures and forecasts are computed, and wait to be, as the service has room for."""
+
+    code, status, title = "too_busy", 503, "Too busy"
+
+
+class ComputationLost(ForerunError):
+    """The process that computed a figure or a forecast has died."""
+
+    code, status, title = "computation_lost", 503, "Computation lost"
 
 
 class TrainingFailed(ForerunError):

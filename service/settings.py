@@ -84,6 +84,12 @@ class Settings(BaseSettings):
         3, ge=1, description="Ray jobs lost in a row for reasons of their own, without a new epoch, that end a job."
     )
     poll_seconds: float = Field(0.5, gt=0, description="How often the controller looks at Ray.")
+    min_free_mb: int = Field(
+        100, ge=0, description="MiB that must be free where the database and the jobs' files lie for /readyz to be 200."
+    )
+    hang_seconds: float = Field(
+        300, gt=0, description="How long a training may not get on, or five times its slowest epoch, until it is ended."
+    )
     max_connections: int = Field(
         2000, ge=10, description="Connections at a time; at most half of the file descriptors that the system allows."
     )
@@ -94,11 +100,18 @@ class Settings(BaseSettings):
     body_seconds: float = Field(30, gt=0, description="How long the body of a request may take to arrive.")
     keep_alive_seconds: int = Field(30, ge=1, description="How long a connection is kept for another request.")
     write_seconds: float = Field(60, gt=0, description="How long a client may leave its answer unread.")
+    compute_seconds: float = Field(20, gt=0, description="How long a figure or a forecast may take to compute.")
+    compute_processes: int = Field(2, ge=1, le=64, description="Figures and forecasts computed at a time.")
     keep_checkpoints_days: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Days after a job's end that its files are kept; default: for ever."
     )
     keep_logs_days: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Days after an attempt's end that its log is kept; default: for ever."
+    )
+    otlp_endpoint: HttpUrl | None = Field(
+        None,
+        description="Where traces are sent by OTLP over HTTP, such as http://127.0.0.1:4318; takes the extra tracing. "
+        "Default: there are none.",
     )
     webhook_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
         (),

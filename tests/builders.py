@@ -113,6 +113,9 @@ class Worker:
     def report_trial(self, record: dict[str, Any]) -> httpx.Response:
         return self._post("trials", record)
 
+    def beat(self, **heartbeat: Any) -> httpx.Response:
+        return self._post("heartbeat", heartbeat)
+
     def finish(self, **outcome: Any) -> httpx.Response:
         return self._post("outcome", outcome or {"state": "succeeded"})
 

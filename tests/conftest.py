@@ -12,6 +12,7 @@ from xdist.scheduler import LoadFileScheduling
 from service.errors import DatasetMissing
 from service.spec.catalog import require_files
 
+pytest.register_assert_rewrite("tests.databases")  # which modules import that are no tests
 # several processes train at once: more threads only get in each other's way
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # ignored when a script runs the tests with &; children inherit

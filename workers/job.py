@@ -7,6 +7,7 @@ Everything else comes through the environment (service.settings.WorkerSettings) 
 
 import logging
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from service.settings import WorkerSettings
 from service.spec.data import NamedDataset
 from service.spec.job import JobSpec
 from service.wire.worker import Assignment, Outcome
+from workers.disk import await_room, until_written
+from workers.free_workers import FreeWorkers
 from workers.launch import train_on_ray
-from workers.report import PauseAsked, Reporter, exchange_ticket
+from workers.report import ApiAway, PauseAsked, Reporter, exchange_ticket
 from workers.retry import take_over
 from workers.trainings import trainings_left
 
@@ -31,9 +34,9 @@ log = logging.getLogger("forerun.job")
 def main(job_id: str) -> int:
     """Run the job's live attempt to its end, and return the exit code of the process.
 
-    0: the job has succeeded, or is paused. 1: it has failed, and the API knows why. 2: a worker was lost, or something
-    failed that nobody foresaw: the controller sees a Ray job without an outcome and makes the next attempt, which goes
-    on from the newest checkpoint.
+    0: the job has succeeded, or is paused. 1: it has failed, and the API knows why. 2: a worker was lost, the API was
+    away for too long, or something failed that nobody foresaw: the controller sees a Ray job without an outcome and
+    makes the next attempt, which goes on from the newest checkpoint.
     """
     settings = WorkerSettings()
     configure_logging("INFO", settings.log_format)
@@ -47,8 +50,11 @@ def main(job_id: str) -> int:
             log.info("%s: %s on %s, %d workers", name, spec.model, spec.dataset.name, spec.workers)
             if not (isinstance(spec.dataset, NamedDataset) and spec.dataset.download):  # before any worker starts
                 iterations_per_epoch(spec, count_train_samples(spec.dataset, settings.data_dir))
+            for folder in (settings.storage_dir / name, Path(tempfile.gettempdir())):  # Ray's own files do not wait
+                await_room(folder, reporter.waits_for)
             if assignment.retry_of is not None:
-                take_over(settings.storage_dir / assignment.retry_of, settings.storage_dir / job_id)
+                source, folder = (settings.storage_dir / one for one in (assignment.retry_of, job_id))
+                until_written(partial(take_over, source, folder), folder, reporter.waits_for)
             ray.init(log_to_driver=True)
             _run_trainings(spec, assignment, name, settings, reporter)
             _run_searches(spec, reporter, settings.storage_dir / job_id / "tune", settings.data_dir)
@@ -57,8 +63,9 @@ def main(job_id: str) -> int:
             outcome = Outcome(state="paused")
         except Exception as error:
             log.exception("%s ended", name)
-            if isinstance(error, WorkerFailed) or not isinstance(error, ForerunError):
-                reporter.flush()  # the more epochs are recorded, the later the next attempt begins
+            if isinstance(error, WorkerFailed | ApiAway) or not isinstance(error, ForerunError):
+                if not isinstance(error, ApiAway):
+                    reporter.flush()  # the more epochs are recorded, the later the next attempt begins
                 return 2
             outcome = Outcome(state="failed", code=error.code, message=error.detail[:4000])
         try:
@@ -76,6 +83,7 @@ def _run_trainings(
     that, or searches are to follow, and the job is to pause."""
     if not trainings_left(spec, assignment.trials):
         return
+    reporter.look = FreeWorkers()
     pauses = train_on_ray(
         spec,
         assignment,
@@ -96,7 +104,10 @@ def _run_searches(spec: JobSpec, reporter: Reporter, folder: Path, data_dir: Pat
         # Ray Tune, its searchers and torchvision: only where they are wanted
         from workers.datasets.load import load_data
         from workers.tune.driver import run_searches
+        from workers.tune.heartbeats import so_far
+        from workers.tune.trainable import PROGRESS
 
+        reporter.iterations, reporter.look = partial(so_far, folder / PROGRESS), FreeWorkers()
         run_searches(
             spec,
             reporter,

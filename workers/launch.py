@@ -12,9 +12,11 @@ from structlog.contextvars import bind_contextvars
 
 from service.errors import ForerunError, OutOfMemory, WorkerFailed
 from service.logs import Style, configure_logging
+from service.spec.data import NamedDataset
 from service.spec.job import JobSpec
 from service.wire.checkpoint import checkpoints_of
 from service.wire.worker import Assignment
+from workers.torch_group import GroupConfig
 
 SHOWN_BY_RAY = {"label", "trial", "epoch", "learning_rate", "val_accuracy", "test_accuracy"}
 
@@ -40,6 +42,7 @@ def train_on_ray(
     def train_loop() -> bool:
         # here: neither the driver nor Ray Train's controller, which starts before the workers, needs torchvision
         from workers.datasets.load import load_data
+        from workers.engine import progress
         from workers.engine.groups import Workers
         from workers.report import Reporter
         from workers.trainings import is_to_pause, train_job
@@ -48,12 +51,18 @@ def train_on_ray(
         bind_contextvars(job=assignment.job_id, attempt=assignment.attempt)
         workers = Workers(get_device())
         with ExitStack() as stack:
-            reporter = Reporter(api_url, assignment, storage_dir / name / "spool") if workers.rank == 0 else None
-            if reporter is not None:
-                stack.enter_context(reporter)
+            reporter = None
+            if workers.rank == 0:
+                spool = storage_dir / name / "spool"
+                reporter = stack.enter_context(Reporter(api_url, assignment, spool, progress.so_far))
+                if download := isinstance(spec.dataset, NamedDataset) and spec.dataset.download:
+                    reporter.waits_for(f"the download of {spec.dataset.name}")
+            data = load_data(spec.dataset, data_dir, workers.device)
+            if reporter is not None and download:
+                reporter.waits_for(None)
             for record in train_job(
                 spec,
-                load_data(spec.dataset, data_dir, workers.device),
+                data,
                 workers,
                 points=assignment.resume,
                 trials=assignment.trials,
@@ -61,15 +70,15 @@ def train_on_ray(
                 folder=checkpoints_of(storage_dir, assignment.job_id),
                 recorder=reporter,
             ):
-                pauses = is_to_pause(workers, reporter)
                 ray.train.report(record.model_dump(include=SHOWN_BY_RAY))
-                if pauses:
+                if is_to_pause(workers, reporter):
                     return True
         return False
 
     use_gpu = spec.device == "cuda" or (spec.device == "auto" and ray.cluster_resources().get("GPU", 0) >= spec.workers)
     trainer = TorchTrainer(
         train_loop,  # type: ignore[arg-type]  # what it returns is Ray Train V2's `return_value`
+        torch_config=GroupConfig(),
         scaling_config=ScalingConfig(num_workers=spec.workers, use_gpu=use_gpu),
         run_config=RunConfig(
             name=name, storage_path=str(storage_dir.absolute()), failure_config=FailureConfig(max_failures=0)

@@ -27,7 +27,7 @@ from service.spec.job import JobSpec
 from service.validation.door import parse_spec
 from service.validation.means import Means, check_means
 from workers.datasets.load import load_data
-from workers.engine.groups import Workers
+from workers.engine.groups import PATIENCE, Workers
 from workers.records_file import RecordsFile
 from workers.trainings import train_job
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
     if use_gpu:
         torch.cuda.set_device(device)
     if world_size > 1:
-        dist.init_process_group("nccl" if use_gpu else "gloo")
+        dist.init_process_group("nccl" if use_gpu else "gloo", timeout=PATIENCE)
     workers = Workers(device)
     options.checkpoints.mkdir(parents=True, exist_ok=True)
     records = RecordsFile(options.checkpoints)

@@ -1,36 +1,40 @@
 """A recorder for trainings without a service: one line of JSON a report, in files beside the checkpoints."""
 
+import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from service.algorithms.candidates import trials_of
 from service.spec.job import JobSpec
 from service.spec.types import Frozen
 from service.wire.worker import EpochRecord, ResumePoint, TrialProgress, TrialRecord
+from workers.disk import until_written
 from workers.trainings import resume_point
 
 
 class RecordsFile:
     """A recorder for trainings without a service: it appends one line of JSON a report to files beside the
-    checkpoints. Nobody can ask it for a pause."""
+    checkpoints. `tell` is told what the training waits for; by default the log has it. Nobody can ask it for a pause.
+    """
 
     pause_asked = False
 
-    def __init__(self, folder: Path) -> None:
-        self._epochs, self._trials = folder / "records.jsonl", folder / "trials.jsonl"
+    def __init__(self, folder: Path, tell: Callable[[str | None], None] = lambda _: None) -> None:
+        self._epochs, self._trials, self.waits_for = folder / "records.jsonl", folder / "trials.jsonl", tell
 
     def trial(self, record: TrialRecord) -> None:
         """Append what is told of a trial; it is on disk when this returns."""
-        _append(self._trials, record)
+        self._append(self._trials, record)
 
     def epoch(self, record: EpochRecord) -> None:
         """Append the record of an epoch; it is on disk when this returns."""
-        _append(self._epochs, record)
+        self._append(self._epochs, record)
 
-    def waiting(self) -> Sequence[object]:
-        """The reports that are not handed over yet: none, ever."""
-        return ()
+    def waiting_epochs(self) -> int:
+        """How many epochs are not on disk yet: none, ever."""
+        return 0
 
     def flush(self) -> None:
         pass
@@ -64,6 +68,9 @@ class RecordsFile:
             )
         return progress
 
+    def _append(self, path: Path, record: Frozen) -> None:
+        until_written(partial(_append_line, path, record.model_dump_json()), path.parent, self.waits_for)
+
     def records(self) -> list[EpochRecord]:
         """The records of epochs, in the order in which they were appended."""
         return list(map(EpochRecord.model_validate_json, _lines(self._epochs)))
@@ -73,11 +80,18 @@ class RecordsFile:
         return list(map(TrialRecord.model_validate_json, _lines(self._trials)))
 
 
-def _append(path: Path, record: Frozen) -> None:
-    with path.open("a") as file:
-        file.write(record.model_dump_json() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+def _append_line(path: Path, line: str) -> None:
+    """Append a line to a file, whole or not at all."""
+    content = f"{line}\n".encode()
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), before)
+            raise
 
 
 def _lines(path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 Ray."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from service.wire.worker import CheckpointRef, EpochRecord, ResumePoint, TrialPr
 from workers import checkpoint
 from workers.checkpoint import Position
 from workers.datasets.load import Data
+from workers.disk import until_written
 from workers.engine.groups import Workers
 from workers.methods import make_training
 from workers.methods.base import Training
@@ -37,8 +39,11 @@ class Recorder(Protocol):
     def epoch(self, record: EpochRecord) -> None:
         """Hand over the record of an epoch."""
 
-    def waiting(self) -> Sequence[object]:
-        """The reports that have not reached their end yet."""
+    def waiting_epochs(self) -> int:
+        """How many of the epochs that were handed over, the newest ones, have not reached their end yet."""
+
+    def waits_for(self, reason: str | None) -> None:
+        """Tell what keeps the training from getting on, in words; None: nothing any more."""
 
     def flush(self) -> None:
         """Hand over all reports that wait."""
@@ -143,14 +148,24 @@ def run(
             recorder.epoch(record)
         elif recorder is not None:
             name = f"epoch-{record.epoch:06d}-a{attempt}"
-            ref = checkpoint.save(folder, name, training.trainer.tensors, training.position)
+            save = partial(checkpoint.save, folder, name, training.trainer.tensors, training.position)
+            ref = until_written(save, folder, recorder.waits_for)
             recorder.epoch(record.model_copy(update={"checkpoint": ref}))
             usable.append(resume_point(record, ref))
-            if not recorder.waiting():  # else SQL still counts on older ones
-                checkpoint.prune(folder, checkpoint.to_keep(usable))
+            _prune(folder, usable, recorder.waiting_epochs())
         yield record
     if recorder is not None:
         recorder.flush()
+        _prune(folder, usable, 0)
+
+
+def _prune(folder: Path, usable: Sequence[ResumePoint], waiting: int) -> None:
+    """Delete the checkpoints in `folder` that nobody will go on from. The newest `waiting` points are not recorded yet:
+    until they are, SQL counts on those before them."""
+    recorded = usable[: max(0, len(usable) - waiting)]
+    if recorded:
+        waiting_for = {point.checkpoint.name for point in usable[len(recorded) :]}
+        checkpoint.prune(folder, checkpoint.to_keep(recorded) | waiting_for)
 
 
 @torch.no_grad()

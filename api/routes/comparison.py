@@ -1,7 +1,5 @@
 """The route to the comparison of the methods of a job."""
 
-from functools import partial
-
 from fastapi import APIRouter
 from starlette.responses import Response
 
@@ -37,8 +35,13 @@ def comparison(
         runs = of_jobs.comparison(session, job_id)
         title = _title(session, job_id) if kind in ("png", "svg") else ""
     answer = answers.Comparison.model_validate({"job_id": job_id, "items": runs})
-    draw = partial(comparison_figure, title, runs)
-    return table_answer(answer, answers.COMPARISON_COLUMNS, kind, f"{job_id}-comparison", draw)
+    return table_answer(
+        answer,
+        answers.COMPARISON_COLUMNS,
+        kind,
+        f"{job_id}-comparison",
+        lambda drawn_as: services.computing.run(comparison_figure, title, runs, drawn_as),
+    )
 
 
 def _title(session: Session, job_id: str) -> str:

@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
     "/decisions",
     summary="Why the learning rates are what they are",
     response_model=answers.Decisions,
-    responses={200: documented_formats("png", "svg"), **documented(404, 422)},
+    responses={200: documented_formats("png", "svg"), **documented(404, 422, 503)},
 )
 def decisions(
     services: ServicesOf,
@@ -53,5 +53,6 @@ def decisions(
     else:
         title = f"{job.model} on {job.dataset}, {job.optimizer}, batch {job.global_batch_size}"
         title += f" ({job.id}, {found.label} {trial})"
-        content = decisions_figure(title, found.decisions, found.metric, "png" if kind == "png" else "svg")
+        drawn_as: Literal["png", "svg"] = "png" if kind == "png" else "svg"
+        content = services.computing.run(decisions_figure, title, found.decisions, found.metric, drawn_as)
     return file_answer(content, kind, f"{job_id}-decisions")

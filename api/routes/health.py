@@ -1,8 +1,9 @@
 """The routes for whoever starts and watches the service: is it alive, is it ready.
 
-The service is ready when the database answers and has the newest schema. That Ray cannot be reached is reported and
-does not make the service unready: jobs are still accepted and history is still read; the controller submits when Ray is
-back. Nor does it that another service leads, for this one serves reads and submissions all the same.
+The service is ready when its database has the newest schema and can be written, and the disk has room for its files.
+That Ray cannot be reached is reported and does not make the service unready: jobs are still accepted and history is
+still read; the controller submits when Ray is back. Nor does it that another service leads, for this one serves reads
+and submissions all the same.
 """
 
 from typing import Annotated
@@ -11,9 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from api.deps import ServicesOf, is_known
-from api.problems import documented, log, problem
-from migrations import is_current
-from service.store.engine import DatabaseError
+from api.problems import documented, problem
 from service.wire import answers
 
 router = APIRouter(tags=["health"])
@@ -29,15 +28,12 @@ async def healthz() -> answers.Health:
 def readyz(
     request: Request, services: ServicesOf, known: Annotated[bool, Depends(is_known)]
 ) -> answers.Readiness | Response:
-    """Answers 200 when the database answers and its schema is the newest, and 503 otherwise. The answer also tells
-    whether Ray can be reached, which decides nothing; where the service asks for an API key, with one alone."""
-    try:
-        trouble = None if is_current(services.store) else "the database's schema is not the newest; migrate it"
-    except DatabaseError:
-        log.exception("the database does not answer")
-        trouble = "the database does not answer; the service's log says why"
-    if trouble is not None:
-        return problem(request, 503, "not_ready", "Not ready", trouble)
+    """Answers 200 when the database can be written, its schema is the newest and the disk has room, and 503 with the
+    reasons otherwise. The answer also tells whether Ray can be reached, which decides nothing; where the service asks
+    for an API key, with one alone."""
+    troubles = services.readiness.troubles()
+    if troubles:
+        return problem(request, 503, "not_ready", "Not ready", "; ".join(troubles))
     if not known:
         return answers.Readiness(status="ready", leadership=None, ray=None)
     fleet, capacity = services.fleet, services.fleet.capacity

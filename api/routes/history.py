@@ -7,13 +7,14 @@ from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 from starlette.responses import Response
 
 from api.deps import FORMAT, MAX_INT, Accept, AnyMethod, RunLabel, ServicesOf, Text, split
-from api.formats import NEXT_PAGE, chosen_format, csv_text, documented_formats, file_answer, next_page
+from api.formats import NEXT_PAGE, chosen_format, documented_formats, file_answer, next_page
 from api.problems import documented
 from service.spec.optimizer import OptimizerName
 from service.store import records
 from service.store.epochs import epochs_of_all_jobs
 from service.store.pages import Page
 from service.wire import answers
+from service.wire.csv_text import csv_text
 from service.wire.states import JobState
 
 router = APIRouter(prefix="/v1", tags=["comparison"])

@@ -9,13 +9,14 @@ from starlette.responses import Response
 
 from api.deps import FORMAT, MAX_INT, Accept, JobId, RunLabel, Services, ServicesOf, Text
 from api.figures import layers_figure
-from api.formats import NEXT_PAGE, chosen_format, csv_text, documented_formats, file_answer, next_page
+from api.formats import NEXT_PAGE, chosen_format, documented_formats, file_answer, next_page
 from api.problems import documented
 from service.results import of_jobs
 from service.results.layer_norms import curves
 from service.store.jobs import get_job
 from service.store.layers import layers_of, layers_of_training
 from service.wire import answers
+from service.wire.csv_text import csv_text
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 
@@ -42,7 +43,7 @@ class LayerFilter(BaseModel):
     "/layers",
     summary="Norms and trust ratios of each layer",
     response_model=answers.LayerPage,
-    responses={200: documented_formats("csv", "png", "svg") | NEXT_PAGE, **documented(404, 422)},
+    responses={200: documented_formats("csv", "png", "svg") | NEXT_PAGE, **documented(404, 422, 503)},
 )
 def layers(
     services: ServicesOf,
@@ -87,4 +88,5 @@ def _figure(services: Services, job_id: str, query: LayerFilter, kind: Literal["
         )
     training = f", {rows[0].label} {rows[0].trial}" if rows else ""
     title = f"{job.model} on {job.dataset}, {job.optimizer}, batch {job.global_batch_size} ({job.id}{training})"
-    return file_answer(layers_figure(title, curves(rows, FIGURE_POINTS), kind), kind, f"{job_id}-layers")
+    figure = services.computing.run(layers_figure, title, curves(rows, FIGURE_POINTS), kind)
+    return file_answer(figure, kind, f"{job_id}-layers")

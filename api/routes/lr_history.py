@@ -7,11 +7,12 @@ from starlette.responses import Response
 
 from api import translate
 from api.deps import FORMAT, Accept, JobId, ServicesOf
-from api.formats import chosen_format, csv_text, documented_formats, file_answer
+from api.formats import chosen_format, documented_formats, file_answer
 from api.problems import documented
 from service.store.epochs import lr_steps_of
 from service.store.jobs import check_job
 from service.wire import answers
+from service.wire.csv_text import csv_text
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"])
 

@@ -1,6 +1,5 @@
 """The routes to the tables of studies: that of one job, and that of all jobs of an experiment."""
 
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -38,8 +37,13 @@ def study(
         title = f"{job.model} on {job.dataset} ({job.id})"
         rows = of_jobs.study(session, [job], label)
     answer = answers.Study.model_validate({"job_id": job_id, "items": rows})
-    draw = partial(study_figure, title, rows)
-    return table_answer(answer, answers.STUDY_COLUMNS, kind, f"{job_id}-study", draw)
+    return table_answer(
+        answer,
+        answers.STUDY_COLUMNS,
+        kind,
+        f"{job_id}-study",
+        lambda drawn_as: services.computing.run(study_figure, title, rows, drawn_as),
+    )
 
 
 @router.get(
@@ -69,4 +73,10 @@ def study_of_experiment(
         title = f"{jobs[0].model} on {jobs[0].dataset} ({experiment})"
         rows = of_jobs.study(session, jobs)
     answer = answers.ExperimentStudy.model_validate({"experiment": experiment, "items": rows})
-    return table_answer(answer, answers.STUDY_COLUMNS, kind, "study", partial(study_figure, title, rows))
+    return table_answer(
+        answer,
+        answers.STUDY_COLUMNS,
+        kind,
+        "study",
+        lambda drawn_as: services.computing.run(study_figure, title, rows, drawn_as),
+    )

@@ -14,7 +14,7 @@ from service.errors import FieldError, InvalidInput, StaleAttempt
 from service.jobs import reports
 from service.spec.field_errors import field_errors
 from service.spec.types import Frozen
-from service.wire.worker import Assignment, EpochRecord, Outcome, Receipt, TrialProgress, TrialRecord
+from service.wire.worker import Assignment, EpochRecord, Heartbeat, Outcome, Receipt, TrialProgress, TrialRecord
 
 MAX_REPORT_BYTES = 2 * 1024 * 1024  # 900 branches take 200 KiB, telemetry with the most layers and samples 800 KiB
 
@@ -25,6 +25,7 @@ class Ticket(Frozen):
     """The body by which a worker exchanges its ticket."""
 
     ticket: str = Field(min_length=1, max_length=200)
+    report_token: str | None = Field(None, min_length=43, max_length=200)  # 256 bits, drawn by the worker
 
 
 async def _body(request: Request) -> bytes:
@@ -44,15 +45,15 @@ ReportToken = Annotated[str, Depends(_report_token)]
 
 @router.post("/ticket")
 def ticket(services: ServicesOf, job_id: JobId, raw: Body, response: Response) -> Assignment:
-    """Exchange the attempt's ticket, once, for the job's spec and a report token. Raises StaleAttempt for any other
-    ticket."""
+    """Exchange the attempt's ticket, once, for the job's spec and the report token; who sends that token with it may
+    ask again. Raises StaleAttempt for any other ticket."""
     try:
-        secret = Ticket.model_validate_json(raw).ticket
+        secrets = Ticket.model_validate_json(raw)
     except ValidationError:
         raise InvalidInput([FieldError("body", None, 'must be {"ticket": "…"}')]) from None
     response.headers["Cache-Control"] = "no-store"
     with metrics.REPORT_SECONDS.labels("ticket").time():
-        return reports.exchange_ticket(services.store, job_id, secret)
+        return reports.exchange_ticket(services.store, job_id, secrets.ticket, secrets.report_token)
 
 
 @router.post("/epochs")
@@ -75,6 +76,13 @@ def trials(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -
 def progress(services: ServicesOf, job_id: JobId, token: ReportToken) -> list[TrialProgress]:
     """Every trial of the job that has begun, as far as it is recorded."""
     return reports.progress(services.store, job_id, token)
+
+
+@router.post("/heartbeat")
+def heartbeat(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -> Receipt:
+    """Note how far the attempt is, and what it waits for; the answer says whether the job is to pause. Raises
+    InvalidInput or StaleAttempt where it is refused."""
+    return reports.heartbeat(services.store, job_id, token, _parse(Heartbeat, raw))
 
 
 @router.post("/outcome", status_code=204)

@@ -1,7 +1,5 @@
 """The commands `forerun results`: what a job chose, how good its methods became, and what all jobs teach."""
 
-import csv
-import io
 from functools import partial
 from itertools import islice
 from typing import Annotated, Any, get_args
@@ -24,6 +22,7 @@ from forerun.cli.shared import (
 from forerun.display import explanation, tables
 from service.spec.stpt import SelectorName
 from service.wire.answers import HistoryStep
+from service.wire.csv_text import csv_text
 
 JOB, ALL = "Of a job", "Of all jobs"
 STUDY_EXAMPLES = example("results study JOB", "results study --experiment NAME --format svg --output study.svg")
@@ -203,10 +202,7 @@ def history(
         case HistoryFormat.TABLE:
             typer.echo(tables.history_table(steps))
         case HistoryFormat.CSV:
-            writer = csv.DictWriter(text := io.StringIO(), list(HistoryStep.model_fields))
-            writer.writeheader()
-            writer.writerows(step.model_dump() for step in steps)
-            typer.echo(text.getvalue(), nl=False)
+            typer.echo(csv_text(list(HistoryStep.model_fields), (step.model_dump() for step in steps)), nl=False)
         case HistoryFormat.JSON:
             print_json(steps)
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from forerun.display.text import clean
 from service.algorithms.choices import is_choice, warnings_of_choice, warnings_of_losses
+from service.spec.names import printable
 from service.spec.stpt import Metric
 from service.wire.answers import (
     Branch,
@@ -104,7 +105,7 @@ def heading(job: Job) -> Text:
     spec = job.spec
     workers = f"{spec['workers']} worker{'s' if spec['workers'] > 1 else ''}"
     what = f"{job.model} on {job.dataset}, {workers}, batch {spec['global_batch_size']}, seed {spec['seed']}"
-    name = f" ({clean(job.name)})" if job.name else ""
+    name = f" ({printable(job.name)})" if job.name else ""
     return Text.assemble((job.id, "bold"), f": {what}{name}")
 
 

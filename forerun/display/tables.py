@@ -1,8 +1,7 @@
 """Tables of the service's answers for a person, one line a row; telemetry of layers also as CSV."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from forerun.display.text import clean, table
 from service.wire.answers import (
@@ -23,6 +22,7 @@ from service.wire.answers import (
     TrialResult,
     Webhook,
 )
+from service.wire.csv_text import csv_text
 
 LONGEST_VALUE = 60  # of a hyperparameter, in characters
 
@@ -39,7 +39,7 @@ def job_table(jobs: Iterable[Job]) -> str:
                 job.dataset,
                 f"{job.epochs_done}/{job.epochs}",
                 "" if job.test_accuracy is None else f"{job.test_accuracy:.4f}",
-                clean(job.name),
+                job.name,
             )
             for job in jobs
         ],
@@ -171,7 +171,7 @@ def trial_table(trials: Iterable[TrialResult]) -> str:
             _number(trial.learning_rate, ".4g"),
             _number(trial.val_accuracy, ".4f"),
             _number(trial.test_accuracy, ".4f"),
-            clean(" ".join(f"{key}={_short(value)}" for key, value in trial.config.items())),
+            " ".join(f"{key}={_short(value)}" for key, value in trial.config.items()),
         )
         for trial in trials
     ]
@@ -206,7 +206,7 @@ def study_table(rows_: Iterable[StudyRow]) -> str:
     there are several."""
     rows = [
         (
-            clean(row.variant),
+            row.variant,
             str(row.global_batch_size),
             str(row.seeds),
             str(row.diverged),
@@ -243,7 +243,7 @@ def history_table(steps: Iterable[HistoryStep]) -> str:
             step.job_id,
             step.model,
             step.dataset,
-            clean(step.optimizer),
+            step.optimizer,
             str(step.global_batch_size),
             step.label,
             str(step.trial),
@@ -268,7 +268,7 @@ def layer_table(epochs: Iterable[LayerEpoch]) -> str:
             one.label,
             str(one.trial),
             str(one.epoch),
-            clean(one.layer),
+            one.layer,
             str(one.steps[-1]),
             *(_number(values[-1], ".4g") for values in (one.lwn, one.lgn, one.lnr)),
             "" if one.trust_ratio is None else _number(one.trust_ratio[-1], ".4g"),
@@ -280,11 +280,7 @@ def layer_table(epochs: Iterable[LayerEpoch]) -> str:
 
 def layer_csv(epochs: Iterable[LayerEpoch]) -> str:
     """The telemetry of layers as CSV, a line for each sampled step, in the columns that the service has."""
-    writer = csv.DictWriter(text := io.StringIO(), LAYER_COLUMNS)
-    writer.writeheader()
-    for one in epochs:
-        writer.writerows(one.table_rows())
-    return text.getvalue()
+    return csv_text(LAYER_COLUMNS, chain.from_iterable(one.table_rows() for one in epochs))
 
 
 def recommendation_table(found: Recommendation) -> str:
@@ -304,7 +300,7 @@ def recommendation_table(found: Recommendation) -> str:
     ]
     facts = (
         f"learning rate {found.learning_rate:.4g} ({found.low:.4g} to {found.high:.4g}) "
-        f"for {found.optimizer}, batch {found.global_batch_size}\n{found.note}"
+        f"for {found.optimizer}, batch {found.global_batch_size}\n{clean(found.note)}"
     )
     header = ("job", "seed", "batch", "lr_schedule", "learning rate", "scaled", "val acc", "test acc")
     return f"{facts}\n{table(header, rows)}"

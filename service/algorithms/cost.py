@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from service.algorithms.candidates import epoch_candidates, first_candidates
+from service.algorithms.candidates import first_candidates, rules
 from service.algorithms.epoch_plan import samples_per_epoch
 from service.algorithms.race import reach
 from service.algorithms.search_space import budget_samples
@@ -11,6 +11,8 @@ from service.spec.job import JobSpec
 from service.spec.lr_set import RaceLrSet
 from service.spec.methods.base import Facts
 from service.spec.methods.stpt import EpochPlan, StptMethod
+
+MOST_AREAS = 1000  # of a forecast: about as many as a figure has pixels
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,10 @@ def _most_branches(spec: JobSpec) -> int:
     """Candidates of the job's widest Pre-train, each from where it begins; without stpt, of what its lr_set tries."""
     return max(
         (
-            len(epoch_candidates(spec, method, epoch=epoch, current=start))
+            len(rule.candidates(start))
             for method in spec.methods_of(StptMethod) or [StptMethod()]
             for first, start in [method.first_pretrain(spec)]
-            for epoch in range(first, spec.epochs + 1)
+            for _, _, rule in rules(spec, method, first, spec.epochs)
         ),
         default=1,
     )
@@ -101,19 +103,22 @@ def _most_branches(spec: JobSpec) -> int:
 
 def search_area(spec: JobSpec, method: StptMethod, *, has_room: bool = True) -> list[SearchArea]:
     """The smallest and largest candidate of each epoch behind the warm-up, whatever is chosen (STPT, Yamada et al.,
-    Fig. 9). A race has its probes and its window among them; `has_room` says whether the search's share of the training
-    has room for one."""
+    Fig. 9); of more than MOST_AREAS epochs those of every second, third, … and of the last. A race has its probes and
+    its window among them; `has_room` says whether the search's share of the training has room for one."""
     areas = []
     lr_set = method.candidates_of(spec)
     first, low = method.first_pretrain(spec)
-    high = low
-    for epoch in range(first, spec.epochs + 1):
-        if isinstance(lr_set, RaceLrSet) and epoch == first:
-            cap = lr_set.max_learning_rate
-            looks = lr_set.first_looks(low)
-            low, high = reach(looks, spec.optimizer.name, cap) if has_room else (min(low, cap), min(high, cap))
-        else:
-            low = min(epoch_candidates(spec, method, epoch=epoch, current=low))
-            high = max(epoch_candidates(spec, method, epoch=epoch, current=high))
-        areas.append(SearchArea(epoch, low, high))
+    high, step = low, -(-(spec.epochs - first + 1) // MOST_AREAS) or 1
+    for begin, end, rule in rules(spec, method, first, spec.epochs):
+        rule, before = rule.narrowed(), begin - 1
+        for epoch in sorted({begin, *range(begin + (first - begin) % step, end + 1, step), end}):
+            if isinstance(lr_set, RaceLrSet) and epoch == first:
+                cap = lr_set.max_learning_rate
+                looks = lr_set.first_looks(low)
+                low, high = reach(looks, spec.optimizer.name, cap) if has_room else (min(low, cap), min(high, cap))
+            else:
+                low, high = rule.reach(low, high, epoch - before)
+            before = epoch
+            if (epoch - first) % step == 0 or epoch == spec.epochs:
+                areas.append(SearchArea(epoch, low, high))
     return areas

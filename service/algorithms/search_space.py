@@ -1,5 +1,6 @@
 """What a search tries: its space, its number of trials, its points and its budget, as functions of the job's spec."""
 
+from itertools import islice
 from typing import Any
 
 from service.algorithms.batch_ramp import Step
@@ -21,9 +22,11 @@ def most_trials(spec: JobSpec, method: SearchMethod, samples: int, budget: int |
 
 
 def known_points(spec: JobSpec, method: SearchMethod, samples: int, budget: int | None) -> list[dict[str, Any]] | None:
-    """The hyperparameters of each trial of one seed, by name, where they are known beforehand, as of a grid; else None.
-    `samples` are the training samples of an epoch, `budget` those of the seed (None: no limit)."""
-    return method.points(spec, Facts(first_candidates(spec), samples, budget))
+    """The hyperparameters of each trial that one seed may begin, by name, where they are known beforehand, as of a
+    grid; else None. `samples` are the training samples of an epoch, `budget` those of the seed (None: no limit)."""
+    facts = Facts(first_candidates(spec), samples, budget)
+    points = method.points(spec, facts)
+    return None if points is None else list(islice(points, method.most_trials(spec, facts)))
 
 
 def budget_samples(spec: JobSpec, samples: int, measure: int | None) -> int | None:

@@ -13,12 +13,14 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from structlog.contextvars import bound_contextvars
 
-from service.cluster.base import Capacity, Cluster, ClusterId, Overview, RayJobStatus
+from service.cluster.base import Capacity, Cluster, ClusterId, Overview, RayJobStatus, Submission
+from service.cluster.hangs import FLOOR_S, HangWatch, answers_at
 from service.cluster.lease import Lease, NotLeader
 from service.cluster.losses import Place, last_words, place_of, reason_of_loss
 from service.cluster.time_limits import RunningTimes, has_limit
@@ -30,7 +32,7 @@ from service.jobs.lifecycle import Claim
 from service.jobs.pause import confirm_paused
 from service.jobs.quota import NO_QUOTA, Quota, owners_who_wait
 from service.store.attempts import attempts_without_log, ended_submissions
-from service.store.engine import Store
+from service.store.engine import DatabaseError, Store, trouble_of
 from service.store.jobs import jobs_in, next_to_submit, workers_of
 from service.store.records import Attempt, Job, JobWithAttempts
 from service.wire.states import HOLDS_WORKERS, EndReason, JobState
@@ -56,7 +58,8 @@ class Controller:
     """The reconciler of jobs in SQL with Ray, which runs passes in a thread of its own.
 
     `environment` goes to every Ray job, beside its ticket. A job fails when `max_attempts` Ray jobs in a row were lost
-    without a new epoch, for reasons of their own. `lease`: this service's, on the same database; default: one of a
+    without a new epoch, for reasons of their own; one that does not get on for `hang_seconds`, or longer where its
+    epochs are long, is ended (service.cluster.hangs). `lease`: this service's, on the same database; default: one of a
     service without a name. `monotonic` gives seconds by a clock that does not jump. `quota` is what one owner may take
     of the cluster. The `housekeeper` is called at the end of every pass that leads.
     """
@@ -70,6 +73,7 @@ class Controller:
         lease: Lease | None = None,
         max_attempts: int = 3,
         poll_seconds: float = 0.5,
+        hang_seconds: float = FLOOR_S,
         monotonic: Callable[[], float] = time.monotonic,
         quota: Quota = NO_QUOTA,
         housekeeper: Housekeeper | None = None,
@@ -80,6 +84,9 @@ class Controller:
         self._quota = quota
         self._wake, self._stopping = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
+        api_url = self._environment.get("FORERUN_API_URL", "")
+        self._hangs = HangWatch(self._db, partial(answers_at, api_url), hang_seconds, monotonic)
+        self._hung: dict[str, str] = {}  # submissions that are being ended, and why
         self._times, self._housekeeper = RunningTimes(monotonic), housekeeper
         self._capacity: Capacity | None = None
         self._here: ClusterId | None = None
@@ -174,7 +181,12 @@ class Controller:
                 if self._trouble is None:
                     log.warning("%s", error)
                 self._trouble = error.detail
-            except Exception as error:  # the loop must outlive a database that is away; the next pass starts afresh
+            except DatabaseError as error:  # of an outage the store tells
+                self._trouble = trouble_of(error)
+                if self._trouble is None:
+                    log.exception("a pass of the controller failed")
+                    self._trouble = f"{type(error).__name__}: {error}"
+            except Exception as error:  # the loop must outlive whatever it meets; the next pass starts afresh
                 log.exception("a pass of the controller failed")
                 self._trouble = f"{type(error).__name__}: {error}"
             self._wake.wait(max(self._poll_seconds, IDLE_S) if self._idle else self._poll_seconds)
@@ -197,6 +209,7 @@ class Controller:
             overview = self._cluster.overview()  # who led before may have submitted something since the first
         with self._db.read() as session:
             live = jobs_in(session, HOLDS_WORKERS)
+        self._find_hung(live, overview)
         for job in live:
             with bound_contextvars(job=job.id, attempt=job.attempt):
                 if not self._is_over_its_time(job):
@@ -251,6 +264,8 @@ class Controller:
                         self._submit(claim)
             case _ if found is None:
                 self._lost(job, "Ray does not know its job any more (was the cluster restarted?)", EndReason.OWN)
+            case _ if attempt.submission_id in self._hung:
+                self._end_hung(job, found)
             case _ if found.status in ENDED:
                 words = last_words(found.message)
                 message = f"its Ray job {found.status.lower()} without an outcome. {words}".strip()
@@ -267,6 +282,20 @@ class Controller:
         log.warning("job %s: its time limit is reached", job.id)
         self._cluster.stop(attempt.submission_id)
         return True
+
+    def _find_hung(self, live: Sequence[JobWithAttempts], overview: Overview) -> None:
+        found = self._hangs.look(live, overview)
+        for submission_id in found.keys() - self._hung.keys():
+            log.warning("ending %s: %s", submission_id, found[submission_id])
+        live_ids = {job.last_attempt.submission_id for job in live if job.last_attempt is not None}
+        self._hung = {one: why for one, why in (dict(found) | self._hung).items() if one in live_ids}
+
+    def _end_hung(self, job: Job, found: Submission) -> None:
+        """End the Ray job of an attempt that hangs; it is lost when Ray confirms that nothing of it runs any more."""
+        if found.status not in ENDED:
+            self._cluster.stop(found.submission_id)
+        else:
+            self._lost(job, self._hung.pop(found.submission_id), EndReason.HUNG)
 
     def _lost(self, job: Job, message: str, reason: EndReason) -> None:
         log.warning("job %s: attempt %d lost (%s): %s", job.id, job.attempt, reason, message)
@@ -311,6 +340,7 @@ class Controller:
             claim = jobs.claim_next(self._db, free=free, total=total, cluster=str(self._here), quota=self.quota)
             if claim is None:
                 return claims
+            self._times.begins(claim.submission_id)
             self._submit(claim)
             claims += 1
 

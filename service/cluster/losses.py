@@ -14,6 +14,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 EXCEPTION = re.compile(r"\w[\w.]*(Error|Exception|Exit)\b")  # at the beginning of a line
 NODE_LOST = re.compile(r"its node has died|\bNodeDiedError\b")  # Ray's words, of an actor of the job or its driver
 DISK_FULL = re.compile(r"\[Errno 28\]|No space left on device|database or disk is full")
+API_AWAY = re.compile(r"\bworkers\.report\.ApiAway\b")
 # Ray's error types where the driver did not end by itself. The others: it did, or the job's environment was no good.
 SUPERVISOR_LOST = frozenset(
     {
@@ -49,7 +50,10 @@ def reason_of_loss(ended: Submission) -> EndReason:
         return EndReason.NODE_LOST
     if ended.error_type in SUPERVISOR_LOST:
         return EndReason.SUPERVISOR_LOST
-    if DISK_FULL.search(last_words(ended.message)):
+    words = last_words(ended.message)
+    if API_AWAY.search(words):
+        return EndReason.API_AWAY
+    if DISK_FULL.search(words):
         return EndReason.DISK_FULL
     return EndReason.OWN
 

@@ -20,6 +20,10 @@ class RunningTimes:
             str, tuple[float, float]
         ] = {}  # by submission id: when it was, and the seconds that it had run
 
+    def begins(self, submission_id: str) -> None:
+        """Note that an attempt begins now."""
+        self._seen[submission_id] = (self._clock(), 0.0)
+
     def seconds(self, job: JobWithAttempts, now: datetime) -> float:
         """The seconds that the attempts of a job have taken together, of which the last one is live."""
         *earlier, live = job.attempts

@@ -24,6 +24,8 @@ from service.wire.states import FOLLOWS, TERMINAL, EndReason, JobState
 LOG_CHARACTERS = 64 * 1024  # kept of each attempt's log, from its end
 MAX_LOST_ATTEMPTS = 50  # in a row, whatever the reason: a job whose own code ends its node must not go on for ever
 
+COUNTED = (EndReason.OWN, EndReason.HUNG, None)  # against the attempts that a job is given
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -118,7 +120,7 @@ def attempt_lost(
         progress = attempts.last_attempt_with_epoch(session, job_id)
         before = [one.reason for one in job.attempts if one.lost and one.number > progress]
         reasons = [*before, reason] if attempt > progress else before
-        in_a_row, own = len(reasons), sum(one in (EndReason.OWN, None) for one in reasons)
+        in_a_row, own = len(reasons), sum(one in COUNTED for one in reasons)
         if own < max_attempts and in_a_row < MAX_LOST_ATTEMPTS:
             wait = timedelta(seconds=backoff_seconds(job_id, max(in_a_row, 1)))
             move(session, replace(job, not_before=clock.database_time(session) + wait), JobState.RECOVERING)

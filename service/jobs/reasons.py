@@ -52,15 +52,19 @@ def look_at_queue(session: Session, jobs: Sequence[JobWithAttempts], sight: Sigh
 
 
 def reason_of(job: JobWithAttempts, queue: Queue) -> str | None:
-    """Why the job is in its state; None where there is nothing to say: it runs, or it has ended (`error` says why)."""
+    """Why the job is in its state; None where there is nothing to say: it trains, or has ended (`error` says why)."""
+    attempt = job.last_attempt
+    waiting = f"waits for {attempt.waits_for}" if attempt is not None and attempt.waits_for is not None else None
     match job.state:
         case JobState.QUEUED | JobState.RECOVERING:
             waits_for = None if _is_to_come_later(job, queue) else _waits_for(job, queue)
             return "; ".join(filter(None, [_after_what(job, queue), waits_for]))
         case JobState.SUBMITTING:
             return f"the workers of attempt {job.attempt} start"
+        case JobState.RUNNING:
+            return waiting
         case JobState.PAUSING:
-            return "pauses behind its next epoch, or its search's next report"
+            return "; ".join(filter(None, ["pauses behind its next epoch, or its search's next report", waiting]))
         case JobState.PAUSED:
             return "paused by its user"
         case JobState.CANCELLING:

@@ -13,7 +13,8 @@ from service.errors import RecordConflict, StaleAttempt
 from service.jobs import lifecycle as jobs
 from service.jobs.telling import tell_of_epoch
 from service.results.past_jobs import keep_settled_learning_rates
-from service.store.attempts import set_token
+from service.store import clock
+from service.store.attempts import note_heartbeat, note_progress, set_token
 from service.store.engine import Session, Store
 from service.store.epochs import discard_epoch, epochs_of_trial, get_epoch, insert_epoch, last_epoch
 from service.store.events import append_event
@@ -33,6 +34,7 @@ from service.wire.worker import (
     Assignment,
     CheckpointRef,
     EpochRecord,
+    Heartbeat,
     Outcome,
     Receipt,
     ResumePoint,
@@ -44,28 +46,27 @@ from service.wire.worker import (
 MAX_RESUME_POINTS = 20
 
 
-def exchange_ticket(db: Store, job_id: str, ticket: str) -> Assignment:
+def exchange_ticket(db: Store, job_id: str, ticket: str, token: str | None = None) -> Assignment:
     """Exchange the ticket of the live attempt, once, for its spec, its report token, and what is recorded already; the
-    job is running from then on. Raises NotFound when there is no such job, and StaleAttempt when the ticket is not for
-    the live attempt or was used."""
+    job is running from then on.
+
+    The caller has drawn the `token` that it will report with, so that it may ask again when the answer was lost: who
+    holds the token that the ticket was exchanged for is answered. None: the token is drawn here. Raises NotFound when
+    there is no such job, and StaleAttempt when the ticket is not for the live attempt or was used.
+    """
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
+        if token is not None and _is_live(job, token):
+            return _assignment(session, job, token)
         live = job.last_attempt if job.state is JobState.SUBMITTING else None
         known = None if live is None else live.ticket_hash
         if known is None or not compare_digest(known, jobs.hash_of(ticket)):
             raise StaleAttempt(f"this ticket is not for the live attempt of job {job_id}, or was used already")
-        token = secrets.token_urlsafe(32)
+        token = token or secrets.token_urlsafe(32)
         set_token(session, job_id, job.attempt, jobs.hash_of(token))
+        note_progress(session, job_id, job.attempt, clock.database_time(session))
         jobs.move(session, replace(job, started_at=job.started_at or max(jobs.now(), job.created_at)), JobState.RUNNING)
-        return Assignment(
-            job_id=job.id,
-            attempt=job.attempt,
-            spec=json.dumps(job.spec),
-            report_token=token,
-            resume=_resume_points(session, job_id),
-            trials=_progress(session, job_id),
-            retry_of=job.retry_of,
-        )
+        return _assignment(session, job, token)
 
 
 def progress(db: Store, job_id: str, token: str) -> list[TrialProgress]:
@@ -106,6 +107,7 @@ def record_trial(db: Store, job_id: str, token: str, record: TrialRecord) -> Rec
             return _receipt(job)
         else:
             update_trial(session, trial.id, facts)
+        note_progress(session, job_id, job.attempt, clock.database_time(session))
         document = record.model_dump(mode="json", exclude={"key"}) | {"method": run.method}
         append_event(session, job_id, "trial", document, jobs.now())
         return _receipt(job)
@@ -137,6 +139,7 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Rec
         if known is not None:
             discard_epoch(session, known)
         insert_epoch(session, trial.id, record, attempt=job.attempt, recorded_at=jobs.now())
+        note_progress(session, job_id, job.attempt, clock.database_time(session))
         state: TrialState = "completed" if record.epoch == trial.length else "running"
         if trial.state != state:
             set_trial_state(session, trial.id, state)
@@ -144,6 +147,19 @@ def record_epoch(db: Store, job_id: str, token: str, record: EpochRecord) -> Rec
         append_event(session, job_id, "epoch", document | {"method": trial.method, "attempt": job.attempt}, jobs.now())
         tell_of_epoch(session, record)
         return _receipt(job)
+
+
+def heartbeat(db: Store, job_id: str, token: str, beat: Heartbeat) -> Receipt:
+    """Write how far the live attempt is, and what it waits for; nothing of it becomes an event. The receipt says
+    whether the job is to pause. Raises StaleAttempt when the token is not the live attempt's, or there is no such
+    job."""
+    waits_for = beat.waits_for and jobs.storable(beat.waits_for)
+    with db.write() as session:
+        at, known_by = clock.database_time(session), jobs.hash_of(token)
+        state = note_heartbeat(session, job_id, known_by, iterations=beat.iterations, waits_for=waits_for, at=at)
+    if state is None:
+        raise StaleAttempt(f"this report token is not that of the live attempt of job {job_id}")
+    return Receipt(pause=state is JobState.PAUSING)
 
 
 def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:
@@ -189,14 +205,30 @@ def _has_paused(job: JobWithAttempts, outcome: Outcome) -> bool:
     return outcome.state == "paused" and job.state is JobState.PAUSING and _has_ended(job)
 
 
-def _require_live(job: JobWithAttempts, token: str) -> None:
+def _is_live(job: JobWithAttempts, token: str) -> bool:
     trains = job.state in (JobState.RUNNING, JobState.PAUSING) and not _has_ended(job)
-    if not trains or not _holds_token(job, token):
+    return trains and _holds_token(job, token)
+
+
+def _require_live(job: JobWithAttempts, token: str) -> None:
+    if not _is_live(job, token):
         raise StaleAttempt(f"this report token is not that of the live attempt of job {job.id} ({job.state})")
 
 
 def _receipt(job: JobWithAttempts) -> Receipt:
     return Receipt(pause=job.state is JobState.PAUSING)
+
+
+def _assignment(session: Session, job: JobWithAttempts, token: str) -> Assignment:
+    return Assignment(
+        job_id=job.id,
+        attempt=job.attempt,
+        spec=json.dumps(job.spec),
+        report_token=token,
+        resume=_resume_points(session, job.id),
+        trials=_progress(session, job.id),
+        retry_of=job.retry_of,
+    )
 
 
 def _progress(session: Session, job_id: str) -> list[TrialProgress]:

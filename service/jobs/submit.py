@@ -6,11 +6,8 @@ Every spec comes through one door (service.validation): a job's, a plan's, those
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from service.algorithms.candidates import trials_of
-from service.algorithms.cost import Cost, forecast
-from service.algorithms.epoch_plan import iterations_per_epoch
 from service.errors import IdempotencyConflict
 from service.jobs.lifecycle import hash_of, now
 from service.jobs.telling import tell_of_submission
@@ -27,16 +24,6 @@ from service.store.records import IdempotencyKey, NewRun
 from service.validation.door import parse_spec
 from service.validation.means import Means, check_means, look_up_train_samples
 from service.wire.states import JobState
-
-
-@dataclass(frozen=True)
-class JobPlan:
-    """What a job's spec amounts to before anything starts: training samples that are not held out, iterations of an
-    epoch, and the cost of each run."""
-
-    train_samples: int
-    iterations_per_epoch: int
-    runs: Sequence[Cost]
 
 
 def submit(
@@ -56,12 +43,11 @@ def submit(
     return job_id
 
 
-def plan(db: Store, raw: bytes, means: Means) -> JobPlan:
-    """Forecast what the spec in `raw` (JSON) amounts to in iterations and samples; nothing is stored. Raises
-    InvalidInput where the spec is wrong."""
+def to_forecast(db: Store, raw: bytes, means: Means) -> tuple[JobSpec, int]:
+    """Read the spec in `raw` (JSON) as `submit` does, and return (it, the training samples of its dataset that are not
+    held out), of which a forecast is made; nothing is stored. Raises InvalidInput where the spec is wrong."""
     spec = read_spec(db, raw)
-    samples = look_up_train_samples(spec, means)
-    return JobPlan(samples, iterations_per_epoch(spec, samples), forecast(spec, samples))
+    return spec, look_up_train_samples(spec, means)
 
 
 def read_spec(db: Store, raw: bytes, accepted: JobSpec | None = None) -> JobSpec:

@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from service.errors import FieldError, InvalidInput
+from service.errors import MAX_ERRORS, FieldError, InvalidInput
 from service.spec.data import FolderDataset, NamedDataset
 from service.spec.lr_set import KINDS_BY_KEY
 from service.spec.methods import MethodName
@@ -32,8 +32,13 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def field_errors(error: ValidationError, model: type[Frozen]) -> list[FieldError]:
     """Pydantic's errors about a `model`, one for each wrong field: paths as the user wrote them, without union tags,
-    with indices in brackets."""
-    return [_field_error(details, model) for details in error.errors(include_url=False)]
+    with indices in brackets. Those behind the first MAX_ERRORS, which are counted alone, have the bare message."""
+    found = error.errors(include_url=False)
+    told = [_field_error(details, model) for details in found[:MAX_ERRORS]]
+    return [
+        *told,
+        *(FieldError(_path(details["loc"]) or "body", None, details["msg"]) for details in found[MAX_ERRORS:]),
+    ]
 
 
 def _field_error(details: ErrorDetails, model: type[Frozen]) -> FieldError:

@@ -39,12 +39,6 @@ def _known_model(name: str) -> str:
     return name
 
 
-def _without_nul(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("must not contain the character NUL (PostgreSQL cannot keep it); remove it")
-    return text
-
-
 class Telemetry(Frozen):
     """Record the norms of each layer's weights and gradient as the training goes, as Fig. 2 of Do et al. ("Revisiting
     LARS for Large Batch Training Generalization of Neural Networks") has them. It changes nothing else."""
@@ -91,11 +85,11 @@ class JobSpec(Frozen):
         }
     )
 
-    name: Annotated[str, Field(max_length=200), AfterValidator(_without_nul)] = Field(
-        "", description="Free text to find the job by."
-    )
-    experiment: Annotated[str, Field(max_length=100), AfterValidator(_without_nul)] = Field(
-        "", description="Free text that jobs of one experiment share; the job list filters by it."
+    name: str = Field("", max_length=200, description="Printable text to find the job by.")
+    experiment: str = Field(
+        "",
+        max_length=100,
+        description="Printable text that jobs of one experiment share; the job list filters by it.",
     )
     preset: PresetName | None = Field(
         None, description="Name of a set of defaults; what the spec itself says goes before them."

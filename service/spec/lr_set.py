@@ -3,6 +3,7 @@ by phases, by stages, by a race, or from past jobs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -51,8 +52,8 @@ class _LrSet(Frozen):
         return []
 
 
-def _every_epoch(candidates: Sequence[float], first: int, last: int) -> list[Pretrains]:
-    return [Pretrains(max(0, last - first + 1), len(set(candidates)))]
+def _every_epoch(candidates: int, first: int, last: int) -> list[Pretrains]:
+    return [Pretrains(max(0, last - first + 1), candidates)]
 
 
 class RelativeLrSet(_LrSet):
@@ -67,7 +68,12 @@ class RelativeLrSet(_LrSet):
 
     def pretrains(self, first: int, last: int) -> list[Pretrains]:
         """One every epoch, over all factors."""
-        return _every_epoch(self.factors, first, last)
+        return _every_epoch(self.distinct, first, last)
+
+    @cached_property  # a budget asks for it many times
+    def distinct(self) -> int:
+        """The number of factors, equal ones once."""
+        return len(set(self.factors))
 
 
 class AbsoluteLrSet(_LrSet):
@@ -82,7 +88,12 @@ class AbsoluteLrSet(_LrSet):
 
     def pretrains(self, first: int, last: int) -> list[Pretrains]:
         """One every epoch, over all learning rates."""
-        return _every_epoch(self.learning_rates, first, last)
+        return _every_epoch(self.distinct, first, last)
+
+    @cached_property
+    def distinct(self) -> int:
+        """The number of learning rates, equal ones once."""
+        return len(set(self.learning_rates))
 
 
 class NamedLrSet(_LrSet):
@@ -95,7 +106,7 @@ class NamedLrSet(_LrSet):
 
     def pretrains(self, first: int, last: int) -> list[Pretrains]:
         """One every epoch, with as many candidates in each of the sets that `mix` is made of."""
-        return _every_epoch(range(NAMED_CANDIDATES), first, last)
+        return _every_epoch(NAMED_CANDIDATES, first, last)
 
 
 def _tagged(shorthand: dict[str, str], union: Any) -> Any:
@@ -165,6 +176,11 @@ class Stage(Frozen):
         None, gt=0, le=1, description="alpha as a share of the epoch; null: as `pretrain.iterations` says."
     )
 
+    @cached_property
+    def distinct(self) -> int:
+        """The number of factors, equal ones once."""
+        return len(set(self.factors))
+
 
 class StagedLrSet(_LrSet):
     """A learning-rate set that searches first and then trains: one stage an epoch after the warm-up; behind the last
@@ -186,7 +202,7 @@ class StagedLrSet(_LrSet):
     def pretrains(self, first: int, last: int) -> list[Pretrains]:
         """One for each stage that the training gets to; the candidates that a stage adds are not planned."""
         reached = self.stages[: max(0, last - first + 1)]
-        return [Pretrains(1, len(set(stage.factors)), stage.pretrain_share) for stage in reached]
+        return [Pretrains(1, stage.distinct, stage.pretrain_share) for stage in reached]
 
 
 class RaceLrSet(_LrSet):

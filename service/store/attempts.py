@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Update, bindparam, func, insert, select, update
+from sqlalchemy import Row, ScalarSelect, Update, bindparam, case, func, insert, select, update
 
 from service.errors import NotFound
 from service.store import records
@@ -22,6 +22,8 @@ _ATTEMPTS_OF_JOBS = (
 
 def attempts_by_job(session: Session, job_ids: Sequence[str]) -> dict[str, list[records.Attempt]]:
     """Attempts, oldest first, of the jobs with these ids, by the ids."""
+    if not job_ids:
+        return {}
     rows = session.execute(_ATTEMPTS_OF_JOBS, {"job_ids": job_ids}).all()
     return records_by("job_id", records.Attempt, rows, _reason)
 
@@ -88,6 +90,36 @@ def set_token(session: Session, job_id: str, number: int, token_hash: str) -> No
     session.execute(_attempt(job_id, number).values(ticket_hash=None, token_hash=token_hash))
 
 
+def note_progress(session: Session, job_id: str, number: int, at: datetime) -> None:
+    """Write that an attempt got on at that time, by the database's clock, and waits for nothing."""
+    session.execute(_attempt(job_id, number).values(progress_at=at, waits_for=None))
+
+
+def note_heartbeat(
+    session: Session, job_id: str, token_hash: str, *, iterations: int | None, waits_for: str | None, at: datetime
+) -> JobState | None:
+    """Write the heartbeat of a job's live attempt, the one with that report token, in one statement; return the state
+    of the job, or None where it is not that.
+
+    The attempt gets on at that time, by the database's clock, where it has done other `iterations` than when it was
+    heard of last, or says what it waits for; `iterations` None: as many as before.
+    """
+    trains = select(Job).where(Job.id == job_id, Job.state.in_((JobState.RUNNING, JobState.PAUSING)))
+    live = trains.with_only_columns(Job.attempt).scalar_subquery()
+    state = trains.with_only_columns(Job.state).scalar_subquery()
+    values: dict[str, object] = {"waits_for": waits_for}
+    if iterations is not None:
+        values["iterations"] = iterations
+    if waits_for is not None:
+        values["progress_at"] = at
+    elif iterations is not None:
+        got_on = Attempt.iterations.is_distinct_from(iterations)
+        values["progress_at"] = case((got_on, at), else_=Attempt.progress_at)
+    change = _attempt(job_id, live).where(Attempt.token_hash == token_hash, Attempt.ended_at.is_(None))
+    found = session.scalar(change.values(values).returning(state))
+    return None if found is None else JobState(found)
+
+
 def end_attempt(
     session: Session,
     job_id: str,
@@ -101,6 +133,7 @@ def end_attempt(
     """Write that an attempt is over, whether it was lost, and for what `reason` it has no outcome; one that has ended
     already stays as it is."""
     values = {"ended_at": ended_at, "message": message, "ticket_hash": None, "lost": lost, "reason": reason}
+    values["waits_for"] = None
     session.execute(_attempt(job_id, number).where(Attempt.ended_at.is_(None)).values(values))
 
 
@@ -109,5 +142,5 @@ def set_log(session: Session, submission_id: str, log: str) -> None:
     session.execute(update(Attempt).where(Attempt.submission_id == submission_id).values(log=log))
 
 
-def _attempt(job_id: str, number: int) -> Update:
+def _attempt(job_id: str, number: int | ScalarSelect[int]) -> Update:
     return update(Attempt).where(Attempt.job_id == job_id, Attempt.number == number)

@@ -4,27 +4,38 @@
 other per job (row lock on PostgreSQL, BEGIN IMMEDIATE on SQLite).
 """
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import from_json  # twice as fast as json's: a page of jobs has 50 specs
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from service.store.outage import Outage, reason_of, trouble_of
 from service.store.ownership import OWNER, SessionOfOwner
 
-__all__ = ["DatabaseError", "Session", "Store", "after_commit", "reason_of"]
+__all__ = ["DatabaseError", "Session", "Store", "after_commit", "reason_of", "trouble_of"]
 
 # By these names whoever calls the store knows SQLAlchemy; nobody else imports it. A Session is the handle of a
 # transaction: use cases hand it on to the functions of the store, and do nothing else with it.
 DatabaseError = SQLAlchemyError  # whatever went wrong with a database
 
-BUSY_TIMEOUT_MS = 30_000
+# How long a transaction waits for whatever is in its way. Whoever is behind it has other ways to wait, and is told why.
+PATIENCE_S = 5
+POSTGRESQL = {
+    "connect_timeout": PATIENCE_S,
+    "tcp_user_timeout": 2_000 * PATIENCE_S,  # a server that acknowledges nothing for so long is gone
+    "options": f"-c lock_timeout={PATIENCE_S}s",
+}
+
+
+T = TypeVar("T")
 
 
 class Store:
@@ -40,11 +51,13 @@ class Store:
         self.url = parsed
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-        self._engine = _engine(parsed.render_as_string(hide_password=False))
+        self._engine = _engine(parsed)
         self._writing = Lock()
         self._writer = self._engine.execution_options(forerun_write=True)
         self._check: Callable[[Session], None] | None = None
         self._session, self._info = Session, dict[str, Any]()
+        self._outage = Outage()  # of all copies
+        self._probes = secrets.randbelow(2**31)
 
     def guarded(self, check: Callable[[Session], None]) -> "Store":
         """The same database, where every transaction that writes begins with `check` and changes nothing if that
@@ -67,9 +80,53 @@ class Store:
             return None
         return Path(self.url.database).resolve()
 
+    @contextmanager
+    def watched(self, begin: Callable[[str], T], end: Callable[[T, BaseException | None], object]) -> Iterator[None]:
+        """Until the block ends have `begin` called with the text of every statement before it is run, without its
+        values, and `end` afterwards with what `begin` returned, and the error where there was one."""
+        begun: dict[int, T] = {}
+
+        def before(_: object, __: object, statement: str, ___: object, context: object, ____: object) -> None:
+            begun[id(context)] = begin(statement)
+
+        def after(_: object, __: object, ___: object, ____: object, context: object, _____: object) -> None:
+            end(begun.pop(id(context)), None)
+
+        def failed(context: ExceptionContext) -> None:
+            if id(context.execution_context) in begun:
+                end(begun.pop(id(context.execution_context)), context.original_exception)
+
+        listeners: dict[str, Callable[..., Any]] = {
+            "before_cursor_execute": before,
+            "after_cursor_execute": after,
+            "handle_error": failed,
+        }
+        for name, listener in listeners.items():
+            event.listen(self._engine, name, listener)
+        try:
+            yield
+        finally:
+            for name, listener in listeners.items():
+                event.remove(self._engine, name, listener)
+
     def close(self) -> None:
         """Close the connections that nobody uses any more."""
         self._engine.dispose()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the database cannot be used at present, in a sentence; None where it can, as far as known by the last
+        transactions."""
+        return self._outage.trouble
+
+    def try_to_write(self) -> None:
+        """Write something that nobody reads, and commit. Raises DatabaseError where that is not possible."""
+        statement = "UPDATE alembic_version SET version_num = version_num"
+        if self.file is not None:  # SQLite writes no page that stays as it is
+            self._probes += 1
+            statement = f"PRAGMA user_version = {self._probes % 2**31}"
+        with self._noticed(writing=True), self._turn(), Session(self._writer) as session, session.begin():
+            session.execute(text(statement))
 
     def connect(self) -> Connection:
         """A connection of SQLAlchemy whose transactions write: on SQLite they take the lock as they begin."""
@@ -82,13 +139,17 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for one transaction that only reads."""
-        with self._session(self._engine, expire_on_commit=False, info=self._info) as session:
+        with (
+            self._noticed(writing=False),
+            self._session(self._engine, expire_on_commit=False, info=self._info) as session,
+        ):
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session for one transaction that writes: committed when the block ends, rolled back when it raises."""
         with (
+            self._noticed(writing=True),
             self._turn(),
             self._session(self._writer, expire_on_commit=False, info=self._info) as session,
             session.begin(),
@@ -98,10 +159,20 @@ class Store:
             yield session
 
     @contextmanager
+    def _noticed(self, *, writing: bool) -> Iterator[None]:
+        """Notice by what becomes of the block whether the database can be used."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            self._outage.failed(error, writing=writing)
+            raise
+        self._outage.succeeded(writing=writing)
+
+    @contextmanager
     def _turn(self) -> Iterator[None]:
         """Wait for the writers of this process, where the database is SQLite: that has those who wait for its lock try
         again now and then, and of twenty one may wait for seconds. Who has waited in vain tries it all the same."""
-        waits = self.url.get_backend_name() == "sqlite" and self._writing.acquire(timeout=BUSY_TIMEOUT_MS / 1000)
+        waits = self.url.get_backend_name() == "sqlite" and self._writing.acquire(timeout=PATIENCE_S)
         try:
             yield
         finally:
@@ -114,22 +185,20 @@ def after_commit(session: Session, call: Callable[[], object]) -> None:
     event.listen(session, "after_commit", lambda _: call(), once=True)
 
 
-def reason_of(error: Exception) -> BaseException:
-    """The error of the database's driver that is behind an error of the store, where there is one; else the error
-    itself."""
-    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-
-
-def _engine(url: str) -> Engine:
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, json_deserializer=from_json)
-    engine = create_engine(url, json_deserializer=from_json)
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        options = {name: value for name, value in POSTGRESQL.items() if name not in url.query}
+        return create_engine(
+            url, pool_pre_ping=True, pool_timeout=PATIENCE_S, connect_args=options, json_deserializer=from_json
+        )
+    # No bound on connections: who waits for the lock must not keep readers from connecting.
+    engine = create_engine(url, max_overflow=-1, json_deserializer=from_json)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: object) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
         cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute(f"PRAGMA busy_timeout={int(PATIENCE_S * 1000)}")
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")  # an accepted job survives a power cut
         cursor.execute("PRAGMA foreign_keys=ON")

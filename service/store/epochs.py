@@ -29,6 +29,11 @@ def last_epoch(session: Session, trial_id: int) -> int:
     return session.scalar(select(Trial.epochs_done).where(Trial.id == trial_id)) or 0
 
 
+def slowest_epoch(session: Session, job_id: str) -> float | None:
+    """The seconds that the slowest recorded epoch of a job took; None when none is recorded."""
+    return session.scalar(select(func.max(Epoch.seconds)).join(Trial).join(Run).where(Run.job_id == job_id))
+
+
 def epochs_of(session: Session, job_id: str) -> Sequence[records.Epoch]:
     """The recorded epochs of a job, ordered by run, trial and epoch."""
     return records_of(records.Epoch, session.execute(_select_epochs(Run.job_id == job_id)))

@@ -28,6 +28,9 @@ class Attempt:
     lost: bool  # ended without an outcome
     reason: EndReason | None  # why it ended without an outcome; None while it lives, or with one
     cluster: str | None  # that it was submitted to, a ClusterId as text; None: from before that was kept
+    iterations: int | None  # that it has trained or evaluated, as its last heartbeat had it; None: there was none
+    progress_at: datetime | None  # when they grew, or an epoch came, by the database's clock; None: it has not begun
+    waits_for: str | None  # what keeps it from training at present, in words; None: nothing
 
 
 @dataclass(frozen=True)

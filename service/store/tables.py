@@ -123,6 +123,9 @@ class Attempt(Base):
     lost: Mapped[bool] = mapped_column(default=False, server_default=false())  # ended without an outcome
     reason: Mapped[str | None] = mapped_column(String(30))  # why it ended without an outcome
     cluster: Mapped[str | None] = mapped_column(String(300))  # that it was submitted to; NULL: before that was kept
+    iterations: Mapped[int | None] = mapped_column(BigInteger)  # trained or evaluated, as its last heartbeat had it
+    progress_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when they grew, by the database's clock
+    waits_for: Mapped[str | None] = mapped_column(Text)  # what it waits for meanwhile; NULL: it trains
     log: Mapped[str | None] = mapped_column(Text, deferred=True)  # the end of it; NULL until Ray gave it
 
     job: Mapped[Job] = relationship(back_populates="attempts")

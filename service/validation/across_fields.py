@@ -1,5 +1,6 @@
 """Rules of a spec that no single field can tell, because they hold between several of them."""
 
+from service.algorithms.candidates import trials_of
 from service.algorithms.epoch_plan import iterations_per_epoch, known_train_samples
 from service.errors import FieldError, InvalidInput
 from service.spec.catalog import BACKBONES, DATASETS, image_sizes
@@ -7,6 +8,8 @@ from service.spec.data import FolderDataset
 from service.spec.job import JobSpec
 from service.spec.optimizer import TvlarsOptimizer
 from service.spec.task import BarlowTwinsTask
+
+MAX_TRAININGS = 10_000  # of a job, over its methods and seeds: each has a row from the start
 
 
 def check_across_fields(spec: JobSpec) -> None:
@@ -27,6 +30,10 @@ def check_across_fields(spec: JobSpec) -> None:
     if spec.telemetry is not None and all(method.is_search for method in spec.methods):
         message = "trials of searches and studies have none; leave it out, or add a training to methods, such as stpt"
         errors.append(FieldError("telemetry.every", spec.telemetry.every, message))
+    trainings = spec.seeds * sum(trials_of(spec, method) for method in spec.methods)
+    if trainings > MAX_TRAININGS:
+        message = f"make {trainings} trainings, more than a job may have ({MAX_TRAININGS}); lower it, or split the job"
+        errors.append(FieldError("seeds", spec.seeds, message))
     relative_to = spec.measuring_run
     measures = [method.label for method in spec.methods if method.sets_budget]
     if relative_to and relative_to not in measures:

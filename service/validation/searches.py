@@ -11,6 +11,8 @@ from service.spec.job import JobSpec
 from service.spec.methods.base import MethodSpec, Probe
 from service.validation.across_fields import check_across_fields
 
+MAX_PROBES = 1024  # of a job: what each takes is little, and a spec of 64 KiB has room for many
+
 
 def check_budget(spec: JobSpec, train_samples: int) -> list[FieldError]:
     """What is wrong with the job's budget in samples or epochs: there must be room for an epoch and what a method
@@ -46,20 +48,27 @@ def _warmup_alone(spec: JobSpec, method: MethodSpec, epoch: int, room: int) -> s
     return f"has room for {few} of {method.label}, all of them warm-up; give more, or shorten its warm-up"
 
 
-def check_search(spec: JobSpec, field: str, method: MethodSpec, train_samples: int | None) -> list[FieldError]:
-    """What is wrong with a method, whose place in the spec is `field`, as a search: what its trials may be must make
-    specs. A method that is no search has no errors. `train_samples` are None where they are not known."""
+def check_search(
+    spec: JobSpec, field: str, method: MethodSpec, train_samples: int | None, room: int = MAX_PROBES
+) -> tuple[list[FieldError], int]:
+    """Return (what is wrong with a method, whose place in the spec is `field`, as a search, how many probes are left of
+    `room`): what its trials may be must make specs. A method that is no search has no errors. `train_samples` are None
+    where they are not known."""
     errors: list[FieldError] = []
     told: set[str] = set()
     for probe in method.probes(spec, field, train_samples):
         if isinstance(probe, FieldError):
             errors.append(probe)
             continue
+        if not room:
+            message = f"with it the job has more than {MAX_PROBES} values and points to search; split it into several"
+            return [FieldError(field, method.label, message)], 0
+        room -= 1
         for error in _wrong_with(probe, train_samples):
             if probe.alone or error.field not in told:
                 told.add(error.field)
                 errors.append(error)
-    return errors
+    return errors, room
 
 
 def _wrong_with(probe: Probe, train_samples: int | None) -> list[FieldError]:
@@ -69,7 +78,8 @@ def _wrong_with(probe: Probe, train_samples: int | None) -> list[FieldError]:
         check_across_fields(trial)
         if train_samples is not None:
             samples_per_epoch(trial, train_samples)
-            found = [error for one in trial.methods for error in check_search(trial, "methods[0]", one, train_samples)]
+            inner = [check_search(trial, "methods[0]", one, train_samples)[0] for one in trial.methods]
+            found = [error for errors in inner for error in errors]
             if found:
                 raise InvalidInput(found)
     except ValidationError as error:

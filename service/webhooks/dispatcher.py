@@ -71,7 +71,7 @@ class Dispatcher:
 
     async def begin_what_is_due(self) -> None:
         """Begin to tell webhooks of what they are to be told, as many at a time as there may be."""
-        if not self._leads():
+        if not self._leads() or self._db.trouble is not None:  # what cannot be marked as told would be told again
             return
         due = [one for one in await asyncio.to_thread(use_cases.due, self._db, now()) if one not in self._told]
         random.shuffle(due)  # none is always the last

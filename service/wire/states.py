@@ -39,11 +39,13 @@ HOLDS_WORKERS = (_S.SUBMITTING, _S.RUNNING, _S.PAUSING, _S.CANCELLING)  # of the
 
 
 class EndReason(StrEnum):
-    """Why an attempt ended without an outcome. Only `OWN` counts toward the attempts that a job is given."""
+    """Why an attempt ended without an outcome. Only `OWN` and `HUNG` count toward the attempts that a job is given."""
 
     OWN = "own"  # its processes ended by themselves, or were stopped, and Ray stood
     CLUSTER_LOST = "cluster_lost"  # the Ray head that it ran under is gone
     NODE_LOST = "node_lost"  # a node that it ran on is gone
     SUPERVISOR_LOST = "supervisor_lost"  # Ray lost the process that watches over the driver, or never started it
+    HUNG = "hung"  # it got on no more, though its processes were there, and was ended
     DISK_FULL = "disk_full"  # there was no space left
+    API_AWAY = "api_away"  # it had trained, and nobody took its reports
     SERVICE_STOPPED = "service_stopped"  # the service ended in order, and its Ray head with it

@@ -217,6 +217,17 @@ class Outcome(Frozen):
         return self
 
 
+class Heartbeat(Frozen):
+    """The report that an attempt lives, sent every few seconds: how far it is, and what it waits for."""
+
+    iterations: Count | None = Field(
+        None, description="Forward passes in training and evaluation so far, of this attempt; null: not known yet."
+    )
+    waits_for: Annotated[str, Field(min_length=1, max_length=1000)] | None = Field(
+        None, description="What keeps it from getting on at present, in words; null: nothing."
+    )
+
+
 class ResumePoint(Frozen):
     """A recorded epoch that has a checkpoint, which a training may go on from."""
 

@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from api.computing import Computing
 from api.deps import Services
 from service.cluster.base import Capacity
 from service.store.engine import Store
@@ -30,6 +31,17 @@ def errors(response: httpx.Response) -> dict[str, tuple[Any, str]]:
 
 
 # --- plan --------------------------------------------------------------------------------------------
+
+
+def test_a_plan_that_takes_too_long_or_comes_when_others_are_computed(services: Services, client: httpx.Client) -> None:
+    computing = Computing(seconds=1e-6, processes=1, waiting=0)
+    client.app.state.services = replace(services, computing=computing)  # type: ignore[attr-defined]
+    expensive = client.post("/v1/plan", json=spec_document())
+    assert (expensive.status_code, expensive.json()["code"]) == (422, "too_expensive")
+    assert "FORERUN_COMPUTE_SECONDS" in expensive.json()["detail"]
+    with computing.turn():
+        busy = client.post("/v1/plan", json=spec_document())
+    assert (busy.status_code, busy.json()["code"], busy.headers["Retry-After"]) == (503, "too_busy", "5")
 
 
 def test_plan_of_a_range_test(client: httpx.Client) -> None:

@@ -188,7 +188,12 @@ def test_list_takes_as_many_queries_for_one_job_as_for_many(client: httpx.Client
         run_to_success(client, sqlite_store)
     with counted_statements() as many:
         assert len(ids(client.get("/v1/jobs"))) == 6
-    assert len(many) == len(one)
+    assert queries_of_jobs(many) == queries_of_jobs(one)
+
+
+def queries_of_jobs(statements: list[str]) -> int:
+    """How many there are; whether there are API keys is asked besides, once a second."""
+    return len([text for text in statements if text.startswith("SELECT") and "FROM api_keys" not in text])
 
 
 # --- logs ------------------------------------------------------------------------------------------

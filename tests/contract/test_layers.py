@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy.orm import Session
 
-from api.routes import layers as routes
+from api.deps import Services
 from service.store.engine import Store
 from tests.builders import Worker, claim, epoch_record, submit
 
@@ -157,7 +157,7 @@ def test_the_figure(client: httpx.Client, job_id: str, query: str, accept: str, 
 
 
 def test_a_figure_is_drawn_with_no_session_open(
-    client: httpx.Client, sqlite_store: Store, job_id: str, monkeypatch: pytest.MonkeyPatch
+    client: httpx.Client, services: Services, sqlite_store: Store, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Session] = []
     read = sqlite_store.read
@@ -173,7 +173,7 @@ def test_a_figure_is_drawn_with_no_session_open(
         return f"{len(opened)} open".encode()
 
     monkeypatch.setattr(sqlite_store, "read", counted)
-    monkeypatch.setattr(routes, "layers_figure", draw)
+    monkeypatch.setattr(services.computing, "run", draw)
     assert client.get(f"/v1/jobs/{job_id}/layers?format=svg").text == "0 open"
 
 

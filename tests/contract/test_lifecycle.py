@@ -140,6 +140,21 @@ def test_why_a_job_waits(client: httpx.Client, sqlite_store: Store, fleet: FakeF
     assert reason(client, running) == ("its workers are being ended", None)
 
 
+def test_what_a_running_job_waits_for(client: httpx.Client, sqlite_store: Store) -> None:
+    job_id = submit(client)
+    worker = Worker.started(client, claim(sqlite_store))
+    assert reason(client, job_id) == (None, None)
+    waits = {"iterations": 7, "waits_for": "a disk that can be written: /jobs (No space left on device)"}
+    assert worker.beat(**waits).json() == {"pause": False}
+    told = "waits for a disk that can be written: /jobs (No space left on device)"
+    assert reason(client, job_id) == (told, None)
+    client.post(f"/v1/jobs/{job_id}/pause", json={}).raise_for_status()
+    assert worker.beat(**waits).json() == {"pause": True}
+    assert reason(client, job_id) == (f"pauses behind its next epoch, or its search's next report; {told}", None)
+    worker.beat(iterations=8)
+    assert reason(client, job_id) == ("pauses behind its next epoch, or its search's next report", None)
+
+
 def test_reasons_of_many_jobs_take_as_many_queries_as_of_one(client: httpx.Client, fleet: FakeFleet) -> None:
     fleet.capacity = Capacity(cpus=4, gpus=0)
     submit(client)

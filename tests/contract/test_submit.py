@@ -93,7 +93,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, Any, str]] = {
         "one epoch at most, which is 20 iterations",
     ),
     "batch over the training set": ({"global_batch_size": 2000}, "global_batch_size", 2000, "has 1293 samples"),
-    "NUL in the name": ({"name": "a\0b"}, "name", "a\0b", "NUL"),
+    "NUL in the name": ({"name": "a\0b"}, "name", "a\0b", "U+0000 (a control character), which does not print"),
+    "two lines in the experiment's": ({"experiment": "a\nb"}, "experiment", "a\nb", "has the character U+000A"),
     "path outside": (
         {"dataset": {"name": "image-folder", "path": "../etc"}},
         "dataset.path",

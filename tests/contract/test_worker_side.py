@@ -10,6 +10,7 @@ import pytest
 from api.routes.worker import MAX_REPORT_BYTES
 from service.jobs import lifecycle as jobs
 from service.store.engine import Store
+from service.store.jobs import get_job
 from tests.builders import JSON, Worker, claim, epoch_record, spec_document, submit
 from tests.contract.conftest import FakeFleet
 
@@ -123,6 +124,43 @@ def test_report_after_a_cancel_is_stale(client: httpx.Client, job_id: str, worke
     assert epochs(client, job_id) == [1]
 
 
+# --- heartbeats ------------------------------------------------------------------------------------
+
+
+def test_a_heartbeat_tells_how_far_the_attempt_is(sqlite_store: Store, job_id: str, worker: Worker) -> None:
+    assert worker.beat(iterations=12, waits_for="no space left").json() == {"pause": False}
+    assert worker.beat(iterations=12).status_code == 200
+    with sqlite_store.read() as session:
+        attempt = get_job(session, job_id).last_attempt
+    assert attempt is not None
+    assert (attempt.iterations, attempt.waits_for) == (12, None)
+
+
+def test_a_heartbeat_of_another_attempt_is_stale(
+    client: httpx.Client, sqlite_store: Store, job_id: str, worker: Worker
+) -> None:
+    worker.token += "x"
+    refused(worker.beat(iterations=1), 403, "stale_attempt")
+    worker.token = worker.token[:-1]
+    jobs.attempt_lost(sqlite_store, job_id, 1, "node died", max_attempts=3)
+    refused(worker.beat(iterations=1), 403, "stale_attempt")
+
+
+@pytest.mark.parametrize(
+    ("beat", "field"),
+    [
+        ({"iterations": -1}, "iterations"),
+        ({"iterations": 2**63}, "iterations"),
+        ({"waits_for": ""}, "waits_for"),
+        ({"waits_for": "x" * 1001}, "waits_for"),
+        ({"alive": True}, "alive"),
+    ],
+)
+def test_wrong_heartbeats(worker: Worker, beat: dict[str, Any], field: str) -> None:
+    problem = refused(worker.beat(**beat), 422, "invalid_input")
+    assert [error["field"] for error in problem["errors"]] == [field]
+
+
 # --- the outcome -----------------------------------------------------------------------------------
 
 
@@ -152,7 +190,8 @@ def test_success_needs_every_epoch(client: httpx.Client, job_id: str, worker: Wo
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic d3Jvbmc=", "wrong"])
 def test_wrong_tokens(client: httpx.Client, worker: Worker, job_id: str, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
-    for what, document in (("epochs", epoch_record(1)), ("outcome", {"state": "succeeded"})):
+    documents = {"epochs": epoch_record(1), "heartbeat": {"iterations": 1}, "outcome": {"state": "succeeded"}}
+    for what, document in documents.items():
         response = client.post(f"/internal/jobs/{job_id}/{what}", json=document, headers=headers)
         refused(response, 403, "stale_attempt")
     assert epochs(client, job_id) == []
@@ -187,7 +226,7 @@ def test_wrong_outcome(worker: Worker) -> None:
     refused(worker.finish(state="failed"), 422, "invalid_input")
 
 
-@pytest.mark.parametrize("what", ["ticket", "epochs", "outcome"])
+@pytest.mark.parametrize("what", ["ticket", "epochs", "heartbeat", "outcome"])
 def test_body_limits(client: httpx.Client, job_id: str, worker: Worker, what: str) -> None:
     headers = {"Authorization": f"Bearer {worker.token}", "Content-Type": "application/json"}
     path = f"/internal/jobs/{job_id}/{what}"

@@ -202,10 +202,21 @@ def test_a_running_job_can_be_cancelled(service: Service) -> None:
 
 
 def test_everything_listens_on_loopback_alone(service: Service) -> None:
-    connections = of_each(service.process.pid, lambda process: process.net_connections("inet"))
-    addresses = {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
+    """While two workers train, as well, which have torch's store and their connections to each other."""
+    with service.client as client:
+        job = client.submit(nested(**DIGITS | {"epochs": 5000}))
+        next(event for event in job.follow() if event.kind == "epoch")
+        addresses = listening(service)
+        client.cancel(job.id)
+        job.wait()
     assert addresses
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def listening(service: Service) -> set[str]:
+    """The addresses that a process of the service listens on."""
+    connections = of_each(service.process.pid, lambda process: process.net_connections("inet"))
+    return {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
 
 
 @pytest.mark.long

@@ -50,6 +50,9 @@ class Remembering:
             epochs[record.trial].append(record)
         return dict(sorted(epochs.items()))
 
+    def waits_for(self, reason: str | None) -> None:
+        pass
+
     def progress(self) -> list[TrialProgress]:
         return [
             TrialProgress(

@@ -20,6 +20,8 @@ from forerun import exchange
 from forerun.cli import app
 from forerun.client import Client
 from service.cluster.base import Capacity
+from service.cluster.controller import Leadership
+from service.jobs.quota import NO_QUOTA
 from service.store.engine import Store
 from tests.application import serving
 from tests.builders import Worker, branch_records, claim, epoch_record, run_to_success, spec_document, submit
@@ -36,6 +38,8 @@ class Fleet:
     dashboard_url = "http://ray.test:8265"
     capacity = Capacity(cpus=2, gpus=0)
     trouble = None
+    leadership = Leadership(True, None)
+    quota = NO_QUOTA
 
     def __init__(self) -> None:
         self.woken: Queue[None] = Queue()

@@ -14,6 +14,7 @@ from api.deps import Services
 from forerun import ApiError, AsyncClient, AsyncJobHandle, Client
 from service.cluster.base import Capacity
 from service.cluster.controller import Leadership
+from service.jobs.quota import NO_QUOTA
 from service.spec.job import JobSpec
 from service.store.engine import Store
 from service.wire.checkpoint import checkpoints_of
@@ -43,6 +44,7 @@ class Fleet:
     capacity = Capacity(cpus=2, gpus=0)
     trouble = None
     leadership = Leadership(True, None)
+    quota = NO_QUOTA
 
     def wake(self) -> None:
         pass

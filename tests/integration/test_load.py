@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from statistics import median
@@ -155,6 +156,32 @@ def test_idle_streams_and_slow_bodies_hold_up_nobody(
         idle, crowded = (median(one) for one in zip(*rounds, strict=True))
         print(f"p99 of /healthz: idle {idle * 1000:.2f} ms, crowded {crowded * 1000:.2f} ms; {crowded / idle:.2f} x")
         assert crowded <= 5 * idle, rounds
+
+
+@pytest.mark.long
+def test_twenty_heavy_plans_hold_up_nobody(door: tuple[int, psutil.Process]) -> None:
+    """They held /healthz for 3 s and /readyz for 8."""
+    port, process = door
+    factors = [1 + place / 100 for place in range(64)]
+    phases = [{"first_epoch": 1 + 10 * place, "lr_set": {"factors": factors}} for place in range(64)]
+    runs = [{"name": "stpt", "label": f"run-{number}"} for number in range(32)]
+    spec = {"model": "lenet5", "dataset": "digits", "epochs": 100_000, "budget": {"samples": 10**12}}
+    spec |= {"lr_set": {"phases": phases}, "methods": runs}
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE, trust_env=False) as http:
+        assert http.post("/v1/plan", json=spec).status_code == 200
+        with ThreadPoolExecutor(20) as threads:
+            plans = [threads.submit(http.post, "/v1/plan", json=spec) for _ in range(20)]
+            [worst] = p99s([port], [])
+            assert process.num_threads() < 60
+            listed = http.get("/v1/jobs")
+            answers = [plan.result() for plan in plans]
+    assert worst < 1
+    assert listed.elapsed.total_seconds() < 5
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert {answer.json()["code"] for answer in refused} == {"too_busy"}
+    assert {answer.headers["Retry-After"] for answer in refused} == {"5"}
+    assert {answer.status_code for answer in answers} <= {200, 422, 503}
+    assert len(refused) >= 10  # two at a time, and eight that wait
 
 
 @pytest.mark.long

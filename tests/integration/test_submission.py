@@ -39,6 +39,8 @@ from tests.unit.service.reports import epoch, warmup_epoch
 
 pytest_plugins = ["tests.databases"]
 
+TOKEN = "drawn by the worker" + "x" * 24
+
 
 # --- submit --------------------------------------------------------------------------------------------
 
@@ -235,6 +237,21 @@ def test_a_ticket_is_good_once(store):
     reports.exchange_ticket(store, job_id, ticket)
     detail = refuses(StaleAttempt, store, reports.exchange_ticket, job_id, ticket)
     assert detail == f"this ticket is not for the live attempt of job {job_id}, or was used already"
+
+
+def test_who_holds_the_token_of_a_ticket_may_ask_again(store):
+    """The answer was lost: the service died between its commit and that."""
+    job_id = submit(store)
+    ticket = claim(store).ticket
+    first = reports.exchange_ticket(store, job_id, ticket, TOKEN)
+    rows = everything(store)
+    assert reports.exchange_ticket(store, job_id, ticket, TOKEN) == first
+    assert everything(store) == rows
+    assert first.report_token == TOKEN
+    refuses(StaleAttempt, store, reports.exchange_ticket, job_id, ticket, "another token")
+    reports.record_epoch(store, job_id, TOKEN, epoch(1))
+    lose(store, job_id)
+    refuses(StaleAttempt, store, reports.exchange_ticket, job_id, ticket, TOKEN)
 
 
 def test_of_eight_who_bring_the_same_ticket_one_gets_the_token(store):

@@ -30,6 +30,7 @@ from service.algorithms.epoch_plan import split_sizes
 from service.errors import DatasetMissing, TrainingFailed
 from service.spec.catalog import DATASETS, TEST_FOLDERS, how_to_fetch, require_files, require_image_folder
 from service.spec.data import FolderDataset, NamedDataset
+from workers.engine import progress
 
 SPLIT_SEED = 20_231  # any constant: it decides which samples are held out, for every job and version
 MAX_DECODERS = 8  # threads of one process; workers share the machine
@@ -62,6 +63,7 @@ class ImageFiles:
         def decode(places: range) -> None:
             for place in places:
                 images[place] = _decode(paths[place], self.image_size)
+                progress.advance()
 
         parts = [range(len(paths))[start : start + IMAGES_A_TASK] for start in range(0, len(paths), IMAGES_A_TASK)]
         list(_decoders().map(decode, parts))  # list: raises what a decoder raised

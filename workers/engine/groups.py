@@ -1,4 +1,5 @@
-"""Groups of workers that train together; nothing else uses torch.distributed.
+"""Groups of workers that train together; nothing else uses torch.distributed but what makes the world
+(workers/torch_group.py, workers/local.py).
 
 The world is every worker of the training. For a Pre-train the world may be split into groups that train different
 branches side by side (STPT, Yamada et al., Fig. 1). Everything works unchanged for one worker, which needs no
@@ -8,12 +9,17 @@ torch.distributed.
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+# With each other: the first worker may have to wait for a full disk, however long. A worker that dies is noticed at
+# once by its closed connections, and one that hangs by the controller: torch needs no timeout to find that out.
+PATIENCE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,9 @@ class Workers:
         """
         if count not in self._splits:
             members = group_members(self.size, count)
-            handles = [dist.new_group(list(ranks)) for ranks in members]  # every worker takes part in making each
+            handles = [
+                dist.new_group(list(ranks), timeout=PATIENCE) for ranks in members
+            ]  # every worker takes part in making each
             mine = self.rank % count
             handle = cast(dist.ProcessGroup, handles[mine])
             self._splits[count] = Group(mine, members[mine], members[mine].index(self.rank), handle)

@@ -24,6 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from service.spec.job import JobSpec
+from workers.engine import progress
 from workers.engine.groups import Group, Workers
 from workers.engine.layer_norms import Collector
 from workers.engine.optimizer import is_averaging, set_learning_rate
@@ -231,6 +232,7 @@ class Trainer:
         with self._autocast():
             loss, correct = self.task.loss(model, images, labels, group)
         self.samples_seen += len(labels)
+        progress.advance()
         return loss, correct, len(labels)
 
     def _inputs(

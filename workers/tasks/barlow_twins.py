@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from service.spec.task import Probe
+from workers.engine import progress
 from workers.engine.groups import Group
 
 EPS = 1e-5  # added to variances, as torch's batch normalisation does
@@ -180,4 +181,5 @@ def fit_probe(features: Tensor, labels: Tensor, classes: int, probe: Probe, seed
                 cross_entropy(logits(features[batch]), labels[batch]).backward()
                 optimizer.step()
                 cosine.step()
+                progress.advance()
     return logits

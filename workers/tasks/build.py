@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from service.spec.job import JobSpec
 from service.spec.task import BarlowTwinsTask
 from workers.datasets.load import Data
+from workers.engine import progress
 from workers.engine.groups import Group
 from workers.engine.protocols import Microbatch, Samples, Task
 from workers.engine.seeds import derived_seed
@@ -173,6 +174,7 @@ def shares(samples: int, group: Group) -> Iterator[Tensor]:
     share = group.size * EVALUATION_BATCH
     for first in range(group.position, samples, share):
         yield torch.arange(first, min(first + share, samples), group.size)
+        progress.advance()
 
 
 def judged(outputs: Tensor, labels: Tensor) -> Tensor:

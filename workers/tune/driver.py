@@ -77,7 +77,7 @@ def _begin(spec: JobSpec, method: SearchMethod, seed: int, samples: int, service
     measured = (spec.measuring_run, seed)
     taken = sum(trial.samples for trial in known if (trial.label, trial.seed) == measured)
     budget = budget_samples(spec, samples, taken) if method.has_budget else None
-    recorder = RecordsFile(folder)
+    recorder = RecordsFile(folder, service.waits_for)
     known = [trial for trial in known if trial.label == method.label]
     mine = {trial.key: trial for trial in known if trial.seed == seed and trial.key is not None}
     again = _hand_over_again(recorder, service, mine)
@@ -121,7 +121,7 @@ def _run(search: Search, load: Load, folder: Path) -> None:
     callbacks.begin(search)
     random.seed(search.seed)
     np.random.seed(search.seed % 2**32)  # Tune's schedulers draw from these two
-    results = make_tuner(search, trainable_of(search, load, str(folder.parent)), folder).fit()
+    results = make_tuner(search, trainable_of(search, load, folder.parent), folder).fit()
     search.tell_ends()
     _end_all(search, results)
     for path in folder.iterdir():  # checkpoints of trials that nobody will go on from

@@ -26,6 +26,9 @@ class Service(Protocol):
     def epoch(self, record: EpochRecord) -> None:
         """Hand over the record of an epoch."""
 
+    def waits_for(self, reason: str | None) -> None:
+        """Tell what keeps the search from getting on, in words; None: nothing any more."""
+
     def progress(self) -> list[TrialProgress]:
         """Every trial of the job that has begun, as the API has it."""
 

@@ -1,32 +1,40 @@
 """Trains one trial of a search, in a process of its own: what a job's workers would train, microbatch by microbatch."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 from ray import tune
+from torch import Tensor
 
 from service.algorithms.search_space import search_space
 from service.errors import Diverged
 from service.wire.worker import EpochRecord
 from workers import checkpoint
+from workers.checkpoint import Position
 from workers.datasets.load import Data
+from workers.disk import until_written
+from workers.engine import progress
 from workers.engine.groups import Workers
 from workers.methods import make_trial
 from workers.methods.base import Training
+from workers.tune.heartbeats import telling
 from workers.tune.search import Search
 from workers.tune.searchers import METRIC, TIME, hyperparameters
 
+PROGRESS = "progress"  # the folder with the trials' numbers, in that of the job's searches
 Load = Callable[[torch.device], Data]
 
 
-def trainable_of(search: Search, load: Load, dataset: str) -> Callable[[dict[str, Any]], None]:
-    """The function of a trial's config that Tune runs for each trial of the search.
+def trainable_of(search: Search, load: Load, folder: Path) -> Callable[[dict[str, Any]], None]:
+    """The function of a trial's config that Tune runs for each trial of the search; `folder` is that of all searches of
+    the job.
 
-    `load` reads the dataset in the process of the trial, which keeps it, by the name `dataset`, for trials that follow.
+    `load` reads the dataset in the process of the trial, which keeps it for trials that follow.
     """
     spec, method, seed, epochs = search.spec, search.method, search.seed, search.epochs
     space = search_space(spec, method)
@@ -36,8 +44,9 @@ def trainable_of(search: Search, load: Load, dataset: str) -> Callable[[dict[str
         try:
             chosen = method.trial_spec(spec, hyperparameters(space, config), seed=seed, epochs=epochs)
             device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-            data = _data(dataset, load, device)
-            _train(make_trial(method, chosen, data, Workers(device)))
+            with telling(folder / PROGRESS / tune.get_context().get_trial_id()):
+                data = _data(str(folder), load, device)
+                _train(make_trial(method, chosen, data, Workers(device)))
         except Exception as error:
             # not raised: Tune would try again what would fail again
             tune.report(_failure(error))
@@ -57,11 +66,21 @@ def _train(training: Training) -> None:
         source = training.position.key, training.position.epochs
     for record in training.epochs():
         training.position = training.position.model_copy(update={"key": key})
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint.save(Path(folder), "state", tensors, training.position)
-            saved = tune.Checkpoint.from_directory(str(Path(folder, "state")))
-            tune.report(_report(record, *source), checkpoint=saved)
+        report = _report(record, *source)
+        until_written(partial(_hand_over, report, tensors, training.position), Path(tempfile.gettempdir()), _waits)
         source = (None, 0)
+
+
+def _hand_over(report: dict[str, Any], tensors: Mapping[str, Tensor], position: Position) -> None:
+    """Report an epoch with the checkpoint behind it, which Tune copies to where it keeps them."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint.save(Path(folder), "state", tensors, position)
+        tune.report(report, checkpoint=tune.Checkpoint.from_directory(str(Path(folder, "state"))))
+
+
+def _waits(reason: str | None) -> None:
+    """Waiting for a disk is no hang; the driver meets the same full disk, and tells of it."""
+    progress.advance()
 
 
 def _report(record: EpochRecord, source: str | None, source_epoch: int) -> dict[str, Any]:

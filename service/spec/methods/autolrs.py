@@ -88,10 +88,11 @@ class AutoLrsMethod(WholeBudgetMethod):
         stages: list[LrStage] = []
         first_epoch = 1
         longest = self._longest(epochs, iterations)
-        for length in self._lengths(epochs, iterations):
-            by_validation = bool(stages) and stages[-1].epochs >= longest
-            stages.append(LrStage(first_epoch, length, self._tried(length, iterations), by_validation))
-            first_epoch += length
+        for length, count in self._lengths(epochs, iterations):
+            for _ in range(count):
+                by_validation = bool(stages) and stages[-1].epochs >= longest
+                stages.append(LrStage(first_epoch, length, self._tried(length, iterations), by_validation))
+                first_epoch += length
         return stages
 
     def _first(self, epochs: int, iterations: int) -> int:
@@ -104,16 +105,16 @@ class AutoLrsMethod(WholeBudgetMethod):
             return GROWTH * first
         return max(first, round(self.max_stage_iterations / iterations))
 
-    def _lengths(self, epochs: int, iterations: int) -> list[int]:
-        """The epochs of each stage."""
-        lengths, longest = list[int](), self._longest(epochs, iterations)
+    def _lengths(self, epochs: int, iterations: int) -> list[tuple[int, int]]:
+        """The stages as (epochs of a stage, how many stages of this length follow one another)."""
+        lengths, longest = list[tuple[int, int]](), self._longest(epochs, iterations)
         length, left = self._first(epochs, iterations), epochs
         while length < min(longest, left):
-            lengths.append(length)
+            lengths.append((length, 1))
             left -= length
             length *= 2
         whole, rest = divmod(left, longest)
-        return lengths + [longest] * whole + [rest] * (rest > 0)
+        return [*lengths, *([(longest, whole)] if whole else []), *([(rest, 1)] if rest else [])]
 
     def _tried(self, epochs: int, iterations: int) -> int:
         """The iterations of a trial for a stage of so many epochs."""
@@ -122,7 +123,8 @@ class AutoLrsMethod(WholeBudgetMethod):
     def training_samples(self, spec: "JobSpec", epoch_samples: int, epochs: int) -> int:
         """The training samples of a training of so many epochs, trials included; `epoch_samples` are those of one."""
         iterations = epoch_samples // spec.global_batch_size
-        tried = self.trials * sum(self._tried(length, iterations) for length in self._lengths(epochs, iterations))
+        stages = self._lengths(epochs, iterations)
+        tried = self.trials * sum(count * self._tried(length, iterations) for length, count in stages)
         return epochs * epoch_samples + tried * spec.global_batch_size
 
     # --- the rules of every method ---------------------------------------------------------------------

@@ -99,6 +99,10 @@ class MethodSpec(Frozen):
         unnamed = isinstance(value, dict) and "label" not in value
         return value | {"label": cls.model_fields["name"].default} if unnamed else value
 
+    def names(self) -> dict[str, str]:
+        """What a user has named freely in the method, by its place there."""
+        return {}
+
     def holds_budget(self, spec: "JobSpec") -> bool:
         """Whether the job's budget holds for the method in that job."""
         return self.has_budget

@@ -4,7 +4,9 @@ must be possible. Their trials are run by Ray Tune, one process each, in `worker
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -65,6 +67,8 @@ SearchKey = Annotated[str, StringConstraints(max_length=50)]
 GpusPerTrial = Annotated[float, Field(gt=0, le=1, description="On GPUs: less than 1 puts several trials on one.")]
 Config = Mapping[str, Any]
 
+MAX_TRIALS = 10_000  # of one seed that may be asked for, and points of a grid
+
 # What may be searched, and its place in a spec; optimizer.KEY besides.
 KEYS = {
     "learning_rate": "initial_learning_rate",
@@ -103,8 +107,9 @@ class SearchMethod(MethodSpec, ABC):
     def most_trials(self, spec: "JobSpec", facts: Facts) -> int:
         """The number of trials that one seed of the search may begin."""
 
-    def points(self, spec: "JobSpec", facts: Facts) -> list[dict[str, Any]] | None:
-        """The hyperparameters of each trial of one seed, by name, where they are known beforehand; else None."""
+    def points(self, spec: "JobSpec", facts: Facts) -> Iterable[dict[str, Any]] | None:
+        """The hyperparameters of each trial of one seed, by name, where they are known beforehand; else None. They are
+        made as they are asked for, and may be more than there are trials: the first ones count."""
         return None
 
     def trial_spec(self, spec: "JobSpec", config: Config, *, seed: int, epochs: int) -> "JobSpec":
@@ -113,7 +118,8 @@ class SearchMethod(MethodSpec, ABC):
 
         It has no telemetry: Tune writes every report of every trial to disk each time that anything happens.
         """
-        document = spec.model_dump(mode="json") | {"preset": None, "seed": seed, "epochs": epochs, "methods": ["fixed"]}
+        document: dict[str, Any] = dict(spec)  # parts of it as they are: what has been validated is not once more
+        document |= {"preset": None, "seed": seed, "epochs": epochs, "methods": ["fixed"]}
         document |= {"budget": None, "seeds": 1, "telemetry": None}
         return type(spec).model_validate(self.trial_document(document, config))
 
@@ -154,7 +160,7 @@ class TunedMethod(SearchMethod):
     max_trials: int | None = Field(
         None,
         ge=1,
-        le=10_000,
+        le=MAX_TRIALS,
         description="Trials of one seed at most; null: as many as the budget has room for, or without a budget as many "
         "as lr_set has first candidates.",
     )
@@ -221,16 +227,34 @@ def with_hyperparameters(document: dict[str, Any], config: Config) -> dict[str, 
     return document
 
 
-def grid(space: Mapping[str, Distribution], trials: int) -> list[dict[str, Any]]:
-    """The points of a grid over a search space, as hyperparameters by name: one for each combination of choices; ranges
-    are divided evenly, by their middles, as often as there is room for `trials`."""
+@dataclass(frozen=True)
+class Grid:
+    """The points of a grid, as hyperparameters by name: one for each combination of a value of every axis. They are
+    made as they are asked for; `size` is how many there are."""
+
+    axes: Mapping[str, Sequence[Any]]
+
+    @property
+    def size(self) -> int:
+        """The number of points."""
+        return math.prod(map(len, self.axes.values()))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (dict(zip(self.axes, point, strict=True)) for point in itertools.product(*self.axes.values()))
+
+
+def grid(space: Mapping[str, Distribution], trials: int) -> Grid:
+    """The grid over a search space: one point for each combination of choices; ranges are divided evenly, by their
+    middles, as often as there is room for `trials`."""
     ranges = sum(distribution.choice is None for distribution in space.values())
-    choices = math.prod(len(distribution.choice) for distribution in space.values() if distribution.choice is not None)
-    steps = 1
-    while ranges and (steps + 1) ** ranges * choices <= trials:
-        steps += 1
-    axes = [_axis(distribution, steps) for distribution in space.values()]
-    return [dict(zip(space, point, strict=True)) for point in itertools.product(*axes)]
+    choices = combinations(space)
+    steps = bisect_right(range(1, trials // choices + 1), trials, key=lambda steps: steps**ranges * choices)
+    return Grid({key: _axis(distribution, max(1, steps)) for key, distribution in space.items()})
+
+
+def combinations(space: Mapping[str, Distribution]) -> int:
+    """The number of combinations of a search space's choices; ranges do not count."""
+    return math.prod(len(distribution.choice) for distribution in space.values() if distribution.choice is not None)
 
 
 def _axis(distribution: Distribution, steps: int) -> Sequence[Any]:

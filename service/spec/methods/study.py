@@ -21,7 +21,7 @@ from service.spec.methods.prodigy import ProdigyMethod
 from service.spec.methods.prodigy_schedule_free import ProdigyScheduleFreeMethod
 from service.spec.methods.reference import ReferenceMethod
 from service.spec.methods.schedule_free import ScheduleFreeMethod
-from service.spec.methods.search import Config, Distribution, GpusPerTrial, SearchMethod, grid
+from service.spec.methods.search import Config, Distribution, GpusPerTrial, Grid, SearchMethod, grid
 from service.spec.methods.stpt import StptMethod
 from service.spec.methods.wsd import WsdMethod
 from service.spec.optimizer import Optimizer
@@ -73,7 +73,7 @@ _VariantName = Literal[
 class Variant(Frozen):
     """One way to train in a study, which tries it at every batch size."""
 
-    name: str = Field(min_length=1, max_length=50, pattern=r"^[^\x00]*$", description="Its line in table and figure.")
+    name: str = Field(min_length=1, max_length=50, description="Printable text: its line in table and figure.")
     method: Annotated[_VariantMethods, named(_VariantName, _VariantMethods)] = Field(
         description="A training; it has the job's epochs, and the rest of the spec holds for it."
     )
@@ -104,6 +104,10 @@ class StudyMethod(SearchMethod):
                 raise ValueError(f"each {what} once, not {', '.join(map(str, values))}; leave the repetition out")
         return self
 
+    def names(self) -> dict[str, str]:
+        """The names of the variants, by their places."""
+        return {f"variants[{number}].name": variant.name for number, variant in enumerate(self.variants)}
+
     def space(self, spec: "JobSpec", candidates: Sequence[float]) -> dict[str, Distribution]:
         """The search space of the study: a choice of its batch sizes, and one of its variants by name."""
         names = [variant.name for variant in self.variants]
@@ -113,7 +117,7 @@ class StudyMethod(SearchMethod):
         """The number of trials of one seed: one for each variant and batch size."""
         return len(self.batch_sizes) * len(self.variants)
 
-    def points(self, spec: "JobSpec", facts: Facts) -> list[dict[str, Any]]:
+    def points(self, spec: "JobSpec", facts: Facts) -> Grid:
         """The points of the study: every variant at every batch size, as hyperparameters by name."""
         return grid(self.space(spec, ()), 0)
 
@@ -126,15 +130,15 @@ class StudyMethod(SearchMethod):
             trial = self.trial_spec(spec, point, seed=spec.seed, epochs=spec.epochs)
             [training] = trial.methods
             samples += training.work(trial, facts.of_trial(trial)).samples
-        return Work(len(points), samples)
+        return Work(points.size, samples)
 
     def trial_document(self, document: dict[str, Any], config: Config) -> dict[str, Any]:
         """The `document` of the job's spec with the variant's training as its method, at the point's batch size, in one
         process."""
-        told = self.variant(config).model_dump(mode="json")
-        own = {key: told[key] for key in ("optimizer", "initial_learning_rate") if told[key] is not None}
-        point = {"global_batch_size": config["global_batch_size"], "workers": 1, "methods": [told["method"]]}
-        return document | point | own
+        variant = self.variant(config)
+        own = {"optimizer": variant.optimizer, "initial_learning_rate": variant.initial_learning_rate}
+        point = {"global_batch_size": config["global_batch_size"], "workers": 1, "methods": [variant.method]}
+        return document | point | {key: value for key, value in own.items() if value is not None}
 
     def reported(self, config: Config, spec: "JobSpec") -> dict[str, Any]:
         """The hyperparameters of a trial as its record has them: batch size, variant, and the optimizer of the

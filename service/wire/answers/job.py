@@ -74,7 +74,7 @@ class Job(Answer):
     experiment: str = Field(description="What the jobs of one study share; empty: it belongs to none.")
     state: JobState = Field(description="Where it stands; succeeded, failed and cancelled are final.")
     reason: str | None = Field(
-        description="Why it is in this state, in a sentence, as what it waits for; null: it runs, or has ended."
+        description="Why it is in this state, in a sentence, as what it waits for; null: it trains, or has ended."
     )
     queue_position: int | None = Field(
         description="Place among the jobs that wait for workers, 1 for the next one; null: it waits for none, is tried "

@@ -29,7 +29,10 @@ class RunCost(Answer):
     main_train_iterations: int | None = Field(
         description="beta, behind a race if there is one; null: it has no Pre-train."
     )
-    search_area: list[SearchArea] = Field(description="The learning rates within reach of each epoch's Pre-train.")
+    search_area: list[SearchArea] = Field(
+        description="The learning rates within reach of each epoch's Pre-train; of more than 1000 epochs those of "
+        "every second, third, … and of the last."
+    )
 
 
 class Plan(Answer):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from xml.etree import ElementTree
 
 import pytest
 
@@ -56,6 +57,25 @@ def test_the_same_values_give_the_same_bytes() -> None:
     first, second = (comparison_figure("$a", runs("stpt"), "svg") for _ in range(2))  # a dollar is no formula
     assert first == second
     assert comparison_figure("$a", runs("stpt"), "png").startswith(b"\x89PNG\r\n\x1a\n")
+
+
+EVIL = "".join(map(chr, range(0xA1))) + "]]><script>alert(1)</script>--><!--\u202e\ufffe\U0001f642$x_{$\\frac"
+
+
+def test_an_svg_is_well_formed_whatever_the_names_in_it() -> None:
+    """Jobs may be older than the rule about the characters of names."""
+    curve = LayerCurve("stpt", [0], [1.0], [1.0], [1.0], None)
+    svgs = [
+        comparison_figure(EVIL, runs(EVIL), "svg"),
+        study_figure(EVIL, study_rows([EVIL, f"_{EVIL}"], [64, 128]), "svg"),
+        layers_figure(EVIL, [curve], "svg"),
+    ]
+    for svg in svgs:
+        root = ElementTree.fromstring(svg)  # noqa: S314 - our own
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert {element.tag.partition("}")[2] for element in root.iter()}.isdisjoint({"script", "a", "foreignObject"})
+        assert "\ufffd" in svg.decode()
+        assert "\x1b" not in svg.decode()
 
 
 # --- studies -------------------------------------------------------------------------------------------

@@ -3,10 +3,12 @@
 import os
 import signal
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 
 from api import __main__ as service
 from api.gate import Gate
@@ -124,3 +126,15 @@ def test_the_remedy_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     told = capsys.readouterr().err
     assert "keys create OWNER --scope admin --local`, or let everybody in with FORERUN_AUTH=open" in told
     assert told.count("\n") == 1
+
+
+def test_traces_take_an_extra(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    monkeypatch.delitem(sys.modules, "api.tracing", raising=False)
+    with pytest.raises(SystemExit, match="2"):
+        service._traced(FastAPI(), sqlite_store, "http://127.0.0.1:4318")
+    assert (
+        "FORERUN_OTLP_ENDPOINT = 'http://127.0.0.1:4318' cannot be used: it takes the extra" in capsys.readouterr().err
+    )

@@ -92,6 +92,28 @@ def test_a_request_is_sent_three_times_at_most(connect: Connect) -> None:
     assert len(script.requests) == 3
 
 
+def test_a_request_that_the_database_cannot_take_is_sent_again(connect: Connect, pauses: list[float]) -> None:
+    locked = problem(503, "database_unavailable", "The database cannot be used", "it is locked")
+    later = httpx.Response(503, json=json.loads(locked.content), headers={"Retry-After": "5"})
+    script = Script(later, locked, answer(job(), 202))
+    assert connect(script).submit(SPEC).id == "job-1"
+    assert pauses == [5.0, 1.0]
+    assert len({request.headers["Idempotency-Key"] for request in script.requests}) == 1
+
+
+def test_a_database_that_stays_away_is_told_in_the_end(connect: Connect, pauses: list[float]) -> None:
+    locked = problem(503, "database_unavailable", "The database cannot be used", "it is locked")
+    with pytest.raises(ApiError, match="it is locked") as caught:
+        connect(Script(locked, locked, locked)).job("job-1")
+    assert (caught.value.code, pauses) == ("database_unavailable", [0.5, 1.0])
+
+
+def test_what_is_short_for_another_reason_is_not_asked_for_again(connect: Connect, pauses: list[float]) -> None:
+    with pytest.raises(ApiError, match="Ray is away"):
+        connect(Script(problem(503, "cluster_unreachable", "Ray", "Ray is away"))).job("job-1")
+    assert pauses == []
+
+
 def test_jobs_reads_page_after_page_as_they_are_needed(connect: Connect) -> None:
     script = Script(
         answer({"items": [job(id="job-3"), job(id="job-2")], "next_cursor": "Mg"}),

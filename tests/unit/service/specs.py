@@ -244,7 +244,7 @@ def valid_specs(draw: st.DrawFn) -> JobSpec:
         audit=draw(st.none() | st.builds(Audit, every=st.integers(1, 100_000), branches=st.integers(1, 64))),
     )
     return JobSpec(
-        name=draw(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=200)),
+        name=draw(st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), max_size=200)),
         model=draw(st.sampled_from(models)),
         dataset=dataset,
         optimizer=draw(OPTIMIZERS),

@@ -8,6 +8,8 @@ from service.errors import Conflict, FieldError, ForerunError, InvalidInput, Tra
 PUBLISHED = {
     "ForerunError": ("internal", 500),
     "InvalidInput": ("invalid_input", 422),
+    "ContentTooLarge": ("content_too_large", 413),
+    "CrossSiteRequest": ("cross_site_request", 403),
     "UnsupportedMediaType": ("unsupported_media_type", 415),
     "NotFound": ("not_found", 404),
     "NoWeights": ("no_weights", 404),
@@ -18,6 +20,8 @@ PUBLISHED = {
     "RecordConflict": ("record_conflict", 409),
     "StaleAttempt": ("stale_attempt", 403),
     "ClusterUnreachable": ("cluster_unreachable", 503),
+    "DatabaseUnavailable": ("database_unavailable", 503),
+    "TooManyStreams": ("too_many_streams", 503),
     "TrainingFailed": ("training_failed", 500),
     "DatasetMissing": ("dataset_missing", 500),
     "Diverged": ("diverged", 500),

@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.disks import fill
 from workers import retry
+from workers.disk import until_written
 from workers.retry import take_over
+
+pytest_plugins = ["tests.disks"]
 
 
 @pytest.fixture
@@ -53,3 +57,20 @@ def test_it_happens_once_and_whole(source: Path, tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "job-2" / "later").exists()
     take_over(tmp_path / "nowhere", tmp_path / "job-3")
     assert not (tmp_path / "job-3").exists()
+
+
+def test_it_waits_for_room_and_leaves_no_rest_meanwhile(
+    source: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    (source / "tune").write_bytes(bytes(100_000))
+    full, told = fill(small_disk), []
+
+    def tell(reason: str | None) -> None:
+        told.append(reason)
+        assert list(small_disk.iterdir()) in ([full], [small_disk / "job-2"])
+        full.unlink(missing_ok=True)
+
+    until_written(lambda: take_over(source, small_disk / "job-2"), small_disk, tell)
+    assert files(small_disk / "job-2") == files(source)
+    assert told == [f"a disk that can be written: {small_disk} (No space left on device)", None]

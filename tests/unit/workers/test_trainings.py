@@ -50,8 +50,11 @@ class Sql:
         if self.dies_at == (record.epoch, "after the report"):
             raise Killed
 
-    def waiting(self) -> list[Path]:
-        return []
+    def waiting_epochs(self) -> int:
+        return 0
+
+    def waits_for(self, reason: str | None) -> None:
+        pass
 
     def flush(self) -> None:
         pass
@@ -139,6 +142,73 @@ def test_every_rank_goes_on_from_what_rank_0_read(ranks: Ranks, tmp_path: Path) 
     (first, resumed_0, epochs), (second, resumed_1, _) = ranks(2, both_ranks_resume, str(tmp_path))
     assert first == second == resumed_0 == resumed_1
     assert epochs == 4
+
+
+class Away(Sql):
+    """The API takes nothing until `is_back`, and then all at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[EpochRecord] = []
+        self.is_back = True
+        self.told: list[str | None] = []
+
+    def epoch(self, record: EpochRecord) -> None:
+        self.waiting.append(record)
+        if self.is_back:
+            self.flush()
+
+    def waiting_epochs(self) -> int:
+        return len(self.waiting)
+
+    def flush(self) -> None:
+        for record in self.waiting:
+            super().epoch(record)
+        self.waiting.clear()
+
+    def waits_for(self, reason: str | None) -> None:
+        self.told.append(reason)
+
+
+def kept_while_the_api_is_away(folder: str) -> list[list[str]]:
+    """The checkpoints that are there behind each epoch, and at the end; the API is away behind epochs 1 to 3."""
+    sql, place, kept = Away(), Path(folder), []
+    stpt = make_stpt("plain", **SPEC)
+    sql.is_back = False
+    for record in run(stpt, sql.points(), 1, place, sql):
+        kept.append(sorted(path.name for path in place.iterdir()))
+        sql.is_back = record.epoch >= 3
+    return [*kept, sorted(path.name for path in place.iterdir())]
+
+
+def test_checkpoints_that_sql_does_not_know_of_are_kept(ranks: Ranks, tmp_path: Path) -> None:
+    one, two, three, four = (f"epoch-00000{epoch}-a1" for epoch in (1, 2, 3, 4))
+    [kept] = ranks(1, kept_while_the_api_is_away, str(tmp_path))
+    assert kept[:3] == [[one], [one, two], [one, two, three]]
+    assert {three, four} <= set(kept[3]) == set(kept[4])
+    assert len(kept[4]) <= 3
+
+
+def fails_twice(folder: str) -> tuple[list[str | None], list[int]]:
+    """What is told of a disk that is full when the second checkpoint is to be written, and the epochs recorded."""
+    sql, save, errors = Away(), checkpoint.save, [OSError(28, "full"), OSError(28, "full")]
+
+    def full_at_first(folder: Path, name: str, *arguments: Any) -> Any:
+        if errors and name.startswith("epoch-000002"):
+            raise errors.pop()
+        return save(folder, name, *arguments)
+
+    with patch.object(checkpoint, "save", full_at_first), patch("tenacity.nap.time.sleep", lambda _: None):
+        for _ in run(make_stpt("plain", **SPEC), [], 1, Path(folder), sql):
+            pass
+    return sql.told, list(sql.records)
+
+
+def test_a_full_disk_makes_the_training_wait(ranks: Ranks, tmp_path: Path) -> None:
+    [(told, epochs)] = ranks(1, fails_twice, str(tmp_path))
+    reason = f"a disk that can be written: {tmp_path} (No space left on device)"
+    assert told == [reason, reason, None]
+    assert epochs == [1, 2, 3, 4]
 
 
 def paused_and_resumed(folder: str, placement: str) -> tuple[str, list[Any], str, list[Any], int]:

@@ -72,6 +72,13 @@ EVENTS: list[Event] = [
     state_event(9, "succeeded", attempt=2),
 ]
 
+
+def test_the_name_of_a_job_commands_no_terminal() -> None:
+    """Jobs may be older than the rule about the characters of names."""
+    heading = live.heading(job(name="\x1b]0;title\x07\nqueued"))
+    assert heading.plain.endswith("(\ufffd]0;title\ufffd\ufffdqueued)")
+
+
 AT_80 = """\
 job-1: lenet5 on digits, 2 workers, batch 64, seed 0 (first try)
 epoch  phase   learning rate  val acc  test acc   seconds

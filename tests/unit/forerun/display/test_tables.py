@@ -38,6 +38,13 @@ def test_a_curve_among_the_hyperparameters_is_too_long_for_a_cell() -> None:
     assert row.endswith("learning_rate=0.25 range_test=… optimizer={'name': 'sgd'}")
 
 
+def test_a_name_commands_no_terminal_and_has_one_line() -> None:
+    """Jobs may be older than the rule about the characters of names."""
+    header, row = tables.job_table([job(name="\x1b[2J\x9b31mtwo\nlines\ttab\u202e")]).split("\n")
+    assert header.endswith("name")
+    assert row.endswith("\ufffd[2J\ufffd31mtwo\ufffdlines\ufffdtab\ufffd")
+
+
 def run_cost(label: str, trainings: int, samples: int, iterations: float, relative_to_sweep: float) -> double.Document:
     return {
         "label": label,

@@ -1,10 +1,13 @@
 """What a job will take, before anything starts; expected numbers from the iterations, by hand."""
 
+import time
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.algorithms.candidates import epoch_candidates
+from service.algorithms.candidates import Rule, epoch_candidates
 from service.algorithms.cost import Cost, forecast, search_area
 from service.spec.job import JobSpec
 from service.spec.methods.stpt import EpochPlan, StptMethod
@@ -317,16 +320,114 @@ def test_a_study_of_one_point_costs_what_its_training_does(changes):
     assert (studied.trainings, studied.samples) == (1, stpt.samples)
 
 
-def test_the_candidates_of_an_epoch_are_counted_once_for_all_points_of_a_study(monkeypatch):
-    epochs = []
+def test_the_candidates_of_a_rule_are_counted_once_for_all_its_epochs_and_all_points_of_a_study(monkeypatch):
+    counted = []
 
-    def counted(job, method, *, epoch, current):
-        epochs.append(epoch)
-        return epoch_candidates(job, method, epoch=epoch, current=current)
+    def of_rule(rule, current):
+        counted.append(rule.values)
+        return candidates_of_rule(rule, current)
 
-    monkeypatch.setattr("service.algorithms.cost.epoch_candidates", counted)
+    candidates_of_rule = Rule.candidates
+    monkeypatch.setattr(Rule, "candidates", of_rule)
     variants = [{"name": name, "method": "stpt"} for name in "abcd"]
     study = {"name": "study", "batch_sizes": [16, 32, 64], "variants": variants}
-    [found] = costs(spec(methods=[study], epochs=50), 1293)
+    [found] = costs(spec(methods=[study], epochs=50, lr_set="narrow"), 1293)
     assert found.trainings == 12
-    assert epochs == list(range(1, 51))
+    # once for the job's widest Pre-train, and once for each spec's first candidates
+    assert len(counted) == 1 + 1 + 12
+
+
+# --- the slow obvious reference ------------------------------------------------------------------------
+
+
+def slow_search_area(job, method):
+    """The bounds of every epoch, each from those of the epoch before, by all its candidates."""
+    first, low = method.first_pretrain(job)
+    high, found = low, {}
+    for epoch in range(first, job.epochs + 1):
+        low = min(epoch_candidates(job, method, epoch=epoch, current=low))
+        high = max(epoch_candidates(job, method, epoch=epoch, current=high))
+        found[epoch] = low, high
+    return found
+
+
+def slow_most_branches(job):
+    [method] = job.methods
+    first, start = method.first_pretrain(job)
+    epochs = range(first, job.epochs + 1)
+    return max((len(epoch_candidates(job, method, epoch=epoch, current=start)) for epoch in epochs), default=1)
+
+
+FACTORS = st.lists(st.sampled_from([0.2, 0.5, 0.9, 0.9999, 1, 1.0001, 1.25, 3, 1e6]), min_size=1, max_size=6)
+SIMPLE = st.one_of(
+    st.builds(
+        lambda factors, cap: {"factors": factors, "max_learning_rate": cap}, FACTORS, st.sampled_from([0.01, 1, 9])
+    ),
+    st.builds(lambda rates: {"learning_rates": rates}, st.lists(st.sampled_from([0.1, 0.2, 0.4]), min_size=1)),
+    st.sampled_from(["mix", "narrow", "paper-alpha"]),
+)
+PHASES = st.builds(
+    lambda sets, firsts: {
+        "phases": [{"first_epoch": f, "lr_set": s} for f, s in zip([1, *sorted(firsts)], sets, strict=False)]
+    },
+    st.lists(SIMPLE, min_size=1, max_size=4),
+    st.sets(st.integers(2, 60), min_size=3, max_size=3),
+)
+STAGED = st.builds(
+    lambda all_: {"stages": [{"factors": one} for one in all_]}, st.lists(FACTORS, min_size=1, max_size=5)
+)
+
+
+@given(st.one_of(SIMPLE, PHASES, STAGED), st.integers(1, 60), st.integers(0, 6), st.sampled_from([1e-9, 0.1, 5.0]))
+def test_a_forecast_is_what_counting_every_epoch_gives(lr_set, epochs, warmup, start):
+    job = spec(lr_set=lr_set, epochs=epochs, warmup={"epochs": warmup}, initial_learning_rate=start)
+    [method] = job.methods
+    found = {area.epoch: (area.low, area.high) for area in search_area(job, method)}
+    assert found == slow_search_area(job, method)
+    [cost_of_job] = forecast(job, 1293)
+    sweep = slow_most_branches(job) * epochs * EPOCH
+    assert cost_of_job.relative_to_sweep == pytest.approx(cost_of_job.samples / sweep, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "lr_set",
+    [
+        {"factors": [0.9999, 1.0003]},
+        {"factors": [1e6, 1e-6], "max_learning_rate": 2},
+        "mix",
+        {"phases": [{"first_epoch": 1, "lr_set": "wide"}, {"first_epoch": 777, "lr_set": {"factors": [0.998, 1.1]}}]},
+        {"stages": [{"factors": [2, 0.5]}] * 5},
+    ],
+)
+def test_of_a_long_training_a_thousand_epochs_are_told_and_the_last(lr_set):
+    job = spec(lr_set=lr_set, epochs=4321)
+    [method] = job.methods
+    areas, slow = search_area(job, method), slow_search_area(job, method)
+    assert [area.epoch for area in areas] == [*range(1, 4321, 5), 4321]
+    for area in areas:
+        assert (area.low, area.high) == pytest.approx(slow[area.epoch], rel=1e-9)
+
+
+# --- what one request may cost -------------------------------------------------------------------------
+
+F64 = [1 + place / 100 for place in range(64)]
+MANY_PHASES = {"phases": [{"first_epoch": 1 + 10 * place, "lr_set": {"factors": F64}} for place in range(64)]}
+RUNS = [{"name": "stpt", "label": f"run-{number}"} for number in range(32)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "most"),
+    [
+        ({"lr_set": {"factors": F64}}, 0.3),  # 24 s when every epoch was counted
+        ({"lr_set": MANY_PHASES, "methods": RUNS, "budget": {"samples": 10**12}}, 5),
+        ({"methods": [{"name": "autolrs", "stage_iterations": 1, "max_stage_iterations": 1}]}, 0.3),
+        ({"methods": ["grid", "random", "hyperband"], "budget": {"samples": 10**15}}, 0.3),  # an endless loop
+    ],
+)
+def test_the_longest_trainings_are_forecast_in_no_time(changes, most):
+    job = JobSpec.model_validate({"model": "lenet5", "dataset": "digits", "epochs": 100_000} | changes)
+    begun = time.process_time()
+    found = forecast(job, 1293)
+    assert time.process_time() - begun < most
+    assert len(found) == len(job.methods)
+    assert all(len(run.search_area) <= 1001 for run in found)

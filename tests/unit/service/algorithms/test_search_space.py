@@ -2,6 +2,9 @@
 
 import json
 import math
+import time
+import tracemalloc
+from itertools import islice
 
 import pytest
 from hypothesis import given
@@ -16,8 +19,9 @@ from service.algorithms.search_space import (
 )
 from service.errors import FieldError, InvalidInput
 from service.spec.job import JobSpec
+from service.spec.methods.base import Facts
 from service.spec.methods.cosine import CosineMethod
-from service.spec.methods.search import Distribution, SearchMethod
+from service.spec.methods.search import Distribution, SearchMethod, combinations, grid
 from service.validation.door import parse_spec
 from tests.unit.service.specs import small
 
@@ -235,10 +239,123 @@ def test_a_grid_has_no_more_points_than_it_may_have(trials, ranges, choices):
     space = {key: {"uniform": [0.1, 0.2]} for key in ("learning_rate", "optimizer.momentum", "optimizer.weight_decay")}
     space = dict(list(space.items())[:ranges]) | {"lr_schedule": {"choice": ["linear"] * choices}}
     job = spec({"name": "grid", "search_space": space})
-    points = known_points(job, search(job), 1, trials * job.epochs)
+    points = list(search(job).points(job, Facts((0.1,), 1, trials * job.epochs)))
     assert len(points) <= max(trials, choices)
     assert len(points) == choices * round((len(points) / choices) ** (1 / ranges)) ** ranges
     assert math.isfinite(sum(point["learning_rate"] for point in points))
+    known = known_points(job, search(job), 1, trials * job.epochs)  # those that may begin
+    assert known == points[:trials]
+
+
+RANGES = st.sampled_from(
+    [{"uniform": [0.0, 1.0]}, {"loguniform": [1e-3, 1.0]}, {"randint": [1, 9]}, {"lograndint": [1, 100]}]
+)
+CHOICES = st.lists(st.integers(), min_size=1, max_size=5).map(lambda values: {"choice": values})
+SPACES = st.dictionaries(st.sampled_from("abcd"), st.one_of(RANGES, CHOICES).map(Distribution.model_validate))
+
+
+@given(SPACES, st.integers(0, 300))
+def test_points_are_counted_as_they_are_made(space, trials):
+    points = grid(space, trials)
+    made = list(points)
+    assert points.size == len(made)
+    assert list(points) == made  # once more
+    assert made[0] == {key: axis[0] for key, axis in points.axes.items()}
+    assert made[-1] == {key: axis[-1] for key, axis in points.axes.items()}
+    assert points.size <= max(trials, combinations(space))
+    assert all(list(point) == list(space) for point in made)
+
+
+def test_the_points_of_a_grid_are_made_as_they_are_asked_for():
+    space = {f"key-{number}": Distribution(choice=list(range(64))) for number in range(16)}
+    tracemalloc.start()
+    try:
+        points = grid(space, 10)
+        assert points.size == 64**16
+        first, second = islice(points, 2)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert first == dict.fromkeys(space, 0)
+    assert second == first | {"key-15": 1}
+    assert peak < 200_000
+
+
+@pytest.mark.parametrize(("budget", "steps"), [(10**15, 10_000), (3 * 10, 3), (1, 1)])
+def test_a_range_is_divided_no_more_often_than_a_grid_may_have_points(budget, steps):
+    job = spec({"name": "grid", "search_space": {"learning_rate": {"loguniform": [1e-4, 1.0]}}}, epochs=10)
+    assert most_trials(job, search(job), 1, budget) == steps
+
+
+FOUR_KEYS = {  # 2.4 kB that took 31 s and 3.3 GB
+    key: {"choice": [round(0.001 * place, 3) for place in range(1, 65)]}
+    for key in ("learning_rate", "optimizer.momentum", "optimizer.weight_decay", "optimizer.eps")
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "count", "message"),
+    [
+        ({"search_space": FOUR_KEYS}, 64**4, "more than a grid may have (10000); list fewer values, or use random"),
+        ({"search_space": FOUR_KEYS, "max_trials": 100}, 64**4, "more than max_trials (100); list fewer values"),
+        (
+            {"search_space": dict(list(FOUR_KEYS.items())[:2]), "max_trials": 4095},
+            4096,
+            "its choices have 4096 combinations, more than max_trials (4095); raise max_trials to 4096, list fewer "
+            "values, or use random",
+        ),
+    ],
+)
+def test_combinations_beyond_the_limit_are_refused_before_any_is_made(method, count, message):
+    raw = json.dumps(small(methods=[{"name": "grid", **method}])).encode()
+    parse_spec(json.dumps(small()).encode())  # what is only imported once
+    tracemalloc.start()
+    begun = time.process_time()
+    try:
+        with pytest.raises(InvalidInput) as caught:
+            parse_spec(raw)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    [error] = caught.value.errors
+    assert (error.field, error.value) == ("methods[0].search_space", count)
+    assert message in error.message
+    assert time.process_time() - begun < 0.2
+    assert peak < 2_000_000
+
+
+def test_as_many_combinations_as_trials_are_accepted():
+    space = dict(list(FOUR_KEYS.items())[:2])
+    job = parse_spec(json.dumps(small(methods=[{"name": "grid", "search_space": space, "max_trials": 4096}])).encode())
+    assert len(known_points(job, search(job), 100, None)) == 4096
+
+
+# --- what one spec may ask for -------------------------------------------------------------------------
+
+
+def refused(**changes) -> list[FieldError]:
+    with pytest.raises(InvalidInput) as caught:
+        parse_spec(json.dumps(small(**changes)).encode())
+    return list(caught.value.errors)
+
+
+def test_a_job_has_so_many_values_to_search_and_no_more():
+    space = {key: FOUR_KEYS[key] for key in ("learning_rate", "optimizer.momentum")}  # 128 values
+    searches = [{"name": "tpe", "label": f"tpe-{number}", "search_space": space} for number in range(9)]
+    parse_spec(json.dumps(small(methods=searches[:8])).encode())
+    [error] = refused(methods=searches)
+    assert (error.field, error.value) == ("methods[8]", "tpe-8")
+    assert "more than 1024 values and points to search; split it" in error.message
+
+
+def test_a_job_has_so_many_trainings_and_no_more():
+    sweep = {"name": "sweep", "learning_rates": [0.1, 0.2]}
+    sweeps = [sweep | {"label": f"sweep-{number}"} for number in range(32)]
+    parse_spec(json.dumps(small(methods=sweeps[:30], seeds=100)).encode())
+    many = {"learning_rates": [0.01 * place for place in range(1, 65)]}
+    [error] = refused(methods=[one | many for one in sweeps[:2]], seeds=100)
+    assert (error.field, error.value) == ("seeds", 100)
+    assert error.message == "make 12800 trainings, more than a job may have (10000); lower it, or split the job"
 
 
 # --- studies -------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The reconciler against a cluster in memory, on SQLite: the lives of jobs one by one, then all faults in any order."""
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import delete, select
+from sqlalchemy.exc import OperationalError
 
 from service.cluster import controller
 from service.cluster.base import LIVE, Capacity, RayJobStatus
@@ -307,6 +309,77 @@ def test_a_lost_attempt_is_followed_by_the_next_until_they_are_exhausted(world, 
     assert world.path(job_id) == ["queued", "submitting", "running", *again, *again, "failed"]
     world.run_pass(100)
     assert len(world.cluster.submitted) == 3
+
+
+def found_hung(world, *submission_ids) -> None:
+    """The watch finds these in every pass from now on."""
+    found = dict.fromkeys(submission_ids, "it hung: so it did")
+    world.controller._hangs.look = lambda jobs, overview: found
+
+
+def test_what_hangs_is_ended_and_goes_on_in_the_next_attempt(world, caplog):
+    job_id = world.running()
+    found_hung(world, f"{job_id}-a1")
+    for _ in range(3):
+        world.status(f"{job_id}-a1", RayJobStatus.RUNNING)
+        world.run_pass()
+    assert world.state(job_id) == (S.RUNNING, 1)  # until Ray confirms that nothing of it runs
+    assert world.cluster.stopped == [f"{job_id}-a1"] * 3
+    assert caplog.messages.count(f"ending {job_id}-a1: it hung: so it did") == 1
+    world.status(f"{job_id}-a1", RayJobStatus.STOPPED)
+    world.run_pass()
+    assert world.state(job_id) == (S.SUBMITTING, 2)
+    [first, _] = world.job(job_id).attempts
+    assert (first.message, first.reason, first.lost) == ("it hung: so it did", "hung", True)
+
+
+def test_what_hangs_while_it_is_to_pause_is_paused(world):
+    job_id = world.running()
+    pause(world.db, job_id)
+    found_hung(world, f"{job_id}-a1")
+    world.run_pass()
+    assert world.cluster.stopped == [f"{job_id}-a1"]
+    world.status(f"{job_id}-a1", RayJobStatus.STOPPED)
+    world.run_pass()
+    assert world.state(job_id) == (S.PAUSED, 1)
+
+
+def test_a_job_that_always_hangs_is_given_up(world):
+    job_id = world.submit()
+    for attempt in (1, 2, 3):
+        world.run_pass()
+        world.start(f"{job_id}-a{attempt}")
+        found_hung(world, f"{job_id}-a{attempt}")
+        world.run_pass()
+        world.status(f"{job_id}-a{attempt}", RayJobStatus.STOPPED)
+        world.run_pass()
+    job = world.job(job_id)
+    assert (job.state, job.error_code) == (S.FAILED, "attempts_exhausted")
+    assert job.error_message == "attempt 3 was lost, 3 in a row without a new epoch: it hung: so it did"
+
+
+def test_an_outcome_that_comes_while_it_is_ended_counts(world):
+    job_id = world.submit()
+    world.run_pass()
+    token = world.start(f"{job_id}-a1")
+    found_hung(world, f"{job_id}-a1")
+    world.run_pass()
+    world.report(job_id, token)
+    reports.finish(world.db, job_id, token, SUCCEEDED)
+    world.status(f"{job_id}-a1", RayJobStatus.STOPPED)
+    world.run_pass()
+    assert world.state(job_id) == (S.SUCCEEDED, 1)
+
+
+def test_a_cancel_while_it_is_ended_wins(world):
+    job_id = world.running()
+    found_hung(world, f"{job_id}-a1")
+    world.run_pass()
+    jobs.cancel(world.db, job_id)
+    world.run_pass()
+    world.status(f"{job_id}-a1", RayJobStatus.STOPPED)
+    world.run_pass()
+    assert world.state(job_id) == (S.CANCELLED, 1)
 
 
 def test_a_job_that_makes_progress_is_never_given_up(world):
@@ -931,6 +1004,19 @@ def test_ray_out_of_reach_is_a_flag(world, caplog):
     with Loop(world) as loop:
         pass
     assert loop.controller.trouble is None
+
+
+def test_the_loop_leaves_it_to_the_store_to_tell_of_a_database_that_is_away(world, caplog):
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    with (
+        patch.object(controller, "jobs_in", side_effect=OperationalError("SELECT 1", {}, full)),
+        caplog.at_level(logging.INFO),
+        Loop(world) as loop,
+    ):
+        loop.wake()
+    assert loop.controller.trouble == "the disk of the database is full; make room there"
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_the_loop_outlives_what_goes_wrong_and_says_so(world):

@@ -52,6 +52,7 @@ NODE = "ray.exceptions.ActorDiedError: The actor died.\nThe actor died because i
         ("could not be scheduled", "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE", EndReason.SUPERVISOR_LOST),
         (f"Job supervisor actor died: {NODE}", "JOB_SUPERVISOR_ACTOR_DIED", EndReason.NODE_LOST),
         (f"exit code 2:\n{NODE}", "JOB_ENTRYPOINT_COMMAND_ERROR", EndReason.NODE_LOST),
+        ("workers.report.ApiAway: no answer from http://api", "JOB_ENTRYPOINT_COMMAND_ERROR", EndReason.API_AWAY),
         ("OSError: [Errno 28] No space left on device: '/x'", "JOB_ENTRYPOINT_COMMAND_ERROR", EndReason.DISK_FULL),
         (
             "WARNING No space left on device, tried again\nValueError: no",

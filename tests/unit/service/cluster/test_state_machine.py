@@ -8,7 +8,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -27,9 +27,8 @@ from hypothesis.stateful import (
 
 from service.cluster.base import Capacity
 from service.cluster.controller import EXIT_GRACE_S
-from service.cluster.lease import NotLeader
 from service.errors import ForerunError, IdempotencyConflict, StaleAttempt, StateConflict
-from service.jobs import backoff, reports
+from service.jobs import backoff
 from service.jobs import lifecycle as jobs
 from service.jobs.deletion import delete_job
 from service.jobs.pause import pause, resume
@@ -44,7 +43,6 @@ from service.store.jobs import jobs_in
 from service.wire.states import HOLDS_WORKERS, TERMINAL, WAITING, EndReason, JobState
 from tests.databases import wipe
 from tests.unit.service.cluster.simulation import (
-    BEGINNING,
     ENDS,
     FAILED,
     MAX_ATTEMPTS,
@@ -55,7 +53,6 @@ from tests.unit.service.cluster.simulation import (
     FaultyStore,
     Interruptions,
     Point,
-    Process,
     Ray,
     Service,
     Worker,

@@ -40,6 +40,13 @@ def limited(world: World, seconds: int) -> str:  # noqa: F811
     return job_id
 
 
+def test_a_clock_that_jumps_before_an_attempt_is_first_looked_at_ends_no_job(world, ticks):  # noqa: F811
+    job_id = limited(world, 60)
+    world.run_pass()
+    world.run_pass(86_400)  # by the machine's clock; by the one that does not jump no second has passed
+    assert world.state(job_id) == (S.SUBMITTING, 1)
+
+
 def test_a_job_over_its_time_fails_and_is_stopped(world, ticks):  # noqa: F811
     job_id = limited(world, 60)
     world.run_pass(3600)  # what it waited is not counted
@@ -116,8 +123,8 @@ def test_what_ran_before_the_service_started_anew_counts(world):  # noqa: F811
 
 def test_times_are_never_negative() -> None:
     attempts = [
-        Attempt(1, "job-1-a1", None, None, NOON, NOON - 3600 * SECOND, None, lost=True, reason=None, cluster=None),
-        Attempt(2, "job-1-a2", None, None, NOON, None, None, lost=False, reason=None, cluster=None),
+        Attempt(1, "job-1-a1", None, None, NOON, NOON - 3600 * SECOND, None, True, *[None] * 5),
+        Attempt(2, "job-1-a2", None, None, NOON, None, None, False, *[None] * 5),
     ]
     job = object.__new__(JobWithAttempts)
     object.__setattr__(job, "attempts", attempts)

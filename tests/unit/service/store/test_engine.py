@@ -31,7 +31,7 @@ SPEC = JobSpec.model_validate(small())
 @pytest.fixture
 def impatient(sqlite_store, monkeypatch):
     """Another process on the same file, which would rather fail than wait."""
-    monkeypatch.setattr(store, "BUSY_TIMEOUT_MS", 0)
+    monkeypatch.setattr(store, "PATIENCE_S", 0)
     other = Store(sqlite_store.url.render_as_string())
     assert is_current(other)  # connects now, with that timeout
     monkeypatch.undo()
@@ -45,7 +45,7 @@ def test_every_connection_is_set_up(sqlite_store):
         sessions = [stack.enter_context(sqlite_store.read()) for _ in range(3)]  # three connections
         for session in sessions:
             values = [session.scalar(text(f"PRAGMA {name}")) for name in pragmas]
-            assert values == [1, "wal", 30_000, 2]  # 2: FULL
+            assert values == [1, "wal", 5_000, 2]  # 2: FULL
 
 
 def test_a_writer_holds_the_lock_from_its_first_statement(sqlite_store, impatient):

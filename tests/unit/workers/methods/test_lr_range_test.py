@@ -196,8 +196,11 @@ class Told:
         if isinstance(record, self.dies_with or ()) and getattr(record, "config", True):
             raise ConnectionAbortedError("the attempt dies here")
 
-    def waiting(self) -> list[object]:
-        return []
+    def waiting_epochs(self) -> int:
+        return 0
+
+    def waits_for(self, reason: str | None) -> None:
+        pass
 
     def flush(self) -> None:
         pass

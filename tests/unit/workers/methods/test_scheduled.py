@@ -161,8 +161,11 @@ class Records:
     def epoch(self, record: EpochRecord) -> None:
         self.all.append(record)
 
-    def waiting(self) -> list[object]:
-        return []
+    def waiting_epochs(self) -> int:
+        return 0
+
+    def waits_for(self, reason: str | None) -> None:
+        pass
 
     def flush(self) -> None:
         pass
