@@ -1,4 +1,4 @@
-"""Services without their API, on one database, over Ray clusters in memory; everything that may go wrong can be told to.
+"""Services without their API, on one database, over Ray clusters in memory.
 
 Every clock is the test's. Whatever a service asks of the database or of Ray comes by a point of `Interruptions`, where
 it may be refused, cut off behind its effect, or killed, or where others do something meanwhile.
@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from itertools import count
 from pathlib import Path
 
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from service.cluster.base import LIVE, Capacity, RayJobStatus
+from service.cluster.base import Capacity, RayJobStatus
 from service.cluster.controller import Controller
 from service.cluster.fake import FakeCluster
 from service.cluster.lease import Lease, NotLeader
@@ -362,11 +361,3 @@ class Worker:
             pass
         if cluster.processes.get(process.submission_id) is process:
             cluster.set_status(process.submission_id, status)
-
-
-def live_everywhere(clusters: list[Ray]) -> list[str]:
-    return [one.submission_id for ray in clusters for one in ray._submissions.values() if one.status in LIVE]
-
-
-def new_sessions() -> Iterator[int]:
-    return count(1)

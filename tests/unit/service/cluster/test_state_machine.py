@@ -4,6 +4,7 @@ holds after every step, and when everybody behaves again every job ends.
 `FORERUN_EXAMPLES=20000 pytest -m long tests/unit/service/cluster/test_state_machine.py` looks longer.
 """
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -57,7 +58,6 @@ from tests.unit.service.cluster.simulation import (
     Service,
     Worker,
     death,
-    new_sessions,
     trouble,
 )
 from tests.unit.service.cluster.snapshot import Snapshot, read_snapshot
@@ -104,7 +104,7 @@ class Everything(RuleBasedStateMachine):
 
     @initialize(several=st.booleans(), own=st.booleans(), workers=st.integers(1, 2), epochs=st.integers(1, 2))
     def begin(self, several, own, workers, epochs):
-        sessions = new_sessions()
+        sessions = count(1)
         names = ("one", "two") if several else ("one",)
         self.clusters = [Ray(self.db.interruptions, self.clocks, sessions, own=own) for _ in (names if own else "1")]
         self.services = [
@@ -180,10 +180,8 @@ class Everything(RuleBasedStateMachine):
         if known is not None and known[1] != request:
             return
         self.db.interruptions.plan(points, trouble)
-        try:
+        with contextlib.suppress(DatabaseError):
             submit_job(self.db, spec(*request), key, Terms())
-        except DatabaseError:
-            pass
         self.db.interruptions.cancel()
         there = set(read_snapshot(self.raw).jobs) - self.job_ids
         assert len(there) <= 1
@@ -625,13 +623,10 @@ def trajectory(epochs):
 
 
 @pytest.fixture
-def run(sqlite_template, tmp_path_factory, monkeypatch, invariants):
+def run(sqlite_template, tmp_path, monkeypatch, invariants):
     """Run so many examples."""
     clocks, numbers = Clocks(), {"next": count(1)}
-    folder = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
-    folder = tmp_path_factory.mktemp("machine") if folder is None else folder / f"forerun-{os.getpid()}"
-    folder.mkdir(exist_ok=True)
-    db = FaultyStore(f"sqlite:///{shutil.copy(sqlite_template, folder / 'machine.db')}", Interruptions())
+    db = FaultyStore(f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'machine.db')}", Interruptions())
     monkeypatch.setattr(database_clock, "database_time", lambda _: clocks.database)
     for module in ("service.jobs.lifecycle", "service.jobs.submit", "service.jobs.deletion", "service.jobs.retry"):
         monkeypatch.setattr(f"{module}.now", clocks.now)
@@ -642,7 +637,7 @@ def run(sqlite_template, tmp_path_factory, monkeypatch, invariants):
 
     def machine():
         numbers["next"] = count(1)
-        current[:] = [Everything(db, clocks, folder / "jobs", invariants)]
+        current[:] = [Everything(db, clocks, tmp_path / "jobs", invariants)]
         return current[-1]
 
     def examples(number, steps):
@@ -659,7 +654,6 @@ def run(sqlite_template, tmp_path_factory, monkeypatch, invariants):
 
     yield examples
     db.close()
-    shutil.rmtree(folder)
 
 
 def test_every_fault_in_any_order(run):
