@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from service.errors import FieldError, InvalidInput
-from service.spec.catalog import DATASETS, count_images, require_image_folder
+from service.spec.catalog import DATASETS
 from service.spec.data import Dataset, NamedDataset
+from service.spec.data_folder import count_images, require_image_folder
 from service.spec.job import JobSpec
 
 
@@ -26,7 +27,7 @@ def count_train_samples(dataset: Dataset, data_dir: Path) -> int:
     if isinstance(dataset, NamedDataset):
         samples = DATASETS[dataset.name].train_samples
     else:
-        samples = count_images(require_image_folder(dataset.path, data_dir) / "train")
+        samples = count_images(require_image_folder(dataset.path, data_dir) / "train", data_dir)
     left, _ = split_sizes(samples, dataset.validation_fraction)
     wanted = dataset.train_samples
     if wanted is not None and wanted > left:

@@ -3,7 +3,6 @@
 `workers/models/build.py` and `workers/datasets/load.py` build what stands here; their tests hold both lists equal.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,9 +104,6 @@ DATASETS = {
     )
 }
 
-TEST_FOLDERS = ("test", "val")  # of an image-folder tree, the first that exists
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's
-
 
 def require_files(name: str, data_dir: Path) -> None:
     """Raise DatasetMissing, naming the folders looked in and the remedy, unless the files of `name` are there."""
@@ -125,21 +121,3 @@ def how_to_fetch(name: str) -> str:
     """What a user can do to have the files of the dataset of that name, as part of a sentence."""
     facts = DATASETS[name]
     return "set dataset.download to true" if facts.can_download else f"unpack {facts.published} in the data folder"
-
-
-def require_image_folder(path: str, data_dir: Path) -> Path:
-    """The root of the image tree at `path`, relative to the data folder. Raises DatasetMissing unless it has train/,
-    and test/ or val/."""
-    root = data_dir / path
-    # os.path.isdir: False, not an OSError, for a name too long for the file system
-    if os.path.isdir(root / "train") and any(os.path.isdir(root / name) for name in TEST_FOLDERS):
-        return root
-    raise DatasetMissing(
-        f"dataset image-folder needs {root}/train/CLASS/IMAGE and {root}/test/CLASS/IMAGE (or val/ for test/); "
-        f"put the tree there, or point FORERUN_DATA_DIR at the folder that has {path}"
-    )
-
-
-def count_images(folder: Path) -> int:
-    """The number of images in a class-per-folder tree, counted by their file names."""
-    return sum(name.lower().endswith(IMAGE_SUFFIXES) for _, _, names in os.walk(folder) for name in names)

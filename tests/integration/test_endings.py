@@ -182,7 +182,7 @@ def lose_for(db: Store, job_id: str, reason: EndReason, *, max_attempts: int = 3
     jobs.attempt_lost(db, job_id, attempt, "Ray died", max_attempts=max_attempts, reason=reason)
 
 
-@pytest.mark.parametrize("reason", [reason for reason in EndReason if reason is not EndReason.OWN])
+@pytest.mark.parametrize("reason", [reason for reason in EndReason if reason not in jobs.COUNTED])
 def test_what_is_no_fault_of_the_job_costs_no_attempt(store, reason):
     job_id = submit(store)
     for _ in range(3):

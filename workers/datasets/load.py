@@ -8,14 +8,17 @@ The validation split is held out of the training split by a permutation with a c
 job's: jobs with different seeds are judged on the same samples, and the training split is the same for every worker.
 """
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,13 +31,18 @@ from torch.nn import functional
 
 from service.algorithms.epoch_plan import split_sizes
 from service.errors import DatasetMissing, TrainingFailed
-from service.spec.catalog import DATASETS, TEST_FOLDERS, how_to_fetch, require_files, require_image_folder
+from service.spec.catalog import DATASETS, how_to_fetch, require_files
 from service.spec.data import FolderDataset, NamedDataset
+from service.spec.data_folder import TEST_FOLDERS, images_by_class, open_file, require_image_folder
 from workers.engine import progress
 
 SPLIT_SEED = 20_231  # any constant: it decides which samples are held out, for every job and version
 MAX_DECODERS = 8  # threads of one process; workers share the machine
 IMAGES_A_TASK = 16  # for one thread: one image each costs 32x32 images a third of the speed
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # Pillow's others are none of a photograph
+MAX_PIXELS = 2**26  # of an image: 67 million, as cameras have at most; it takes 0.5 GB to decode
+LARGE_PIXELS = 2**22  # an image with more is decoded alone
+MAX_TEXT_BYTES = 2**24  # of a list of names or labels
 
 # Mean and standard deviation per channel of the training images in [0, 1]; tests recompute all but ImageNet's
 # and Tiny ImageNet's.
@@ -54,6 +62,7 @@ class ImageFiles:
 
     paths: tuple[str, ...]
     image_size: int
+    data_dir: Path  # they lie in
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """The images in these rows, int64 [k], decoded: uint8 [k, 3, image_size, image_size], on the CPU."""
@@ -62,7 +71,7 @@ class ImageFiles:
 
         def decode(places: range) -> None:
             for place in places:
-                images[place] = _decode(paths[place], self.image_size)
+                images[place] = _decode(paths[place], self.image_size, self.data_dir)
                 progress.advance()
 
         parts = [range(len(paths))[start : start + IMAGES_A_TASK] for start in range(0, len(paths), IMAGES_A_TASK)]
@@ -135,7 +144,7 @@ def load_data(spec: NamedDataset | FolderDataset, data_dir: Path, device: torch.
     """
     if isinstance(spec, FolderDataset):
         channels, image_size = 3, spec.image_size
-        train, test, classes = _read_image_tree(require_image_folder(spec.path, data_dir), image_size)
+        train, test, classes = _read_image_tree(require_image_folder(spec.path, data_dir), image_size, data_dir)
     else:
         facts = DATASETS[spec.name]
         channels, image_size, classes = facts.channels, facts.image_size, facts.classes
@@ -248,14 +257,35 @@ def _read_digits(_: Path) -> tuple[Labelled, Labelled]:
 
 
 def _read_mnist(name: str, data_dir: Path) -> tuple[Labelled, Labelled]:
-    train, test = (PUBLISHED[name](data_dir, train=train) for train in (True, False))
-    return Labelled(train.data.unsqueeze(1), train.targets), Labelled(test.data.unsqueeze(1), test.targets)
+    """The images of MNIST or Fashion-MNIST, from the published files, unpacked."""
+    facts = DATASETS[name]
+    side = facts.image_size
+
+    def labelled(prefix: str, samples: int) -> Labelled:
+        raw = data_dir / facts.layouts[0]
+        images = _read_idx(raw / f"{prefix}-images-idx3-ubyte", (samples, side, side), data_dir)
+        labels = _read_idx(raw / f"{prefix}-labels-idx1-ubyte", (samples,), data_dir)
+        return Labelled(images.unsqueeze(1), labels.to(torch.int64))
+
+    return labelled("train", facts.train_samples), labelled("t10k", facts.test_samples)
+
+
+def _read_idx(path: Path, shape: tuple[int, ...], data_dir: Path) -> Tensor:
+    """The unsigned bytes of this shape in a file of MNIST's format: a number of that type, the number of dimensions,
+    each dimension as a big-endian 32-bit integer, then the bytes."""
+    header = b"\x00\x00\x08" + bytes([len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
+    with open_file(path, data_dir) as file:
+        size, expected = os.fstat(file.fileno()).st_size, len(header) + math.prod(shape)
+        if size != expected or file.read(len(header)) != header:
+            raise ValueError(f"{path} has {size} bytes, and not the {expected} of {' x '.join(map(str, shape))} bytes")
+        return torch.from_numpy(np.fromfile(file, np.uint8)).view(shape)
 
 
 def _read_cifar10(data_dir: Path) -> tuple[Labelled, Labelled]:
     """The images of CIFAR-10, from the published pickles or from cifar10/{train,test}/CLASS/*.png."""
     if not (data_dir / "cifar-10-batches-py").is_dir():
-        train, test, _ = _read_image_tree(require_image_folder("cifar10", data_dir), DATASETS["cifar10"].image_size)
+        root = require_image_folder("cifar10", data_dir)
+        train, test, _ = _read_image_tree(root, DATASETS["cifar10"].image_size, data_dir)
         return train, test
 
     def labelled(published: Any) -> Labelled:
@@ -273,23 +303,31 @@ def _read_tiny_imagenet(data_dir: Path) -> tuple[Labelled, Labelled]:
     """
     facts = DATASETS["tiny-imagenet"]
     root = data_dir / facts.layouts[0]
-    wnids = sorted((root / "wnids.txt").read_text().split())
+    wnids = sorted(_read_text(root / "wnids.txt", data_dir).split())
     if len(wnids) != facts.classes:
         raise ValueError(f"wnids.txt names {len(wnids)} classes, not {facts.classes}")
     number = {wnid: place for place, wnid in enumerate(wnids)}
     train = [(path, wnid) for wnid in wnids for path in sorted((root / "train" / wnid / "images").glob("*.JPEG"))]
     val = []
-    for line in (root / "val" / "val_annotations.txt").read_text().splitlines():
+    for line in _read_text(root / "val" / "val_annotations.txt", data_dir).splitlines():
         name, wnid, *_ = line.split("\t")  # and a bounding box
         if wnid not in number:
             raise ValueError(f"val_annotations.txt gives {name} the class {wnid}, which is not in wnids.txt")
         val.append((root / "val" / "images" / name, wnid))
 
     def labelled(samples: Sequence[tuple[Path, str]]) -> Labelled:
-        images = ImageFiles(tuple(str(path) for path, _ in samples), facts.image_size)
+        images = ImageFiles(tuple(str(path) for path, _ in samples), facts.image_size, data_dir)
         return Labelled(images, torch.tensor([number[wnid] for _, wnid in samples]))
 
     return labelled(train), labelled(val)
+
+
+def _read_text(path: Path, data_dir: Path) -> str:
+    with open_file(path, data_dir) as file:
+        content = file.read(MAX_TEXT_BYTES + 1)
+    if len(content) > MAX_TEXT_BYTES:
+        raise ValueError(f"{path} has more than {MAX_TEXT_BYTES} bytes")
+    return content.decode()
 
 
 def _published(name: str, *arguments: Any, **options: Any) -> Any:
@@ -316,30 +354,34 @@ READERS: dict[str, Callable[[Path], tuple[Labelled, Labelled]]] = {
 # --- trees of image files ------------------------------------------------------------------------
 
 
-def _read_image_tree(root: Path, image_size: int) -> tuple[Labelled, Labelled, int]:
+def _read_image_tree(root: Path, image_size: int, data_dir: Path) -> tuple[Labelled, Labelled, int]:
     """The training images, the test images and the number of classes of a tree ROOT/train/CLASS/IMAGE with
-    ROOT/test/CLASS/IMAGE, or val/."""
+    ROOT/test/CLASS/IMAGE, or val/. They are sorted, so that an index means the same file everywhere."""
     test_folder = next(root / name for name in TEST_FOLDERS if (root / name).is_dir())
-    train, test = _scan(root / "train"), _scan(test_folder)
-    if train.classes != test.classes:
-        only = sorted(set(train.classes) ^ set(test.classes))
+    train, test = _scan(root / "train", data_dir), _scan(test_folder, data_dir)
+    if list(train) != list(test):
+        only = sorted(set(train) ^ set(test))
         raise DatasetMissing(
             f"{root / 'train'} and {test_folder} must have the same class folders, but only one of them has "
             f"{', '.join(only)}; add the missing folders, or remove these"
         )
 
-    def labelled(tree: Any) -> Labelled:
-        return Labelled(ImageFiles(tuple(path for path, _ in tree.samples), image_size), torch.tensor(tree.targets))
+    def labelled(tree: dict[str, list[str]]) -> Labelled:
+        paths = [path for images in tree.values() for path in images]
+        labels = [number for number, images in enumerate(tree.values()) for _ in images]
+        return Labelled(ImageFiles(tuple(paths), image_size, data_dir), torch.tensor(labels))
 
-    return labelled(train), labelled(test), len(train.classes)
+    return labelled(train), labelled(test), len(train)
 
 
-def _scan(folder: Path) -> Any:
-    """The torchvision ImageFolder of FOLDER/CLASS/IMAGE: sorted, so that an index means the same file everywhere."""
-    try:
-        return _published("ImageFolder", folder)
-    except FileNotFoundError as error:
-        raise DatasetMissing(f"{folder} must hold a folder of images for each class: {error}; add them") from error
+def _scan(folder: Path, data_dir: Path) -> dict[str, list[str]]:
+    """The paths of the images of each class in FOLDER/CLASS/IMAGE. Raises DatasetMissing where a class has none."""
+    found = images_by_class(folder, data_dir)
+    empty = [name for name, images in found.items() if not images]
+    if empty or not found:
+        which = f"there is none in {', '.join(empty)}" if empty else "it holds no folder"
+        raise DatasetMissing(f"{folder} must hold a folder of images for each class: {which}; add them")
+    return found
 
 
 @cache
@@ -349,11 +391,19 @@ def _decoders() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(MAX_DECODERS, os.cpu_count() or 1), thread_name_prefix="decode")
 
 
-def _decode(path: str, image_size: int) -> npt.NDArray[np.uint8]:
+def _decode(path: str, image_size: int, data_dir: Path) -> npt.NDArray[np.uint8]:
     """The image in a file as RGB [image_size, image_size, 3]: its shorter side resized to `image_size` pixels and the
-    centre cropped, in one step."""
+    centre cropped, in one step. How large it is stands in its first bytes: one that is too large is not decoded."""
     try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.fit(image.convert("RGB"), (image_size, image_size), Image.Resampling.BILINEAR))
+        with open_file(path, data_dir) as file, Image.open(file, formats=FORMATS) as image:
+            pixels = image.width * image.height
+            if pixels > MAX_PIXELS:
+                raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+            with _ALONE if pixels > LARGE_PIXELS else nullcontext():
+                rgb = image.convert("RGB")
+                return np.asarray(ImageOps.fit(rgb, (image_size, image_size), Image.Resampling.BILINEAR))
     except Exception as error:  # of any type: a broken file makes Pillow's decoders raise what they like
         raise TrainingFailed(f"{path} cannot be read as an image ({error}); replace or remove it") from error
+
+
+_ALONE = Lock()

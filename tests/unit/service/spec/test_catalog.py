@@ -1,7 +1,7 @@
 import pytest
 
 from service.errors import DatasetMissing
-from service.spec.catalog import DATASETS, MODELS, count_images, require_files, require_image_folder
+from service.spec.catalog import DATASETS, MODELS, require_files
 
 
 def test_datasets_are_as_published():
@@ -47,25 +47,3 @@ def test_files_are_looked_for_in_the_data_folder(name, folder, remedy, tmp_path)
     assert f"or {remedy}" in caught.value.detail
     (tmp_path / folder).mkdir(parents=True)
     require_files(name, tmp_path)
-
-
-@pytest.mark.parametrize("test", ["test", "val"])
-def test_an_image_folder_has_train_and_test(test, tmp_path):
-    for part in ("train", test):
-        with pytest.raises(DatasetMissing, match=f"needs {tmp_path}/birds/train/CLASS/IMAGE and .* or point FORERUN"):
-            require_image_folder("birds", tmp_path)
-        (tmp_path / "birds" / part).mkdir(parents=True)
-    assert require_image_folder("birds", tmp_path) == tmp_path / "birds"
-
-
-def test_a_name_too_long_for_the_file_system_is_a_missing_dataset(tmp_path):
-    with pytest.raises(DatasetMissing):
-        require_image_folder("x" * 1024, tmp_path)
-
-
-def test_images_are_counted_by_name(tmp_path):
-    for name in ("a/1.png", "a/2.JPG", "a/deep/3.webp", "b/4.jpeg", "a/notes.txt", "a/png", "b/.png.swp"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    assert count_images(tmp_path) == 4
-    assert count_images(tmp_path / "absent") == 0

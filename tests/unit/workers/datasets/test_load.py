@@ -2,7 +2,10 @@
 
 import gzip
 import hashlib
+import os
 import pickle
+import resource
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -316,6 +319,21 @@ def test_a_download_that_breaks_off_leaves_nothing_behind(publisher: Path, tmp_p
     assert sizes(load_data(spec, data_dir, CPU)) == (54_000, 6_000, 10_000)
 
 
+@pytest.mark.parametrize("damage", ["short", "long", "other"])
+def test_an_idx_file_of_another_size_is_not_read(damage: str, publisher: Path, tmp_path: Path) -> None:
+    load_data(NamedDataset(name="mnist", download=True), tmp_path, CPU)
+    path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    with path.open("r+b") as file:
+        if damage == "other":
+            file.write(b"\x00\x00\x0d\x03")
+        else:
+            file.truncate(10**12 if damage == "long" else 7_840_015)  # a terabyte that takes no disk
+    with pytest.raises(
+        DatasetMissing, match=r"t10k-images-idx3-ubyte has \d+ bytes, and not the 7840016 of 10000 x 28 x"
+    ):
+        load_data(NamedDataset(name="mnist"), tmp_path, CPU)
+
+
 def test_what_is_there_is_not_downloaded_again(publisher: Path, tmp_path: Path) -> None:
     spec = NamedDataset(name="mnist", download=True)
     load_data(spec, tmp_path, CPU)
@@ -417,9 +435,20 @@ def break_annotations(root: Path) -> None:
         file.write("val_5.JPEG\tn00000000\t0\t0\t1\t1\n")
 
 
+def block_wnids(root: Path) -> None:
+    (root / "wnids.txt").unlink()
+    os.mkfifo(root / "wnids.txt")
+
+
+def inflate_wnids(root: Path) -> None:
+    os.truncate(root / "wnids.txt", 10**12)  # it takes no disk
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (block_wnids, "wnids.txt is no regular file"),
+        (inflate_wnids, "wnids.txt has more than 16777216 bytes"),
         (break_wnids, r"wnids.txt names 2 classes, not 3"),
         (break_annotations, r"gives val_5.JPEG the class n00000000, which is not in wnids.txt"),
         (lambda root: (root / "val" / "val_annotations.txt").unlink(), "No such file or directory"),
@@ -433,6 +462,16 @@ def test_a_damaged_tiny_imagenet_is_named_with_the_remedy(tiny_imagenet: Path, d
     assert message in caught.value.detail
     assert f"dataset tiny-imagenet in {tiny_imagenet / 'tiny-imagenet-200'} is incomplete" in caught.value.detail
     assert "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip in the data folder" in caught.value.detail
+
+
+def test_a_label_file_that_names_files_elsewhere_leads_nowhere(tiny_imagenet: Path) -> None:
+    (tiny_imagenet.parent / "outside.JPEG").write_bytes(b"secret")
+    labels = tiny_imagenet / "tiny-imagenet-200" / "val" / "val_annotations.txt"
+    labels.write_text(labels.read_text().replace("val_0.JPEG", "../../../../outside.JPEG"))
+    with pytest.raises(
+        TrainingFailed, match=r"outside.JPEG cannot be read as an image \(.* leads out of the data folder"
+    ):
+        load_data(TINY, tiny_imagenet, CPU)
 
 
 # --- a tree of image files -------------------------------------------------------------------------
@@ -526,6 +565,67 @@ def test_files_are_decoded_when_a_batch_asks_and_a_broken_one_is_named(tree: Pat
         whole(data.test)
     assert caught.value.detail.startswith(f"{broken} cannot be read as an image (")
     assert caught.value.detail.endswith("; replace or remove it")
+
+
+def bomb(width: int, height: int, rows: int) -> bytes:
+    """A PNG of black pixels, one bit each, of which it has so many rows: 21 kB for 13,000 x 13,000."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([1, 0, 0, 0, 0])
+    pixels = zlib.compress(bytes((width // 8 + 1) * rows), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "rows"),
+    [(13_000, 13_000, 13_000), (2**16, 2**10 + 1, 2**10), (2**30, 2**30, 0), (9000, 9000, 0)],
+)
+def test_an_image_that_is_too_large_is_refused_by_its_header(width: int, height: int, rows: int, tree: Path) -> None:
+    """It took 0.8 to 1.4 GB."""
+    rose = tree / "flowers" / "test" / "rose" / "00.png"
+    rose.write_bytes(bomb(width, height, rows))
+    assert rose.stat().st_size < 22_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(TrainingFailed, match=rf"{rose} cannot be read as an image \(.*pixels.*\); replace"):
+        whole(load_data(TREE, tree, CPU).test)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # kB
+
+
+def test_a_large_photograph_is_decoded(tree: Path) -> None:
+    Image.new("RGB", (4000, 2000), (5, 6, 7)).save(tree / "flowers" / "test" / "rose" / "00.png")
+    assert colours(whole(load_data(TREE, tree, CPU).test)[0])[2] == (5, 6, 7)
+
+
+def test_what_only_is_called_an_image_is_not_opened_by_other_readers(tree: Path) -> None:
+    """Pillow would give PostScript to Ghostscript."""
+    rose = tree / "flowers" / "test" / "rose" / "00.png"
+    rose.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    with pytest.raises(TrainingFailed, match="cannot identify image file"):
+        whole(load_data(TREE, tree, CPU).test)
+
+
+def test_a_fifo_in_place_of_an_image_holds_up_nobody(tree: Path) -> None:
+    """A thread waited for ever for somebody to write to it."""
+    data = load_data(TREE, tree, CPU)
+    rose = tree / "flowers" / "test" / "rose" / "00.png"
+    rose.unlink()
+    os.mkfifo(rose)
+    with pytest.raises(TrainingFailed, match=rf"\({rose} is no regular file\); replace or remove it"):
+        whole(data.test)
+    with pytest.raises(DatasetMissing, match="is no regular file"):
+        load_data(TREE, tree, CPU)
+
+
+def test_a_link_that_leads_out_is_not_followed(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    data = load_data(TREE, tree, CPU)
+    rose = tree / "flowers" / "test" / "rose" / "00.png"
+    rose.symlink_to(rose.rename(tmp_path_factory.mktemp("outside") / "rose.png"))
+    with pytest.raises(TrainingFailed, match="leads out of the data folder"):
+        whole(data.test)
+    with pytest.raises(DatasetMissing, match="leads out of the data folder"):
+        load_data(TREE, tree, CPU)
 
 
 def test_a_subset_of_files_decodes_no_others(tree: Path) -> None:
