@@ -48,6 +48,7 @@ log = logging.getLogger("forerun")
 
 def main() -> None:
     """Run the service until it is told to end. Raises SystemExit with status 2 where a setting cannot be used."""
+    os.umask(0o077)  # database, checkpoints and logs are for this account alone; a local Ray and its jobs inherit it
     settings = read_settings()
     program = sys.argv[1] if len(sys.argv) > 1 else "forerun"
     configure_logging(settings.log_level, settings.log_format)

@@ -6,6 +6,7 @@ The answer is printed as JSON, as the API would give it. Which database: FORERUN
 """
 
 import json
+import os
 import sys
 
 from pydantic import ValidationError
@@ -23,6 +24,7 @@ from service.wire import answers
 def main(action: str, document: str) -> None:
     """Do what `action` says. Raises SystemExit with status 2 where the database cannot be used, and 1 where the request
     is refused."""
+    os.umask(0o077)  # it may be the first that makes the database
     settings = read_settings()
     if settings.database_url is None:
         make_home(settings.home.absolute())

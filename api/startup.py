@@ -1,6 +1,7 @@
 """What stands between a service and its start: its locks, and a database that can be used. What cannot be used ends the
 process with one line and exit code 2."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,8 @@ from pydantic import ValidationError
 from migrations import is_empty, migrate
 from service.settings import Settings
 from service.store.engine import DatabaseError, Store, reason_of
+
+log = logging.getLogger("forerun")
 
 
 def refused(sentence: str) -> SystemExit:
@@ -39,9 +42,33 @@ def read_settings() -> Settings:
 
 
 def make_home(home: Path) -> None:
-    """Make the folder `home`, where there is none, for its owner alone."""
+    """Make the folder `home` for its owner alone, or close one that a service has used to all others. Raises SystemExit
+    where it is open and somebody else's things lie there, and OSError where that cannot be done."""
     for folder in (*reversed(home.parents), home):  # mkdir's `parents` would be open to everybody
         folder.mkdir(exist_ok=True, mode=0o700)
+    if not home.stat().st_mode & _OTHERS:
+        return
+    known = [path for path in home.iterdir() if path.name.startswith(_OURS)]
+    if not known and any(home.iterdir()):
+        raise unusable(
+            "home",
+            home,
+            f"other accounts may read it, and it has things that are not Forerun's: name a folder of its own, or close "
+            f"it by `chmod 700 {home}`",
+        )
+    try:
+        for path in (home, *(path for path in known if not path.is_symlink())):
+            path.chmod(path.stat().st_mode & ~_OTHERS)
+    except PermissionError:
+        why = (
+            "other accounts may read it, and one of them owns it: name a folder in it, which is made for this one alone"
+        )
+        raise unusable("home", home, why) from None
+    log.warning("%s was open to other accounts, and is closed to them now", home)
+
+
+_OTHERS = 0o077  # what group and others may
+_OURS = ("forerun.db", "jobs", "ray-token", "service-id", "service.")
 
 
 @contextmanager

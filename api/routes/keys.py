@@ -4,13 +4,14 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, Field, ValidationError
 
 from api.deps import NO_NUL, ServicesOf, read_json
 from api.problems import documented
 from service.access import keys
 from service.errors import InvalidInput
 from service.spec.field_errors import field_errors
+from service.spec.names import printing
 from service.spec.types import Frozen
 from service.store.api_keys import list_api_keys
 from service.store.records import ApiKey
@@ -31,7 +32,9 @@ class KeyRequest(Frozen):
         description="Whose jobs are seen and submitted by it; all keys of an owner see the same jobs.",
         examples=["alice"],
     )
-    name: str = Field("", max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", description="What the owner calls it.")
+    name: Annotated[str, AfterValidator(printing)] = Field(
+        "", max_length=100, description="Printable text: what the owner calls it."
+    )
     scope: answers.Scope = Field("submit", description="read, submit (and read), or admin (everything).")
     expires_at: AwareDatetime | None = Field(None, description="When it ends by itself; null: never.")
 

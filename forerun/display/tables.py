@@ -53,13 +53,13 @@ def key_table(keys: Iterable[ApiKey]) -> str:
         [
             (
                 key.prefix,
-                clean(key.owner),
+                key.owner,
                 key.scope,
                 *(
                     "" if time is None else f"{time:%Y-%m-%d %H:%M}"
                     for time in (key.created_at, key.expires_at, key.last_used_at, key.revoked_at)
                 ),
-                clean(key.name),
+                key.name,
             )
             for key in keys
         ],
@@ -146,15 +146,15 @@ def experiment_table(experiments: Iterable[ExperimentFacts]) -> str:
 
 def webhook_table(webhooks: Iterable[Webhook]) -> str:
     """A table of webhooks, a row for each, with how telling it goes."""
-    rows = [(one.id, clean(one.url), " ".join(one.events), _state_of(one)) for one in webhooks]
+    rows = [(one.id, one.url, " ".join(one.events), _state_of(one)) for one in webhooks]
     return table(("webhook", "url", "events", "state"), rows)
 
 
 def _state_of(webhook: Webhook) -> str:
     if webhook.disabled_at is not None:
-        return f"disabled: {clean(webhook.last_failure or '')}"
+        return f"disabled: {webhook.last_failure or ''}"
     if webhook.failures:
-        return f"failed {webhook.failures} times: {clean(webhook.last_failure or '')}"
+        return f"failed {webhook.failures} times: {webhook.last_failure or ''}"
     return "well" if webhook.delivered_at is not None else "nothing sent yet"
 
 

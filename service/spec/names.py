@@ -20,3 +20,10 @@ def wrong_with_name(name: str) -> str | None:
             called = unicodedata.name(character, "a control character" if ord(character) < 160 else "unnamed")
             return f"has the character U+{ord(character):04X} ({called}), which does not print; leave it out"
     return None
+
+
+def printing(name: str) -> str:
+    """The name itself, as a validator of a field. Raises ValueError where it cannot be a name."""
+    if (wrong := wrong_with_name(name)) is not None:
+        raise ValueError(wrong)
+    return name

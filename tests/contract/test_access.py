@@ -305,6 +305,7 @@ def test_a_key_that_makes_no_sense_is_refused_by_field(client: httpx.Client) -> 
         ({"owner": "\x00"}, "owner"),
         ({"owner": "a", "scope": "root"}, "scope"),
         ({"owner": "a", "name": "x\x1b"}, "name"),
+        ({"owner": "a", "name": "\u202ex"}, "name"),
         ({"owner": "a", "expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
         ({"owner": "a", "expires_at": "2099-01-01T00:00:00"}, "expires_at"),
         ({"owner": "a", "scopes": []}, "scopes"),

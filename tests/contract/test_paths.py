@@ -122,7 +122,7 @@ def test_no_route_reads_what_a_parameter_leads_to(
     with looking_at_files() as opened:
         for number, string in enumerate(STRINGS):
             for method, path, query, where, name in places[number % 20 :: 20]:
-                ids = {"job_id": job_id, "epoch": "1"}
+                ids = {"job_id": job_id, "epoch": "1", "key_id": "none", "webhook_id": "none"}
                 filled = {key: quote(string, safe="") if (where, name) == ("path", key) else ids[key] for key in ids}
                 header = {name: quote(string)} if where == "header" else {}
                 answer = client.request(

@@ -11,6 +11,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from forerun.errors import ApiError
 from forerun.jobs import JobHandle
 from service.store.engine import Store
 from service.store.jobs import get_job
@@ -93,15 +94,10 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, disk_of_32_mib: Path) -> None
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)  # a floor that the start of three jobs fits into, and as long again
+@pytest.mark.timeout(600)  # a floor that the start of a job fits into, and as long again
 def test_what_hangs_is_ended_and_goes_on(tmp_path: Path) -> None:
-    """A worker and a controller of Ray Train that are stopped, and an image that never comes."""
-    data, image = tmp_path / "data", tmp_path / "data" / "tree" / "train" / "a" / "0.png"
-    write_images(data / "tree")
-    content = image.read_bytes()
-    image.unlink()
-    os.mkfifo(image)
-    environment = {"FORERUN_HANG_SECONDS": "60", "FORERUN_RAY_NUM_CPUS": "3", "FORERUN_DATA_DIR": str(data)}
+    """A worker and a controller of Ray Train that are stopped."""
+    environment = {"FORERUN_HANG_SECONDS": "60", "FORERUN_RAY_NUM_CPUS": "2"}
     with running_service(tmp_path / "home", **environment) as service, service.client as client:
         jobs = []
         for kind in ("RayTrainWorker", "TrainController"):
@@ -110,17 +106,38 @@ def test_what_hangs_is_ended_and_goes_on(tmp_path: Path) -> None:
             wait_for_epoch(jobs[-1], 2)
             [process] = [process for process in processes(service, kind) if process.pid not in others]
             process.suspend()
-        jobs.append(client.submit(SPEC | {"dataset": {"name": "image-folder", "path": "tree", "image_size": 32}}))
-        wait_until(lambda: jobs[-1].refresh().attempt == 2, 300)
-        image.unlink()
-        image.write_bytes(content)
         for job in jobs:
-            wait_until(lambda job=job: any(epoch.attempt == 2 for epoch in job.epochs()), 180)
+            wait_until(lambda job=job: any(epoch.attempt == 2 for epoch in job.epochs()), 300)
             assert end_reasons(service, job) == [EndReason.HUNG, None]
             job.cancel()
         for job in jobs:
             job.wait()
         wait_until(lambda: not processes(service, "RayTrainWorker"))
+
+
+def test_an_image_that_became_a_fifo_ends_the_job_at_once(service: Service, data_dir: Path) -> None:
+    """A thread waited for ever for somebody to write to it."""
+    write_images(data_dir / "tree")
+    with service.client as client:
+        spec = SPEC | {"dataset": {"name": "image-folder", "path": "tree", "image_size": 32}}
+        job = client.submit(spec)
+        image = data_dir / "tree" / "train" / "a" / "0.png"
+        image.unlink()
+        os.mkfifo(image)
+        ended = job.wait()
+        assert (ended.state, ended.attempt) == ("failed", 1)
+        assert ended.error is not None
+        assert f"{image} is no regular file" in ended.error.message
+        with pytest.raises(ApiError, match="is no regular file"):
+            client.submit(spec)
+
+
+def test_what_a_service_and_its_jobs_write_is_for_its_account_alone(service: Service) -> None:
+    with service.client as client:
+        assert client.submit(SPEC | {"epochs": 2}).wait().state == "succeeded"
+    files = [service.home, *(path for path in service.home.rglob("*") if path.name != "service.log")]  # the test's own
+    assert {"forerun.db", "state.safetensors", "manifest.json", "ray-token"} <= {path.name for path in files}
+    assert [(path, oct(path.stat().st_mode)) for path in files if path.stat().st_mode & 0o077] == []
 
 
 def write_images(tree: Path) -> None:

@@ -7,10 +7,11 @@ FAULT is a name of the list in `tests/faults/runner.py`; all of them by default.
 
 import argparse
 import logging
+import signal
 import sys
 
 from tests.faults.bench import Bench
-from tests.faults.runner import FAULTS, counts_of, print_summary, run
+from tests.faults.runner import FAULTS, counts_of, left, print_summary, run
 
 
 def main() -> int:
@@ -27,10 +28,12 @@ def main() -> int:
         counts = dict.fromkeys(counts, options.count)
     with Bench() as bench:
         outcomes = run(counts, options.seed, bench)
+        outcomes["what is left"] = left(bench)
     print_summary(outcomes)
     return int(any(one.violations for one in outcomes.values()))
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended, too
     logging.basicConfig(level=logging.CRITICAL)
     sys.exit(main())

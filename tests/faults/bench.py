@@ -1,6 +1,7 @@
 """What faults are injected into: databases, folders and servers that many injections share, each started when the first
 one asks for it."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -9,11 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Self
+from unittest.mock import patch
 
 from migrations import migrate
 from service.store.engine import Store
 from tests.databases import Postgres, postgres_server
-from tests.faults.invariants import Violation
+from tests.e2e.service import Service, running_service
+from tests.faults.invariants import Evidence, Violation, files_in, processes_with, violations_of
+
+MARK = "FAULTS_BENCH"  # an environment variable that whatever is started inherits, with this process's id
 
 
 class Bench:
@@ -24,14 +29,38 @@ class Bench:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        # short: Ray puts its sockets below it
-        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ff-")))
+        os.environ[MARK] = str(os.getpid())
+        self.folder = Path(tempfile.mkdtemp(prefix="ff-"))  # short: Ray puts its sockets below it
         memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None  # noqa: S108  # where writing is quick
         self._memory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ff-", dir=memory)))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def as_temporary_folder(self) -> Iterator[None]:
+        """Let temporary files of this process lie in the folder of the bench."""
+        with patch.object(tempfile, "tempdir", str(self.folder)):
+            yield
+
+    @contextmanager
+    def service(self, home: Path, port: int | None = None, **environment: str) -> Iterator[Service]:
+        """A service in a process of its own."""
+        settings = {"TMPDIR": str(self.folder), "FORERUN_POLL_SECONDS": "0.2", **environment}
+        if port is not None:
+            settings["FORERUN_PORT"] = str(port)
+        with running_service(home, **settings) as service:
+            yield service
+
+    def left(self) -> list[Violation]:
+        """The processes and temporary files that are left when all faults are done with."""
+        self._stack.pop_all().close()
+        mine = str(os.getpid())
+        processes = [one for one in processes_with(f"{MARK}={mine}") if not one.startswith(f"{mine} ")]
+        evidence = Evidence(jobs=[], accepted={}, processes=processes, files=files_in(self.folder, "*"))
+        return violations_of(evidence)
 
     @cached_property
     def postgres(self) -> Postgres:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tests.faults import asks, clocks, failpoints, outages, ray_away, stale, trainings
+from tests.faults import asks, clocks, disks, failpoints, kills, outages, ray_away, services, stale, trainings
 from tests.faults.bench import Bench, Inject
 from tests.faults.invariants import Kind, Violation
 
@@ -25,20 +25,27 @@ class Fault:
 
 
 FAULTS = (
-    Fault("failpoint before commit", failpoints.accept, 100, 20, 4),
-    Fault("failpoint behind commit", failpoints.commit, 100, 20, 4),
-    Fault("failpoint at submit", failpoints.submit, 100, 20, 4),
-    Fault("failpoint at adopt", failpoints.adopt, 100, 20, 4),
-    Fault("stale attempt", stale.stale_attempt, 100, 20, 4),
+    Fault("failpoint before commit", failpoints.accept, 100, 10, 4),
+    Fault("failpoint behind commit", failpoints.commit, 100, 10, 4),
+    Fault("failpoint at submit", failpoints.submit, 100, 10, 4),
+    Fault("failpoint at adopt", failpoints.adopt, 100, 10, 4),
+    Fault("stale attempt", stale.stale_attempt, 100, 10, 4),
     Fault("cancel", asks.cancel, 50, 20, 10),
     Fault("pause", asks.pause, 50, 20, 10),
-    Fault("Ray unreachable", ray_away.ray_unreachable, 50, 10, 2),
-    Fault("clock jump", clocks.clock_jump, 50, 10, 2),
+    Fault("Ray unreachable", ray_away.ray_unreachable, 50, 6, 2),
+    Fault("clock jump", clocks.clock_jump, 50, 6, 2),
     Fault("database locked", outages.locked, 10, 2, 1),
-    Fault("database restarted", outages.restarted, 50, 6),
-    Fault("checkpoint cut", trainings.truncated, 16, 8, 2),
-    Fault("checkpoint bit flipped", trainings.flipped, 200, 20, 2),
-    Fault("NaN branch", trainings.nan_branch, 100, 20, 2),
+    Fault("database restarted", outages.restarted, 50, 4),
+    Fault("checkpoint cut", trainings.truncated, 16, 4, 1),
+    Fault("checkpoint bit flipped", trainings.flipped, 200, 10, 1),
+    Fault("NaN branch", trainings.nan_branch, 100, 10, 1),
+    Fault("service killed", services.killed, 200, 9),
+    Fault("one of two services killed", services.one_of_two_killed, 50, 1),
+    Fault("worker killed", kills.worker_killed, 100, 2),
+    Fault("process stopped", kills.stopped, 30, 1),
+    Fault("head killed", kills.head_killed, 30, 1),
+    Fault("node lost", kills.node_lost, 20, 1),
+    Fault("disk full", disks.full, 20, 1),
 )
 
 
@@ -78,6 +85,14 @@ def _inject(fault: Fault, count: int, seed: int, bench: Bench) -> Outcome:
         violations.append(Violation(Kind.LEFT_BEHIND, fault.name, f"{type(error).__name__}: {error}"))
         _tell(f"{fault.name}: {violations[-1]}")
     return Outcome(max(injected, 1), violations, time.monotonic() - began)
+
+
+def left(bench: Bench) -> Outcome:
+    """What is left when all is done: no injection, and violations where it is anything."""
+    violations = bench.left()
+    for violation in violations:
+        _tell(str(violation))
+    return Outcome(0, violations, 0.0)
 
 
 def summary(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in Settings.model_fields:
         monkeypatch.delenv(f"FORERUN_{name.upper()}", raising=False)
     home = tmp_path / "home"
-    home.mkdir()
+    home.mkdir(mode=0o700)
     monkeypatch.setenv("FORERUN_HOME", str(home))
     return home
 
@@ -156,6 +156,63 @@ def test_a_home_is_one_service_s(home: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == line
     with only_service_of(home):
         pass
+
+
+def test_a_new_home_is_for_its_owner_alone(tmp_path: Path) -> None:
+    with only_service_of(tmp_path / "new" / "home"):
+        assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("new", "new/home")] == [0o700, 0o700]
+
+
+def test_a_home_that_was_open_is_closed(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (home / "forerun.db").touch(0o644)
+    (home / "jobs").mkdir(0o755)
+    (home / "service.log").touch(0o664)
+    (home / "notes").touch(0o644)  # the folder keeps it from others
+    (home / "service-id").symlink_to("/etc/hostname")
+    home.chmod(0o2775)
+    before = Path("/etc/hostname").stat().st_mode
+    with only_service_of(home):
+        pass
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (home, *home.iterdir()) if not path.is_symlink()}
+    closed = {"home": 0o700, "forerun.db": 0o600, "jobs": 0o700, "service.log": 0o600}
+    assert modes.items() >= (closed | {"notes": 0o644}).items()
+    assert Path("/etc/hostname").stat().st_mode == before
+    assert caplog.messages == [f"{home} was open to other accounts, and is closed to them now"]
+    with only_service_of(home):
+        assert len(caplog.messages) == 1
+
+
+def test_a_folder_of_somebody_else_s_is_not_closed_but_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "thesis.tex").touch()
+    home.chmod(0o1777)  # as /tmp
+    with pytest.raises(SystemExit) as caught, only_service_of(home):
+        pass
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        f"forerun: FORERUN_HOME = '{home}' cannot be used: other accounts may read it, and it has things that are not "
+        f"Forerun's: name a folder of its own, or close it by `chmod 700 {home}`\n"
+    )
+    assert home.stat().st_mode & 0o7777 == 0o1777
+    home.chmod(0o700)
+    with only_service_of(home):
+        pass
+
+
+def test_an_open_folder_of_another_account_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    home.chmod(0o775)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with pytest.raises(SystemExit) as caught, only_service_of(home):
+        pass
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        f"forerun: FORERUN_HOME = '{home}' cannot be used: other accounts may read it, and one of them owns it: name a "
+        "folder in it, which is made for this one alone\n"
+    )
 
 
 def test_an_sqlite_file_is_one_service_s_whatever_it_is_called(

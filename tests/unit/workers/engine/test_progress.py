@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from service.spec.job import JobSpec
 from tests.processes import wait_until
 from tests.unit.service.specs import small
 from workers.build import build_trainer
+from workers.datasets import load
 from workers.datasets.load import ImageFiles, load_data
 from workers.engine import progress
 from workers.engine.groups import Workers
@@ -41,23 +43,33 @@ def test_training_and_evaluation_count() -> None:
     assert progress.so_far() == start + 4  # 360 samples are one forward pass
 
 
-def test_an_image_that_never_ends_is_no_progress(tmp_path: Path) -> None:
+def test_an_image_that_never_comes_is_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that does not answer, say."""
+    come = threading.Event()
+
+    def decode(path: str, image_size: int, _: Path) -> np.ndarray:
+        assert not path.endswith("4.png") or come.wait(30)
+        return np.zeros((image_size, image_size, 3), np.uint8)
+
+    monkeypatch.setattr(load, "_decode", decode)
+    images = ImageFiles(tuple(f"{number}.png" for number in range(5)), 8, tmp_path)
+    start = progress.so_far()
+    reading = threading.Thread(target=images.__getitem__, args=(torch.arange(5),))
+    reading.start()
+    wait_until(lambda: progress.so_far() == start + 4)
+    assert reading.is_alive()
+    come.set()
+    reading.join(30)
+    assert progress.so_far() == start + 5
+
+
+def test_an_image_that_is_a_fifo_ends_the_reading(tmp_path: Path) -> None:
     for number in range(4):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
     fifo = tmp_path / "5.png"
     os.mkfifo(fifo)
-    images = ImageFiles((*(str(tmp_path / f"{number}.png") for number in range(4)), str(fifo)), 8)
+    images = ImageFiles((*(str(tmp_path / f"{number}.png") for number in range(4)), str(fifo)), 8, tmp_path)
     start = progress.so_far()
-
-    def read() -> None:
-        with pytest.raises(TrainingFailed):
-            images[torch.arange(5)]
-
-    reading = threading.Thread(target=read)
-    reading.start()
-    wait_until(lambda: progress.so_far() == start + 4)
-    assert reading.is_alive()
-    with fifo.open("wb"):
-        pass  # it ends, empty
-    reading.join(30)
+    with pytest.raises(TrainingFailed, match="is no regular file"):  # nobody waits for it
+        images[torch.arange(5)]
     assert progress.so_far() == start + 4
