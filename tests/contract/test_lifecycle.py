@@ -1,6 +1,6 @@
 """Pause, resume, retry, other terms and deletion over HTTP, and what a job says of why it waits."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -11,6 +11,7 @@ from api.deps import Services
 from service.cluster.base import Capacity
 from service.jobs import lifecycle as jobs
 from service.jobs.pause import confirm_paused
+from service.store import clock as database_clock
 from service.store.engine import Store
 from service.store.tables import Job
 from tests.builders import JSON, Worker, claim, epoch_record, run_to_success, spec_document, submit
@@ -168,16 +169,18 @@ def test_reasons_of_many_jobs_take_as_many_queries_as_of_one(client: httpx.Clien
     assert len(many) == len(one)
 
 
-def test_why_a_job_is_tried_again(client: httpx.Client, sqlite_store: Store, fleet: FakeFleet) -> None:
+def test_why_a_job_is_tried_again(
+    client: httpx.Client, sqlite_store: Store, fleet: FakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fleet.capacity = Capacity(cpus=4, gpus=0)
+    monkeypatch.setattr(database_clock, "database_time", lambda _: datetime(2026, 1, 1, 12, 2, 30, tzinfo=UTC))
     job_id = submit(client)
     Worker.started(client, claim(sqlite_store))
     assert reason(client, job_id) == (None, None)
     jobs.attempt_lost(sqlite_store, job_id, 1, "node died", max_attempts=3)
     with sqlite_store.write() as session:
-        later = datetime.now(UTC) + timedelta(seconds=50)
-        session.execute(update(Job).values(not_before=later))
-    told = f"is tried again at {later:%H:%M:%S} UTC after attempt 1 was lost: node died"
+        session.execute(update(Job).values(not_before=datetime(2026, 1, 1, 12, 3, tzinfo=UTC)))
+    told = "is tried again at 12:03:00 UTC after attempt 1 was lost: node died"
     assert reason(client, job_id) == (told, None)
     with sqlite_store.write() as session:  # its backoff is over
         session.execute(update(Job).values(not_before=None))
@@ -186,6 +189,21 @@ def test_why_a_job_is_tried_again(client: httpx.Client, sqlite_store: Store, fle
     jobs.attempt_interrupted(sqlite_store, job_id, 2)
     told = "is tried again after attempt 2 ended: the service was stopped; is submitted next"
     assert reason(client, job_id) == (told, 1)
+
+
+def test_a_job_that_is_resumed_while_its_backoff_goes_on_says_so(
+    client: httpx.Client, sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_clock, "database_time", lambda _: datetime(2026, 1, 1, 12, 2, 30, tzinfo=UTC))
+    monkeypatch.setattr(jobs, "backoff_seconds", lambda *_: 30.0)
+    job_id = submit(client)
+    Worker.started(client, claim(sqlite_store))
+    jobs.attempt_lost(sqlite_store, job_id, 1, "node died", max_attempts=3)
+    for request in ("pause", "resume"):
+        client.post(f"/v1/jobs/{job_id}/{request}", json={}).raise_for_status()
+    assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "queued"
+    told = "is tried again at 12:03:00 UTC after attempt 1 was lost: node died"
+    assert reason(client, job_id) == (told, None)
 
 
 # --- retry and deletion --------------------------------------------------------------------------------

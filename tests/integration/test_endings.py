@@ -229,6 +229,17 @@ def test_a_lost_job_waits_longer_each_time_by_the_database_s_clock(store, monkey
         assert job_of(store, job_id).not_before is None
 
 
+def test_a_clock_that_is_set_back_keeps_no_lost_job_waiting(store, monkeypatch):
+    monkeypatch.setattr(jobs, "backoff_seconds", backoff_seconds)
+    time = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    monkeypatch.setattr(clock, "database_time", lambda _: time)
+    job_id, _ = start(store)
+    lose_for(store, job_id, EndReason.CLUSTER_LOST)
+    assert jobs.claim_next(store) is None
+    time -= timedelta(hours=2)
+    assert jobs.claim_next(store).job_id == job_id
+
+
 def test_the_database_s_own_clock_tells_the_time(store):
     with store.read() as session:
         told = clock.database_time(session)

@@ -1,4 +1,4 @@
-"""Services without their API, on one database, over Ray clusters in memory; all that may go wrong can be told to.
+"""Services without their API, on one database, over Ray clusters in memory.
 
 Every clock is the test's. Whatever a service asks of the database or of Ray comes by a point of `Interruptions`, where
 it may be refused, cut off behind its effect, or killed, or where others do something meanwhile.
@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from itertools import count
 from pathlib import Path
 
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from service.cluster.base import LIVE, Capacity, RayJobStatus
+from service.cluster.base import Capacity, RayJobStatus
 from service.cluster.controller import Controller
 from service.cluster.fake import FakeCluster
 from service.cluster.lease import Lease, NotLeader
@@ -24,7 +23,7 @@ from service.jobs import reports
 from service.jobs.deletion import Housekeeper
 from service.store.engine import DatabaseError, Session, Store
 from service.wire.states import EndReason
-from service.wire.worker import EpochRecord, Outcome
+from service.wire.worker import EpochRecord, Heartbeat, Outcome
 from tests.unit.service.reports import checkpoint, scheduled_epoch
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -145,7 +144,7 @@ class Process:
 
     submission_id: str
     ticket: str
-    token: str | None = None
+    token: str | None = None  # once it has got an answer
     next_epoch: int = 1
     outcome: Outcome | None = None
 
@@ -155,6 +154,11 @@ class Process:
     @property
     def job_id(self) -> str:
         return self.submission_id.rpartition("-a")[0]
+
+    @property
+    def drawn(self) -> str:
+        """The token that it asks for."""
+        return f"token for {self.ticket}"
 
     @property
     def attempt(self) -> int:
@@ -327,7 +331,8 @@ class Worker:
     lengths: dict[str, int] = field(default_factory=dict)  # epochs of each job
 
     def start(self, process: Process) -> None:
-        assignment = reports.exchange_ticket(self.db, process.job_id, process.ticket)
+        """Or ask again, where the answer was lost."""
+        assignment = reports.exchange_ticket(self.db, process.job_id, process.ticket, process.drawn)
         process.token = assignment.report_token
         process.next_epoch = max((point.epoch for point in assignment.resume), default=0) + 1
 
@@ -341,6 +346,10 @@ class Worker:
         self.recorded(process, record)
         process.next_epoch = max(process.next_epoch, number + 1)
         return receipt.pause
+
+    def beat(self, process: Process) -> bool:
+        """Whether the job is to pause."""
+        return reports.heartbeat(self.db, process.job_id, process.token, Heartbeat(iterations=process.next_epoch)).pause
 
     def finish(self, process: Process, outcome: Outcome) -> None:
         reports.finish(self.db, process.job_id, process.token, outcome)
@@ -362,11 +371,3 @@ class Worker:
             pass
         if cluster.processes.get(process.submission_id) is process:
             cluster.set_status(process.submission_id, status)
-
-
-def live_everywhere(clusters: list[Ray]) -> list[str]:
-    return [one.submission_id for ray in clusters for one in ray._submissions.values() if one.status in LIVE]
-
-
-def new_sessions() -> Iterator[int]:
-    return count(1)

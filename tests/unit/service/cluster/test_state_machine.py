@@ -4,11 +4,11 @@ holds after every step, and when everybody behaves again every job ends.
 `FORERUN_EXAMPLES=20000 pytest -m long tests/unit/service/cluster/test_state_machine.py` looks longer.
 """
 
+import contextlib
 import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from itertools import count
@@ -58,7 +58,6 @@ from tests.unit.service.cluster.simulation import (
     Service,
     Worker,
     death,
-    new_sessions,
     trouble,
 )
 from tests.unit.service.cluster.snapshot import Snapshot, read_snapshot
@@ -105,7 +104,7 @@ class Everything(RuleBasedStateMachine):
 
     @initialize(several=st.booleans(), own=st.booleans(), workers=st.integers(1, 2), epochs=st.integers(1, 2))
     def begin(self, several, own, workers, epochs):
-        sessions = new_sessions()
+        sessions = count(1)
         names = ("one", "two") if several else ("one",)
         self.clusters = [Ray(self.db.interruptions, self.clocks, sessions, own=own) for _ in (names if own else "1")]
         self.services = [
@@ -181,7 +180,7 @@ class Everything(RuleBasedStateMachine):
         if known is not None and known[1] != request:
             return
         self.db.interruptions.plan(points, trouble)
-        with suppress(DatabaseError):
+        with contextlib.suppress(DatabaseError):
             submit_job(self.db, spec(*request), key, Terms())
         self.db.interruptions.cancel()
         there = set(read_snapshot(self.raw).jobs) - self.job_ids
@@ -297,53 +296,70 @@ class Everything(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         start=st.sampled_from(["start", "start anew"]),
-        what=st.sampled_from(["start", "report", "report", "again", "differently", "succeed", "fail", "pause"]),
+        what=st.sampled_from(["start", "report", "report", "again", "differently", "beat", "succeed", "fail", "pause"]),
     )
     def a_process_speaks(self, data, start, what):
         """Late ones too, and twice."""
         process = data.draw(st.sampled_from(self._processes()), label="process")
         self._speak(process, start if process.token is None else what)
 
+    @precondition(lambda self: self._live())
+    @rule(data=st.data(), points=st.integers(0, 2), what=st.sampled_from(["report", "succeed"]))
+    def an_answer_is_lost(self, data, points, what):
+        """The database fails before or behind the commit, and the worker says it again."""
+        _, process = data.draw(st.sampled_from(self._live()), label="process")
+        what = "start" if process.token is None else what
+        live = self._is_live(read_snapshot(self.raw), process)
+        self.db.interruptions.plan(points, trouble)
+        with contextlib.suppress(DatabaseError, ForerunError):
+            self._say(process, what)
+        self.db.interruptions.cancel()
+        over = self._state(process.job_id) in TERMINAL
+        refused = self._speak(process, what)
+        assert refused is None or not live or (what == "succeed" and not over)
+
     def _speak(self, process, what):
+        """The error that it was refused with."""
         job_id = process.job_id
         if job_id in self.deleted or (process.token is None and not what.startswith("start")):
-            return
+            return None
         before = read_snapshot(self.raw)
         live = self._is_live(before, process)
         refused = None
         try:
-            if what.startswith("start"):
-                self.worker.start(process)
-                assert process.next_epoch == len(trajectory(self.epochs[job_id])) + 1
-                if what == "start anew":  # its checkpoints are damaged
-                    process.next_epoch = 1
-            elif what == "report":
-                self.worker.report(process)
-            elif what in ("again", "differently"):
-                self.worker.report(process, epoch=max(1, process.next_epoch - 1), retries=int(what == "differently"))
-            else:
-                self.worker.finish(process, {"succeed": SUCCEEDED, "fail": FAILED, "pause": PAUSED}[what])
+            self._say(process, what)
         except ForerunError as error:
             refused = error
         after = read_snapshot(self.raw)
         if refused is not None:
             assert after == before
-            assert not live or what.startswith("start") or not isinstance(refused, StaleAttempt)
+            assert not live or not isinstance(refused, StaleAttempt)
         elif what.startswith("start"):
-            assert before.jobs[job_id].state is S.SUBMITTING
+            assert live or before.jobs[job_id].state is S.SUBMITTING
             assert before.jobs[job_id].attempt == process.attempt
-        elif after != before:
+        elif after != before or what == "beat":
             assert live
+        return refused
+
+    def _say(self, process, what):
+        if what.startswith("start"):
+            self.worker.start(process)
+            assert process.next_epoch == len(trajectory(self.epochs[process.job_id])) + 1
+            if what == "start anew":  # its checkpoints are damaged
+                process.next_epoch = 1
+        elif what == "report":
+            self.worker.report(process)
+        elif what in ("again", "differently"):
+            self.worker.report(process, epoch=max(1, process.next_epoch - 1), retries=int(what == "differently"))
+        elif what == "beat":
+            self.worker.beat(process)
+        else:
+            self.worker.finish(process, {"succeed": SUCCEEDED, "fail": FAILED, "pause": PAUSED}[what])
 
     def _is_live(self, snapshot, process):
         job, attempt = snapshot.jobs[process.job_id], snapshot.attempts[process.job_id][process.attempt - 1]
-        trains = job.state in (S.RUNNING, S.PAUSING) and attempt.ended_at is None
-        return (
-            trains
-            and process.token is not None
-            and job.attempt == process.attempt
-            and attempt.token_hash == jobs.hash_of(process.token)
-        )
+        trains = job.state in (S.RUNNING, S.PAUSING) and attempt.ended_at is None and job.attempt == process.attempt
+        return trains and attempt.token_hash == jobs.hash_of(process.drawn)
 
     @precondition(lambda self: self._live())
     @rule(data=st.data())
@@ -624,15 +640,10 @@ def trajectory(epochs):
 
 
 @pytest.fixture
-def run(sqlite_template, tmp_path_factory, monkeypatch, invariants):
+def run(sqlite_template, tmp_path, monkeypatch, invariants):
     """Run so many examples."""
     clocks, numbers = Clocks(), {"next": count(1)}
-    in_memory = Path("/dev/shm")  # noqa: S108 - a folder of this process's own in it
-    folder = (
-        in_memory / f"forerun-{os.getpid()}" if os.access(in_memory, os.W_OK) else tmp_path_factory.mktemp("machine")
-    )
-    folder.mkdir(exist_ok=True)
-    db = FaultyStore(f"sqlite:///{shutil.copy(sqlite_template, folder / 'machine.db')}", Interruptions())
+    db = FaultyStore(f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'machine.db')}", Interruptions())
     monkeypatch.setattr(database_clock, "database_time", lambda _: clocks.database)
     for module in ("service.jobs.lifecycle", "service.jobs.submit", "service.jobs.deletion", "service.jobs.retry"):
         monkeypatch.setattr(f"{module}.now", clocks.now)
@@ -643,7 +654,7 @@ def run(sqlite_template, tmp_path_factory, monkeypatch, invariants):
 
     def machine():
         numbers["next"] = count(1)
-        current[:] = [Everything(db, clocks, folder / "jobs", invariants)]
+        current[:] = [Everything(db, clocks, tmp_path / "jobs", invariants)]
         return current[-1]
 
     def examples(number, steps):
@@ -660,7 +671,6 @@ def run(sqlite_template, tmp_path_factory, monkeypatch, invariants):
 
     yield examples
     db.close()
-    shutil.rmtree(folder)
 
 
 def test_every_fault_in_any_order(run):
