@@ -64,7 +64,6 @@ BODIES: dict[str, Any] = {
     "POST /internal/jobs/{job_id}/trials": TRIAL,
     "POST /internal/jobs/{job_id}/heartbeat": {"iterations": 1},
     "POST /internal/jobs/{job_id}/outcome": {"state": "succeeded"},
-    "POST /internal/jobs/{job_id}/heartbeat": {"iterations": 1},
 }
 
 

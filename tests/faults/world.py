@@ -8,6 +8,7 @@ on what is in the database; whoever waited for its answer asks again.
 import hashlib
 import json
 import secrets
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -396,7 +397,9 @@ def in_process(scenario: Callable[[World, int], None]) -> Inject:
                     try:
                         scenario(world, number)
                     except AssertionError as error:
-                        world.tell(Kind.LEFT_BEHIND, f"injection {number}", str(error))
+                        where = traceback.extract_tb(error.__traceback__)[-1]
+                        told = f"{error} ({where.filename}:{where.lineno}: {where.line})"
+                        world.tell(Kind.LEFT_BEHIND, f"injection {number}", told)
                     violations = world.settle()
                 wipe(store)
                 yield violations
