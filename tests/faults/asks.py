@@ -106,7 +106,7 @@ def _job_in(world: World, number: int) -> tuple[str, JobState]:
         case S.CANCELLED:
             cancel_job(world.store, job_id)
             world.expect(job_id, state=S.CANCELLED, results=None)
-    assert world.state(job_id) is state
+    assert world.state(job_id) is state, f"{world.state(job_id)} instead of {state}"
     return job_id, state
 
 

@@ -7,10 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from service.jobs import lifecycle
+from service.jobs.backoff import backoff_seconds
 from tests.faults.bench import Bench
 from tests.faults.runner import FAULTS, counts_of, run, summary
 
+pytest_plugins = ["tests.databases"]
+
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def as_users_have_it(no_backoff: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the wait before another attempt, which other tests do without."""
+    monkeypatch.setattr(lifecycle, "backoff_seconds", backoff_seconds)
 
 
 def test_a_slice_of_the_faults_breaks_no_invariant() -> None:
