@@ -1,7 +1,7 @@
 """Jobs, one or two services and Ray clusters in memory, with every fault in any order: what DESIGN.md calls invariants
 holds after every step, and when everybody behaves again every job ends.
 
-`FORERUN_EXAMPLES=20000 pytest -m long tests/unit/service/cluster/test_state_machine.py` looks longer.
+`FORERUN_EXAMPLES=2000 pytest -m long tests/unit/service/cluster/test_state_machine.py` looks longer.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ pytest_plugins = ["tests.databases"]
 S = JobState
 ENDING = (*TERMINAL, S.CANCELLING)
 MOST_JOBS = 5
-EXAMPLES = int(os.environ.get("FORERUN_EXAMPLES", "2000"))
+EXAMPLES = int(os.environ.get("FORERUN_EXAMPLES", "500"))
 
 
 @cache
