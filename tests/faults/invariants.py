@@ -22,6 +22,8 @@ from service.store.trials import list_trials
 from service.wire.states import TERMINAL, EndReason, JobState
 from tests.databases import check_invariants
 
+COUNTED = (EndReason.OWN, EndReason.HUNG, None)  # toward the attempts that a job is given
+
 
 class Kind(StrEnum):
     """Which invariant is broken."""
@@ -165,7 +167,7 @@ def _violations_of_job(job: JobFound, expected: Expected) -> list[Violation]:
         results = [one.result for one in job.epochs]
         if results != list(expected.results):
             broken(Kind.OTHER_RESULT, f"its epochs came to {results}, not {list(expected.results)}")
-    own = sum(reason in (EndReason.OWN, None) for reason in job.losses)
+    own = sum(reason in COUNTED for reason in job.losses)
     if own > expected.own_losses:
         broken(Kind.ATTEMPT_BURNT, f"{own} attempts count against it, not {expected.own_losses}")
     if expected.attempts is not None and job.attempts != expected.attempts:

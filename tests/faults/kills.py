@@ -80,7 +80,7 @@ def stopped(bench: Bench, numbers: Sequence[int], draw: Random) -> Iterator[Sequ
     def stop(service: Service, number: int) -> None:
         _signal(service, HANGS[number % len(HANGS)], signal.SIGSTOP)
 
-    with _own_head(bench, FORERUN_HANG_SECONDS="20") as (service, watch):
+    with _own_head(bench, FORERUN_HANG_SECONDS="60") as (service, watch):
         yield from _injected(bench, service, watch, numbers, stop, own=True)
 
 
@@ -106,6 +106,8 @@ def node_lost(bench: Bench, numbers: Sequence[int], draw: Random) -> Iterator[Se
     ):
         watch = Watch(site.store, site.ray.overview, folder / "jobs")
         node = stack.enter_context(_node(site))
+        watch.until(lambda: site.ray.capacity().cpus == 2.0, what="the node")
+        watch.rest(5.0)  # until the service has looked
 
         def lose(service: Service, number: int) -> None:
             nonlocal node

@@ -61,6 +61,7 @@ def test_what_went_well_breaks_none() -> None:
         (replace(EVIDENCE, live=["job-1-a1"]), Kind.LEFT_BEHIND, "Ray runs it still"),
         (job(state=S.FAILED, error="why"), Kind.WRONG_STATE, "it is failed (why), not succeeded"),
         (job(losses=[EndReason.OWN]), Kind.ATTEMPT_BURNT, "1 attempts count against it, not 0"),
+        (job(losses=[EndReason.HUNG]), Kind.ATTEMPT_BURNT, "1 attempts count against it, not 0"),
         (job(losses=[None, EndReason.NODE_LOST]), Kind.ATTEMPT_BURNT, "1 attempts count against it, not 0"),
         (replace(EVIDENCE, processes=["7 python -m api"]), Kind.PROCESS_LEFT, "still runs"),
         (replace(EVIDENCE, files=[".epoch-000002-a1"]), Kind.FILE_LEFT, "is still there"),
@@ -85,7 +86,7 @@ def test_one_bit_makes_another_result() -> None:
 
 
 def test_what_is_no_fault_of_the_job_burns_no_attempt_and_what_was_expected_neither() -> None:
-    no_faults = [reason for reason in EndReason if reason is not EndReason.OWN]
+    no_faults = [reason for reason in EndReason if reason not in (EndReason.OWN, EndReason.HUNG)]
     assert violations_of(job(losses=no_faults)) == []
     accepted = {"job-1": Expected(results=RESULTS, own_losses=1)}
     assert violations_of(replace(job(losses=[EndReason.OWN]), accepted=accepted)) == []
