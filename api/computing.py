@@ -136,6 +136,6 @@ def _compute(
         answer = _DONE + function(*args, **options)
     except InvalidInput as error:
         answer = _REFUSED + json.dumps([asdict(one) for one in error.errors]).encode()
-    except Exception:
+    except Exception:  # whatever the function has a mistake for: told to the service, which raises and logs it
         answer = _FAILED + traceback.format_exc().encode(errors="replace")
     connection.send_bytes(answer)

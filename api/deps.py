@@ -1,7 +1,6 @@
 """What the API's handlers are given: the services behind them, and the parts of a request that they share."""
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path as FilePath
@@ -18,7 +17,6 @@ from api.readiness import Readiness
 from service.access.keys import is_use_due, note_use
 from service.errors import (
     MAX_ERRORS,
-    ContentTooLarge,
     CrossSiteRequest,
     FieldError,
     InvalidInput,
@@ -307,10 +305,11 @@ async def of_this_site(request: Request) -> None:
         whose = "another site" if origin is None else shortened(origin, 200)
         raise CrossSiteRequest(f"a page of {whose} asks for a change here; only this service's own pages may")
     if site != "same-origin":
-        _require_json(request)
+        require_json(request)
 
 
-def _require_json(request: Request) -> None:
+def require_json(request: Request) -> None:
+    """Raise UnsupportedMediaType where a request is not sent as application/json."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         given = shortened(media_type, 200) or "nothing in particular"
@@ -324,20 +323,3 @@ def split(values: Any) -> Any:
     """Split every value of a query parameter at its commas, so that `state=a&state=b` and `state=a,b` mean the same.
     What is not a list is returned unchanged."""
     return [part for value in values for part in value.split(",")] if isinstance(values, list) else values
-
-
-async def read_json(request: Request, limit: int) -> bytes:
-    """The JSON body of a request as bytes, unparsed.
-
-    Raises UnsupportedMediaType where the body is not sent as application/json, and ContentTooLarge where it has more
-    than `limit` bytes; no more than these are read.
-    """
-    _require_json(request)
-    body = bytearray()
-    async with aclosing(request.stream()) as stream:
-        async for chunk in stream:
-            body += chunk
-            if len(body) > limit:
-                size = request.headers.get("content-length", f"more than {limit}")
-                raise ContentTooLarge(f"the body has {size} bytes; it may have {limit} at most; shorten it")
-    return bytes(body)

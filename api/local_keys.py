@@ -9,13 +9,11 @@ import json
 import os
 import sys
 
-from pydantic import ValidationError
-
+from api.bodies import parsed
 from api.routes.keys import KeyRequest, facts_of
 from api.startup import make_home, open_database, read_settings
 from service.access import keys
 from service.errors import ForerunError, InvalidInput, in_lines
-from service.spec.field_errors import field_errors
 from service.store.api_keys import list_api_keys
 from service.store.engine import Store
 from service.wire import answers
@@ -40,11 +38,7 @@ def main(action: str, document: str) -> None:
 def _answer(store: Store, action: str, document: str) -> answers.Answer:
     match action:
         case "create":
-            try:
-                wanted = KeyRequest.model_validate_json(document)
-            except ValidationError as error:
-                raise InvalidInput(field_errors(error, KeyRequest)) from None
-            key, text = keys.create_key(store, **dict(wanted))
+            key, text = keys.create_key(store, **dict(parsed(KeyRequest, document)))
             return answers.NewApiKey(**facts_of(key), key=text)
         case "revoke":
             return answers.ApiKey(**facts_of(keys.revoke_key(store, json.loads(document)["id"])))

@@ -6,7 +6,7 @@ disk_of_32_mib  another one, with room for 32 MiB
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,24 +14,38 @@ import pytest
 
 @contextmanager
 def disk(folder: Path, mib: int) -> Iterator[Path]:
-    """A file system of its own in `folder`, with so much room."""
+    """A file system of its own in `folder`, with so much room. Raises CalledProcessError for whoever may not mount
+    one."""
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("only root may mount a file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)]
+    subprocess.run(mount, capture_output=True, check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+        folder.rmdir()
+
+
+@contextmanager
+def disk_of_a_test(folder: Path, mib: int) -> Iterator[Path]:
+    """The same, for a test that is skipped where nobody may mount one."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(disk(folder, mib))
+        except subprocess.CalledProcessError:
+            pytest.skip("only root may mount a file system")
+        yield folder
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    with disk(tmp_path / "disk", 2) as folder:
+    with disk_of_a_test(tmp_path / "disk", 2) as folder:
         yield folder
 
 
 @pytest.fixture
 def disk_of_32_mib(tmp_path: Path) -> Iterator[Path]:
-    with disk(tmp_path / "disk", 32) as folder:
+    with disk_of_a_test(tmp_path / "disk", 32) as folder:
         yield folder
 
 

@@ -3,18 +3,17 @@
 from typing import Any, get_args
 
 from fastapi import APIRouter
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from api import translate
+from api.bodies import described_body, parsed
 from api.deps import NO_NUL, ServicesOf
 from api.problems import documented
 from api.specs import RawSpec
 from api.terms import Priority, TimeLimit
-from service.errors import InvalidInput
 from service.jobs import experiments
 from service.jobs.terms import Terms
 from service.spec.experiments import EXPERIMENTS, Scale
-from service.spec.field_errors import field_errors
 from service.spec.types import Frozen
 from service.wire import answers
 
@@ -62,26 +61,17 @@ class ExperimentRequest(Frozen):
     time_limit: TimeLimit = None
 
 
-# Read raw, as a spec is: the same limit, the same errors.
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ExperimentRequest"}}},
-    }
-}
-
-
 @router.post(
     "/experiments",
     status_code=202,
     summary="Submit the jobs of an experiment",
-    openapi_extra=_BODY,
+    openapi_extra=described_body("ExperimentRequest"),
     responses=documented(403, 409, 413, 415, 422),
 )
 def run_experiment(services: ServicesOf, raw: RawSpec) -> answers.ExperimentJobs:
     """Submits the jobs of an experiment. All of them are accepted, or none; they train one after another, as the
     cluster has room."""
-    request = _parse(raw)
+    request = parsed(ExperimentRequest, raw)
     group, job_ids = experiments.run_experiment(
         services.store,
         request.name,
@@ -93,10 +83,3 @@ def run_experiment(services: ServicesOf, raw: RawSpec) -> answers.ExperimentJobs
     )
     services.fleet.wake()
     return answers.ExperimentJobs(experiment=group, items=[translate.read_job(services, job_id) for job_id in job_ids])
-
-
-def _parse(raw: bytes) -> ExperimentRequest:
-    try:
-        return ExperimentRequest.model_validate_json(raw)
-    except ValidationError as error:
-        raise InvalidInput(field_errors(error, ExperimentRequest)) from None

@@ -1,16 +1,15 @@
 """The routes to API keys: make, list and revoke them, for admins."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import AfterValidator, AwareDatetime, Field, ValidationError
+from fastapi import APIRouter, Depends, Path, Response
+from pydantic import AfterValidator, AwareDatetime, Field
 
-from api.deps import NO_NUL, ServicesOf, read_json
+from api.bodies import described_body, parsed, raw_body
+from api.deps import NO_NUL, ServicesOf
 from api.problems import documented
 from service.access import keys
-from service.errors import InvalidInput
-from service.spec.field_errors import field_errors
 from service.spec.names import printing
 from service.spec.types import Frozen
 from service.store.api_keys import list_api_keys
@@ -39,28 +38,19 @@ class KeyRequest(Frozen):
     expires_at: AwareDatetime | None = Field(None, description="When it ends by itself; null: never.")
 
 
-# Read raw, as a spec is: the same errors.
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/KeyRequest"}}},
-    }
-}
-
-
-async def _body(request: Request) -> bytes:
-    return await read_json(request, MAX_BYTES)
-
-
-@router.post("", status_code=201, summary="Make an API key", openapi_extra=_BODY, responses=documented(415, 422))
-def create(services: ServicesOf, raw: Annotated[bytes, Depends(_body)], response: Response) -> answers.NewApiKey:
+@router.post(
+    "",
+    status_code=201,
+    summary="Make an API key",
+    openapi_extra=described_body("KeyRequest"),
+    responses=documented(413, 415, 422),
+)
+def create(
+    services: ServicesOf, raw: Annotated[bytes, Depends(raw_body(MAX_BYTES))], response: Response
+) -> answers.NewApiKey:
     """Makes an API key. The answer has its secret, which is told here and never again. With the first key the service
     begins to ask for one."""
-    try:
-        wanted = KeyRequest.model_validate_json(raw)
-    except ValidationError as error:
-        raise InvalidInput(field_errors(error, KeyRequest)) from None
-    key, text = keys.create_key(services.store, **dict(wanted))
+    key, text = keys.create_key(services.store, **dict(parsed(KeyRequest, raw)))
     services.gate.forget()
     response.headers["Cache-Control"] = "no-store"
     return answers.NewApiKey(**facts_of(key), key=text)

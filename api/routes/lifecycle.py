@@ -1,45 +1,33 @@
 """The routes that change how a job goes on: other terms, pause, resume, retry, deletion."""
 
-from typing import Any
-
 from fastapi import APIRouter, Response
-from pydantic import ValidationError
 
 from api import translate
+from api.bodies import described_body, parsed
 from api.deps import JobId, ServicesOf
 from api.problems import documented
 from api.routes.jobs import LOCATION, IdempotencyKey
 from api.specs import RawSpec
 from api.terms import TermsChange
-from service.errors import InvalidInput
 from service.jobs import deletion
 from service.jobs import pause as pauses
 from service.jobs import retry as retries
 from service.jobs.terms import change_terms
-from service.spec.field_errors import field_errors
 from service.wire import answers
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
-
-# Read raw, as a spec is: the same limit, the same errors.
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/TermsChange"}}},
-    }
-}
 
 
 @router.patch(
     "",
     summary="Change a job's priority or time limit",
-    openapi_extra=_BODY,
+    openapi_extra=described_body("TermsChange"),
     responses=documented(403, 404, 409, 413, 415, 422),
 )
 def change(services: ServicesOf, job_id: JobId, raw: RawSpec) -> answers.Job:
     """Changes the terms of a job that has not ended. A priority decides which job is submitted next; it stops none that
     runs."""
-    change_terms(services.store, job_id, _parse(raw))
+    change_terms(services.store, job_id, parsed(TermsChange, raw).model_dump(exclude_unset=True))
     services.fleet.wake()
     return translate.read_job(services, job_id)
 
@@ -85,11 +73,3 @@ def delete(services: ServicesOf, job_id: JobId) -> None:
     """Deletes a job that has ended: all that is recorded of it, its checkpoints and logs, and its idempotency key.
     Asking again changes nothing."""
     deletion.delete_job(services.store, job_id, services.storage_dir)
-
-
-def _parse(raw: bytes) -> dict[str, int | None]:
-    """The terms that a body names, by their names."""
-    try:
-        return TermsChange.model_validate_json(raw).model_dump(exclude_unset=True)
-    except ValidationError as error:
-        raise InvalidInput(field_errors(error, TermsChange)) from None

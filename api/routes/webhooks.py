@@ -1,18 +1,18 @@
 """The routes to webhooks: URLs that are told of events."""
 
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import uuid4
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Path
 from fastapi.concurrency import run_in_threadpool
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from api.deps import NO_NUL, ServicesOf, read_json
+from api.bodies import described_body, parsed, raw_body
+from api.deps import NO_NUL, ServicesOf
 from api.problems import documented
 from service.errors import FieldError, InvalidInput
 from service.jobs import webhooks
 from service.jobs.lifecycle import now
-from service.spec.field_errors import field_errors
 from service.spec.types import Frozen
 from service.webhooks.sender import Message
 from service.wire import answers
@@ -47,32 +47,17 @@ class WebhookRequest(Frozen):
     )
 
 
-async def _body(request: Request) -> bytes:
-    return await read_json(request, MAX_BODY_BYTES)
-
-
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/WebhookRequest"}}},
-    }
-}
-
-
 @router.post(
     "",
     status_code=201,
     summary="Register a webhook",
-    openapi_extra=_BODY,
+    openapi_extra=described_body("WebhookRequest"),
     responses=documented(403, 413, 415, 422),
 )
-def register(services: ServicesOf, raw: Annotated[bytes, Depends(_body)]) -> answers.NewWebhook:
+def register(services: ServicesOf, raw: Annotated[bytes, Depends(raw_body(MAX_BODY_BYTES))]) -> answers.NewWebhook:
     """Registers a URL that is told of events of all jobs from now on, by signed messages (Standard Webhooks). A URL has
     one webhook: registering it again gives it a new secret and these events, and enables it."""
-    try:
-        request = WebhookRequest.model_validate_json(raw)
-    except ValidationError as error:
-        raise InvalidInput(field_errors(error, WebhookRequest)) from None
+    request = parsed(WebhookRequest, raw)
     wrong = services.sender.allowed.problem_with(request.url)
     if wrong is not None:
         raise InvalidInput([FieldError("url", request.url, wrong)])

@@ -3,16 +3,16 @@
 The ticket and the report token are secrets: they travel in the body and in a header, and no error repeats them.
 """
 
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field, ValidationError
 
-from api.deps import JobId, ServicesOf, read_json
+from api.bodies import parsed, raw_body
+from api.deps import JobId, ServicesOf
 from service import metrics
 from service.errors import FieldError, InvalidInput, StaleAttempt
 from service.jobs import reports
-from service.spec.field_errors import field_errors
 from service.spec.types import Frozen
 from service.wire.worker import Assignment, EpochRecord, Heartbeat, Outcome, Receipt, TrialProgress, TrialRecord
 
@@ -28,10 +28,6 @@ class Ticket(Frozen):
     report_token: str | None = Field(None, min_length=43, max_length=200)  # 256 bits, drawn by the worker
 
 
-async def _body(request: Request) -> bytes:
-    return await read_json(request, MAX_REPORT_BYTES)
-
-
 async def _report_token(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
@@ -39,7 +35,7 @@ async def _report_token(request: Request) -> str:
     return token
 
 
-Body = Annotated[bytes, Depends(_body)]
+Body = Annotated[bytes, Depends(raw_body(MAX_REPORT_BYTES))]
 ReportToken = Annotated[str, Depends(_report_token)]
 
 
@@ -61,7 +57,7 @@ def epochs(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -
     """Record an epoch of the attempt, and answer whether the job is to pause. Raises InvalidInput, StaleAttempt or
     RecordConflict where it is refused."""
     with metrics.REPORT_SECONDS.labels("epoch").time():
-        return reports.record_epoch(services.store, job_id, token, _parse(EpochRecord, raw))
+        return reports.record_epoch(services.store, job_id, token, parsed(EpochRecord, raw))
 
 
 @router.post("/trials")
@@ -69,7 +65,7 @@ def trials(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -
     """Record the beginning, a change or the end of a trial, and answer whether the job is to pause. Raises
     InvalidInput, StaleAttempt or RecordConflict where it is refused."""
     with metrics.REPORT_SECONDS.labels("trial").time():
-        return reports.record_trial(services.store, job_id, token, _parse(TrialRecord, raw))
+        return reports.record_trial(services.store, job_id, token, parsed(TrialRecord, raw))
 
 
 @router.get("/trials")
@@ -82,7 +78,7 @@ def progress(services: ServicesOf, job_id: JobId, token: ReportToken) -> list[Tr
 def heartbeat(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) -> Receipt:
     """Note how far the attempt is, and what it waits for; the answer says whether the job is to pause. Raises
     InvalidInput or StaleAttempt where it is refused."""
-    return reports.heartbeat(services.store, job_id, token, _parse(Heartbeat, raw))
+    return reports.heartbeat(services.store, job_id, token, parsed(Heartbeat, raw))
 
 
 @router.post("/outcome", status_code=204)
@@ -90,15 +86,5 @@ def outcome(services: ServicesOf, job_id: JobId, token: ReportToken, raw: Body) 
     """Record how the attempt ended, and wake the controller. Raises InvalidInput or StaleAttempt where it is
     refused."""
     with metrics.REPORT_SECONDS.labels("outcome").time():
-        reports.finish(services.store, job_id, token, _parse(Outcome, raw))
+        reports.finish(services.store, job_id, token, parsed(Outcome, raw))
     services.fleet.wake()
-
-
-R = TypeVar("R", bound=Frozen)
-
-
-def _parse(record: type[R], raw: bytes) -> R:
-    try:
-        return record.model_validate_json(raw)
-    except ValidationError as error:
-        raise InvalidInput(field_errors(error, record)) from None

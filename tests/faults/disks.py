@@ -1,16 +1,14 @@
 """Real: the disk with the database and the jobs' files is full while a real training runs, and has room again later.
 The disk is a small one in memory, which only root may mount."""
 
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from random import Random
 
 from forerun.client import Client
 from service.cluster.ray_jobs import RayCluster
 from service.store.engine import Store
+from tests.disks import disk, fill
 from tests.faults.bench import Bench
 from tests.faults.invariants import Expected, Violation
 from tests.faults.kills import SPEC, has_an_epoch_of, undisturbed
@@ -23,7 +21,10 @@ def full(bench: Bench, numbers: Sequence[int], draw: Random) -> Iterator[Sequenc
     """The disk is full for up to half a minute, from some moment behind the first epoch on; the job waits and goes on,
     and nothing of that is held against it."""
     expected = list(undisturbed(bench.folder / "undisturbed"))
-    with _disk(bench.folder / "disk") as disk, bench.service(disk / "home", FORERUN_RAY_NUM_CPUS="1") as service:
+    with (
+        disk(bench.folder / "disk", MIB) as folder,
+        bench.service(folder / "home", FORERUN_RAY_NUM_CPUS="1") as service,
+    ):
         store = Store(f"sqlite:///{service.home / 'forerun.db'}")
         ray = RayCluster(service.dashboard_url, service.token, sys.executable)
         watch = Watch(store, ray.overview, service.home / "jobs")
@@ -33,33 +34,8 @@ def full(bench: Bench, numbers: Sequence[int], draw: Random) -> Iterator[Sequenc
             watch.accepted[job_id] = Expected(results=expected)
             watch.until(lambda one=job_id: has_an_epoch_of(watch, one, 1), what="the first epoch")
             watch.rest(draw.uniform(0.0, 2.0))
-            file = _fill(disk)
+            file = fill(folder)
             watch.rest(draw.uniform(5.0, 30.0))
             file.unlink()
             yield watch.settle()
         store.close()
-
-
-@contextmanager
-def _disk(folder: Path) -> Iterator[Path]:
-    """A file system of its own in `folder`."""
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={MIB}m", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-        folder.rmdir()
-
-
-def _fill(folder: Path) -> Path:
-    """Take all the room that is left, and return the file that has it."""
-    path = folder / "full"
-    with path.open("wb", buffering=0) as file:
-        for size in (65_536, 4096, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue
-    return path
