@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -34,6 +33,7 @@ from service.validation.means import Means
 from service.wire.states import TERMINAL, JobState
 from service.wire.worker import Assignment, Outcome
 from tests.builders import spec_document
+from tests.clocks import Clocks
 from tests.databases import wipe
 from tests.faults import played
 from tests.faults.bench import Bench, Inject
@@ -51,27 +51,15 @@ class Away(Exception):
     """The service did not answer: it died, or its database is away."""
 
 
-class Clock:
-    """Every clock that a service looks at: the machine's, the database's, and the one that does not jump."""
-
-    def __init__(self) -> None:
-        self.wall = self.database = datetime(2026, 1, 1, tzinfo=UTC)
-        self.steady = 0.0
-
-    def monotonic(self) -> float:
-        return self.steady
-
-    def pass_by(self, seconds: float) -> None:
-        self.steady += seconds
-        self.wall += timedelta(seconds=seconds)
-        self.database += timedelta(seconds=seconds)
+class Clock(Clocks):
+    """Every clock that a service looks at."""
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Let the service look at this clock."""
         with (
-            patch("service.jobs.lifecycle.now", lambda: self.wall),
-            patch("service.jobs.submit.now", lambda: self.wall),
+            patch("service.jobs.lifecycle.now", self.now),
+            patch("service.jobs.submit.now", self.now),
             patch("service.store.clock.database_time", lambda _: self.database),
         ):
             yield

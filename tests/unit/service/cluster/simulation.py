@@ -7,7 +7,6 @@ it may be refused, cut off behind its effect, or killed, or where others do some
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
@@ -24,35 +23,13 @@ from service.jobs.deletion import Housekeeper
 from service.store.engine import DatabaseError, Session, Store
 from service.wire.states import EndReason
 from service.wire.worker import EpochRecord, Heartbeat, Outcome
+from tests.clocks import Clocks
 from tests.unit.service.reports import checkpoint, scheduled_epoch
 
-BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 MAX_ATTEMPTS = 3
 STEP_S = 3.0  # between two renewals of a lease
 SUCCEEDED, PAUSED = Outcome(state="succeeded"), Outcome(state="paused")
 FAILED = Outcome(state="failed", code="diverged", message="every branch did")
-
-
-class Clocks:
-    """The clock of the machines and the one of the database, which may jump, and one that does not."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        self.wall = self.database = BEGINNING
-        self.steady = 0.0
-
-    def now(self) -> datetime:
-        return self.wall
-
-    def monotonic(self) -> float:
-        return self.steady
-
-    def pass_by(self, seconds: float) -> None:
-        self.steady += seconds
-        self.wall += timedelta(seconds=seconds)
-        self.database += timedelta(seconds=seconds)
 
 
 # --- points where something may happen -----------------------------------------------------------------------

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 
 from service.cluster.base import Capacity
-from service.cluster.controller import EXIT_GRACE_S
+from service.cluster.controller import EXIT_GRACE_S, Controller
 from service.errors import ForerunError, IdempotencyConflict, StaleAttempt, StateConflict
 from service.jobs import backoff
 from service.jobs import lifecycle as jobs
@@ -42,6 +42,7 @@ from service.store import clock as database_clock
 from service.store.engine import DatabaseError, Store
 from service.store.jobs import jobs_in
 from service.wire.states import HOLDS_WORKERS, TERMINAL, WAITING, EndReason, JobState
+from tests.clocks import Clocks
 from tests.databases import wipe
 from tests.unit.service.cluster.simulation import (
     ENDS,
@@ -50,7 +51,6 @@ from tests.unit.service.cluster.simulation import (
     PAUSED,
     STEP_S,
     SUCCEEDED,
-    Clocks,
     FaultyStore,
     Interruptions,
     Point,
@@ -95,7 +95,8 @@ class Everything(RuleBasedStateMachine):
         self.epochs: dict[str, dict[int, tuple[int, str]]] = {}  # job -> epoch -> (attempt, fingerprint)
         self.reasons: dict[str, set[EndReason]] = {}  # submission -> what happened to it
         self.final: dict[str, object] = {}  # job -> what must not change any more
-        self.overdue: dict[str, float] = {}  # live submissions whose attempt has ended, and since when
+        # live submissions whose attempt has ended, and since when a controller has seen that: a new one begins anew
+        self.overdue: dict[tuple[Controller, str], float] = {}
         self.began: dict[str, float] = {}  # when each attempt was claimed
         self.ran: dict[str, float] = {}  # and for how long it ran, at least
         self.jumped: set[str] = set()  # attempts in whose time the machines' clock jumped
@@ -308,14 +309,17 @@ class Everything(RuleBasedStateMachine):
     def an_answer_is_lost(self, data, points, what):
         """The database fails before or behind the commit, and the worker says it again."""
         _, process = data.draw(st.sampled_from(self._live()), label="process")
-        what = "start" if process.token is None else what
-        live = self._is_live(read_snapshot(self.raw), process)
+        if process.token is None:
+            what = "start"
+        elif what == "report" and process.next_epoch > self.worker.lengths[process.job_id]:
+            what = "succeed"  # there is no epoch left to report
+        live, said = self._is_live(read_snapshot(self.raw), process), process.next_epoch
         self.db.interruptions.plan(points, trouble)
         with contextlib.suppress(DatabaseError, ForerunError):
             self._say(process, what)
         self.db.interruptions.cancel()
         over = self._state(process.job_id) in TERMINAL
-        refused = self._speak(process, what)
+        refused = self._speak(process, "again" if what == "report" and process.next_epoch > said else what)
         assert refused is None or not live or (what == "succeed" and not over)
 
     def _speak(self, process, what):
@@ -548,8 +552,8 @@ class Everything(RuleBasedStateMachine):
         if not finished or not service.lease.leads or self.db.interruptions.happened:
             return
         now = read_snapshot(self.raw)
-        live = set(service.cluster.live())
-        self.overdue = {name: since for name, since in self.overdue.items() if name in live}
+        live, watcher = set(service.cluster.live()), service.controller
+        self.overdue = {key: since for key, since in self.overdue.items() if key[0] is not watcher or key[1] in live}
         for submission_id in live:
             job_id, _, number = submission_id.rpartition("-a")
             assert job_id in self.job_ids, "an orphan of a job that was deleted"
@@ -557,7 +561,7 @@ class Everything(RuleBasedStateMachine):
             if attempt.ended_at is not None:
                 assert attempt.reason is None, "an orphan that was superseded"
                 assert now.jobs[job_id].state is not S.CANCELLED, "an orphan that was cancelled"
-                since = self.overdue.setdefault(submission_id, self.clocks.steady)
+                since = self.overdue.setdefault((watcher, submission_id), self.clocks.steady)
                 assert self.clocks.steady - since <= EXIT_GRACE_S, "an orphan"
 
     def _queue_is_consistent(self, now: Snapshot):
