@@ -91,7 +91,7 @@ class EmbeddedHead:
     def _launch(self) -> None:
         self._supervisor = subprocess.Popen(  # noqa: S603 - our own words only
             self._command,
-            env=_environment(self.token, self._timeout_s),
+            env=_environment(self.token, self._timeout_s) | {"TMPDIR": str(self._temporary())},
             cwd=self.directory,  # Ray's workers import from there, which may not be what lies where the service runs
             stdin=subprocess.DEVNULL,
             stdout=self._output,
@@ -104,6 +104,12 @@ class EmbeddedHead:
         except BaseException:
             self._end()
             raise
+
+    def _temporary(self) -> Path:
+        """The folder for temporary files of the head and of jobs: who is killed leaves them behind."""
+        folder = self.directory / "tmp"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
 
     def revive(self) -> bool:
         """Start the head again, at the same address with the same token, if it has ended by itself; return whether it

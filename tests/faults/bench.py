@@ -59,7 +59,9 @@ class Bench:
         self._stack.pop_all().close()
         mine = str(os.getpid())
         processes = [one for one in processes_with(f"{MARK}={mine}") if not one.startswith(f"{mine} ")]
-        evidence = Evidence(jobs=[], accepted={}, processes=processes, files=files_in(self.folder, "*"))
+        # a service that was killed leaves multiprocessing's folder behind: nobody else knows whose it was
+        files = [one for one in files_in(self.folder, "*") if not one.startswith("pymp-")]
+        evidence = Evidence(jobs=[], accepted={}, processes=processes, files=files)
         return violations_of(evidence)
 
     @cached_property
@@ -104,6 +106,10 @@ class Bench:
         """The URL of a migrated, empty SQLite database."""
         with tempfile.TemporaryDirectory(dir=self._memory) as folder:
             yield f"sqlite:///{shutil.copy(self._sqlite_template, Path(folder) / 'forerun.db')}"
+
+    def keep(self, name: str) -> Path:
+        """The path of a folder in memory that is there until the end."""
+        return self._memory / name
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

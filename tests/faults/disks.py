@@ -20,7 +20,7 @@ MIB = 64
 def full(bench: Bench, numbers: Sequence[int], draw: Random) -> Iterator[Sequence[Violation]]:
     """The disk is full for up to half a minute, from some moment behind the first epoch on; the job waits and goes on,
     and nothing of that is held against it."""
-    expected = list(undisturbed(bench.folder / "undisturbed"))
+    expected = list(undisturbed(bench.keep("undisturbed")))
     with (
         disk(bench.folder / "disk", MIB) as folder,
         bench.service(folder / "home", FORERUN_RAY_NUM_CPUS="1") as service,

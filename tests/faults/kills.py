@@ -5,6 +5,7 @@ its epochs are those of a training that nothing has happened to, to the last bit
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import httpx
 import psutil  # type: ignore[import-untyped]
 import torch
 
@@ -106,8 +108,7 @@ def node_lost(bench: Bench, numbers: Sequence[int], draw: Random) -> Iterator[Se
     ):
         watch = Watch(site.store, site.ray.overview, folder / "jobs")
         node = stack.enter_context(_node(site))
-        watch.until(lambda: site.ray.capacity().cpus == 2.0, what="the node")
-        watch.rest(5.0)  # until the service has looked
+        watch.until(lambda: _cpus_seen(service) == 2.0, what="the node")
 
         def lose(service: Service, number: int) -> None:
             nonlocal node
@@ -131,7 +132,7 @@ def _injected(
     workers: int = 1,
 ) -> Iterator[Sequence[Violation]]:
     """Do it again and again to jobs of the service; where they count as the jobs' own losses, `own`."""
-    expected = list(undisturbed(bench.folder / "undisturbed")) if workers == 1 else None
+    expected = list(undisturbed(bench.keep("undisturbed"))) if workers == 1 else None
     for first in range(0, len(numbers), AT_ONCE):
         batch = numbers[first : first + AT_ONCE]
         with Client(service.url) as client:
@@ -168,6 +169,13 @@ def _signal(service: Service, words: str, number: int = signal.SIGKILL) -> None:
     for process in found:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)
+
+
+def _cpus_seen(service: Service) -> float | None:
+    """The CPUs of the cluster, as the service has last seen it."""
+    metrics = httpx.get(f"{service.url}/metrics", timeout=30.0, trust_env=False).text
+    found = re.search(r"^forerun_ray_cpus (\S+)$", metrics, re.MULTILINE)
+    return float(found[1]) if found else None
 
 
 @contextmanager

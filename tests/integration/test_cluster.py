@@ -203,9 +203,16 @@ def test_a_ray_job_keeps_to_loopback_and_to_itself_until_stopped(cluster: RayClu
     folders = of_each(ray_head.pid, lambda process: [process.cwd()])
     assert os.getcwd() not in folders, "what lies here could be imported"
     assert str(ray_head.directory) in folders
+    assert Path(temporary_folder_of("uses-ray", ray_head)).parent == ray_head.directory, "gone with the head"
     stop(cluster, "ray-a1")
     assert "KeyboardInterrupt" in cluster.logs("ray-a1"), "stopped with SIGINT, and given the time to react"
     assert ray_head.token not in cluster.logs("ray-a1")
+
+
+def temporary_folder_of(job: str, head: EmbeddedHead) -> str:
+    """The TMPDIR of the one driver of that job."""
+    [folder] = of_each(head.pid, lambda p: [p.environ()["TMPDIR"]] if job in p.cmdline()[-1:] else [])
+    return folder
 
 
 def is_loopback(ip: str) -> bool:
