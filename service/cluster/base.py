@@ -108,6 +108,10 @@ class Cluster(Protocol):
     def logs(self, submission_id: str) -> str:
         """What the driver of a submission has printed so far; "" when Ray does not know the submission."""
 
+    def nodes_of(self, submission_id: str) -> Mapping[str, bool]:
+        """The ids of the nodes that actors of a submission were on, and whether each node lives; empty when Ray knows
+        no submission of that id."""
+
     def hold(self, seconds: float | None) -> None:
         """Where the cluster is a head of the service's own: let all of it end after `seconds`, unless this is called
         again until then; None: let it stay. A cluster of somebody else's stays as it is. Raises nothing."""

@@ -22,7 +22,7 @@ from structlog.contextvars import bound_contextvars
 from service.cluster.base import Capacity, Cluster, ClusterId, Overview, RayJobStatus, Submission
 from service.cluster.hangs import FLOOR_S, HangWatch, answers_at
 from service.cluster.lease import Lease, NotLeader
-from service.cluster.losses import Place, last_words, place_of, reason_of_loss
+from service.cluster.losses import Place, last_words, lost_touch, place_of, reason_of_loss
 from service.cluster.time_limits import RunningTimes, has_limit
 from service.cluster.watch import PassWatch
 from service.errors import ClusterUnreachable
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 ENDED = frozenset({RayJobStatus.SUCCEEDED, RayJobStatus.FAILED, RayJobStatus.STOPPED})
 SUBMIT_GRACE_S = 10.0  # a submit whose answer was lost may be under way yet
+NODE_GRACE_S = 40.0  # Ray takes 10 to 30 s to notice that a node is gone
 EXIT_GRACE_S = 30.0  # a Ray job that has reported its outcome takes a moment to exit
 IDLE_S = 2.0  # between passes while nothing runs
 GONE = "the Ray head that it ran under is gone"
@@ -95,6 +96,7 @@ class Controller:
         self._led: bool | None = None  # None: has not looked yet
         self._idle = False
         self._missing: dict[str, float] = {}  # submissions that Ray is not known to have, and since when
+        self._unexplained: dict[str, float] = {}  # submissions that have ended for want of a peer, and since when
         self._left: set[str] = set()  # submissions on another cluster
         self._overdue: dict[str, float] = {}  # submissions that live though their attempt has ended, and since when
 
@@ -267,9 +269,25 @@ class Controller:
             case _ if attempt.submission_id in self._hung:
                 self._end_hung(job, found)
             case _ if found.status in ENDED:
-                words = last_words(found.message)
-                message = f"its Ray job {found.status.lower()} without an outcome. {words}".strip()
-                self._lost(job, message, reason_of_loss(found))
+                reason = self._why_ended(found)
+                if reason is not None:
+                    words = last_words(found.message)
+                    message = f"its Ray job {found.status.lower()} without an outcome. {words}".strip()
+                    self._lost(job, message, reason)
+
+    def _why_ended(self, found: Submission) -> EndReason | None:
+        """Why a submission ended without an outcome; None as long as it cannot be said yet."""
+        reason = reason_of_loss(found)
+        if reason is EndReason.OWN:
+            nodes = self._cluster.nodes_of(found.submission_id)
+            if not all(nodes.values()):
+                reason = EndReason.NODE_LOST
+            elif len(nodes) > 1 and lost_touch(found):
+                now = self._monotonic()
+                if now - self._unexplained.setdefault(found.submission_id, now) < NODE_GRACE_S:
+                    return None
+        self._unexplained.pop(found.submission_id, None)
+        return reason
 
     def _is_over_its_time(self, job: JobWithAttempts) -> bool:
         """Whether a job has reached its time limit: then it has failed, and its Ray job is being ended."""

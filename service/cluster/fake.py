@@ -23,6 +23,7 @@ class FakeCluster:
         self.submitted: list[tuple[str, str, dict[str, str]]] = []
         self.stopped: list[str] = []
         self.driver_logs: dict[str, str] = {}
+        self.nodes: dict[str, dict[str, bool]] = {}  # of a submission: whether each node that it was on lives
         self._submissions: dict[str, Submission] = {}
 
     def set_status(
@@ -73,6 +74,10 @@ class FakeCluster:
     def logs(self, submission_id: str) -> str:
         self._answer()
         return self.driver_logs.get(checked_id(submission_id), "")
+
+    def nodes_of(self, submission_id: str) -> Mapping[str, bool]:
+        self._answer()
+        return dict(self.nodes.get(checked_id(submission_id), {}))
 
     def hold(self, seconds: float | None) -> None:
         self.held.append(seconds)

@@ -14,6 +14,9 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 EXCEPTION = re.compile(r"\w[\w.]*(Error|Exception|Exit)\b")  # at the beginning of a line
 NODE_LOST = re.compile(r"its node has died|\bNodeDiedError\b")  # Ray's words, of an actor of the job or its driver
 DISK_FULL = re.compile(r"\[Errno 28\]|No space left on device|database or disk is full")
+PEER_LOST = re.compile(
+    r"Connection (closed|reset) by peer|Connection refused|\bNCCL\b|\bActor(Died|Unavailable)Error\b"
+)
 API_AWAY = re.compile(r"\bworkers\.report\.ApiAway\b")
 # Ray's error types where the driver did not end by itself. The others: it did, or the job's environment was no good.
 SUPERVISOR_LOST = frozenset(
@@ -56,6 +59,12 @@ def reason_of_loss(ended: Submission) -> EndReason:
     if DISK_FULL.search(words):
         return EndReason.DISK_FULL
     return EndReason.OWN
+
+
+def lost_touch(ended: Submission) -> bool:
+    """Whether a submission ended because one of its processes could not reach another any more: that of a node which is
+    gone, perhaps, for Ray notices that only seconds later."""
+    return bool(PEER_LOST.search(ended.message))
 
 
 def last_words(message: str) -> str:

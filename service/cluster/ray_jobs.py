@@ -45,11 +45,8 @@ class RayCluster:
         )
 
     def capacity(self) -> Capacity:
-        def total(answer: Any) -> Capacity:
-            nodes = [n["resources_total"] for n in answer["data"]["result"]["result"] if n["state"] == "ALIVE"]
-            return Capacity(cpus=sum(n.get("CPU", 0.0) for n in nodes), gpus=sum(n.get("GPU", 0.0) for n in nodes))
-
-        return self._ask("GET", "/api/v0/nodes?detail=true&limit=10000", total)
+        nodes = [node["resources_total"] for node in self._list("nodes") if node["state"] == "ALIVE"]
+        return Capacity(cpus=sum(n.get("CPU", 0.0) for n in nodes), gpus=sum(n.get("GPU", 0.0) for n in nodes))
 
     def submit(self, submission_id: str, job_id: str, env: Mapping[str, str]) -> None:
         request = {
@@ -90,8 +87,23 @@ class RayCluster:
         except _Unknown:
             return ""
 
+    def nodes_of(self, submission_id: str) -> Mapping[str, bool]:
+        try:
+            path = f"/api/jobs/{checked_id(submission_id)}"
+            ray_job = self._ask("GET", path, lambda job: checked_id(job["job_id"] or ""))
+        except _Unknown:
+            return {}
+        actors = self._list("actors", f"&filter_keys=job_id&filter_predicates=%3D&filter_values={ray_job}")
+        alive = {node["node_id"] for node in self._list("nodes") if node["state"] == "ALIVE"}
+        return {actor["node_id"]: actor["node_id"] in alive for actor in actors if actor["node_id"]}
+
     def hold(self, seconds: float | None) -> None:
         pass
+
+    def _list(self, kind: str, filters: str = "") -> list[Any]:
+        """What Ray's state API lists of that kind."""
+        path = f"/api/v0/{kind}?detail=true&limit=10000{filters}"
+        return self._ask("GET", path, lambda answer: list(answer["data"]["result"]["result"]))
 
     def _ask(self, method: str, path: str, read: Callable[[Any], T], json: object = None) -> T:
         """`read` of Ray's decoded answer. Raises `_Unknown` when Ray says that the job in `path` does not exist."""

@@ -181,9 +181,7 @@ def _cpus_seen(service: Service) -> float | None:
 @contextmanager
 def _node(site: Site) -> Iterator[psutil.Process]:
     """A second node of the site's cluster, with one CPU."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--log-color=false"]
-    command += [f"--address={site.head.gcs_address}", "--node-ip-address=127.0.0.1", "--num-cpus=1", "--num-gpus=0"]
-    command += ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
+    command = [sys.executable, "-m", "tests.faults.node", site.head.gcs_address]
     environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": site.head.token}
     environment |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = psutil.Popen(

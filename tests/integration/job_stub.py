@@ -21,11 +21,13 @@ def main(job_id: str) -> None:
             import ray
 
             @ray.remote
-            def worker() -> tuple[str, str | None]:
-                return sys.executable, os.environ.get("GREETING")
+            class Worker:
+                def told(self) -> tuple[str, str | None]:
+                    return sys.executable, os.environ.get("GREETING")
 
             ray.init()
-            python, greeting = ray.get(worker.remote())
+            worker = Worker.remote()
+            python, greeting = ray.get(worker.told.remote())
             print(f"worker runs in {python}, GREETING={greeting}")
             signal.pause()
         case _:

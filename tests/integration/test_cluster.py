@@ -101,6 +101,7 @@ def any_cluster(request: pytest.FixtureRequest) -> Cluster:
 def test_an_unknown_submission(any_cluster: Cluster) -> None:
     assert any_cluster.find("unknown-a1") is None
     assert any_cluster.logs("unknown-a1") == ""
+    assert any_cluster.nodes_of("unknown-a1") == {}
     any_cluster.stop("unknown-a1")
     assert "unknown-a1" not in live(any_cluster)
 
@@ -204,6 +205,8 @@ def test_a_ray_job_keeps_to_loopback_and_to_itself_until_stopped(cluster: RayClu
     assert os.getcwd() not in folders, "what lies here could be imported"
     assert str(ray_head.directory) in folders
     assert Path(temporary_folder_of("uses-ray", ray_head)).parent == ray_head.directory, "gone with the head"
+    [(_, lives)] = cluster.nodes_of("ray-a1").items()
+    assert lives, "its one node"
     stop(cluster, "ray-a1")
     assert "KeyboardInterrupt" in cluster.logs("ray-a1"), "stopped with SIGINT, and given the time to react"
     assert ray_head.token not in cluster.logs("ray-a1")
@@ -282,6 +285,7 @@ def assert_unreachable(cluster: Cluster, sentence: str) -> None:
         lambda: cluster.find("some-a1"),
         lambda: cluster.stop("some-a1"),
         lambda: cluster.logs("some-a1"),
+        lambda: cluster.nodes_of("some-a1"),
     ]
     for call in calls:
         with pytest.raises(ClusterUnreachable, match=sentence):

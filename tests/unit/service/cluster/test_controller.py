@@ -34,7 +34,7 @@ from service.store.engine import Store
 from service.store.events import events_after
 from service.store.jobs import get_job, jobs_in
 from service.store.tables import Job
-from service.wire.states import HOLDS_WORKERS, TERMINAL, WAITING, JobState
+from service.wire.states import HOLDS_WORKERS, TERMINAL, WAITING, EndReason, JobState
 from service.wire.worker import EpochRecord, Outcome
 from tests.builders import epoch_record, spec_document
 
@@ -96,6 +96,9 @@ class FaultyCluster(FakeCluster):
 
     def stop(self, submission_id):
         return self._call("stop", submission_id)
+
+    def nodes_of(self, submission_id):
+        return self._call("nodes_of", submission_id)
 
 
 NO_ANSWER = ClusterUnreachable("No answer from Ray.")
@@ -309,6 +312,54 @@ def test_a_lost_attempt_is_followed_by_the_next_until_they_are_exhausted(world, 
     assert world.path(job_id) == ["queued", "submitting", "running", *again, *again, "failed"]
     world.run_pass(100)
     assert len(world.cluster.submitted) == 3
+
+
+PEER_LOST = "RuntimeError: [gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer"
+
+
+def lost_its_peer(world) -> str:
+    """The id of a job with workers on two nodes, of which one has ended because it did not reach the other."""
+    job_id = world.running()
+    world.cluster.nodes[f"{job_id}-a1"] = {"head": True, "other": True}
+    world.status(f"{job_id}-a1", RayJobStatus.FAILED, PEER_LOST)
+    world.run_pass()
+    assert world.state(job_id) == (S.RUNNING, 1), "Ray may not have noticed yet that a node is gone"
+    return job_id
+
+
+def test_a_node_that_ray_misses_later_is_why_an_attempt_was_lost(world):
+    job_id = lost_its_peer(world)
+    world.cluster.nodes[f"{job_id}-a1"]["other"] = False
+    world.run_pass(11)
+    assert world.state(job_id) == (S.SUBMITTING, 2)
+    assert world.job(job_id).attempts[0].reason is EndReason.NODE_LOST
+
+
+def test_a_peer_that_is_lost_while_its_node_stands_is_the_job_s_own(world):
+    job_id = lost_its_peer(world)
+    world.run_pass(39)
+    assert world.state(job_id) == (S.RUNNING, 1)
+    world.run_pass(1)
+    assert world.state(job_id) == (S.SUBMITTING, 2)
+    assert world.job(job_id).attempts[0].reason is EndReason.OWN
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message", "reason"),
+    [
+        ({"head": True, "other": False}, "ValueError: no", EndReason.NODE_LOST),
+        ({"head": True, "other": True}, "ValueError: no", EndReason.OWN),
+        ({"head": True}, PEER_LOST, EndReason.OWN),
+        ({}, PEER_LOST, EndReason.OWN),
+    ],
+)
+def test_what_nodes_say_of_a_loss_is_not_waited_for_in_vain(world, nodes, message, reason):
+    job_id = world.running()
+    world.cluster.nodes[f"{job_id}-a1"] = nodes
+    world.status(f"{job_id}-a1", RayJobStatus.FAILED, message)
+    world.run_pass()
+    assert world.state(job_id) == (S.SUBMITTING, 2)
+    assert world.job(job_id).attempts[0].reason is reason
 
 
 def found_hung(world, *submission_ids) -> None:

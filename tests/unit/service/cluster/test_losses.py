@@ -3,7 +3,7 @@
 import pytest
 
 from service.cluster.base import ClusterId, RayJobStatus, Submission
-from service.cluster.losses import Place, last_words, place_of, reason_of_loss
+from service.cluster.losses import Place, last_words, lost_touch, place_of, reason_of_loss
 from service.wire.states import EndReason
 
 HERE = ClusterId("http://head:8265", "session-2")
@@ -63,6 +63,22 @@ NODE = "ray.exceptions.ActorDiedError: The actor died.\nThe actor died because i
 )
 def test_why_an_attempt_was_lost(message, error_type, reason):
     assert reason_of_loss(Submission("job-1-a1", RayJobStatus.FAILED, message, error_type)) is reason
+
+
+@pytest.mark.parametrize(
+    ("message", "lost"),
+    [
+        ("RuntimeError: [gloo/transport/tcp/pair.cc:545] Read error [10.0.0.2]: Connection reset by peer", True),
+        ("RuntimeError: [gloo/transport/tcp/pair.cc:538] Connection closed by peer [10.0.0.2]", True),
+        ("torch.distributed.DistBackendError: NCCL error in: ProcessGroupNCCL.cpp:3690, remote process exited", True),
+        ("ray.exceptions.ActorUnavailableError: The actor is temporarily unavailable", True),
+        ("ray.exceptions.ActorDiedError: The actor died unexpectedly", True),
+        ("ValueError: the peer review was no good", False),
+        ("", False),
+    ],
+)
+def test_whether_a_process_lost_touch_with_another(message, lost):
+    assert lost_touch(Submission("job-1-a1", RayJobStatus.FAILED, message)) is lost
 
 
 def test_the_last_words_are_the_last_exception_named_else_the_last_line():
