@@ -98,10 +98,9 @@ def main() -> None:
             ready=lambda: stack.enter_context(_file(home / "service.json", json.dumps(facts))),
             limits=limits,
         )
-        if settings.webhook_hosts:
-            dispatcher = Dispatcher(store, sender, leads=lambda: lease.leads)
-            dispatcher.start()
-            stack.callback(dispatcher.stop)
+        dispatcher = Dispatcher(store, sender, leads=lambda: lease.leads)
+        dispatcher.start()
+        stack.callback(dispatcher.stop)
         controller.start()
         if settings.ray_address is None:
             stack.callback(controller.release)

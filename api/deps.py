@@ -14,7 +14,7 @@ from structlog.contextvars import bind_contextvars
 from api.computing import Computing
 from api.gate import EVERYBODY, NOBODY, Caller, Credential, Gate
 from api.readiness import Readiness
-from service.access.keys import is_use_due, note_use
+from service.access.keys import note_use
 from service.errors import (
     MAX_ERRORS,
     CrossSiteRequest,
@@ -25,7 +25,6 @@ from service.errors import (
     UnsupportedMediaType,
     shortened,
 )
-from service.jobs.lifecycle import now
 from service.jobs.reasons import Sight
 from service.spec.field_errors import unknown_key
 from service.spec.methods import MethodName
@@ -83,8 +82,14 @@ def sight_of(fleet: Fleet) -> Sight:
         return Sight()
     if fleet.capacity is None:
         return Sight(trouble=fleet.trouble)
-    cpus, gpus = fleet.capacity.cpus, fleet.capacity.gpus
-    return Sight(max(cpus, gpus), "GPU" if gpus > cpus else "CPU", fleet.trouble, fleet.quota)
+    of = "GPU" if fleet.capacity.gpus > fleet.capacity.cpus else "CPU"
+    return Sight(fleet.capacity.workers, of, fleet.trouble, fleet.quota)
+
+
+def capacity_that_counts(fleet: Fleet) -> "Capacity | None":
+    """The resources that jobs of this service are run with. None where Ray has not told them yet, or where another
+    service leads, whose cluster may be another one."""
+    return fleet.capacity if fleet.leadership.leads else None
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ class Services:
 
     def means(self) -> Means:
         """The folder of datasets and the size of the cluster, as known at present: what a spec is checked against."""
-        capacity = self.fleet.capacity
+        capacity = capacity_that_counts(self.fleet)
         cpus, gpus = (None, None) if capacity is None else (capacity.cpus, capacity.gpus)
         return Means(self.data_dir, self.data_is_local, cpus, gpus)
 
@@ -160,12 +165,11 @@ async def caller(request: Request, background: BackgroundTasks) -> Caller:
     await services.gate.count(who.key)
     if not who.may(needed):
         raise NotAllowed(f"this takes an API key with the scope {needed}; this one has the scope {who.scope}")
-    if who.is_login:
-        _check_origin(request)
     job_id = request.path_params.get("job_id")
-    if job_id is not None and "\x00" not in job_id and not who.may("admin"):
+    deletes = request.method == "DELETE"  # of what is not there any more: that is fine within a day
+    if job_id is not None and not deletes and "\x00" not in job_id and not who.may("admin"):
         await run_in_threadpool(_check_job, services.store.of_owner(who.owner, all_jobs=False), job_id)
-    if is_use_due(who.key, now()):
+    if services.gate.is_use_to_be_noted(who.key):
         background.add_task(_note_use, services.store, who.key)  # when the answer is sent: reading waits for no writing
     return who
 
@@ -212,17 +216,6 @@ def _credential(request: Request) -> Credential:
         "send an API key, as the header Authorization: Bearer; the client and the command line take it from "
         "FORERUN_API_KEY. On the server `forerun keys create OWNER --local` makes one"
     )
-
-
-def _check_origin(request: Request) -> None:
-    """Raise NotAllowed where a browser that is logged in asks for a change, and not on behalf of a page of this
-    service: a cookie comes along whoever asks."""
-    if request.method in UNCHANGING:
-        return
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin", "")
-    ours = origin.partition("://")[2].lower() == request.headers.get("host", "").lower()
-    if site != "same-origin" and not (site is None and ours):
-        raise NotAllowed("a browser that is logged in may ask for changes from this service's own pages alone")
 
 
 def _check_job(store: Store, job_id: str) -> None:

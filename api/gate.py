@@ -9,9 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from math import ceil
-from typing import Literal
+from typing import get_args
 
 from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage
@@ -19,7 +20,8 @@ from limits.aio.strategies import MovingWindowRateLimiter
 
 from service.access import keys
 from service.errors import TooManyRequests
-from service.jobs.lifecycle import hash_of
+from service.jobs.lifecycle import hash_of, now
+from service.settings import Auth
 from service.store.api_keys import has_api_key
 from service.store.engine import Store
 from service.store.records import ApiKey
@@ -27,9 +29,7 @@ from service.wire.answers import Scope
 
 REMEMBERED_SECONDS = 1.0
 MOST_REMEMBERED = 1000  # credentials
-SCOPES: tuple[Scope, ...] = ("read", "submit", "admin")  # each has what those before it have
-
-Auth = Literal["auto", "keys", "open"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)  # each has what those before it have
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class Gate:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._streams: Counter[str] = Counter()
         self._keys: dict[tuple[bool, str], tuple[ApiKey, float]] = {}
+        self._noted: dict[str, datetime] = {}
         self._open_until = 0.0
         self._closed = False
 
@@ -109,6 +110,17 @@ class Gate:
             self._keys.clear()
         self._keys[_name(credential)] = (key, time.monotonic() + REMEMBERED_SECONDS)
         return key
+
+    def is_use_to_be_noted(self, key: ApiKey) -> bool:
+        """Whether the use of an API key at present is to be written; once a minute it is."""
+        at = now()
+        noted = replace(key, last_used_at=self._noted.get(key.id, key.last_used_at))
+        if not keys.is_use_due(noted, at):
+            return False
+        if len(self._noted) >= MOST_REMEMBERED:
+            self._noted.clear()
+        self._noted[key.id] = at
+        return True
 
     def forget(self) -> None:
         """Ask SQL again about every key, because one of them has changed."""

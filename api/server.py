@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from api.limits import Limits
 from api.protocol import Config
 
+BACKLOG = 512  # connections that wait to be accepted
 USER_TIMEOUT_MS = 60_000  # a client that acknowledges nothing for so long is gone: its connection ends
 
 
@@ -32,14 +33,14 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def listening_socket(host: str, port: int, backlog: int = 512) -> socket.socket:
+def listening_socket(host: str, port: int) -> socket.socket:
     """A TCP socket that listens at an IPv4 or IPv6 address. Raises OSError where it cannot.
 
     It knows that it speaks TCP, which one of `socket.create_server` does not: without that asyncio leaves Nagle's
     algorithm on, and an answer may wait 40 ms for the client's acknowledgement of its first part.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.create_server((host, port), family=family, backlog=backlog)
+    made = socket.create_server((host, port), family=family, backlog=BACKLOG)
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=made.detach())
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; what is accepted has it from here
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)

@@ -27,7 +27,7 @@ TRANSITIONS = Counter(
 )
 ATTEMPTS_ENDED = Counter(
     "forerun_attempts_ended",
-    "Attempts that ended, by how: succeeded, failed, cancelled, or lost, which are tried again.",
+    "Attempts that ended, by how: succeeded, failed, cancelled, paused, lost, or interrupted by the service's stop.",
     ["end"],
     registry=REGISTRY,
 )

@@ -35,6 +35,7 @@ def _rate(text: str) -> str:
 
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Auth = Literal["auto", "keys", "open"]
 LogFormat = Literal["json", "text"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
@@ -46,7 +47,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".forerun"), description="Where the service keeps its database and its jobs' files.")
     host: str = Field("127.0.0.1", description="Address to listen on; beyond this machine API keys are asked for.")
-    auth: Literal["auto", "keys", "open"] = Field(
+    auth: Auth = Field(
         "auto",
         description="Who is let in. keys: whoever has an API key; open: everybody, who may then do everything; auto: "
         "everybody on this machine while there never was a key, else whoever has one.",

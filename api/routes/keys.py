@@ -52,7 +52,6 @@ def create(
     begins to ask for one."""
     key, text = keys.create_key(services.store, **dict(parsed(KeyRequest, raw)))
     services.gate.forget()
-    response.headers["Cache-Control"] = "no-store"
     return answers.NewApiKey(**facts_of(key), key=text)
 
 

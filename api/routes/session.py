@@ -25,7 +25,6 @@ def log_in(request: Request, services: ServicesOf, who: CallerOf, response: Resp
         response.set_cookie(
             COOKIE, secret, expires=ends, httponly=True, samesite="strict", secure=request.url.scheme == "https"
         )
-    response.headers["Cache-Control"] = "no-store"
     return _login(who)
 
 

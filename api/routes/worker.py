@@ -47,7 +47,6 @@ def ticket(services: ServicesOf, job_id: JobId, raw: Body, response: Response) -
         secrets = Ticket.model_validate_json(raw)
     except ValidationError:
         raise InvalidInput([FieldError("body", None, 'must be {"ticket": "…"}')]) from None
-    response.headers["Cache-Control"] = "no-store"
     with metrics.REPORT_SECONDS.labels("ticket").time():
         return reports.exchange_ticket(services.store, job_id, secrets.ticket, secrets.report_token)
 

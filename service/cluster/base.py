@@ -76,6 +76,11 @@ class Capacity:
     cpus: float
     gpus: float
 
+    @property
+    def workers(self) -> float:
+        """How many workers there is room for: one for each CPU, or for each GPU where there are more of those."""
+        return max(self.cpus, self.gpus)
+
 
 class Cluster(Protocol):
     """A Ray cluster.

@@ -189,8 +189,10 @@ class Controller:
                     log.exception("a pass of the controller failed")
                     self._trouble = f"{type(error).__name__}: {error}"
             except Exception as error:  # the loop must outlive whatever it meets; the next pass starts afresh
-                log.exception("a pass of the controller failed")
-                self._trouble = f"{type(error).__name__}: {error}"
+                trouble = f"{type(error).__name__}: {error}"
+                if trouble != self._trouble:  # of what goes on, once
+                    log.exception("a pass of the controller failed")
+                self._trouble = trouble
             self._wake.wait(max(self._poll_seconds, IDLE_S) if self._idle else self._poll_seconds)
 
     def run_pass(self) -> None:
@@ -212,10 +214,7 @@ class Controller:
         with self._db.read() as session:
             live = jobs_in(session, HOLDS_WORKERS)
         self._find_hung(live, overview)
-        for job in live:
-            with bound_contextvars(job=job.id, attempt=job.attempt):
-                if not self._is_over_its_time(job):
-                    self._reconcile(job, overview)
+        failure = self._reconcile_each(live, overview)
         self._times.forget_all_but(job.last_attempt.submission_id for job in live if job.last_attempt is not None)
         self._stop_orphans(overview)
         claims = self._submit_what_fits()
@@ -223,6 +222,8 @@ class Controller:
         if self._housekeeper is not None:
             self._housekeeper.look()
         self._idle = not live and not claims
+        if failure is not None:
+            raise failure
 
     def _stand_by(self, overview: Overview) -> None:
         """Let nothing run on a head of this service's own: who leads takes what it ran for lost with it."""
@@ -234,6 +235,22 @@ class Controller:
             for submission_id in overview.live():
                 self._cluster.stop(submission_id)
         self._led, self._idle = False, True
+
+    def _reconcile_each(self, live: Sequence[JobWithAttempts], overview: Overview) -> Exception | None:
+        """Look at each of these jobs; one at which something goes wrong that nobody thought of holds up no other.
+        Return what went wrong last."""
+        failure = None
+        for job in live:
+            with bound_contextvars(job=job.id, attempt=job.attempt):
+                try:
+                    if not self._is_over_its_time(job):
+                        self._reconcile(job, overview)
+                except (ClusterUnreachable, DatabaseError, NotLeader):
+                    raise
+                except Exception as error:
+                    error.add_note(f"while looking at job {job.id}")
+                    failure = error
+        return failure
 
     def _reconcile(self, job: JobWithAttempts, overview: Overview) -> None:
         attempt = job.last_attempt
@@ -381,5 +398,5 @@ class Controller:
         self._cluster.submit(claim.submission_id, claim.job_id, {**self._environment, "FORERUN_TICKET": claim.ticket})
 
     def _workers(self) -> float:
-        """Workers that the cluster can take at once: one for each CPU, or GPU where it has more of those."""
-        return max(self._capacity.cpus, self._capacity.gpus) if self._capacity else math.inf
+        """Workers that the cluster can take at once."""
+        return self._capacity.workers if self._capacity else math.inf

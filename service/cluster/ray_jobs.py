@@ -90,10 +90,12 @@ class RayCluster:
     def nodes_of(self, submission_id: str) -> Mapping[str, bool]:
         try:
             path = f"/api/jobs/{checked_id(submission_id)}"
-            ray_job = self._ask("GET", path, lambda job: checked_id(job["job_id"] or ""))
+            ray_job = self._ask("GET", path, lambda job: job["job_id"])
         except _Unknown:
             return {}
-        actors = self._list("actors", f"&filter_keys=job_id&filter_predicates=%3D&filter_values={ray_job}")
+        if not ray_job:  # its driver ended before it knew Ray
+            return {}
+        actors = self._list("actors", f"&filter_keys=job_id&filter_predicates=%3D&filter_values={checked_id(ray_job)}")
         alive = {node["node_id"] for node in self._list("nodes") if node["state"] == "ALIVE"}
         return {actor["node_id"]: actor["node_id"] in alive for actor in actors if actor["node_id"]}
 

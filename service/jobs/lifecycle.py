@@ -13,13 +13,13 @@ from datetime import UTC, datetime, timedelta
 from service.errors import StateConflict
 from service.jobs.backoff import backoff_seconds
 from service.jobs.quota import NO_QUOTA, Quota, owners_who_wait
-from service.jobs.telling import tell_of_move
+from service.jobs.telling import tell_of_end, tell_of_move
 from service.store import attempts, clock
 from service.store.engine import Session, Store
 from service.store.jobs import get_job, next_to_submit, set_job_state
 from service.store.records import Job
 from service.store.trials import stop_trials
-from service.wire.states import FOLLOWS, TERMINAL, EndReason, JobState
+from service.wire.states import FOLLOWS, TERMINAL, AttemptEnd, EndReason, JobState
 
 LOG_CHARACTERS = 64 * 1024  # kept of each attempt's log, from its end
 MAX_LOST_ATTEMPTS = 50  # in a row, whatever the reason: a job whose own code ends its node must not go on for ever
@@ -113,7 +113,7 @@ def attempt_lost(
         job = get_job(session, job_id, lock=True)
         if not _is_live(job, attempt):
             return
-        end_attempt(session, job, message, lost=True, reason=reason)
+        end_attempt(session, job, message, "lost", reason=reason)
         if job.state is JobState.PAUSING:
             move(session, job, JobState.PAUSED)
             return
@@ -136,7 +136,7 @@ def attempt_interrupted(db: Store, job_id: str, attempt: int) -> None:
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         if _is_live(job, attempt):
-            end_attempt(session, job, "the service was stopped", reason=EndReason.SERVICE_STOPPED)
+            end_attempt(session, job, "the service was stopped", "interrupted", reason=EndReason.SERVICE_STOPPED)
             move(session, job, JobState.PAUSED if job.state is JobState.PAUSING else JobState.RECOVERING)
 
 
@@ -148,7 +148,7 @@ def end_by_time_limit(db: Store, job_id: str, attempt: int, seconds: float) -> b
         if not _is_live(job, attempt) or job.time_limit is None or seconds <= job.time_limit:
             return False
         message = f"its attempts took {seconds:.0f} s, more than its time limit of {job.time_limit} s; raise time_limit"
-        end_attempt(session, job, message)
+        end_attempt(session, job, message, "failed")
         move(session, job, JobState.FAILED, code="time_limit", message=message)
         return True
 
@@ -170,7 +170,7 @@ def confirm_cancelled(db: Store, job_id: str) -> None:
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         if job.state is JobState.CANCELLING:
-            end_attempt(session, job, "cancelled")
+            end_attempt(session, job, "cancelled", "cancelled")
             move(session, job, JobState.CANCELLED)
 
 
@@ -201,11 +201,14 @@ def _is_live(job: Job, attempt: int) -> bool:
 
 
 def end_attempt(
-    session: Session, job: Job, message: str | None, *, lost: bool = False, reason: EndReason | None = None
+    session: Session, job: Job, message: str | None, end: AttemptEnd, *, reason: EndReason | None = None
 ) -> None:
     """End the job's live attempt in SQL; one that was over already (cancelled while it recovered) stays as it was."""
     message = message and storable(message)
-    attempts.end_attempt(session, job.id, job.attempt, ended_at=now(), message=message, lost=lost, reason=reason)
+    if attempts.end_attempt(
+        session, job.id, job.attempt, ended_at=now(), message=message, lost=end == "lost", reason=reason
+    ):
+        tell_of_end(session, end)
 
 
 def storable(text: str) -> str:

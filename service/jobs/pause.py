@@ -54,5 +54,5 @@ def confirm_paused(db: Store, job_id: str) -> None:
     with db.write() as session:
         job = get_job(session, job_id, lock=True)
         if job.state is JobState.PAUSING:
-            end_attempt(session, job, "paused before it began")
+            end_attempt(session, job, "paused before it began", "paused")
             move(session, job, JobState.PAUSED)

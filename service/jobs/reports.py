@@ -185,9 +185,9 @@ def finish(db: Store, job_id: str, token: str, outcome: Outcome) -> None:
         if outcome.state == "paused":
             if job.state is not JobState.PAUSING:
                 raise RecordConflict(f"nobody has asked for a pause of job {job_id}")
-            jobs.end_attempt(session, job, "paused")
+            jobs.end_attempt(session, job, "paused", "paused")
             return
-        jobs.end_attempt(session, job, outcome.message)
+        jobs.end_attempt(session, job, outcome.message, outcome.state)
         jobs.move(session, job, JobState(outcome.state), code=outcome.code, message=outcome.message)
 
 

@@ -7,19 +7,10 @@ from structlog.contextvars import bound_contextvars
 from service import metrics
 from service.store.engine import Session, after_commit
 from service.store.records import Job
-from service.wire.states import HOLDS_WORKERS, JobState
+from service.wire.states import AttemptEnd, JobState
 from service.wire.worker import EpochRecord
 
 log = logging.getLogger(__name__)
-
-# How an attempt ended, by the state that its job came into. One that goes on later was lost.
-ENDS = {
-    JobState.SUCCEEDED: "succeeded",
-    JobState.FAILED: "failed",
-    JobState.CANCELLED: "cancelled",
-    JobState.PAUSED: "paused",
-    JobState.RECOVERING: "lost",
-}
 
 
 def tell_of_submission(session: Session, job_id: str) -> None:
@@ -35,17 +26,18 @@ def tell_of_submission(session: Session, job_id: str) -> None:
 
 def tell_of_move(session: Session, job: Job, to: JobState, code: str | None) -> None:
     """Tell that a job came into the state `to`, with a code where it failed; `job` is how it was before."""
-    had_attempt = job.state in HOLDS_WORKERS
-    end = "lost" if code == "attempts_exhausted" else ENDS.get(to)
 
     def tell() -> None:
         metrics.TRANSITIONS.labels(to).inc()
-        if had_attempt and end is not None:
-            metrics.ATTEMPTS_ENDED.labels(end).inc()
         with bound_contextvars(job=job.id, attempt=job.attempt):
             log.info("%s%s", to, f" ({code})" if code else "")
 
     after_commit(session, tell)
+
+
+def tell_of_end(session: Session, end: AttemptEnd) -> None:
+    """Tell that an attempt ended, and how."""
+    after_commit(session, metrics.ATTEMPTS_ENDED.labels(end).inc)
 
 
 def tell_of_epoch(session: Session, record: EpochRecord) -> None:

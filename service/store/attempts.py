@@ -129,12 +129,13 @@ def end_attempt(
     message: str | None,
     lost: bool = False,
     reason: EndReason | None = None,
-) -> None:
+) -> bool:
     """Write that an attempt is over, whether it was lost, and for what `reason` it has no outcome; one that has ended
-    already stays as it is."""
+    already stays as it is. Return whether it had not."""
     values = {"ended_at": ended_at, "message": message, "ticket_hash": None, "lost": lost, "reason": reason}
     values["waits_for"] = None
-    session.execute(_attempt(job_id, number).where(Attempt.ended_at.is_(None)).values(values))
+    ended = _attempt(job_id, number).where(Attempt.ended_at.is_(None)).values(values)
+    return session.scalar(ended.returning(Attempt.number)) is not None
 
 
 def set_log(session: Session, submission_id: str, log: str) -> None:

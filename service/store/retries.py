@@ -11,7 +11,6 @@ from sqlalchemy.orm import aliased
 from service.algorithms.trajectory import newest_trajectory
 from service.store.engine import Session
 from service.store.epochs import epochs_of
-from service.store.events import append_event
 from service.store.tables import Base, Branch, Epoch, Event, Job, Layer, Run, Trial
 from service.store.trials import KEPT_OF_EPOCHS, count_epochs_of_job
 from service.wire.states import TERMINAL
@@ -104,9 +103,11 @@ def _copy_events(session: Session, source: str, job_id: str, kept: set[tuple[str
         elif epoch in kept:
             told.pop(epoch, None)
             told[epoch] = event
-    for event in told.values():
+    for number, event in enumerate(told.values(), start=2):  # behind that of its submission; no webhook is told again
         data = event.data | ({"attempt": 0} if event.kind == "epoch" else {})
-        append_event(session, job_id, event.kind, data, event.created_at)
+        values = {"number": number, "kind": event.kind, "data": data, "created_at": event.created_at}
+        session.execute(insert(Event).values(job_id=job_id, **values))
+    session.execute(update(Job).where(Job.id == job_id).values(last_event=len(told) + 1))
 
 
 def _columns(table: type[Base], *others: str) -> list[str]:

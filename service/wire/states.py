@@ -1,6 +1,7 @@
 """The states of a job, and which of them may follow which; a terminal state never changes."""
 
 from enum import StrEnum
+from typing import Literal
 
 
 class JobState(StrEnum):
@@ -36,6 +37,11 @@ FOLLOWS: dict[JobState, frozenset[JobState]] = {
 TERMINAL = frozenset(state for state, after in FOLLOWS.items() if not after)
 WAITING = (_S.QUEUED, _S.RECOVERING)  # for an attempt; the controller takes them in their order
 HOLDS_WORKERS = (_S.SUBMITTING, _S.RUNNING, _S.PAUSING, _S.CANCELLING)  # of the cluster
+
+
+# How an attempt ended. One that was lost is tried again, unless it was the last allowed; one that was interrupted ended
+# with its service.
+AttemptEnd = Literal["succeeded", "failed", "cancelled", "paused", "lost", "interrupted"]
 
 
 class EndReason(StrEnum):

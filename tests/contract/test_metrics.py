@@ -12,9 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from api import scrape
 from api.deps import Services
 from service.cluster.base import Capacity
+from service.cluster.controller import Leadership
+from service.jobs import lifecycle as jobs
+from service.jobs.quota import Quota
+from service.jobs.submit import submit_job
+from service.spec.job import JobSpec
 from service.store.standing import Standing
 from tests.application import serving
-from tests.builders import JSON, Worker, claim, epoch_record, run_to_success, submit
+from tests.builders import JSON, Worker, claim, epoch_record, run_to_success, spec_document, submit
 from tests.contract.conftest import FakeFleet
 
 pytest_plugins = ["tests.databases"]
@@ -81,20 +86,41 @@ def test_a_report_that_is_sent_again_is_one_epoch(client: httpx.Client, services
     assert increase(before, after, "forerun_report_seconds_count", "epoch") == 3
 
 
-def test_why_jobs_wait(client: httpx.Client, fleet: FakeFleet) -> None:
+def test_why_jobs_wait(client: httpx.Client, services: Services, fleet: FakeFleet) -> None:
+    alice = services.store.of_owner("alice", all_jobs=False)
+    submit_job(alice, JobSpec.model_validate(spec_document()))
+    claim(services.store)
     submit(client)
     submit(client, workers=2)
 
     def waits() -> dict[str, float]:
         found = scraped(client)
-        reasons = ("ray_unreachable", "resources", "too_large")
-        return {reason: found["forerun_jobs_waiting", (reason,)] for reason in reasons}
+        return {labels[0]: n for (name, labels), n in found.items() if name == "forerun_jobs_waiting" and n > 0}
 
-    assert waits() == {"ray_unreachable": 2, "resources": 0, "too_large": 0}  # Ray has not answered yet
+    assert waits() == {"ray_unreachable": 2}  # Ray has not answered yet
     fleet.capacity = Capacity(cpus=1, gpus=0)
-    assert waits() == {"ray_unreachable": 0, "resources": 1, "too_large": 1}
+    assert waits() == {"resources": 1, "too_large": 1}
+    submit_job(alice, JobSpec.model_validate(spec_document()))
+    assert waits() == {"resources": 2, "too_large": 1}
+    fleet.quota = Quota(running_jobs=1)
+    assert waits() == {"resources": 1, "quota": 1, "too_large": 1}
     fleet.trouble = "no answer"
-    assert waits() == {"ray_unreachable": 2, "resources": 0, "too_large": 0}
+    assert waits() == {"ray_unreachable": 3}
+    fleet.leadership = Leadership(leads=False, url=None)
+    assert waits() == {}  # who leads knows
+
+
+def test_an_attempt_ends_once(client: httpx.Client, services: Services) -> None:
+    before = scraped(client)
+    job_id = submit(client)
+    claim(services.store)
+    jobs.attempt_lost(services.store, job_id, 1, "node died", max_attempts=3)
+    jobs.cancel(services.store, job_id)
+    jobs.confirm_cancelled(services.store, job_id)
+    after = scraped(client)
+    ends = ("succeeded", "failed", "cancelled", "paused", "lost", "interrupted")
+    ended = {end: increase(before, after, "forerun_attempts_ended_total", end) for end in ends}
+    assert ended == dict.fromkeys(ends, 0) | {"lost": 1}
 
 
 def test_ray_by_gauges(client: httpx.Client, fleet: FakeFleet) -> None:
@@ -121,7 +147,7 @@ def test_a_database_that_is_gone_is_a_gauge(client: httpx.Client, services: Serv
 def test_a_database_that_does_not_answer_is_waited_for_once_and_not_for_long(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Future[Standing | None]] = []
+    asked: list[Future[scrape.Counted | None]] = []
     monkeypatch.setattr(scrape, "PATIENCE_SECONDS", 0.05)
     monkeypatch.setattr(scrape, "KEPT_SECONDS", 3600.0)
     monkeypatch.setattr(scrape.Scraper, "_run", lambda self, count: asked.append(count))
@@ -129,7 +155,7 @@ def test_a_database_that_does_not_answer_is_waited_for_once_and_not_for_long(
     assert [scraped(client)["forerun_database_up", ()] for _ in range(3)] == [0, 0, 0]
     assert time.monotonic() - began < 5
     (count,) = asked  # no thread a scrape, while the first one hangs
-    count.set_result(Standing({}, {}, datetime.now(UTC) - timedelta(minutes=2)))
+    count.set_result(scrape.Counted(Standing({}, {}, datetime.now(UTC) - timedelta(minutes=2)), ()))
     found = scraped(client)
     assert found["forerun_database_up", ()] == 1
     assert 120 <= found["forerun_queue_oldest_seconds", ()] < 180

@@ -185,6 +185,7 @@ def test_a_job_that_fails_says_why(cluster: RayCluster, ray_head: EmbeddedHead) 
     assert "exit code 1" in failed.message
     assert "the dataset is missing" in failed.message
     assert ray_head.token not in failed.message
+    assert cluster.nodes_of("bad-a1") == {}, "it had not made itself known to Ray yet"
 
 
 def test_a_ray_job_keeps_to_loopback_and_to_itself_until_stopped(cluster: RayCluster, ray_head: EmbeddedHead) -> None:

@@ -1081,6 +1081,25 @@ def test_the_loop_outlives_what_goes_wrong_and_says_so(world):
     assert loop.controller.trouble is None
 
 
+def test_a_job_that_cannot_be_looked_at_holds_up_no_other(world):
+    world.cluster.capacity_value = Capacity(cpus=3.0, gpus=0.0)
+    first, second = world.running(), world.running()
+    for job_id in (first, second):
+        world.status(f"{job_id}-a1", RayJobStatus.FAILED, "exit code 1")
+    world.cluster.before["nodes_of"] = lambda: [][0]  # of the first that it is asked for
+    third = world.submit()
+    with pytest.raises(IndexError) as failure:
+        world.run_pass()
+    assert failure.value.__notes__ == [f"while looking at job {first}"]
+    assert [world.state(job_id) for job_id in (first, second, third)] == [
+        (S.RUNNING, 1),
+        (S.SUBMITTING, 2),
+        (S.SUBMITTING, 1),
+    ]
+    world.run_pass()
+    assert world.state(first)[0] is not S.RUNNING
+
+
 # --- all faults in any order ---------------------------------------------------------------------------------
 
 
