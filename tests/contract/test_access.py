@@ -447,6 +447,15 @@ def test_a_cookie_changes_nothing_for_pages_of_others(
     assert client.get("/v1/jobs", headers=headers).json()["items"] == []
 
 
+def test_a_deletion_is_asked_for_again_by_its_owner(client: httpx.Client, store: Store, as_: As) -> None:
+    as_(key(store))
+    job_id = submit(client)
+    client.post(f"/v1/jobs/{job_id}/cancel", headers=JSON).raise_for_status()
+    assert as_(key(store, "bob")).delete(f"/v1/jobs/{job_id}", headers=JSON).status_code == 404
+    as_(key(store))
+    assert [client.delete(f"/v1/jobs/{job_id}", headers=JSON).status_code for _ in range(2)] == [204, 204]
+
+
 def test_a_login_ends_with_its_key(client: httpx.Client, store: Store, as_: As) -> None:
     text = key(store)
     as_(text)

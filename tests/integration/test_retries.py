@@ -89,6 +89,7 @@ def test_a_retry_goes_on_from_the_newest_trajectory(store):
         as_event(first[0], 0),
         as_event(second, 0),
     ]
+    assert [number for number, _, _ in events_of(store, again)] == [1, 2, 3]
     claimed = jobs.claim_next(store)
     assignment = reports.exchange_ticket(store, again, claimed.ticket)
     assert assignment.retry_of == job_id

@@ -10,7 +10,8 @@ from sqlalchemy import delete, func, select
 
 from service.errors import InvalidInput, NotFound
 from service.jobs import lifecycle as jobs
-from service.jobs import webhooks
+from service.jobs import reports, webhooks
+from service.jobs.retry import retry
 from service.store.engine import Store
 from service.store.tables import Delivery, Job
 from service.store.webhooks import WebhookRecord
@@ -19,7 +20,7 @@ from service.webhooks.dispatcher import Dispatcher
 from service.webhooks.hosts import AllowedHosts
 from service.webhooks.sender import Sender
 from tests.builders import train
-from tests.integration.jobs_in_sql import submit
+from tests.integration.jobs_in_sql import events_of, start, submit
 from tests.receiver import Receiver, receiving, wait_until
 from tests.unit.service.reports import epoch
 
@@ -98,6 +99,18 @@ def test_a_jobs_events_come_in_order_signed_and_once(store: Store, receiver: Rec
     assert headers["content-type"] == "application/json"
     assert outbox(store) == 0
     assert read(store, hook).delivered_at is not None
+
+
+def test_what_a_retry_takes_over_is_not_told_again(store: Store, receiver: Receiver) -> None:
+    job_id, token = start(store, epochs=2)
+    reports.record_epoch(store, job_id, token, epoch(1))
+    jobs.cancel(store, job_id)
+    jobs.confirm_cancelled(store, job_id)
+    webhooks.register(store, receiver.url, ["job.queued", "epoch"])
+    again = retry(store, job_id)
+    told = [(kind, number) for number, kind, _ in events_of(store, again)]
+    assert told == [("state", 1), ("epoch", 2)]
+    assert outbox(store) == 1
 
 
 def test_only_what_it_asked_for_and_each_webhook_for_itself(store: Store, receiver: Receiver) -> None:
