@@ -6,12 +6,14 @@ from datetime import datetime
 
 from service.store.records import Attempt, JobWithAttempts
 
+NOTED_EVERY_S = 30.0
+
 
 class RunningTimes:
     """The running times of live attempts, by a clock that only goes forward from when they were first seen.
 
-    What an attempt took before that (the service was started anew meanwhile), and what earlier attempts took, is the
-    difference of the times that SQL has.
+    What an attempt had run before that, under an earlier service, and what earlier attempts took, is what SQL has
+    of it: the difference of its times, as far as that agrees with the seconds that were noted last.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,17 +29,29 @@ class RunningTimes:
     def seconds(self, job: JobWithAttempts, now: datetime) -> float:
         """The seconds that the attempts of a job have taken together, of which the last one is live."""
         *earlier, live = job.attempts
-        begun, before = self._seen.setdefault(live.submission_id, (self._clock(), _between(live, now)))
-        return sum(_between(attempt, now) for attempt in earlier) + before + self._clock() - begun
+        return sum(_seconds_of(attempt, now) for attempt in earlier) + self._of_live(live, now)
+
+    def to_note(self, job: JobWithAttempts, now: datetime) -> float | None:
+        """The seconds that the live attempt has run, where they are to be noted; None where SQL has nearly as many."""
+        live = job.attempts[-1]
+        seconds = self._of_live(live, now)
+        return seconds if live.seconds is None or seconds - live.seconds >= NOTED_EVERY_S else None
+
+    def _of_live(self, live: Attempt, now: datetime) -> float:
+        begun, before = self._seen.setdefault(live.submission_id, (self._clock(), _seconds_of(live, now)))
+        return before + self._clock() - begun
 
     def forget_all_but(self, live: Iterable[str]) -> None:
         """Forget all attempts but those of these submission ids."""
         self._seen = {name: self._seen[name] for name in self._seen.keys() & set(live)}
 
 
-def _between(attempt: Attempt, now: datetime) -> float:
-    """The seconds from an attempt's beginning to its end, or to the time `now`; none where a clock was set back."""
-    return max(0.0, ((attempt.ended_at or now) - attempt.created_at).total_seconds())
+def _seconds_of(attempt: Attempt, now: datetime) -> float:
+    """The seconds from an attempt's beginning to its end, or to `now`, none where a clock was set back. Where seconds
+    are noted it had run as many, and no more than until the next note."""
+    between = max(0.0, ((attempt.ended_at or now) - attempt.created_at).total_seconds())
+    noted = attempt.seconds
+    return between if noted is None else min(max(between, noted), noted + NOTED_EVERY_S)
 
 
 def has_limit(job: JobWithAttempts) -> bool:

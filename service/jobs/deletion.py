@@ -15,10 +15,12 @@ from pathlib import Path
 
 from service.errors import StateConflict
 from service.jobs.lifecycle import now
+from service.jobs.quota import WINDOW
 from service.store import deletions
 from service.store.engine import Store
 from service.store.jobs import get_job
 from service.store.retries import live_retry
+from service.store.usage import forget_usage
 from service.wire.states import TERMINAL
 
 log = logging.getLogger(__name__)
@@ -101,9 +103,9 @@ class Housekeeper:
             found = deletions.deleted_jobs(session, 10 * SLICE)
         gone = [(job_id, deleted_at) for job_id, deleted_at in found if self._is_removed(job_id)]
         old = [job_id for job_id, deleted_at in gone if deleted_at < now() - REMEMBERED]
-        if old:
-            with self._db.write() as session:
-                deletions.forget_deleted_jobs(session, old)
+        with self._db.write() as session:
+            deletions.forget_deleted_jobs(session, old)
+            forget_usage(session, now() - WINDOW)
         return len(old) == 10 * SLICE
 
     def _remove_old_files(self) -> bool:

@@ -120,6 +120,11 @@ def note_heartbeat(
     return None if found is None else JobState(found)
 
 
+def set_seconds(session: Session, job_id: str, number: int, seconds: float) -> None:
+    """Note the seconds that an attempt has run."""
+    session.execute(_attempt(job_id, number).values(seconds=seconds))
+
+
 def end_attempt(
     session: Session,
     job_id: str,

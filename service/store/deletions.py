@@ -8,6 +8,7 @@ from sqlalchemy.orm import aliased
 
 from service.store.engine import Session
 from service.store.tables import Attempt, DeletedJob, Job
+from service.store.usage import keep_usage
 from service.wire.states import TERMINAL
 
 
@@ -41,7 +42,8 @@ def jobs_with_files(session: Session, finished_before: datetime, limit: int) -> 
 
 
 def delete_job(session: Session, job_id: str, deleted_at: datetime) -> None:
-    """Delete a job and all that hangs on it, and note that its files are to go, too."""
+    """Delete a job and all that hangs on it, and note that its files are to go, too, and what its attempts took."""
+    keep_usage(session, job_id)
     session.execute(delete(Job).where(Job.id == job_id))
     session.execute(insert(DeletedJob).values(id=job_id, deleted_at=deleted_at))
 

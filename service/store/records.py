@@ -31,6 +31,7 @@ class Attempt:
     iterations: int | None  # that it has trained or evaluated, as its last heartbeat had it; None: there was none
     progress_at: datetime | None  # when they grew, or an epoch came, by the database's clock; None: it has not begun
     waits_for: str | None  # what keeps it from training at present, in words; None: nothing
+    seconds: float | None  # that it had run when they were noted last, by a clock that is not set; None: never
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,7 @@ class Attempt(Base):
     iterations: Mapped[int | None] = mapped_column(BigInteger)  # trained or evaluated, as its last heartbeat had it
     progress_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when they grew, by the database's clock
     waits_for: Mapped[str | None] = mapped_column(Text)  # what it waits for meanwhile; NULL: it trains
+    seconds: Mapped[float | None]  # that it had run when they were noted last, by a clock that is not set; NULL: never
     log: Mapped[str | None] = mapped_column(Text, deferred=True)  # the end of it; NULL until Ray gave it
 
     job: Mapped[Job] = relationship(back_populates="attempts")
@@ -337,6 +338,19 @@ class Leader(Base):
     cluster: Mapped[str | None] = mapped_column(String(300))  # that it submits to
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # by the database's clock
     standby_seen_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when another one last looked
+
+
+class UsageOfDeletedJob(Base):
+    """The table of what attempts of deleted jobs of owners took of the cluster, for as long as it counts."""
+
+    __tablename__ = "usage_of_deleted_jobs"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    owner: Mapped[str] = mapped_column(String(100))
+    workers: Mapped[int]
+    device: Mapped[str] = mapped_column(String(10))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
 
 class DeletedJob(Base):

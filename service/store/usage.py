@@ -3,13 +3,13 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import Select, delete, func, insert, or_, select
 
 from service.store.engine import Session
 from service.store.ownership import OF_EVERYBODY
 from service.store.records import AttemptUsage
-from service.store.rows import records_of
-from service.store.tables import Attempt, Job
+from service.store.rows import columns_of, records_of
+from service.store.tables import Attempt, Job, UsageOfDeletedJob
 from service.wire.states import JobState
 
 
@@ -21,11 +21,27 @@ def jobs_by_owner(session: Session, states: Collection[JobState]) -> dict[str, i
 
 
 def attempts_since(session: Session, since: datetime) -> Sequence[AttemptUsage]:
-    """The attempts of owners' jobs that ran after the time `since`, for a while at least."""
+    """The attempts of owners' jobs that ran after the time `since`, for a while at least, those of deleted jobs too."""
+    ran = or_(Attempt.ended_at.is_(None), Attempt.ended_at > since)
+    query = _of_jobs().where(Job.owner.is_not(None), ran)
+    gone = select(*columns_of(UsageOfDeletedJob, AttemptUsage)).where(UsageOfDeletedJob.ended_at > since)
+    found = [session.execute(one, execution_options=OF_EVERYBODY) for one in (query, gone)]
+    return [usage for rows in found for usage in records_of(AttemptUsage, rows)]
+
+
+def keep_usage(session: Session, job_id: str) -> None:
+    """Keep what the attempts of a job took, which is about to be deleted."""
+    names = ["owner", "workers", "device", "created_at", "ended_at"]
+    rows = _of_jobs().where(Job.id == job_id, Job.owner.is_not(None), Attempt.ended_at.is_not(None))
+    session.execute(insert(UsageOfDeletedJob).from_select(names, rows))
+
+
+def forget_usage(session: Session, ended_before: datetime) -> None:
+    """Forget what attempts of deleted jobs took that ended before that time."""
+    session.execute(delete(UsageOfDeletedJob).where(UsageOfDeletedJob.ended_at < ended_before))
+
+
+def _of_jobs() -> Select[tuple[str | None, int, str, datetime, datetime | None]]:
     device = Job.spec["device"].as_string().label("device")
-    query = (
-        select(Job.owner, Job.workers, device, Attempt.created_at, Attempt.ended_at)
-        .join(Attempt, Attempt.job_id == Job.id)
-        .where(Job.owner.is_not(None), or_(Attempt.ended_at.is_(None), Attempt.ended_at > since))
-    )
-    return records_of(AttemptUsage, session.execute(query, execution_options=OF_EVERYBODY))
+    query = select(Job.owner, Job.workers, device, Attempt.created_at, Attempt.ended_at)
+    return query.join(Attempt, Attempt.job_id == Job.id)

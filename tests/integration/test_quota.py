@@ -1,11 +1,14 @@
 """What one owner may take of the cluster, on both databases."""
 
 from datetime import timedelta
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from service.jobs import lifecycle as jobs
 from service.jobs import reports
+from service.jobs.deletion import Housekeeper, delete_job
 from service.jobs.quota import Quota, gpu_seconds, owners_who_wait
 from service.jobs.reasons import Sight, look_at_queue, reason_of
 from service.jobs.retry import retry
@@ -103,3 +106,29 @@ def test_a_retry_by_an_admin_is_its_owners(store: Store) -> None:
     retried = retry(store.of_owner("root", all_jobs=True), job_id)
     with of(store, "alice").read() as session:
         assert get_job(session, retried).owner == "alice"
+
+
+def test_a_deletion_gives_no_gpu_seconds_back(store: Store, tmp_path: Path) -> None:
+    quota = Quota(gpu_seconds=1200, has_gpus=True)
+    alice, at = of(store, "alice"), jobs.now()
+    job_id = submit(alice, workers=2)
+    claim = jobs.claim_next(store, quota=quota)
+    assert claim is not None
+    jobs.cancel(store, job_id)
+    with patch("service.jobs.lifecycle.now", lambda: at + timedelta(seconds=600)):
+        jobs.confirm_cancelled(store, job_id)
+    jobs.keep_log(store, claim.submission_id, "")
+
+    def used(hours: float) -> dict[str, int]:
+        with store.read() as session:
+            return {
+                owner: round(n, -2) for owner, n in gpu_seconds(session, quota, at + timedelta(hours=hours)).items()
+            }
+
+    assert used(1) == {"alice": 1200}
+    delete_job(alice, job_id, tmp_path)
+    assert used(1) == {"alice": 1200}
+    assert used(25) == {}
+    with patch("service.jobs.deletion.now", lambda: at + timedelta(hours=25)):
+        Housekeeper(store, tmp_path).look()
+    assert used(1) == {}

@@ -72,10 +72,12 @@ def test_the_time_of_all_attempts_counts(world, ticks):  # noqa: F811
     world.run_pass()
     world.start(f"{job_id}-a1")
     world.status(f"{job_id}-a1", RayJobStatus.FAILED)
+    ticks.seconds = 50
     world.run_pass(50)  # attempt 2
     world.start(f"{job_id}-a2")
     world.run_pass()
-    ticks.seconds = 11
+    assert world.state(job_id) == (S.RUNNING, 2)
+    ticks.seconds = 61
     world.run_pass()
     assert world.job(job_id).error_code == "time_limit"
 
@@ -121,10 +123,29 @@ def test_what_ran_before_the_service_started_anew_counts(world):  # noqa: F811
     assert world.job(job_id).error_code == "time_limit"
 
 
+def test_a_wall_clock_that_jumps_while_the_service_starts_anew_ends_nothing(world, ticks):  # noqa: F811
+    job_id = limited(world, 100)
+    world.run_pass()
+    world.start(f"{job_id}-a1")
+    world.run_pass()
+    ticks.seconds = 31
+    world.run_pass(31)
+    world.restart()
+    world.controller._times = RunningTimes(ticks)
+    world.run_pass(7200)  # of which 30 s may have passed since the last note
+    assert world.state(job_id) == (S.RUNNING, 1)
+    ticks.seconds += 39
+    world.run_pass()
+    assert world.state(job_id) == (S.RUNNING, 1)
+    ticks.seconds += 1
+    world.run_pass()
+    assert world.job(job_id).error_message.startswith("its attempts took 101 s")
+
+
 def test_times_are_never_negative() -> None:
     attempts = [
-        Attempt(1, "job-1-a1", None, None, NOON, NOON - 3600 * SECOND, None, True, *[None] * 5),
-        Attempt(2, "job-1-a2", None, None, NOON, None, None, False, *[None] * 5),
+        Attempt(1, "job-1-a1", None, None, NOON, NOON - 3600 * SECOND, None, True, *[None] * 6),
+        Attempt(2, "job-1-a2", None, None, NOON, None, None, False, *[None] * 6),
     ]
     job = object.__new__(JobWithAttempts)
     object.__setattr__(job, "attempts", attempts)

@@ -57,6 +57,6 @@ def test_columns_with_a_prefix_make_a_record_beside_another(sqlite_store):
 
 
 def test_no_secret_is_printed():
-    attempt = records.Attempt(1, "job-1-a1", "of the ticket", "of the token", None, None, None, False, *[None] * 5)
+    attempt = records.Attempt(1, "job-1-a1", "of the ticket", "of the token", None, None, None, False, *[None] * 6)
     assert "of the ticket" not in repr(attempt)
     assert "of the token" not in repr(attempt)
