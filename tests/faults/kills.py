@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
@@ -26,6 +27,7 @@ from service.spec.data import NamedDataset
 from service.spec.job import JobSpec
 from service.store.engine import Store
 from service.store.epochs import epochs_of
+from service.wire.states import TERMINAL
 from tests.e2e.service import Service
 from tests.faults.bench import Bench
 from tests.faults.invariants import Expected, Result, Violation, result_of
@@ -133,18 +135,30 @@ def _injected(
 ) -> Iterator[Sequence[Violation]]:
     """Do it again and again to jobs of the service; where they count as the jobs' own losses, `own`."""
     expected = list(undisturbed(bench.keep("undisturbed"))) if workers == 1 else None
-    for first in range(0, len(numbers), AT_ONCE):
-        batch = numbers[first : first + AT_ONCE]
+    left = deque(numbers)
+    while left:
         with Client(service.url) as client:
             job_id = client.submit(SPEC | {"workers": workers}).id
-        watch.accepted[job_id] = Expected(results=expected, own_losses=len(batch) if own else 0)
-        for place, number in enumerate(batch, start=1):
-            if not watch.until(lambda one=job_id, a=place: has_an_epoch_of(watch, one, a), what=f"attempt {place}"):
-                break
-            do(service, number)
-            if place < len(batch):
+        watch.accepted[job_id] = Expected(results=expected)
+        taken = 0
+        while left and taken < AT_ONCE and _trains(watch, job_id, taken + 1):
+            if taken:
                 yield []
+            do(service, left.popleft())
+            taken += 1
+        if not taken:
+            left.popleft()
+        watch.accepted[job_id] = Expected(results=expected, own_losses=taken if own else 0)
         yield watch.settle()
+
+
+def _trains(watch: Watch, job_id: str, attempt: int) -> bool:
+    """Wait for an epoch of that attempt, or a later one; whether it came, and the job has not ended: where the driver is
+    stopped its workers may train to the end."""
+    watch.until(
+        lambda: has_an_epoch_of(watch, job_id, attempt) or watch.state(job_id) in TERMINAL, what=f"attempt {attempt}"
+    )
+    return has_an_epoch_of(watch, job_id, attempt) and watch.state(job_id) not in TERMINAL
 
 
 def has_an_epoch_of(watch: Watch, job_id: str, attempt: int) -> bool:
