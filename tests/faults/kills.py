@@ -153,8 +153,8 @@ def _injected(
 
 
 def _trains(watch: Watch, job_id: str, attempt: int) -> bool:
-    """Wait for an epoch of that attempt, or a later one; whether it came, and the job has not ended: where the driver is
-    stopped its workers may train to the end."""
+    """Wait for an epoch of that attempt, or a later one; whether it came, and the job has not ended: where its driver
+    is stopped its workers may train to the end."""
     watch.until(
         lambda: has_an_epoch_of(watch, job_id, attempt) or watch.state(job_id) in TERMINAL, what=f"attempt {attempt}"
     )
