@@ -32,7 +32,8 @@ class Config(uvicorn.Config):
             log_level=log_level,
             access_log=False,
             server_header=False,
-            backlog=min(512, limits.connections // 2),  # as many are accepted at a time, before any is counted
+            # As many are accepted in each turn of the event loop; what is one too many is closed four turns later.
+            backlog=max(1, min(512, limits.connections // 8)),
             timeout_keep_alive=limits.keep_alive_seconds,
             h11_max_incomplete_event_size=MAX_TARGET_BYTES + MAX_HEADER_BYTES,
         )

@@ -21,7 +21,7 @@ def test_none(store: Store) -> None:
     assert counted(store) == Standing({}, {}, None)
 
 
-def test_jobs_by_state_and_those_that_wait_by_their_workers(store: Store) -> None:
+def test_jobs_by_state_and_those_that_wait_by_owner_and_workers(store: Store) -> None:
     submit(store)
     submit(store)
     submit(store, workers=2)
@@ -32,8 +32,8 @@ def test_jobs_by_state_and_those_that_wait_by_their_workers(store: Store) -> Non
     assert second.job_id == first.job_id
     found = counted(store)
     assert found.jobs == {JobState.SUBMITTING: 1, JobState.QUEUED: 3}
-    assert found.waiting == {1: 1, 2: 2}
+    assert found.waiting == {(None, 1): 1, (None, 2): 2}
     assert found.oldest_queued is not None
     assert timedelta(0) <= datetime.now(UTC) - found.oldest_queued < timedelta(minutes=5)
     jobs.attempt_lost(store, second.job_id, second.attempt, "gone", max_attempts=3)
-    assert counted(store).waiting == {1: 2, 2: 2}  # one that recovers waits, too
+    assert counted(store).waiting == {(None, 1): 2, (None, 2): 2}  # one that recovers waits, too
