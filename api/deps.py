@@ -165,6 +165,9 @@ async def caller(request: Request, background: BackgroundTasks) -> Caller:
     await services.gate.count(who.key)
     if not who.may(needed):
         raise NotAllowed(f"this takes an API key with the scope {needed}; this one has the scope {who.scope}")
+    if who.is_login and request.method not in UNCHANGING and _asked_by_our_page(request) is not True:
+        # a cookie comes along whoever asks
+        raise NotAllowed("a browser that is logged in may ask for changes from this service's own pages alone")
     job_id = request.path_params.get("job_id")
     deletes = request.method == "DELETE"  # of what is not there any more: that is fine within a day
     if job_id is not None and not deletes and "\x00" not in job_id and not who.may("admin"):
@@ -290,15 +293,24 @@ async def of_this_site(request: Request) -> None:
     without a body: no page can send that elsewhere without asking first, by a request that is not answered. Raises
     UnsupportedMediaType otherwise.
     """
-    if request.method in ("GET", "HEAD", "OPTIONS"):
+    if request.method in UNCHANGING:
         return
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    ours = origin is None or origin.partition("://")[2].lower() == request.headers.get("host", "").lower()
-    if site not in (None, "same-origin", "none") or (site is None and not ours):
+    if _asked_by_our_page(request) is False:
+        origin = request.headers.get("origin")
         whose = "another site" if origin is None else shortened(origin, 200)
         raise CrossSiteRequest(f"a page of {whose} asks for a change here; only this service's own pages may")
-    if site != "same-origin":
+    if request.headers.get("sec-fetch-site") != "same-origin":
         require_json(request)
+
+
+def _asked_by_our_page(request: Request) -> bool | None:
+    """Whether a page of this service asks, by what the browser says; None where nothing says that any page does."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        return None if site == "none" else site == "same-origin"
+    if origin is None:
+        return None
+    return origin.partition("://")[2].lower() == request.headers.get("host", "").lower()
 
 
 def require_json(request: Request) -> None:

@@ -429,11 +429,13 @@ def test_over_https_the_cookie_goes_over_https_alone(services: Services, store: 
 @pytest.mark.parametrize(
     "headers",
     [
+        {},
         {"Origin": "http://evil.example"},
         {"Origin": "http://testserver:3000"},
         {"Origin": "null"},
         {"Sec-Fetch-Site": "cross-site", "Origin": "http://testserver"},
         {"Sec-Fetch-Site": "same-site", "Origin": "http://testserver:3000"},
+        {"Sec-Fetch-Site": "none"},
     ],
 )
 def test_a_cookie_changes_nothing_for_pages_of_others(
