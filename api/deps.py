@@ -86,12 +86,6 @@ def sight_of(fleet: Fleet) -> Sight:
     return Sight(fleet.capacity.workers, of, fleet.trouble, fleet.quota)
 
 
-def capacity_that_counts(fleet: Fleet) -> "Capacity | None":
-    """The resources that jobs of this service are run with. None where Ray has not told them yet, or where another
-    service leads, whose cluster may be another one."""
-    return fleet.capacity if fleet.leadership.leads else None
-
-
 @dataclass(frozen=True)
 class Services:
     """The services behind the API.
@@ -123,7 +117,7 @@ class Services:
 
     def means(self) -> Means:
         """The folder of datasets and the size of the cluster, as known at present: what a spec is checked against."""
-        capacity = capacity_that_counts(self.fleet)
+        capacity = self.fleet.capacity if self.fleet.leadership.leads else None  # who leads may have another cluster
         cpus, gpus = (None, None) if capacity is None else (capacity.cpus, capacity.gpus)
         return Means(self.data_dir, self.data_is_local, cpus, gpus)
 

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
 from typing import get_args
@@ -114,8 +114,7 @@ class Gate:
     def is_use_to_be_noted(self, key: ApiKey) -> bool:
         """Whether the use of an API key at present is to be written; once a minute it is."""
         at = now()
-        noted = replace(key, last_used_at=self._noted.get(key.id, key.last_used_at))
-        if not keys.is_use_due(noted, at):
+        if not keys.is_use_due(self._noted.get(key.id, key.last_used_at), at):
             return False
         if len(self._noted) >= MOST_REMEMBERED:
             self._noted.clear()

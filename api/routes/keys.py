@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Depends, Path
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from api.bodies import described_body, parsed, raw_body
@@ -45,9 +45,7 @@ class KeyRequest(Frozen):
     openapi_extra=described_body("KeyRequest"),
     responses=documented(413, 415, 422),
 )
-def create(
-    services: ServicesOf, raw: Annotated[bytes, Depends(raw_body(MAX_BYTES))], response: Response
-) -> answers.NewApiKey:
+def create(services: ServicesOf, raw: Annotated[bytes, Depends(raw_body(MAX_BYTES))]) -> answers.NewApiKey:
     """Makes an API key. The answer has its secret, which is told here and never again. With the first key the service
     begins to ask for one."""
     key, text = keys.create_key(services.store, **dict(parsed(KeyRequest, raw)))

@@ -5,7 +5,7 @@ The ticket and the report token are secrets: they travel in the body and in a he
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Request
 from pydantic import Field, ValidationError
 
 from api.bodies import parsed, raw_body
@@ -40,7 +40,7 @@ ReportToken = Annotated[str, Depends(_report_token)]
 
 
 @router.post("/ticket")
-def ticket(services: ServicesOf, job_id: JobId, raw: Body, response: Response) -> Assignment:
+def ticket(services: ServicesOf, job_id: JobId, raw: Body) -> Assignment:
     """Exchange the attempt's ticket, once, for the job's spec and the report token; who sends that token with it may
     ask again. Raises StaleAttempt for any other ticket."""
     try:

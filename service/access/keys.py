@@ -88,9 +88,9 @@ def note_use(db: Store, key: ApiKey) -> None:
         api_keys.set_last_use(session, key.id, at, at - LAST_USE_EVERY)
 
 
-def is_use_due(key: ApiKey, at: datetime) -> bool:
-    """Whether the use of the API key at that time is to be written."""
-    return key.last_used_at is None or at - key.last_used_at >= LAST_USE_EVERY
+def is_use_due(noted_at: datetime | None, at: datetime) -> bool:
+    """Whether the use of an API key at the time `at` is to be written, where one was noted last at `noted_at`."""
+    return noted_at is None or at - noted_at >= LAST_USE_EVERY
 
 
 # --- browsers that are logged in --------------------------------------------------------------------

@@ -31,7 +31,7 @@ from service.jobs.deletion import Housekeeper
 from service.jobs.lifecycle import Claim
 from service.jobs.pause import confirm_paused
 from service.jobs.quota import NO_QUOTA, Quota, owners_who_wait
-from service.store.attempts import attempts_without_log, ended_submissions, set_seconds
+from service.store.attempts import attempts_without_log, ended_submissions
 from service.store.engine import DatabaseError, Store, trouble_of
 from service.store.jobs import jobs_in, next_to_submit, workers_of
 from service.store.records import Attempt, Job, JobWithAttempts
@@ -313,8 +313,7 @@ class Controller:
             return False
         at = jobs.now()
         if (noted := self._times.to_note(job, at)) is not None:
-            with self._db.write() as session:
-                set_seconds(session, job.id, attempt.number, noted)
+            jobs.note_seconds(self._db, job.id, attempt.number, noted)
         seconds = self._times.seconds(job, at)
         if not jobs.end_by_time_limit(self._db, job.id, attempt.number, seconds):
             return False

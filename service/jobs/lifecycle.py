@@ -153,6 +153,12 @@ def end_by_time_limit(db: Store, job_id: str, attempt: int, seconds: float) -> b
         return True
 
 
+def note_seconds(db: Store, job_id: str, attempt: int, seconds: float) -> None:
+    """Store how many seconds an attempt has run."""
+    with db.write() as session:
+        attempts.set_seconds(session, job_id, attempt, seconds)
+
+
 def keep_log(db: Store, submission_id: str, log: str) -> None:
     """Store the end of an attempt's log, which Ray forgets when it ends itself."""
     with db.write() as session:

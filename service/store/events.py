@@ -47,6 +47,19 @@ def append_event(session: Session, job_id: str, kind: str, data: Mapping[str, An
     insert_event(session, job_id, session.scalars(next_number).one(), kind, data, created_at)
 
 
+def append_old_events(session: Session, job_id: str, events: Sequence[tuple[str, Mapping[str, Any], datetime]]) -> None:
+    """Write events of a job, each its kind, data and time, under the next numbers; no webhook is told of them, for they
+    were told of another job."""
+    if events:
+        counted = update(Job).where(Job.id == job_id).values(last_event=Job.last_event + len(events))
+        first = session.scalars(counted.returning(Job.last_event)).one() - len(events) + 1
+        rows = [
+            {"job_id": job_id, "number": number, "kind": kind, "data": data, "created_at": created_at}
+            for number, (kind, data, created_at) in enumerate(events, start=first)
+        ]
+        session.execute(insert(Event), rows)
+
+
 def insert_event(
     session: Session, job_id: str, number: int, kind: str, data: Mapping[str, Any], created_at: datetime
 ) -> None:

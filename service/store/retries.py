@@ -11,6 +11,7 @@ from sqlalchemy.orm import aliased
 from service.algorithms.trajectory import newest_trajectory
 from service.store.engine import Session
 from service.store.epochs import epochs_of
+from service.store.events import append_old_events
 from service.store.tables import Base, Branch, Epoch, Event, Job, Layer, Run, Trial
 from service.store.trials import KEPT_OF_EPOCHS, count_epochs_of_job
 from service.wire.states import TERMINAL
@@ -103,11 +104,14 @@ def _copy_events(session: Session, source: str, job_id: str, kept: set[tuple[str
         elif epoch in kept:
             told.pop(epoch, None)
             told[epoch] = event
-    for number, event in enumerate(told.values(), start=2):  # behind that of its submission; no webhook is told again
-        data = event.data | ({"attempt": 0} if event.kind == "epoch" else {})
-        values = {"number": number, "kind": event.kind, "data": data, "created_at": event.created_at}
-        session.execute(insert(Event).values(job_id=job_id, **values))
-    session.execute(update(Job).where(Job.id == job_id).values(last_event=len(told) + 1))
+    append_old_events(
+        session,
+        job_id,
+        [
+            (event.kind, event.data | ({"attempt": 0} if event.kind == "epoch" else {}), event.created_at)
+            for event in told.values()
+        ],
+    )
 
 
 def _columns(table: type[Base], *others: str) -> list[str]:

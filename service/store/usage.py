@@ -23,7 +23,7 @@ def jobs_by_owner(session: Session, states: Collection[JobState]) -> dict[str, i
 def attempts_since(session: Session, since: datetime) -> Sequence[AttemptUsage]:
     """The attempts of owners' jobs that ran after the time `since`, for a while at least, those of deleted jobs too."""
     ran = or_(Attempt.ended_at.is_(None), Attempt.ended_at > since)
-    query = _of_jobs().where(Job.owner.is_not(None), ran)
+    query = _of_owners().where(ran)
     gone = select(*columns_of(UsageOfDeletedJob, AttemptUsage)).where(UsageOfDeletedJob.ended_at > since)
     found = [session.execute(one, execution_options=OF_EVERYBODY) for one in (query, gone)]
     return [usage for rows in found for usage in records_of(AttemptUsage, rows)]
@@ -32,7 +32,7 @@ def attempts_since(session: Session, since: datetime) -> Sequence[AttemptUsage]:
 def keep_usage(session: Session, job_id: str) -> None:
     """Keep what the attempts of a job took, which is about to be deleted."""
     names = ["owner", "workers", "device", "created_at", "ended_at"]
-    rows = _of_jobs().where(Job.id == job_id, Job.owner.is_not(None), Attempt.ended_at.is_not(None))
+    rows = _of_owners().where(Job.id == job_id, Attempt.ended_at.is_not(None))
     session.execute(insert(UsageOfDeletedJob).from_select(names, rows))
 
 
@@ -41,7 +41,7 @@ def forget_usage(session: Session, ended_before: datetime) -> None:
     session.execute(delete(UsageOfDeletedJob).where(UsageOfDeletedJob.ended_at < ended_before))
 
 
-def _of_jobs() -> Select[tuple[str | None, int, str, datetime, datetime | None]]:
+def _of_owners() -> Select[tuple[str | None, int, str, datetime, datetime | None]]:
     device = Job.spec["device"].as_string().label("device")
     query = select(Job.owner, Job.workers, device, Attempt.created_at, Attempt.ended_at)
-    return query.join(Attempt, Attempt.job_id == Job.id)
+    return query.join(Attempt, Attempt.job_id == Job.id).where(Job.owner.is_not(None))
