@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from api.app import create_app
 from api.deps import Services
 from service.cluster.base import Capacity
+from service.cluster.controller import Leadership
 from service.validation.door import MAX_SPEC_BYTES
 from tests.builders import JSON, run_to_success, spec_document
 from tests.contract.conftest import FakeFleet
@@ -323,6 +324,11 @@ def test_more_workers_than_the_cluster_has(client: httpx.Client, fleet: FakeFlee
     assert (response.status_code, problem["code"]) == (409, "not_enough_workers")
     assert "4 CPUs and 1 GPUs" in problem["detail"]
     assert client.post("/v1/jobs", json=spec_document(workers=4)).status_code == 202
+
+
+def test_the_cluster_of_a_service_that_stands_by_decides_nothing(client: httpx.Client, fleet: FakeFleet) -> None:
+    fleet.capacity, fleet.leadership = Capacity(cpus=1, gpus=0), Leadership(leads=False, url=None)
+    assert client.post("/v1/jobs", json=spec_document(workers=8)).status_code == 202
 
 
 def test_capacity_is_not_waited_for(client: httpx.Client, fleet: FakeFleet) -> None:
