@@ -26,7 +26,7 @@ from api.computing import Computing
 from api.deps import Services
 from api.gate import Gate
 from api.limits import Limits, raise_descriptor_limit
-from api.server import Server, listening_socket
+from api.server import Server, collect_less_garbage, listening_socket
 from api.startup import id_of_service, only_service_of, open_database, read_settings, unusable
 from service.cluster.controller import Controller
 from service.cluster.lease import Lease
@@ -106,6 +106,7 @@ def main() -> None:
             stack.callback(controller.release)
         stack.callback(controller.stop)
         print(_banner(facts, program), flush=True)
+        collect_less_garbage()
         server.run(sockets=[listener])
 
 

@@ -19,7 +19,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi.sse import ServerSentEvent
 
 from api import translate
-from service.errors import NotFound, TooManyStreams
+from service.errors import TooManyStreams, no_job
 from service.store import records
 from service.store.engine import DatabaseError, Store, reason_of, trouble_of
 from service.store.events import events_after, events_between, heads_of
@@ -89,7 +89,7 @@ class EventHub:
         try:
             head = (await to_thread.run_sync(_heads, self._store, [job_id])).get(job_id)
             if head is None:
-                raise NotFound(f"there is no job {job_id}; GET /v1/jobs lists the jobs")
+                raise no_job(job_id)
             with self._joined(head) as topic:
                 yield Stream(self, number, topic, head)
         finally:

@@ -8,7 +8,7 @@ from fastapi import Query
 from starlette.responses import Response
 
 from api.deps import FORMAT
-from api.formats import documented_formats, file_answer
+from api.formats import documented_formats, file_answer, to_json
 from api.problems import documented
 from service.wire.answers import Comparison, ExperimentStudy, Study
 from service.wire.csv_text import csv_text
@@ -34,5 +34,5 @@ def table_answer(
         case "png" | "svg":
             content = draw(kind)
         case _:
-            content = answer.model_dump_json()
+            content = to_json(answer)
     return file_answer(content, kind, name)

@@ -8,31 +8,26 @@ from service.jobs.reasons import Queue, look_at_queue, reason_of
 from service.results import recommendation
 from service.store import records
 from service.store.engine import Session
-from service.store.jobs import get_job
-from service.store.trials import first_trainings
+from service.store.shown import shown_job
 from service.wire import answers
 
 
 def read_job(services: Services, job_id: str) -> answers.Job:
     """The job of this id as it is now. Raises NotFound where the store has none."""
     with services.store.read() as session:
-        [answer] = jobs(session, [get_job(session, job_id)], services)
+        [answer] = jobs(session, [shown_job(session, job_id)], services)
     return answer
 
 
-def jobs(session: Session, rows: Sequence[records.JobWithAttempts], services: Services) -> list[answers.Job]:
+def jobs(session: Session, rows: Sequence[records.ShownJob], services: Services) -> list[answers.Job]:
     """The answers about jobs, each with what its first training came to so far, and why it is in its state."""
-    ids = [row.id for row in rows]
-    trainings = first_trainings(session, ids)
     queue, url = look_at_queue(session, rows, sight_of(services.fleet)), services.fleet.dashboard_url
-    return [_job(row, trainings.get(row.id), queue, url) for row in rows]
+    return [_job(row, queue, url) for row in rows]
 
 
-def _job(
-    row: records.JobWithAttempts, training: records.FirstTraining | None, queue: Queue, dashboard_url: str
-) -> answers.Job:
-    """The answer about a job. `training` is its first one, None where a search has not begun it yet."""
+def _job(row: records.ShownJob, queue: Queue, dashboard_url: str) -> answers.Job:
     submission_id = None if row.last_attempt is None else row.last_attempt.submission_id
+    training = row.first_training  # None where a search has not begun it yet
     path = f"/v1/jobs/{row.id}"
     return answers.Job(
         id=row.id,

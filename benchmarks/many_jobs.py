@@ -169,11 +169,18 @@ def _finish(store: Store) -> None:
         if connection.dialect.name == "sqlite":
             return
         for table in Base.metadata.sorted_tables:
-            [key] = table.primary_key.columns
-            if key.type.python_type is int:
+            key, *others = table.primary_key.columns
+            if not others and key.type.python_type is int:
                 last = f"(SELECT coalesce(max({key.name}), 1) FROM {table.name})"  # noqa: S608 - names of our tables
                 sequence = f"pg_get_serial_sequence('{table.name}', '{key.name}')"
                 connection.exec_driver_sql(f"SELECT setval({sequence}, {last})")
         connection.commit()
+    vacuum(store)
+
+
+def vacuum(store: Store) -> None:
+    """Have PostgreSQL know what is in its tables, and forget what is not there any more, as its autovacuum does after a
+    while; SQLite leaves nothing behind."""
     with store.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("VACUUM ANALYZE")
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("VACUUM ANALYZE")

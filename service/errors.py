@@ -149,6 +149,11 @@ class NotFound(ForerunError):
     code, status, title = "not_found", 404, "Not found"
 
 
+def no_job(job_id: str) -> NotFound:
+    """The error where there is no job of that id, or it is another owner's."""
+    return NotFound(f"there is no job {job_id}; GET /v1/jobs lists the jobs")
+
+
 class NoWeights(NotFound):
     """A training has left no weights, or they are gone; `errors` has the field of the request that leads nowhere."""
 

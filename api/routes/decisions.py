@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from api.decisions_figure import decisions_figure
 from api.deps import FORMAT, MAX_INT, Accept, JobId, RunLabel, ServicesOf
-from api.formats import chosen_format, documented_formats, file_answer
+from api.formats import chosen_format, documented_formats, file_answer, to_json
 from api.problems import documented
 from service.results import of_jobs
 from service.store.jobs import get_job
@@ -42,14 +42,15 @@ def decisions(
         job = get_job(session, job_id)
         found = of_jobs.decisions(session, job_id, label=label, trial=trial)
     if kind == "json":
-        content: str | bytes = answers.Decisions(
+        answer = answers.Decisions(
             job_id=job_id,
             label=found.label,
             trial=trial,
             metric=found.metric,
             selector=dict(found.selector),
             items=[answers.Decision.model_validate(one) for one in found.decisions],
-        ).model_dump_json()
+        )
+        content = to_json(answer)
     else:
         title = f"{job.model} on {job.dataset}, {job.optimizer}, batch {job.global_batch_size}"
         title += f" ({job.id}, {found.label} {trial})"

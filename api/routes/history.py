@@ -3,23 +3,19 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, Field
 from starlette.responses import Response
 
 from api.deps import FORMAT, MAX_INT, Accept, AnyMethod, RunLabel, ServicesOf, Text, split
-from api.formats import NEXT_PAGE, chosen_format, documented_formats, file_answer, next_page
+from api.formats import NEXT_PAGE, chosen_format, documented_formats, file_answer, next_page, to_json
 from api.problems import documented
 from service.spec.optimizer import OptimizerName
-from service.store import records
 from service.store.epochs import epochs_of_all_jobs
-from service.store.pages import Page
 from service.wire import answers
 from service.wire.csv_text import csv_text
 from service.wire.states import JobState
 
 router = APIRouter(prefix="/v1", tags=["comparison"])
-# the store's page, whose fields are those of answers.HistoryPage: to make answers of its records took most of the time
-_PAGE = TypeAdapter(Page[records.HistoryStep])
 
 
 class HistoryFilter(BaseModel):
@@ -58,5 +54,6 @@ def lr_history(
     if kind == "csv":
         content = csv_text(list(answers.HistoryStep.model_fields), map(vars, found.items))
     else:
-        content = _PAGE.dump_json(found)
+        # the store's records as they are: to make answers of them took most of the time
+        content = to_json(found)
     return file_answer(content, kind, "lr-history", next_page(request, found.next_cursor))

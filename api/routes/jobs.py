@@ -15,7 +15,7 @@ from api.terms import Priority, TimeLimit
 from service.jobs import lifecycle as jobs
 from service.jobs import submit as submission
 from service.jobs.terms import Terms
-from service.store import jobs as stored_jobs
+from service.store import shown
 from service.wire import answers
 from service.wire.states import JobState
 
@@ -74,7 +74,7 @@ class JobFilter(BaseModel):
 def list_jobs(services: ServicesOf, query: Annotated[JobFilter, Query()]) -> Response:
     """Lists jobs that match, newest first. Pages stay put while new jobs arrive: a cursor means "older than this"."""
     with services.store.read() as session:
-        page = stored_jobs.list_jobs(session, **query.model_dump())
+        page = shown.list_jobs(session, **query.model_dump())
         items = translate.jobs(session, page.items, services)
     return json_answer(answers.JobPage(items=items, next_cursor=page.next_cursor))
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from api.deps import FORMAT, MAX_INT, Accept, JobId, RunLabel, Services, ServicesOf, Text
 from api.figures import layers_figure
-from api.formats import NEXT_PAGE, chosen_format, documented_formats, file_answer, next_page
+from api.formats import NEXT_PAGE, chosen_format, documented_formats, file_answer, next_page, to_json
 from api.problems import documented
 from service.results import of_jobs
 from service.results.layer_norms import curves
@@ -65,10 +65,11 @@ def layers(
         of_jobs.check_label(session, job_id, query.label)
         page = layers_of(session, job_id, **query.model_dump(exclude={"format"}))
     items = [answers.LayerEpoch.model_validate(row) for row in page.items]
+    content: str | bytes
     if kind == "csv":
         content = csv_text(answers.LAYER_COLUMNS, chain.from_iterable(item.table_rows() for item in items))
     else:
-        content = answers.LayerPage(job_id=job_id, items=items, next_cursor=page.next_cursor).model_dump_json()
+        content = to_json(answers.LayerPage(job_id=job_id, items=items, next_cursor=page.next_cursor))
     return file_answer(content, kind, f"{job_id}-layers", next_page(request, page.next_cursor))
 
 

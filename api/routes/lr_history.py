@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from api import translate
 from api.deps import FORMAT, Accept, JobId, ServicesOf
-from api.formats import chosen_format, documented_formats, file_answer
+from api.formats import chosen_format, documented_formats, file_answer, to_json
 from api.problems import documented
 from service.store.epochs import lr_steps_of
 from service.store.jobs import check_job
@@ -37,8 +37,9 @@ def lr_history(
         check_job(session, job_id)
         steps = lr_steps_of(session, job_id)
     history = translate.lr_history(job_id, steps)
+    content: str | bytes
     if kind == "csv":
         content = csv_text(list(answers.LrStep.model_fields), [step.model_dump() for step in history.items])
     else:
-        content = history.model_dump_json()
+        content = to_json(history)
     return file_answer(content, kind, f"{job_id}-lr-history")

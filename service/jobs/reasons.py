@@ -11,7 +11,7 @@ from service.store import clock
 from service.store.engine import Session
 from service.store.jobs import workers_of
 from service.store.queue import LONGEST_BACKOFF, queue_positions
-from service.store.records import JobWithAttempts
+from service.store.records import ShownJob
 from service.wire.states import HOLDS_WORKERS, WAITING, JobState
 
 
@@ -39,19 +39,21 @@ class Queue:
     now: datetime | None = None  # by the database's clock
 
 
-def look_at_queue(session: Session, jobs: Sequence[JobWithAttempts], sight: Sight) -> Queue:
+def look_at_queue(session: Session, jobs: Sequence[ShownJob], sight: Sight) -> Queue:
     """The queue as these jobs see it; SQL is asked as often for many as for one."""
-    waiting = [job.id for job in jobs if job.state in WAITING]
+    waiting = [job for job in jobs if job.state in WAITING]
     if not waiting:
         return Queue(sight)
-    free = max(0.0, sight.workers - workers_of(session, HOLDS_WORKERS))
     now = clock.database_time(session)
     passed_over = owners_who_wait(session, sight.quota, now)
-    positions = queue_positions(session, waiting, sight.workers, passed_over)
+    positions = queue_positions(session, waiting, now, sight.workers, passed_over)
+    free = math.inf
+    if any(positions.get(job.id, 1) == 1 for job in waiting):  # others wait for those before them
+        free = max(0.0, sight.workers - workers_of(session, HOLDS_WORKERS))
     return Queue(sight, positions, free, passed_over, now)
 
 
-def reason_of(job: JobWithAttempts, queue: Queue) -> str | None:
+def reason_of(job: ShownJob, queue: Queue) -> str | None:
     """Why the job is in its state; None where there is nothing to say: it trains, or has ended (`error` says why)."""
     attempt = job.last_attempt
     waiting = f"waits for {attempt.waits_for}" if attempt is not None and attempt.waits_for is not None else None
@@ -72,13 +74,13 @@ def reason_of(job: JobWithAttempts, queue: Queue) -> str | None:
     return None
 
 
-def _is_to_come_later(job: JobWithAttempts, queue: Queue) -> bool:
+def _is_to_come_later(job: ShownJob, queue: Queue) -> bool:
     if job.not_before is None or queue.now is None:
         return False
     return queue.now < job.not_before <= queue.now + LONGEST_BACKOFF
 
 
-def _after_what(job: JobWithAttempts, queue: Queue) -> str | None:
+def _after_what(job: ShownJob, queue: Queue) -> str | None:
     """What the next attempt comes after, of a job that recovers, or was paused and resumed before its backoff was
     over."""
     last, later = job.last_attempt, _is_to_come_later(job, queue)
@@ -88,7 +90,7 @@ def _after_what(job: JobWithAttempts, queue: Queue) -> str | None:
     return f"is tried again{when} after attempt {last.number} {'was lost' if last.lost else 'ended'}: {last.message}"
 
 
-def _waits_for(job: JobWithAttempts, queue: Queue) -> str:
+def _waits_for(job: ShownJob, queue: Queue) -> str:
     """What keeps a job in the queue."""
     sight, position = queue.sight, queue.positions.get(job.id)
     if sight.trouble is not None:

@@ -9,7 +9,6 @@ from service.jobs.lifecycle import hash_of, now
 from service.jobs.submit import new_job_id
 from service.jobs.telling import tell_of_submission
 from service.store.engine import Session, Store
-from service.store.events import append_event
 from service.store.jobs import get_job, insert_job, job_spec
 from service.store.keys import KeyTaken, get_idempotency_key, insert_idempotency_key
 from service.store.records import IdempotencyKey, NewRun
@@ -60,7 +59,6 @@ def _add_retry(session: Session, job_id: str) -> str:
         retry_of=job_id,
         owner=job.owner,
     )
-    append_event(session, retry_id, "state", {"state": JobState.QUEUED}, now())
     copy_progress(session, job_id, retry_id)
     tell_of_submission(session, retry_id)
     return retry_id

@@ -16,14 +16,12 @@ from service.results.past_jobs import complete
 from service.spec.job import JobSpec
 from service.spec.methods.base import MethodSpec
 from service.store.engine import Session, Store
-from service.store.events import append_event
 from service.store.jobs import get_job, insert_job, job_spec, jobs_of_experiment, lock_experiment
 from service.store.keys import KeyTaken, get_idempotency_key, insert_idempotency_key
 from service.store.ownership import owner_of
 from service.store.records import IdempotencyKey, NewRun
 from service.validation.door import parse_spec
 from service.validation.means import Means, check_means, look_up_train_samples
-from service.wire.states import JobState
 
 
 def submit(
@@ -72,11 +70,12 @@ def submit_job(
 
     Raises IdempotencyConflict when the key came with another spec.
     """
+    if idempotency_key is None:
+        with db.write() as session:
+            return _add_job(session, spec, terms), True
     fingerprint = _fingerprint(spec)
     try:
         with db.write() as session:
-            if idempotency_key is None:
-                return _add_job(session, spec, terms), True
             known = get_idempotency_key(session, idempotency_key)
             if known is not None:
                 return _same_request(session, known, fingerprint), False
@@ -101,12 +100,11 @@ def submit_jobs(db: Store, specs: Sequence[JobSpec], experiment: str, terms: Ter
 
 
 def _add_job(session: Session, spec: JobSpec, terms: Terms) -> str:
-    """Write the job with its first event; its id."""
+    """Write the job; its id."""
     job_id = new_job_id()
     runs = [_run(spec, method) for method in spec.methods]
     owner = owner_of(session)
     insert_job(session, job_id, spec, runs, now(), priority=terms.priority, time_limit=terms.time_limit, owner=owner)
-    append_event(session, job_id, "state", {"state": JobState.QUEUED}, now())
     tell_of_submission(session, job_id)
     return job_id
 

@@ -6,19 +6,19 @@ other per job (row lock on PostgreSQL, BEGIN IMMEDIATE on SQLite).
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeVar
 
-from pydantic_core import from_json  # twice as fast as json's: a page of jobs has 50 specs
+from pydantic_core import from_json
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service.store.outage import Outage, reason_of, trouble_of
 from service.store.ownership import OWNER, SessionOfOwner
+from service.store.turns import Turns
 
 __all__ = ["DatabaseError", "Session", "Store", "after_commit", "reason_of", "trouble_of"]
 
@@ -28,12 +28,18 @@ DatabaseError = SQLAlchemyError  # whatever went wrong with a database
 
 # How long a transaction waits for whatever is in its way. Whoever is behind it has other ways to wait, and is told why.
 PATIENCE_S = 5
+# How many read at a time. They take turns at the interpreter anyway, at every row of SQLite's: where 20 threads do
+# so, the slowest answer takes twice as long.
+READERS = 4
 POSTGRESQL = {
     "connect_timeout": PATIENCE_S,
     "tcp_user_timeout": 2_000 * PATIENCE_S,  # a server that acknowledges nothing for so long is gone
     "options": f"-c lock_timeout={PATIENCE_S}s",
 }
-
+OPTIONS: dict[str, Any] = {
+    "json_deserializer": from_json,  # twice as fast as json's: a page of jobs has 50 specs
+    "pool_use_lifo": True,  # the connection that was used last has its statements prepared, and its pages at hand
+}
 
 T = TypeVar("T")
 
@@ -52,8 +58,13 @@ class Store:
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
         self._engine = _engine(parsed)
-        self._writing = Lock()
+        self._writing, self._reading = Turns(1, PATIENCE_S), Turns(READERS, PATIENCE_S)
         self._writer = self._engine.execution_options(forerun_write=True)
+        self._reader = self._engine
+        if parsed.get_backend_name() == "postgresql":
+            # There each statement sees what is committed as it begins, in a transaction or not; without one it needs
+            # neither BEGIN nor ROLLBACK, which each take as long on the way as itself.
+            self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._check: Callable[[Session], None] | None = None
         self._session, self._info = Session, dict[str, Any]()
         self._outage = Outage()  # of all copies
@@ -125,7 +136,7 @@ class Store:
         if self.file is not None:  # SQLite writes no page that stays as it is
             self._probes += 1
             statement = f"PRAGMA user_version = {self._probes % 2**31}"
-        with self._noticed(writing=True), self._turn(), Session(self._writer) as session, session.begin():
+        with self._noticed(writing=True), self._turn_to_write(), Session(self._writer) as session, session.begin():
             session.execute(text(statement))
 
     def connect(self) -> Connection:
@@ -141,7 +152,8 @@ class Store:
         """A session for one transaction that only reads."""
         with (
             self._noticed(writing=False),
-            self._session(self._engine, expire_on_commit=False, info=self._info) as session,
+            self._reading.turn(),
+            self._session(self._reader, expire_on_commit=False, info=self._info) as session,
         ):
             yield session
 
@@ -150,7 +162,7 @@ class Store:
         """A session for one transaction that writes: committed when the block ends, rolled back when it raises."""
         with (
             self._noticed(writing=True),
-            self._turn(),
+            self._turn_to_write(),
             self._session(self._writer, expire_on_commit=False, info=self._info) as session,
             session.begin(),
         ):
@@ -168,16 +180,10 @@ class Store:
             raise
         self._outage.succeeded(writing=writing)
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait for the writers of this process, where the database is SQLite: that has those who wait for its lock try
-        again now and then, and of twenty one may wait for seconds. Who has waited in vain tries it all the same."""
-        waits = self.url.get_backend_name() == "sqlite" and self._writing.acquire(timeout=PATIENCE_S)
-        try:
-            yield
-        finally:
-            if waits:
-                self._writing.release()
+    def _turn_to_write(self) -> AbstractContextManager[None]:
+        """The turn of a writer of this process, where the database is SQLite: that has those who wait for its lock try
+        again now and then, and of twenty one may wait for seconds."""
+        return self._writing.turn() if self.url.get_backend_name() == "sqlite" else nullcontext()
 
 
 def after_commit(session: Session, call: Callable[[], object]) -> None:
@@ -188,11 +194,9 @@ def after_commit(session: Session, call: Callable[[], object]) -> None:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         options = {name: value for name, value in POSTGRESQL.items() if name not in url.query}
-        return create_engine(
-            url, pool_pre_ping=True, pool_timeout=PATIENCE_S, connect_args=options, json_deserializer=from_json
-        )
+        return create_engine(url, pool_pre_ping=True, pool_timeout=PATIENCE_S, connect_args=options, **OPTIONS)
     # No bound on connections: who waits for the lock must not keep readers from connecting.
-    engine = create_engine(url, max_overflow=-1, json_deserializer=from_json)
+    engine = create_engine(url, max_overflow=-1, **OPTIONS)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: object) -> None:

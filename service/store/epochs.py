@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, delete, fun
 
 from service.store import records
 from service.store.engine import Session
-from service.store.pages import Page, decode_cursor, page_of
+from service.store.pages import ROWS, Page, decode_cursor, page_of
 from service.store.rows import Unindexed, columns_of, record_of, records_by, records_of
 from service.store.tables import BRANCHES, EPOCHS, JOBS, RUNS, TRIALS, Branch, Epoch, Layer, Run, Trial
 from service.store.trials import LABEL_COLUMNS, RUN_COLUMNS, count_epoch, discount_epoch
@@ -181,9 +181,11 @@ def _page_of_all(filters: frozenset[str], has_cursor: bool) -> Select[*tuple[Any
         .add_columns(TRIALS.c.number.label("trial"), *(column.label(name) for name, column in columns.items()))
         .add_columns(*columns_of(EPOCHS, records.HistoryStep))
         .select_from(JOBS.join(_runs_trials_epochs, RUNS.c.job_id == Unindexed(JOBS.c.id)))
+        # without an attempt there are no epochs but those of the job that a retry goes on from
+        .where(or_(JOBS.c.attempt > 0, JOBS.c.retry_of.is_not(None)))
         .where(*(column == bindparam(name) for name, column in columns.items() if name in filters))
         .order_by(JOBS.c.number.desc(), *place)
-        .limit(bindparam("rows"))
+        .limit(ROWS)
     )
     if "state" in filters:
         query = query.where(JOBS.c.state.in_(bindparam("state", expanding=True)))

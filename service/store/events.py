@@ -5,12 +5,12 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import insert, literal, select, tuple_, update
+from sqlalchemy import Integer, String, bindparam, insert, select, tuple_, update
 
 from service.store import records
 from service.store.engine import Session
 from service.store.rows import columns_of, records_of
-from service.store.tables import Delivery, Event, Job, Webhook, WebhookSubscription
+from service.store.tables import DELIVERIES, EVENTS, Event, Job, Webhook, WebhookSubscription
 from service.wire.webhooks import event_type
 
 
@@ -64,16 +64,16 @@ def insert_event(
     session: Session, job_id: str, number: int, kind: str, data: Mapping[str, Any], created_at: datetime
 ) -> None:
     """Write an event of a job under `number`, which the job's row has already as that of its last event."""
-    values = {"number": number, "kind": kind, "data": data, "created_at": created_at}
-    session.execute(insert(Event).values(job_id=job_id, **values))
-    _put_into_outbox(session, job_id, number, event_type(kind, data))
+    event = {"job_id": job_id, "number": number, "kind": kind, "data": data, "created_at": created_at}
+    session.execute(_INSERT_EVENT, event)
+    session.execute(_INSERT_DELIVERIES, {"job": job_id, "event_number": number, "event": event_type(kind, data)})
 
 
-def _put_into_outbox(session: Session, job_id: str, number: int, event: str) -> None:
-    """Write, for each webhook that is told of events of that type, that it is to be told of this one."""
-    told = (
-        select(Webhook.id, literal(job_id), literal(number))
-        .join(WebhookSubscription, WebhookSubscription.webhook_id == Webhook.id)
-        .where(WebhookSubscription.event == event, Webhook.disabled_at.is_(None))
-    )
-    session.execute(insert(Delivery).from_select(["webhook_id", "job_id", "number"], told))
+_INSERT_EVENT = insert(EVENTS)
+# for each webhook that is told of events of that type, that it is to be told of this one
+_told = (
+    select(Webhook.id, bindparam("job", type_=String), bindparam("event_number", type_=Integer))
+    .join(WebhookSubscription, WebhookSubscription.webhook_id == Webhook.id)
+    .where(WebhookSubscription.event == bindparam("event"), Webhook.disabled_at.is_(None))
+)
+_INSERT_DELIVERIES = insert(DELIVERIES).from_select(["webhook_id", "job_id", "number"], _told)

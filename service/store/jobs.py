@@ -2,20 +2,18 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from functools import cache
 from typing import Any
 
-from sqlalchemy import BindParameter, Row, Select, bindparam, func, insert, select, update
+from sqlalchemy import Row, Select, bindparam, func, insert, select, update
 
-from service.errors import NotFound
+from service.errors import no_job
 from service.spec.job import JobSpec
-from service.store import records
+from service.store import clock, records
 from service.store.attempts import attempts_by_job
 from service.store.engine import Session
 from service.store.events import insert_event
 from service.store.ownership import OF_EVERYBODY
-from service.store.pages import Page, decode_cursor, page_of
-from service.store.queue import ORDER, waits
+from service.store.queue import ORDER, WAITS, present
 from service.store.rows import columns_of, record_of, records_of
 from service.store.tables import JOBS, RUNS, TRIALS, Job
 from service.wire.states import JobState
@@ -30,6 +28,9 @@ _JOB_LOCKED = _JOB.with_for_update()
 _INSERT_JOB, _INSERT_TRIAL = insert(JOBS), insert(TRIALS)
 _INSERT_RUN = insert(RUNS).returning(RUNS.c.id)
 _KNOWN = select(JOBS.c.id).where(JOBS.c.id == bindparam("job_id"))
+_NEXT = _JOBS.where(WAITS).order_by(*ORDER).limit(1)
+_NEXT_LOCKED = _NEXT.with_for_update(skip_locked=True)
+_WORKERS = select(func.sum(JOBS.c.workers)).where(JOBS.c.state.in_(bindparam("states", expanding=True)))
 _JOBS_BY_ID = _JOBS.where(JOBS.c.id.in_(bindparam("job_ids", expanding=True)))
 
 
@@ -43,7 +44,7 @@ def get_job(session: Session, job_id: str, *, lock: bool = False) -> records.Job
     NotFound when the store has no job of that id."""
     row = session.execute(_JOB_LOCKED if lock else _JOB, {"job_id": job_id}).one_or_none()
     if row is None:
-        raise _no_job(job_id)
+        raise no_job(job_id)
     # read after the lock, by a statement of their own: a join would show them as they were before it was waited for
     [job] = _with_attempts([row], attempts_by_job(session, [job_id]))
     return job
@@ -52,49 +53,12 @@ def get_job(session: Session, job_id: str, *, lock: bool = False) -> records.Job
 def check_job(session: Session, job_id: str) -> None:
     """Raise NotFound when the store has no job of that id."""
     if session.execute(_KNOWN, {"job_id": job_id}).one_or_none() is None:
-        raise _no_job(job_id)
-
-
-def _no_job(job_id: str) -> NotFound:
-    return NotFound(f"there is no job {job_id}; GET /v1/jobs lists the jobs")
-
-
-def list_jobs(
-    session: Session,
-    *,
-    state: Sequence[JobState] = (),
-    model: str | None = None,
-    dataset: str | None = None,
-    name: str | None = None,
-    experiment: str | None = None,
-    limit: int,
-    cursor: str | None = None,
-) -> Page[records.JobWithAttempts]:
-    """A page of at most `limit` jobs that the filters fit, with their attempts, newest first. Raises InvalidInput when
-    `cursor` is none of this list."""
-    filters = {"model": model, "dataset": dataset, "name": name, "experiment": experiment, "state": list(state) or None}
-    wanted = {name: value for name, value in filters.items() if value is not None}
-    before = {} if cursor is None else {"before": decode_cursor(cursor, 1)[0]}
-    rows = session.execute(_page(frozenset(wanted), bool(before)), {**wanted, **before, "rows": limit + 1}).all()
-    page = page_of(rows, limit, lambda row: (row.number,))
-    attempts = attempts_by_job(session, [row.id for row in page.items])
-    return Page(_with_attempts(page.items, attempts), page.next_cursor)
-
-
-@cache
-def _page(filters: frozenset[str], has_cursor: bool) -> Select[*tuple[Any, ...]]:
-    """The query for a page of jobs by these columns."""
-    query = _JOBS.order_by(JOBS.c.number.desc()).limit(bindparam("rows"))
-    for name in sorted(filters):
-        is_list = name == "state"
-        value: BindParameter[Any] = bindparam(name, expanding=is_list)
-        query = query.where(JOBS.c[name].in_(value) if is_list else JOBS.c[name] == value)
-    return query.where(JOBS.c.number < bindparam("before")) if has_cursor else query
+        raise no_job(job_id)
 
 
 def jobs_of_experiment(session: Session, experiment: str) -> Sequence[records.Job]:
     """The jobs whose spec names that experiment, oldest first."""
-    rows = session.execute(_select_jobs().where(Job.experiment == experiment).order_by(Job.number))
+    rows = session.execute(_JOBS.where(JOBS.c.experiment == experiment).order_by(JOBS.c.number))
     return [_job(row) for row in rows]
 
 
@@ -105,14 +69,13 @@ def jobs_by_id(session: Session, job_ids: Collection[str]) -> Sequence[records.J
 
 def jobs_in(session: Session, states: Collection[JobState]) -> Sequence[records.JobWithAttempts]:
     """The jobs in one of `states`, with their attempts, oldest first."""
-    rows = session.execute(_select_jobs().where(Job.state.in_(states)).order_by(Job.number)).all()
+    rows = session.execute(_JOBS.where(JOBS.c.state.in_(states)).order_by(JOBS.c.number)).all()
     return _with_attempts(rows, attempts_by_job(session, [row.id for row in rows]))
 
 
 def workers_of(session: Session, states: Collection[JobState]) -> int:
     """How many workers the jobs in one of `states` ask for in all, whosever they are."""
-    query = select(func.sum(Job.workers)).where(Job.state.in_(states))
-    return session.scalar(query, execution_options=OF_EVERYBODY) or 0
+    return session.scalar(_WORKERS, {"states": list(states)}, execution_options=OF_EVERYBODY) or 0
 
 
 def next_to_submit(
@@ -121,13 +84,9 @@ def next_to_submit(
     """The next job that waits for an attempt, may have one by the database's clock, and takes at most `total_workers`
     workers: the oldest of those with the highest priority; its row locked, if `lock`. None when there is none. Those of
     `owners_who_wait` are passed over, and on PostgreSQL jobs whose row another transaction holds."""
-    query = _select_jobs().where(waits(session, total_workers, owners_who_wait)).order_by(*ORDER).limit(1)
-    row = session.execute(query.with_for_update(skip_locked=True) if lock else query).one_or_none()
+    parameters = present(clock.database_time(session), total_workers, owners_who_wait)
+    row = session.execute(_NEXT_LOCKED if lock else _NEXT, parameters).one_or_none()
     return None if row is None else _job(row)
-
-
-def _select_jobs() -> Select[*tuple[Any, ...]]:
-    return select(*columns_of(Job, records.Job))
 
 
 def _job(row: Row[*tuple[Any, ...]]) -> records.Job:
@@ -165,8 +124,8 @@ def insert_job(
     retry_of: str | None = None,
     owner: str | None,
 ) -> None:
-    """Insert a job that waits for its first attempt, with its runs and the trials that these begin with. `owner` may be
-    another one than the session's where an admin retries a job."""
+    """Insert a job that waits for its first attempt, with the event that tells so, its runs and the trials that these
+    begin with. `owner` may be another one than the session's where an admin retries a job."""
     job = {
         "id": job_id,
         "name": spec.name,
@@ -184,10 +143,11 @@ def insert_job(
         "retry_of": retry_of,
         "created_at": created_at,
         "attempt": 0,
-        "last_event": 0,
+        "last_event": 1,
         "owner": owner,
     }
     session.execute(_INSERT_JOB, job)
+    insert_event(session, job_id, 1, "state", {"state": JobState.QUEUED}, created_at)
     for run in runs:
         run_id = session.scalars(_INSERT_RUN, {"job_id": job_id, "label": run.label, "method": run.method}).one()
         trials = [

@@ -1,42 +1,64 @@
 """The queue of jobs that wait for an attempt, in SQL: which is next, and where each stands."""
 
-import math
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Double, and_, bindparam, func, not_, or_, select
 
-from service.store import clock
 from service.store.engine import Session
 from service.store.ownership import OF_EVERYBODY
-from service.store.tables import Job
+from service.store.records import Job
+from service.store.tables import JOBS, UtcDateTime
 from service.wire.states import WAITING
 
-ORDER = (Job.priority.desc(), Job.number)
+ORDER = (JOBS.c.priority.desc(), JOBS.c.number)
 LONGEST_BACKOFF = timedelta(seconds=60)
 
+# The condition that a job waits for an attempt, with the parameters of `present`: it may have one by the database's
+# clock, takes at most `total_workers` workers, and is of none of `owners_who_wait`. One that may have its next attempt
+# later than after the longest backoff was told so before the clock was set back, and may have it.
+_now, _latest = (bindparam(name, type_=UtcDateTime) for name in ("now", "latest"))
+WAITS = and_(
+    JOBS.c.state.in_(WAITING),
+    or_(JOBS.c.not_before.is_(None), JOBS.c.not_before <= _now, JOBS.c.not_before > _latest),
+    JOBS.c.workers <= bindparam("total_workers", type_=Double),
+    or_(JOBS.c.owner.is_(None), JOBS.c.owner.not_in(bindparam("owners_who_wait", expanding=True))),
+)
 
-def waits(session: Session, total_workers: float, owners_who_wait: Collection[str]) -> ColumnElement[bool]:
-    """The condition that a job waits for an attempt, may have one by the database's clock, takes at most
-    `total_workers` workers, and is of none of `owners_who_wait`. One that may have its next attempt later than after
-    the longest backoff was told so before the clock was set back, and may have it."""
-    now = clock.database_time(session)
-    due = or_(Job.not_before.is_(None), Job.not_before <= now, Job.not_before > now + LONGEST_BACKOFF)
-    waiting = Job.state.in_(WAITING) & due
-    if total_workers != math.inf:
-        waiting &= Job.workers <= total_workers
-    if owners_who_wait:
-        waiting &= or_(Job.owner.is_(None), Job.owner.not_in(owners_who_wait))
-    return waiting
+
+def present(now: datetime, total_workers: float, owners_who_wait: Collection[str]) -> dict[str, Any]:
+    """The parameters of WAITS; `now` is the time by the database's clock."""
+    of_them = {"total_workers": total_workers, "owners_who_wait": list(owners_who_wait)}
+    return {"now": now, "latest": now + LONGEST_BACKOFF, **of_them}
 
 
 def queue_positions(
-    session: Session, job_ids: Sequence[str], total_workers: float, owners_who_wait: Collection[str] = ()
+    session: Session, jobs: Sequence[Job], now: datetime, total_workers: float, owners_who_wait: Collection[str] = ()
 ) -> dict[str, int]:
-    """The place of each of the jobs among all those that wait, are due, fit into a cluster of `total_workers` workers
-    and are of none of `owners_who_wait`, by its id: 1 is submitted next. Jobs that are none of these are left out."""
-    place = func.row_number().over(order_by=ORDER).label("place")
-    queue = select(Job.id, place).where(waits(session, total_workers, owners_who_wait)).subquery()
-    query = select(queue.c.id, queue.c.place).where(queue.c.id.in_(job_ids))
-    rows = session.execute(query, execution_options=OF_EVERYBODY)
-    return {row.id: row.place for row in rows}
+    """The place of each of the jobs among all those that wait, are due at the time `now`, fit into a cluster of
+    `total_workers` workers and are of none of `owners_who_wait`, by its id: 1 is submitted next. Jobs that are none of
+    these are left out."""
+    places = sorted((-job.priority, job.number) for job in jobs)
+    if not places:
+        return {}
+    (first_priority, first_number), (last_priority, last_number) = places[0], places[-1]
+    span = {"first_priority": -first_priority, "first_number": first_number}
+    span |= {"last_priority": -last_priority, "last_number": last_number}
+    parameters = present(now, total_workers, owners_who_wait) | span
+    found = {row.id: row.place for row in session.execute(_PLACES, parameters, execution_options=OF_EVERYBODY)}
+    return {job.id: found[job.id] for job in jobs if job.id in found}
+
+
+def _is_before(which: str) -> ColumnElement[bool]:
+    """The condition that a job is before the first of those that are asked for, or before the last."""
+    priority, number = (bindparam(f"{which}_{name}", type_=BigInteger) for name in ("priority", "number"))
+    return or_(JOBS.c.priority > priority, and_(JOBS.c.priority == priority, JOBS.c.number < number))
+
+
+# Those before the first are counted, and only those from the first to the last are numbered: mostly neighbours.
+_before = select(func.count()).select_from(JOBS).where(WAITS, _is_before("first")).correlate(None).scalar_subquery()
+_is_last = and_(JOBS.c.priority == bindparam("last_priority"), JOBS.c.number == bindparam("last_number"))
+_PLACES = select(JOBS.c.id, (_before + func.row_number().over(order_by=ORDER)).label("place")).where(
+    WAITS, not_(_is_before("first")), or_(_is_before("last"), _is_last)
+)

@@ -85,6 +85,37 @@ class JobWithAttempts(Job):
 
 
 @dataclass(frozen=True)
+class LastAttempt:
+    """What is shown of the attempt that a job has come to."""
+
+    number: int
+    submission_id: str
+    message: str | None
+    lost: bool  # ended without an outcome
+    waits_for: str | None  # what keeps it from training at present, in words; None: nothing
+
+
+@dataclass(frozen=True)
+class FirstTraining:
+    """Where the first training of a job stands: what its last recorded epoch has, None where it has none."""
+
+    length: int  # epochs that it trains at most
+    epochs_done: int
+    learning_rate: float | None
+    val_accuracy: float | None
+    test_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class ShownJob(Job):
+    """A job as it is shown: with its live or last attempt, None while there is none, and the first trial of its first
+    run, None where that has none yet."""
+
+    last_attempt: LastAttempt | None
+    first_training: FirstTraining | None
+
+
+@dataclass(frozen=True)
 class Run:
     """A run of a job, which is one method executed for it. Its label tells it from the job's other runs."""
 
@@ -165,19 +196,6 @@ class TrialWithAccuracies(Trial):
     """A trial and the test accuracies of its recorded epochs, in order."""
 
     test_accuracies: Sequence[float]
-
-
-@dataclass(frozen=True)
-class FirstTraining:
-    """Where the first training of a job stands: what its last recorded epoch has, None where it has none."""
-
-    label: str
-    number: int
-    length: int  # epochs that it trains at most
-    epochs_done: int
-    learning_rate: float | None
-    val_accuracy: float | None
-    test_accuracy: float | None
 
 
 @dataclass(frozen=True)

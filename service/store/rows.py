@@ -14,6 +14,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from service.store.tables import Base
 
 R = TypeVar("R")
+_NOTHING: Mapping[str, Any] = {}
 
 
 class Unindexed(FunctionElement[Any]):
@@ -44,7 +45,7 @@ def columns_of(table: type[Base] | FromClause, record: type[Any], *, prefix: str
 def record_of(record: type[R], row: Row[*tuple[Any, ...]], *, prefix: str = "", **more: Any) -> R:
     """The record whose fields are columns of the row, labelled `prefix` + field, or stand in `more`."""
     names, pick = _picked(cast(Hashable, record), row._fields, prefix, frozenset(more))
-    return record(**dict(zip(names, pick(row), strict=True)), **more)
+    return _made(record, zip(names, pick(row), strict=True), more)
 
 
 def records_of(
@@ -57,14 +58,17 @@ def records_of(
     found = list(rows)
     if not found:
         return []
-    if more is None:
-        names, pick = _picked(cast(Hashable, record), found[0]._fields, "", frozenset())
-        made = [record.__new__(record) for _ in found]  # a frozen class sets its fields one by one, in twice the time
-        for one, values in zip(made, map(pick, found), strict=True):
-            vars(one).update(zip(names, values, strict=True))
-        return made
-    names, pick = _picked(cast(Hashable, record), found[0]._fields, "", frozenset(more(found[0])))
-    return [record(**dict(zip(names, pick(row), strict=True)), **more(row)) for row in found]
+    others = [more(row) for row in found] if more is not None else [_NOTHING] * len(found)
+    names, pick = _picked(cast(Hashable, record), found[0]._fields, "", frozenset(others[0]))
+    picked = zip(map(pick, found), others, strict=True)
+    return [_made(record, zip(names, values, strict=True), other) for values, other in picked]
+
+
+def _made(record: type[R], values: Iterable[tuple[str, Any]], more: Mapping[str, Any]) -> R:
+    """A record with these fields. By its own call a frozen class sets them one by one, in twice the time."""
+    one = record.__new__(record)
+    vars(one).update(values, **more)
+    return one
 
 
 def records_by(

@@ -37,7 +37,10 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+        if value is None:
+            return None
+        found: datetime = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return found
 
 
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -66,7 +69,8 @@ class Job(Base):
     __table_args__ = (
         *(Index(None, name, "number") for name in ("state", "model", "dataset", "name", "experiment", "owner")),
         Index(None, "model", "dataset", "state", "number"),
-        Index(None, "state", "priority", "number"),  # the queue
+        # the queue: all that decides who is next, so that those who wait are counted in the index
+        Index("ix_jobs_queue", "state", "priority", "number", "not_before", "workers", "owner"),
     )
 
     number: Mapped[int] = mapped_column(Id, primary_key=True)  # order of submission; pages go by it
@@ -391,6 +395,6 @@ class LoginSession(Base):
 
 # The same tables without the classes around them, for queries that are made once, with named parameters, and run often:
 # of a query for a few rows SQLAlchemy takes most of the time, and of that, the classes the larger part.
-JOBS, ATTEMPTS, RUNS, TRIALS, EPOCHS, BRANCHES = (
-    Base.metadata.tables[name] for name in ("jobs", "attempts", "runs", "trials", "epochs", "branches")
+JOBS, ATTEMPTS, RUNS, TRIALS, EPOCHS, BRANCHES, EVENTS, DELIVERIES = (
+    Base.metadata.tables[one.__tablename__] for one in (Job, Attempt, Run, Trial, Epoch, Branch, Event, Delivery)
 )

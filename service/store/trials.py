@@ -11,7 +11,7 @@ from service.spec.job import JobSpec
 from service.spec.task import TaskName
 from service.store import records
 from service.store.engine import Session
-from service.store.rows import columns_of, record_of, records_by, records_of
+from service.store.rows import columns_of, record_of, records_of
 from service.store.tables import EPOCHS, JOBS, RUNS, TRIALS, Epoch, Job, Run, Trial
 from service.wire.states import JobState
 from service.wire.worker import TrialState
@@ -22,7 +22,7 @@ LABEL_COLUMNS = (RUNS.c.label, RUNS.c.method)  # the same, of the table itself
 
 
 # Queries are made once and run with parameters: to make one takes longer than to run it.
-_best, _last, _of_job = EPOCHS.alias("best"), EPOCHS.alias("last"), RUNS.alias("of_job")
+_best, _last = EPOCHS.alias("best"), EPOCHS.alias("last")
 _of_best = and_(_best.c.trial_id == TRIALS.c.id, _best.c.epoch == TRIALS.c.best_epoch)
 _of_last = and_(_last.c.trial_id == TRIALS.c.id, _last.c.epoch == TRIALS.c.epochs_done)
 _runs_trials = RUNS.join(TRIALS, TRIALS.c.run_id == RUNS.c.id)
@@ -40,14 +40,6 @@ _TRIALS_WITH_RESULTS = (
     .add_columns(*columns_of(_last, records.EpochResult, prefix="last_"))
     .outerjoin(_best, _of_best)
     .outerjoin(_last, _of_last)
-)
-_first_run = select(func.min(_of_job.c.id)).where(_of_job.c.job_id == RUNS.c.job_id).scalar_subquery()
-_FIRST_TRAININGS: Select[*tuple[Any, ...]] = (
-    select(RUNS.c.job_id, RUNS.c.label, *columns_of(TRIALS, records.FirstTraining))
-    .add_columns(*columns_of(_last, records.FirstTraining))
-    .select_from(_runs_trials.outerjoin(_last, _of_last))
-    .where(TRIALS.c.number == 1, RUNS.c.id == _first_run)
-    .where(RUNS.c.job_id.in_(bindparam("job_ids", expanding=True)))
 )
 _lr_schedule = func.coalesce(JOBS.c.spec["lr_schedule"].as_string(), JobSpec.model_fields["lr_schedule"].default)
 _its_task = func.coalesce(JOBS.c.spec["task", "name"].as_string(), "classification")  # the oldest jobs name none
@@ -100,12 +92,6 @@ def get_trial(session: Session, job_id: str, label: str, number: int) -> records
 def list_trials(session: Session, job_id: str) -> Sequence[records.Trial]:
     """Every trial of a job, in the order in which they train."""
     return records_of(records.Trial, session.execute(_TRIALS, {"job_id": job_id}))
-
-
-def first_trainings(session: Session, job_ids: Sequence[str]) -> dict[str, records.FirstTraining]:
-    """The first trial of each job's first run, by job id; a job whose first run has no trial yet is left out."""
-    rows = session.execute(_FIRST_TRAININGS, {"job_ids": job_ids}).all()
-    return {job_id: first for job_id, [first] in records_by("job_id", records.FirstTraining, rows).items()}
 
 
 def trials_with_cost(session: Session, job_id: str) -> Sequence[records.TrialWithCost]:

@@ -502,7 +502,7 @@ def test_no_secret_is_in_a_log_or_an_error(
     secret = text.split("_", 2)[2]
     answers = [as_(text[:-1] + "!").get("/v1/jobs"), as_(text).get("/v1/jobs", params={"unknown": 1})]
     answers += [client.get("/none"), client.post("/v1/keys", json={"owner": ""})]
-    monkeypatch.setattr("api.routes.jobs.stored_jobs.list_jobs", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("api.routes.jobs.shown.list_jobs", lambda *_, **__: 1 / 0)
     answers.append(client.get("/v1/jobs"))
     assert [answer.status_code for answer in answers] == [401, 422, 404, 422, 500]
     told = caplog.text + "".join(answer.text + str(answer.headers) for answer in answers)

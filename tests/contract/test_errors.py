@@ -9,7 +9,7 @@ import pytest
 
 from api.deps import Services
 from service import errors
-from service.store import jobs as stored_jobs
+from service.store import shown
 from tests.builders import JSON, spec_document
 
 pytest_plugins = ["tests.databases"]
@@ -56,7 +56,7 @@ def test_other_methods(client: httpx.Client, method: str, path: str, allowed: st
 def test_every_error_of_ours(client: httpx.Client, error: type[errors.ForerunError]) -> None:
     of_fields = error in (errors.InvalidInput, errors.NoWeights)
     argument: Any = [errors.FieldError("f", None, "why")] if of_fields else "why"
-    with patch.object(stored_jobs, "list_jobs", side_effect=error(argument)):
+    with patch.object(shown, "list_jobs", side_effect=error(argument)):
         response = client.get("/v1/jobs")
     more = {"errors": [{"field": "f", "value": None, "message": "why"}]} if of_fields else {}
     assert response.status_code == error.status
@@ -73,7 +73,7 @@ def test_every_error_of_ours(client: httpx.Client, error: type[errors.ForerunErr
 
 
 def test_unexpected_errors_stay_inside(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
-    with patch.object(stored_jobs, "list_jobs", side_effect=RuntimeError("a secret of ours")):
+    with patch.object(shown, "list_jobs", side_effect=RuntimeError("a secret of ours")):
         response = client.get("/v1/jobs")
     problem = response.json()
     assert (response.status_code, problem["code"]) == (500, "internal")

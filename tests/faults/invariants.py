@@ -17,7 +17,7 @@ import psutil  # type: ignore[import-untyped]
 
 from service.store.engine import Store
 from service.store.epochs import epochs_of
-from service.store.jobs import list_jobs
+from service.store.jobs import jobs_in
 from service.store.trials import list_trials
 from service.wire.states import TERMINAL, EndReason, JobState
 from tests.databases import check_invariants
@@ -181,7 +181,7 @@ def _violations_of_job(job: JobFound, expected: Expected) -> list[Violation]:
 def read_jobs(store: Store) -> list[JobFound]:
     """Every job of the database, oldest first."""
     with store.read() as session:
-        jobs = list_jobs(session, limit=10_000).items
+        jobs = jobs_in(session, list(JobState))
         return [
             JobFound(
                 id=job.id,
@@ -192,7 +192,7 @@ def read_jobs(store: Store) -> list[JobFound]:
                 epochs=[EpochFound(e.label, e.trial, e.epoch, result_of(e)) for e in epochs_of(session, job.id)],
                 error=job.error_message,
             )
-            for job in reversed(jobs)
+            for job in jobs
         ]
 
 

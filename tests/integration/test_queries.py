@@ -18,12 +18,12 @@ from service.jobs import reports
 from service.store.attempts import ended_submissions, insert_attempt
 from service.store.engine import Session, Store
 from service.store.epochs import branches_of, epochs_with_branches
-from service.store.jobs import get_job, jobs_in, list_jobs, set_job_state
+from service.store.jobs import get_job, jobs_in, set_job_state
 from service.store.keys import KeyTaken, insert_idempotency_key
 from service.store.layers import layers_of, layers_of_training
-from service.store.records import JobWithAttempts
+from service.store.records import FirstTraining, JobWithAttempts
+from service.store.shown import list_jobs, shown_job
 from service.store.tables import Job
-from service.store.trials import first_trainings
 from service.wire.states import TERMINAL
 from tests.integration.jobs_in_sql import (
     FAILURE,
@@ -176,20 +176,17 @@ def test_the_latest_epoch_of_each_job(store):
     for number in (1, 2, 3):
         reports.record_epoch(store, *three, epoch(number, val_accuracy=number / 10))
     with store.read() as session:
-        latest = first_trainings(session, [one[0], none[0], three[0]])
-    assert {job_id: row.epochs_done for job_id, row in latest.items()} == {one[0]: 1, none[0]: 0, three[0]: 3}
-    assert [latest[job_id].val_accuracy for job_id, _ in (one, none, three)] == [0.1, None, 0.3]
+        latest = [shown_job(session, job_id).first_training for job_id, _ in (one, none, three)]
+    assert [row.epochs_done for row in latest] == [1, 0, 3]
+    assert [row.val_accuracy for row in latest] == [0.1, None, 0.3]
 
 
 def test_the_first_training_of_each_job(store):
     methods = ["sweep", "stpt"]  # the sweep has a training for each candidate
     several, of_a_search = submit(store, methods=methods), submit(store, methods=["asha"], budget={"epochs": 4})
     with store.read() as session:
-        found = first_trainings(session, [several, of_a_search])
-        assert {job_id: (row.label, row.number, row.length) for job_id, row in found.items()} == {
-            several: ("sweep", 1, 3)
-        }
-        assert first_trainings(session, []) == {}
+        assert shown_job(session, several).first_training == FirstTraining(3, 0, None, None, None)
+        assert shown_job(session, of_a_search).first_training is None
 
 
 def test_submissions_whose_attempt_has_ended(store):

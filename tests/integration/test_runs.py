@@ -15,8 +15,9 @@ from service.jobs.submit import submit_job, submit_jobs
 from service.spec.job import JobSpec
 from service.store.engine import Store
 from service.store.epochs import branches_of, epochs_of, epochs_with_branches
-from service.store.jobs import get_job, jobs_of_experiment, list_jobs
-from service.store.trials import first_trainings, get_trial, list_trials
+from service.store.jobs import get_job, jobs_of_experiment
+from service.store.shown import list_jobs, shown_job
+from service.store.trials import get_trial, list_trials
 from service.wire.worker import Outcome, TrialRecord
 from tests.builders import claim, spec_document, train
 from tests.integration.jobs_in_sql import FAILURE, events_of
@@ -120,11 +121,11 @@ def test_every_trial_resumes_where_it_stands(store):
 def test_the_latest_epoch_is_that_of_the_first_trial_of_the_first_run(store):
     job_id, token = train(store, [sweep(1, 1), sweep(1, 2), epoch(1)], epochs=2, methods=METHODS)
     with store.read() as session:
-        assert first_trainings(session, [job_id])[job_id].epochs_done == 0
+        assert shown_job(session, job_id).first_training.epochs_done == 0
     reports.record_epoch(store, job_id, token, reference(1, val_accuracy=0.75))
     with store.read() as session:
-        row = first_trainings(session, [job_id])[job_id]
-    assert (row.label, row.epochs_done, row.val_accuracy) == ("reference", 1, 0.75)
+        row = shown_job(session, job_id).first_training
+    assert (row.epochs_done, row.val_accuracy) == (1, 0.75)
 
 
 # --- experiments -------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ def test_the_jobs_of_an_experiment_come_all_or_not_at_all(store, monkeypatch):
         if len(written) == 2:
             raise RuntimeError("power cut")
 
-    monkeypatch.setattr("service.jobs.submit.append_event", power_cut)
+    monkeypatch.setattr("service.jobs.submit.tell_of_submission", power_cut)
     with pytest.raises(RuntimeError, match="power cut"):
         submit_jobs(store, specs("a study"), "a study")
     with store.read() as session:

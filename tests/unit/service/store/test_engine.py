@@ -17,8 +17,9 @@ from service.jobs.submit import submit_job
 from service.spec.job import JobSpec
 from service.store import engine as store
 from service.store.engine import Store
-from service.store.jobs import get_job, list_jobs
+from service.store.jobs import get_job
 from service.store.keys import get_idempotency_key, insert_idempotency_key
+from service.store.shown import list_jobs
 from service.store.tables import Job
 from service.wire.states import JobState
 from tests.unit.service.specs import small
