@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, delete, fun
 from service.store import records
 from service.store.engine import Session
 from service.store.pages import ROWS, Page, decode_cursor, page_of
-from service.store.rows import Unindexed, columns_of, record_of, records_by, records_of
+from service.store.rows import Unindexed, columns_of, names_of, record_of, records_by, records_of
 from service.store.tables import BRANCHES, EPOCHS, JOBS, RUNS, TRIALS, Branch, Epoch, Layer, Run, Trial
 from service.store.trials import LABEL_COLUMNS, RUN_COLUMNS, count_epoch, discount_epoch
 from service.wire.states import JobState
@@ -176,10 +176,10 @@ def _page_of_all(filters: frozenset[str], has_cursor: bool) -> Select[*tuple[Any
         "label": RUNS.c.label,
     }
     place = (RUNS.c.id, TRIALS.c.number, EPOCHS.c.epoch)
+    shown = {**columns, "job_id": JOBS.c.id, "trial": TRIALS.c.number, "seed": TRIALS.c.seed}
+    of_record = (shown[one].label(one) if one in shown else EPOCHS.c[one] for one in names_of(records.HistoryStep))
     query = (
-        select(JOBS.c.number.label("job_number"), RUNS.c.id.label("run_id"), JOBS.c.id.label("job_id"), TRIALS.c.seed)
-        .add_columns(TRIALS.c.number.label("trial"), *(column.label(name) for name, column in columns.items()))
-        .add_columns(*columns_of(EPOCHS, records.HistoryStep))
+        select(*of_record, JOBS.c.number.label("job_number"), RUNS.c.id.label("run_id"))
         .select_from(JOBS.join(_runs_trials_epochs, RUNS.c.job_id == Unindexed(JOBS.c.id)))
         # without an attempt there are no epochs but those of the job that a retry goes on from
         .where(or_(JOBS.c.attempt > 0, JOBS.c.retry_of.is_not(None)))

@@ -14,7 +14,6 @@ from sqlalchemy.sql.functions import FunctionElement
 from service.store.tables import Base
 
 R = TypeVar("R")
-_NOTHING: Mapping[str, Any] = {}
 
 
 class Unindexed(FunctionElement[Any]):
@@ -42,10 +41,15 @@ def columns_of(table: type[Base] | FromClause, record: type[Any], *, prefix: str
     return [getattr(table, one.name).label(prefix + one.name) for one in fields(record) if one.name in known]
 
 
+def names_of(record: type[Any]) -> list[str]:
+    """The names of the record's fields; a query whose first columns have them, in this order, is read fastest."""
+    return [one.name for one in fields(record)]
+
+
 def record_of(record: type[R], row: Row[*tuple[Any, ...]], *, prefix: str = "", **more: Any) -> R:
     """The record whose fields are columns of the row, labelled `prefix` + field, or stand in `more`."""
     names, pick = _picked(cast(Hashable, record), row._fields, prefix, frozenset(more))
-    return _made(record, zip(names, pick(row), strict=True), more)
+    return _made(record, names, [row if pick is None else pick(row)], [more])[0]
 
 
 def records_of(
@@ -58,17 +62,28 @@ def records_of(
     found = list(rows)
     if not found:
         return []
-    others = [more(row) for row in found] if more is not None else [_NOTHING] * len(found)
-    names, pick = _picked(cast(Hashable, record), found[0]._fields, "", frozenset(others[0]))
-    picked = zip(map(pick, found), others, strict=True)
-    return [_made(record, zip(names, values, strict=True), other) for values, other in picked]
+    others = None if more is None else [more(row) for row in found]
+    names, pick = _picked(cast(Hashable, record), found[0]._fields, "", frozenset(others[0] if others else ()))
+    return _made(record, names, found if pick is None else map(pick, found), others)
 
 
-def _made(record: type[R], values: Iterable[tuple[str, Any]], more: Mapping[str, Any]) -> R:
-    """A record with these fields. By its own call a frozen class sets them one by one, in twice the time."""
-    one = record.__new__(record)
-    vars(one).update(values, **more)
-    return one
+def _made(
+    record: type[R],
+    names: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    others: Iterable[Mapping[str, Any]] | None,
+) -> list[R]:
+    """Records with these fields, the first of each row, and with others. By its own call a frozen class sets its fields
+    one by one, in twice the time."""
+    made = []
+    for row in rows:
+        one = record.__new__(record)
+        vars(one).update(zip(names, row))  # noqa: B905 - a row may go on; `strict` makes a page take a tenth longer
+        made.append(one)
+    if others is not None:
+        for one, its in zip(made, others, strict=True):
+            vars(one).update(its)
+    return made
 
 
 def records_by(
@@ -90,9 +105,13 @@ def records_by(
 @cache
 def _picked(
     record: Hashable, columns: tuple[str, ...], prefix: str, without: frozenset[str]
-) -> tuple[Sequence[str], Callable[[Sequence[Any]], Sequence[Any]]]:
+) -> tuple[Sequence[str], Callable[[Sequence[Any]], Sequence[Any]] | None]:
     """The fields of the record but those in `without`, two or more, and what picks their values out of a row with these
-    columns. It is looked up once for each query: a page has hundreds of rows."""
-    names = [one.name for one in fields(cast(type[Any], record)) if one.name not in without]
+    columns; None where the first columns are those, in their order. It is looked up once for each query: a page has
+    hundreds of rows."""
+    names = [name for name in names_of(cast(type[Any], record)) if name not in without]
+    wanted = [prefix + name for name in names]
+    if list(columns[: len(names)]) == wanted:
+        return names, None
     places = {column: place for place, column in enumerate(columns)}
-    return names, itemgetter(*(places[prefix + name] for name in names))
+    return names, itemgetter(*(places[column] for column in wanted))
