@@ -321,12 +321,25 @@ class Calls:
         """The experiments that can be run, each with its paper and its figures."""
         return await self._exchange.rows(ExperimentFacts, "/v1/experiments")
 
-    async def run_experiment(self, name: str, scale: str = "fashion-mnist", /, **spec: Any) -> ExperimentJobs:
-        """Submit the jobs of an experiment; the keys `spec` of a JobSpec hold for all of them."""
+    async def run_experiment(
+        self,
+        name: str,
+        scale: str = "fashion-mnist",
+        /,
+        *,
+        priority: int = 0,
+        time_limit: int | None = None,
+        **spec: Any,
+    ) -> ExperimentJobs:
+        """Submit the jobs of an experiment; the keys `spec` of a JobSpec, and `priority` and `time_limit` as `submit` has
+        them, hold for each of them."""
         # chosen here: a request that is sent again finds its jobs
         group = f"{name}-{uuid4().hex[:8]}"
-        document = json.dumps({"name": name, "scale": scale, "spec": spec, "experiment": group})
-        return await self._exchange.one(ExperimentJobs, "POST", "/v1/experiments", headers=JSON, content=document)
+        document = {"name": name, "scale": scale, "spec": spec, "experiment": group}
+        document |= _given(priority=priority or None, time_limit=time_limit)
+        return await self._exchange.one(
+            ExperimentJobs, "POST", "/v1/experiments", headers=JSON, content=json.dumps(document)
+        )
 
     # --- API keys ----------------------------------------------------------------------------------------
 

@@ -6,7 +6,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from forerun.cli.shared import AsJson, client_of, command_line, example, new_group, print_json, say
+from forerun.cli.shared import (
+    AsJson,
+    Priority,
+    TimeLimit,
+    client_of,
+    command_line,
+    example,
+    new_group,
+    print_json,
+    say,
+)
 from forerun.cli.spec_file import read_spec
 from forerun.display import tables
 from forerun.program import program
@@ -44,9 +54,12 @@ def run(
         Path | None,
         typer.Option("--spec", exists=True, dir_okay=False, help="File with keys of a spec that hold for every job."),
     ] = None,
+    priority: Priority = None,
+    time_limit: TimeLimit = None,
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment of a paper: submit its jobs."""
-    submitted = client_of(ctx).run_experiment(name, scale, **(read_spec(file) if file else {}))
+    keys = read_spec(file) if file else {}
+    submitted = client_of(ctx).run_experiment(name, scale, priority=priority or 0, time_limit=time_limit, **keys)
     print_json(submitted) if as_json else typer.echo(tables.job_table(submitted.items))
     say(f"List them with: {command_line(ctx, 'jobs', '--experiment', submitted.experiment)}")

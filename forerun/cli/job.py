@@ -10,7 +10,9 @@ import typer
 from forerun.cli.shared import (
     AsJson,
     JobId,
+    Priority,
     SpecFile,
+    TimeLimit,
     as_document,
     client_of,
     command_line,
@@ -28,13 +30,6 @@ from service.wire.answers import Job
 
 SUBMIT_EXAMPLE = example("submit examples/digits.yaml --watch")
 app = new_group("Jobs: submit, list, show, watch, pause, cancel, delete, and what they printed.")
-
-Priority = Annotated[
-    int | None, typer.Option(min=-100, max=100, help="From -100 to 100; of jobs that wait higher ones begin first.")
-]
-TimeLimit = Annotated[
-    int | None, typer.Option(min=1, help="Seconds that the job may run; then it fails, and its checkpoints are kept.")
-]
 
 
 @app.command(epilog=SUBMIT_EXAMPLE)

@@ -24,6 +24,12 @@ SpecFile = Annotated[
     Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="A job spec, in YAML or JSON.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Priority = Annotated[
+    int | None, typer.Option(min=-100, max=100, help="From -100 to 100; of jobs that wait higher ones begin first.")
+]
+TimeLimit = Annotated[
+    int | None, typer.Option(min=1, help="Seconds that the job may run; then it fails, and its checkpoints are kept.")
+]
 Output = Annotated[Path | None, typer.Option(dir_okay=False, help="Write to this file instead of standard output.")]
 
 

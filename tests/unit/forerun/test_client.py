@@ -187,13 +187,14 @@ def test_a_study_whose_answer_was_lost_is_asked_for_under_the_same_name(connect:
     )
     client = connect(script)
     client.run_experiment("mix", "cifar10", epochs=3, name="mine")
-    client.run_experiment("mix")
+    client.run_experiment("mix", priority=-3, time_limit=60)
     first, again, other = [json.loads(request.content) for request in script.requests]
     group = first["experiment"]
     assert group.startswith("mix-")
     assert first == {"name": "mix", "scale": "cifar10", "spec": {"epochs": 3, "name": "mine"}, "experiment": group}
     assert again == first
     assert (other["scale"], other["spec"]) == ("fashion-mnist", {})
+    assert (other["priority"], other["time_limit"]) == (-3, 60)
     assert other["experiment"] != group
 
 

@@ -16,6 +16,7 @@ def test_experiment_submits_a_study_with_the_keys_of_a_file(forerun: Forerun, tm
     (tmp_path / "more.yaml").write_text("name: mine\nepochs: 3\n")
     submitted = answer({"experiment": "mix-1", "items": [job(name="mix")]}, 202)
     words = ["experiment", "run", "mix", "--scale", "cifar10", "--spec", str(tmp_path / "more.yaml")]
+    words += ["--priority", "5", "--time-limit", "3600"]
     result = forerun(*words, answers=[submitted])
     assert result.exit_code == 0
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["job", "job-1"]
@@ -23,3 +24,4 @@ def test_experiment_submits_a_study_with_the_keys_of_a_file(forerun: Forerun, tm
     sent_document = json.loads(forerun.script.requests[0].content)
     assert (sent_document["name"], sent_document["scale"]) == ("mix", "cifar10")
     assert sent_document["spec"] == {"name": "mine", "epochs": 3}
+    assert (sent_document["priority"], sent_document["time_limit"]) == (5, 3600)
