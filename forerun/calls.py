@@ -331,15 +331,13 @@ class Calls:
         time_limit: int | None = None,
         **spec: Any,
     ) -> ExperimentJobs:
-        """Submit the jobs of an experiment; the keys `spec` of a JobSpec, and `priority` and `time_limit` as `submit` has
-        them, hold for each of them."""
+        """Submit the jobs of an experiment. The keys `spec` of a JobSpec hold for each of them, and so do `priority` and
+        `time_limit`, as `submit` has them."""
         # chosen here: a request that is sent again finds its jobs
         group = f"{name}-{uuid4().hex[:8]}"
         document = {"name": name, "scale": scale, "spec": spec, "experiment": group}
-        document |= _given(priority=priority or None, time_limit=time_limit)
-        return await self._exchange.one(
-            ExperimentJobs, "POST", "/v1/experiments", headers=JSON, content=json.dumps(document)
-        )
+        content = json.dumps(document | _given(priority=priority or None, time_limit=time_limit))
+        return await self._exchange.one(ExperimentJobs, "POST", "/v1/experiments", headers=JSON, content=content)
 
     # --- API keys ----------------------------------------------------------------------------------------
 
