@@ -331,7 +331,7 @@ class Calls:
         time_limit: int | None = None,
         **spec: Any,
     ) -> ExperimentJobs:
-        """Submit the jobs of an experiment. The keys `spec` of a JobSpec hold for each of them, and so do `priority` and
+        """Submit the jobs of an experiment. The keys `spec` of a JobSpec hold for each, and so do `priority` and
         `time_limit`, as `submit` has them."""
         # chosen here: a request that is sent again finds its jobs
         group = f"{name}-{uuid4().hex[:8]}"
