@@ -181,6 +181,7 @@ def _finish(store: Store) -> None:
 def vacuum(store: Store) -> None:
     """Have PostgreSQL know what is in its tables, and forget what is not there any more, as its autovacuum does after a
     while; SQLite leaves nothing behind."""
+    if store.file is not None:
+        return
     with store.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql("VACUUM ANALYZE")
+        connection.exec_driver_sql("VACUUM ANALYZE")

@@ -100,7 +100,7 @@ def submit_jobs(db: Store, specs: Sequence[JobSpec], experiment: str, terms: Ter
 
 
 def _add_job(session: Session, spec: JobSpec, terms: Terms) -> str:
-    """Write the job; its id."""
+    """Write the job, and return its id."""
     job_id = new_job_id()
     runs = [_run(spec, method) for method in spec.methods]
     owner = owner_of(session)

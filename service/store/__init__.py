@@ -4,6 +4,8 @@
   read later on behind the caller's back. A record is what was true in its transaction, and stays so.
 - What changes SQL is a named function, called with the session of a `Store.write()`, which is one transaction: all of
   it is committed when its block ends, or nothing where it raises. No function here commits.
+- The session of a `Store.read()` changes nothing and locks nothing. On PostgreSQL each of its statements sees what is
+  committed as it begins.
 - `get_job(…, lock=True)` and `next_to_submit` lock the job's row until the transaction ends, before anything of the job
   is read: what they return is the newest there is, and nobody else changes the job meanwhile. On SQLite every writer
   waits for the one before (BEGIN IMMEDIATE).

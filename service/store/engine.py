@@ -28,12 +28,13 @@ DatabaseError = SQLAlchemyError  # whatever went wrong with a database
 
 # How long a transaction waits for whatever is in its way. Whoever is behind it has other ways to wait, and is told why.
 PATIENCE_S = 5
-# How many read at a time. They take turns at the interpreter anyway, at every row of SQLite's: where 20 threads do
-# so, the slowest answer takes twice as long.
-READERS = 4
+# How many read at a time from SQLite, and how long others wait for them. They take turns at the interpreter anyway, at
+# every row: where 20 threads do so, the slowest answer takes four times as long.
+READERS, READERS_PATIENCE_S = 4, 0.5
 POSTGRESQL = {
     "connect_timeout": PATIENCE_S,
     "tcp_user_timeout": 2_000 * PATIENCE_S,  # a server that acknowledges nothing for so long is gone
+    "keepalives_idle": 60,  # seconds: most connections of the pool have nothing to do, and firewalls forget those
     "options": f"-c lock_timeout={PATIENCE_S}s",
 }
 OPTIONS: dict[str, Any] = {
@@ -45,7 +46,7 @@ T = TypeVar("T")
 
 
 class Store:
-    """A database by its SQLAlchemy URL, which hands out sessions to read and to write, one transaction each.
+    """A database by its SQLAlchemy URL, which hands out sessions to read, and sessions to write in one transaction.
 
     The folder of an SQLite file is made where it is absent. Raises DatabaseError for a URL that means no database.
     """
@@ -58,13 +59,12 @@ class Store:
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
         self._engine = _engine(parsed)
-        self._writing, self._reading = Turns(1, PATIENCE_S), Turns(READERS, PATIENCE_S)
+        self._writing, self._reading = Turns(1, PATIENCE_S), Turns(READERS, READERS_PATIENCE_S)
         self._writer = self._engine.execution_options(forerun_write=True)
-        self._reader = self._engine
-        if parsed.get_backend_name() == "postgresql":
-            # There each statement sees what is committed as it begins, in a transaction or not; without one it needs
-            # neither BEGIN nor ROLLBACK, which each take as long on the way as itself.
-            self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._is_sqlite = parsed.get_backend_name() == "sqlite"
+        # On PostgreSQL each statement sees what is committed as it begins, in a transaction or not; without one it
+        # needs neither BEGIN nor ROLLBACK, which each take as long on the way as itself.
+        self._reader = self._engine if self._is_sqlite else self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._check: Callable[[Session], None] | None = None
         self._session, self._info = Session, dict[str, Any]()
         self._outage = Outage()  # of all copies
@@ -149,10 +149,11 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for one transaction that only reads."""
+        """A session that only reads, and locks nothing: on SQLite in one transaction, on PostgreSQL without one, where
+        what writes would be committed at once."""
         with (
             self._noticed(writing=False),
-            self._reading.turn(),
+            self._reading.turn() if self._is_sqlite else nullcontext(),
             self._session(self._reader, expire_on_commit=False, info=self._info) as session,
         ):
             yield session
@@ -183,7 +184,7 @@ class Store:
     def _turn_to_write(self) -> AbstractContextManager[None]:
         """The turn of a writer of this process, where the database is SQLite: that has those who wait for its lock try
         again now and then, and of twenty one may wait for seconds."""
-        return self._writing.turn() if self.url.get_backend_name() == "sqlite" else nullcontext()
+        return self._writing.turn() if self._is_sqlite else nullcontext()
 
 
 def after_commit(session: Session, call: Callable[[], object]) -> None:

@@ -60,15 +60,6 @@ def append_old_events(session: Session, job_id: str, events: Sequence[tuple[str,
         session.execute(insert(Event), rows)
 
 
-def insert_event(
-    session: Session, job_id: str, number: int, kind: str, data: Mapping[str, Any], created_at: datetime
-) -> None:
-    """Write an event of a job under `number`, which the job's row has already as that of its last event."""
-    event = {"job_id": job_id, "number": number, "kind": kind, "data": data, "created_at": created_at}
-    session.execute(_INSERT_EVENT, event)
-    session.execute(_INSERT_DELIVERIES, {"job": job_id, "event_number": number, "event": event_type(kind, data)})
-
-
 _INSERT_EVENT = insert(EVENTS)
 # for each webhook that is told of events of that type, that it is to be told of this one
 _told = (
@@ -77,3 +68,12 @@ _told = (
     .where(WebhookSubscription.event == bindparam("event"), Webhook.disabled_at.is_(None))
 )
 _INSERT_DELIVERIES = insert(DELIVERIES).from_select(["webhook_id", "job_id", "number"], _told)
+
+
+def insert_event(
+    session: Session, job_id: str, number: int, kind: str, data: Mapping[str, Any], created_at: datetime
+) -> None:
+    """Write an event of a job under `number`, which the job's row has already as that of its last event."""
+    event = {"job_id": job_id, "number": number, "kind": kind, "data": data, "created_at": created_at}
+    session.execute(_INSERT_EVENT, event)
+    session.execute(_INSERT_DELIVERIES, {"job": job_id, "event_number": number, "event": event_type(kind, data)})

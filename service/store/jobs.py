@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, func, insert, select, update
+from sqlalchemy import Row, Select, String, bindparam, func, insert, select, update
 
 from service.errors import no_job
 from service.spec.job import JobSpec
@@ -13,7 +13,7 @@ from service.store.attempts import attempts_by_job
 from service.store.engine import Session
 from service.store.events import insert_event
 from service.store.ownership import OF_EVERYBODY
-from service.store.queue import ORDER, WAITS, present
+from service.store.queue import ORDER, WAITS, parameters_of_waits
 from service.store.rows import columns_of, record_of, records_of
 from service.store.tables import JOBS, RUNS, TRIALS, Job
 from service.wire.states import JobState
@@ -30,6 +30,9 @@ _INSERT_RUN = insert(RUNS).returning(RUNS.c.id)
 _KNOWN = select(JOBS.c.id).where(JOBS.c.id == bindparam("job_id"))
 _NEXT = _JOBS.where(WAITS).order_by(*ORDER).limit(1)
 _NEXT_LOCKED = _NEXT.with_for_update(skip_locked=True)
+_OF_EXPERIMENT = _JOBS.where(JOBS.c.experiment == bindparam("experiment")).order_by(JOBS.c.number)
+_IN_STATES = _JOBS.where(JOBS.c.state.in_(bindparam("states", expanding=True))).order_by(JOBS.c.number)
+_LOCK_NAME = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("name", type_=String), 0)))
 _WORKERS = select(func.sum(JOBS.c.workers)).where(JOBS.c.state.in_(bindparam("states", expanding=True)))
 _JOBS_BY_ID = _JOBS.where(JOBS.c.id.in_(bindparam("job_ids", expanding=True)))
 
@@ -58,7 +61,7 @@ def check_job(session: Session, job_id: str) -> None:
 
 def jobs_of_experiment(session: Session, experiment: str) -> Sequence[records.Job]:
     """The jobs whose spec names that experiment, oldest first."""
-    rows = session.execute(_JOBS.where(JOBS.c.experiment == experiment).order_by(JOBS.c.number))
+    rows = session.execute(_OF_EXPERIMENT, {"experiment": experiment})
     return [_job(row) for row in rows]
 
 
@@ -69,7 +72,7 @@ def jobs_by_id(session: Session, job_ids: Collection[str]) -> Sequence[records.J
 
 def jobs_in(session: Session, states: Collection[JobState]) -> Sequence[records.JobWithAttempts]:
     """The jobs in one of `states`, with their attempts, oldest first."""
-    rows = session.execute(_JOBS.where(JOBS.c.state.in_(states)).order_by(JOBS.c.number)).all()
+    rows = session.execute(_IN_STATES, {"states": list(states)}).all()
     return _with_attempts(rows, attempts_by_job(session, [row.id for row in rows]))
 
 
@@ -84,7 +87,7 @@ def next_to_submit(
     """The next job that waits for an attempt, may have one by the database's clock, and takes at most `total_workers`
     workers: the oldest of those with the highest priority; its row locked, if `lock`. None when there is none. Those of
     `owners_who_wait` are passed over, and on PostgreSQL jobs whose row another transaction holds."""
-    parameters = present(clock.database_time(session), total_workers, owners_who_wait)
+    parameters = parameters_of_waits(clock.database_time(session), total_workers, owners_who_wait)
     row = session.execute(_NEXT_LOCKED if lock else _NEXT, parameters).one_or_none()
     return None if row is None else _job(row)
 
@@ -109,7 +112,7 @@ def lock_experiment(session: Session, experiment: str) -> None:
     """Lock the name of an experiment until the transaction ends: of two that submit it at once the second waits for the
     first, as on SQLite every writer does anyway."""
     if session.get_bind().dialect.name == "postgresql":
-        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(experiment, 0))))
+        session.execute(_LOCK_NAME, {"name": experiment})
 
 
 def insert_job(

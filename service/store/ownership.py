@@ -3,11 +3,10 @@
 The rule stands in one place, below every query: a query that is written tomorrow keeps it without a word of its own.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from sqlalchemy import Alias, Executable, FromClause, Join, Select, event
+from sqlalchemy import Alias, FromClause, Join, Select, event
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from sqlalchemy.sql import visitors
 
@@ -15,8 +14,6 @@ from service.store.tables import JOBS, Job
 
 OWNER = "owner"  # in the `info` of a session
 OF_EVERYBODY = {"of_everybody": True}  # execution options of a statement about the cluster, which all owners share
-
-_made: WeakKeyDictionary[Executable, dict[str | None, Any]] = WeakKeyDictionary()  # statements, and theirs by the owner
 
 
 class SessionOfOwner(Session):
@@ -42,15 +39,13 @@ def _only_its_own(execution: ORMExecuteState) -> None:
         execution.statement = execution.statement.options(criteria)
 
 
+@lru_cache(maxsize=300)
 def _about(owner: str | None, statement: Any) -> Any:
     """The statement, which is about tables and not classes, with the owner's jobs alone in place of all. Statements are
-    made once and run often, so theirs are kept."""
-    by_owner = _made.setdefault(statement, {})
-    if owner not in by_owner:
-        changes = statement.is_update or statement.is_delete
-        assert not (changes and statement.table is JOBS), "rows of jobs are changed and deleted by their class"
-        by_owner[owner] = visitors.cloned_traverse(statement, {}, {"select": partial(_add_criterion, owner)})
-    return by_owner[owner]
+    made once and run often, so the newest of theirs are kept."""
+    changes = statement.is_update or statement.is_delete
+    assert not (changes and statement.table is JOBS), "rows of jobs are changed and deleted by their class"
+    return visitors.cloned_traverse(statement, {}, {"select": partial(_add_criterion, owner)})
 
 
 def _add_criterion(owner: str | None, select: Select[Any]) -> None:

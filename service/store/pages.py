@@ -13,7 +13,7 @@ from service.errors import FieldError, InvalidInput
 Item = TypeVar("Item")
 
 # How many rows a query for a page reads, written into the statement: PostgreSQL plans a prepared one for a tenth of all
-# rows where it does not know, or plans it anew each time.
+# rows where it does not know, or plans it anew each time. The price: pages of another length are another statement.
 ROWS: BindParameter[int] = bindparam("rows", type_=Integer, literal_execute=True)
 
 

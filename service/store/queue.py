@@ -15,7 +15,7 @@ from service.wire.states import WAITING
 ORDER = (JOBS.c.priority.desc(), JOBS.c.number)
 LONGEST_BACKOFF = timedelta(seconds=60)
 
-# The condition that a job waits for an attempt, with the parameters of `present`: it may have one by the database's
+# The condition that a job waits for an attempt, with `parameters_of_waits`: it may have one by the database's
 # clock, takes at most `total_workers` workers, and is of none of `owners_who_wait`. One that may have its next attempt
 # later than after the longest backoff was told so before the clock was set back, and may have it.
 _now, _latest = (bindparam(name, type_=UtcDateTime) for name in ("now", "latest"))
@@ -27,7 +27,7 @@ WAITS = and_(
 )
 
 
-def present(now: datetime, total_workers: float, owners_who_wait: Collection[str]) -> dict[str, Any]:
+def parameters_of_waits(now: datetime, total_workers: float, owners_who_wait: Collection[str]) -> dict[str, Any]:
     """The parameters of WAITS; `now` is the time by the database's clock."""
     of_them = {"total_workers": total_workers, "owners_who_wait": list(owners_who_wait)}
     return {"now": now, "latest": now + LONGEST_BACKOFF, **of_them}
@@ -43,11 +43,12 @@ def queue_positions(
     if not places:
         return {}
     (first_priority, first_number), (last_priority, last_number) = places[0], places[-1]
-    span = {"first_priority": -first_priority, "first_number": first_number}
-    span |= {"last_priority": -last_priority, "last_number": last_number}
-    parameters = present(now, total_workers, owners_who_wait) | span
-    found = {row.id: row.place for row in session.execute(_PLACES, parameters, execution_options=OF_EVERYBODY)}
-    return {job.id: found[job.id] for job in jobs if job.id in found}
+    asked = {"first_priority": -first_priority, "first_number": first_number, "numbers": [job.number for job in jobs]}
+    asked |= {"last_priority": -last_priority, "last_number": last_number}
+    parameters = parameters_of_waits(now, total_workers, owners_who_wait) | asked
+    rows = session.execute(_PLACES, parameters, execution_options=OF_EVERYBODY)
+    found = {row.number: row.place for row in rows}
+    return {job.id: found[job.number] for job in jobs if job.number in found}
 
 
 def _is_before(which: str) -> ColumnElement[bool]:
@@ -56,9 +57,15 @@ def _is_before(which: str) -> ColumnElement[bool]:
     return or_(JOBS.c.priority > priority, and_(JOBS.c.priority == priority, JOBS.c.number < number))
 
 
-# Those before the first are counted, and only those from the first to the last are numbered: mostly neighbours.
+# Those before the first are counted, and those from the first to the last, mostly neighbours, are numbered. All that is
+# read stands in the index of the queue; the bounds of the priority are what it can be searched by.
 _before = select(func.count()).select_from(JOBS).where(WAITS, _is_before("first")).correlate(None).scalar_subquery()
 _is_last = and_(JOBS.c.priority == bindparam("last_priority"), JOBS.c.number == bindparam("last_number"))
-_PLACES = select(JOBS.c.id, (_before + func.row_number().over(order_by=ORDER)).label("place")).where(
-    WAITS, not_(_is_before("first")), or_(_is_before("last"), _is_last)
+_place = (_before + func.row_number().over(order_by=ORDER)).label("place")
+_numbered = (
+    select(JOBS.c.number, _place)
+    .where(WAITS, JOBS.c.priority.between(bindparam("last_priority"), bindparam("first_priority")))
+    .where(not_(_is_before("first")), or_(_is_before("last"), _is_last))
+    .subquery()
 )
+_PLACES = select(_numbered).where(_numbered.c.number.in_(bindparam("numbers", expanding=True)))

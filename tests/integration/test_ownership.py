@@ -3,10 +3,15 @@
 import pytest
 from sqlalchemy import delete, func, select, update
 
+from service.jobs.submit import submit_jobs
 from service.store.engine import Store
-from service.store.ownership import OF_EVERYBODY
+from service.store.epochs import epochs_of_all_jobs, lr_steps_of
+from service.store.jobs import check_job, jobs_of_experiment
+from service.store.ownership import OF_EVERYBODY, _about
+from service.store.shown import list_jobs, shown_job
 from service.store.tables import JOBS, RUNS, Job, Run
-from tests.integration.jobs_in_sql import submit
+from service.store.trials import list_trials, succeeded_stpt_trainings
+from tests.integration.jobs_in_sql import spec, submit
 
 pytest_plugins = ["tests.databases"]
 
@@ -72,3 +77,27 @@ def of(store: Store, owner: str | None) -> Store:
 def found(store: Store, query) -> list[str]:
     with store.read() as session:
         return sorted(row[0] for row in session.execute(query))
+
+
+def test_statements_are_made_once(store: Store) -> None:
+    """One that is made for each call would be kept for each call, with all that it is made of."""
+    db = of(store, "alice")
+
+    def everything() -> None:
+        ids = submit_jobs(db, [spec(experiment="mine")], "mine")
+        with db.read() as session:
+            assert [job.id for job in jobs_of_experiment(session, "mine")] == ids
+            assert [job.id for job in list_jobs(session, limit=5, model="lenet5").items] == ids
+            assert shown_job(session, ids[0]).first_training is not None
+            check_job(session, ids[0])
+            epochs_of_all_jobs(session, limit=5)
+            lr_steps_of(session, ids[0])
+            list_trials(session, ids[0])
+            of = {"model": "lenet5", "dataset": "mnist", "path": None, "task": "classification", "optimizer": None}
+            succeeded_stpt_trainings(session, **of, limit=5)
+
+    everything()
+    known = _about.cache_info().misses
+    for _ in range(3):
+        everything()
+    assert _about.cache_info().misses == known

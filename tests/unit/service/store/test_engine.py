@@ -17,7 +17,7 @@ from service.jobs.submit import submit_job
 from service.spec.job import JobSpec
 from service.store import engine as store
 from service.store.engine import Store
-from service.store.jobs import get_job
+from service.store.jobs import get_job, set_terms
 from service.store.keys import get_idempotency_key, insert_idempotency_key
 from service.store.shown import list_jobs
 from service.store.tables import Job
@@ -151,3 +151,22 @@ def test_writers_of_one_process_take_turns_instead_of_trying_again(sqlite_store)
         list(pool.map(write, range(8)))
     with sqlite_store.read() as session:
         assert all(get_idempotency_key(session, f"{number}") for number in range(8))
+
+
+def test_postgresql_a_writer_has_a_transaction_behind_a_reader_without_one(postgres_store):
+    """On the same connection: the pool hands out the one that was used last."""
+    connections = []
+    event.listen(postgres_store._engine, "checkout", lambda connection, *_: connections.append(connection))
+    job_id, _ = submit_job(postgres_store, SPEC)
+
+    def change_and_fail() -> None:
+        with postgres_store.write() as session:
+            set_terms(session, job_id, {"priority": 7})
+            raise RuntimeError("power cut")
+
+    for _ in range(2):
+        with postgres_store.read() as session:
+            assert get_job(session, job_id).priority == 0
+        with pytest.raises(RuntimeError, match="power cut"):
+            change_and_fail()
+    assert len(set(connections)) == 1
