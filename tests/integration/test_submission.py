@@ -65,10 +65,10 @@ def test_submit_writes_the_job_its_event_and_its_key(store):
 
 
 def test_submit_writes_all_or_nothing(store, monkeypatch):
-    def power_cut(*args: Any) -> None:
+    def power_cut(*args: Any, **more: Any) -> None:
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("service.jobs.submit.append_event", power_cut)
+    monkeypatch.setattr("service.jobs.submit.insert_idempotency_key", power_cut)
     with pytest.raises(RuntimeError, match="power cut"):
         submit(store, "key-1")
     monkeypatch.undo()
