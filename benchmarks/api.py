@@ -220,10 +220,11 @@ def prepare(url: str, jobs: int) -> None:
     try:
         fill(store, jobs)
         with store.write() as session:
-            session.execute(delete(Job).where(Job.number > jobs))
+            submitted = session.execute(delete(Job).where(Job.number > jobs).returning(Job.number)).all()
             if (found := session.scalar(select(func.count()).select_from(Job))) != jobs:
                 raise RuntimeError(f"{url} has {found} jobs, not {jobs}; remove it")
-        vacuum(store)
+        if submitted:
+            vacuum(store)
     finally:
         store.close()
 

@@ -16,8 +16,9 @@ from service.results.past_jobs import complete
 from service.spec.job import JobSpec
 from service.spec.methods.base import MethodSpec
 from service.store.engine import Session, Store
-from service.store.jobs import get_job, insert_job, job_spec, jobs_of_experiment, lock_experiment
+from service.store.jobs import get_job, insert_job, job_spec, jobs_of_experiment
 from service.store.keys import KeyTaken, get_idempotency_key, insert_idempotency_key
+from service.store.locks import lock_name
 from service.store.ownership import owner_of
 from service.store.records import IdempotencyKey, NewRun
 from service.validation.door import parse_spec
@@ -93,7 +94,7 @@ def submit_jobs(db: Store, specs: Sequence[JobSpec], experiment: str, terms: Ter
     """Accept the jobs of an experiment at once, or none of them, and return their ids; where the experiment has jobs
     already, nothing is added, and theirs are returned."""
     with db.write() as session:
-        lock_experiment(session, experiment)
+        lock_name(session, experiment)
         if known := jobs_of_experiment(session, experiment):
             return [job.id for job in known]
         return [_add_job(session, spec, terms) for spec in specs]

@@ -10,6 +10,7 @@ from service.errors import FieldError, InvalidInput
 from service.jobs.lifecycle import now, storable
 from service.store import webhooks
 from service.store.engine import Store, after_commit
+from service.store.locks import lock_name
 from service.store.webhooks import DueDelivery, WebhookRecord
 from service.wire.webhooks import EventType
 
@@ -26,7 +27,7 @@ def register(db: Store, url: str, events: Collection[EventType]) -> WebhookRecor
     """
     secret = "whsec_" + b64encode(secrets.token_bytes(32)).decode()
     with db.write() as session:
-        webhooks.lock_webhooks(session)
+        lock_name(session, "webhooks")
         known = webhooks.find_by_url(session, url)
         if known is None:
             if webhooks.count_webhooks(session) >= MAX_WEBHOOKS:

@@ -136,7 +136,7 @@ class Store:
         if self.file is not None:  # SQLite writes no page that stays as it is
             self._probes += 1
             statement = f"PRAGMA user_version = {self._probes % 2**31}"
-        with self._noticed(writing=True), self._turn_to_write(), Session(self._writer) as session, session.begin():
+        with self._noticed(writing=True), self._turn(self._writing), Session(self._writer) as session, session.begin():
             session.execute(text(statement))
 
     def connect(self) -> Connection:
@@ -153,7 +153,7 @@ class Store:
         what writes would be committed at once."""
         with (
             self._noticed(writing=False),
-            self._reading.turn() if self._is_sqlite else nullcontext(),
+            self._turn(self._reading),
             self._session(self._reader, expire_on_commit=False, info=self._info) as session,
         ):
             yield session
@@ -163,7 +163,7 @@ class Store:
         """A session for one transaction that writes: committed when the block ends, rolled back when it raises."""
         with (
             self._noticed(writing=True),
-            self._turn_to_write(),
+            self._turn(self._writing),
             self._session(self._writer, expire_on_commit=False, info=self._info) as session,
             session.begin(),
         ):
@@ -181,10 +181,10 @@ class Store:
             raise
         self._outage.succeeded(writing=writing)
 
-    def _turn_to_write(self) -> AbstractContextManager[None]:
-        """The turn of a writer of this process, where the database is SQLite: that has those who wait for its lock try
+    def _turn(self, among: Turns) -> AbstractContextManager[None]:
+        """A turn of this process, where the database is SQLite. Of writers that has those who wait for its lock try
         again now and then, and of twenty one may wait for seconds."""
-        return self._writing.turn() if self._is_sqlite else nullcontext()
+        return among.turn() if self._is_sqlite else nullcontext()
 
 
 def after_commit(session: Session, call: Callable[[], object]) -> None:

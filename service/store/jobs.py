@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, String, bindparam, func, insert, select, update
+from sqlalchemy import Row, Select, bindparam, func, insert, select, update
 
 from service.errors import no_job
 from service.spec.job import JobSpec
@@ -32,7 +32,6 @@ _NEXT = _JOBS.where(WAITS).order_by(*ORDER).limit(1)
 _NEXT_LOCKED = _NEXT.with_for_update(skip_locked=True)
 _OF_EXPERIMENT = _JOBS.where(JOBS.c.experiment == bindparam("experiment")).order_by(JOBS.c.number)
 _IN_STATES = _JOBS.where(JOBS.c.state.in_(bindparam("states", expanding=True))).order_by(JOBS.c.number)
-_LOCK_NAME = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("name", type_=String), 0)))
 _WORKERS = select(func.sum(JOBS.c.workers)).where(JOBS.c.state.in_(bindparam("states", expanding=True)))
 _JOBS_BY_ID = _JOBS.where(JOBS.c.id.in_(bindparam("job_ids", expanding=True)))
 
@@ -106,13 +105,6 @@ def _with_attempts(
 
 
 # --- changes ---------------------------------------------------------------------------------------------
-
-
-def lock_experiment(session: Session, experiment: str) -> None:
-    """Lock the name of an experiment until the transaction ends: of two that submit it at once the second waits for the
-    first, as on SQLite every writer does anyway."""
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(_LOCK_NAME, {"name": experiment})
 
 
 def insert_job(

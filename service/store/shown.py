@@ -32,10 +32,10 @@ _ONE = _SHOWN.where(JOBS.c.id == bindparam("job_id"))
 
 def shown_job(session: Session, job_id: str) -> records.ShownJob:
     """The job of that id. Raises NotFound when the store has none."""
-    rows = session.execute(_ONE, {"job_id": job_id}).all()
-    if not rows:
+    row = session.execute(_ONE, {"job_id": job_id}).one_or_none()
+    if row is None:
         raise no_job(job_id)
-    return records_of(records.ShownJob, rows, _more)[0]
+    return record_of(records.ShownJob, row, **_more(row))
 
 
 def list_jobs(

@@ -97,12 +97,6 @@ def _subscriptions(session: Session) -> dict[str, tuple[str, ...]]:
 # --- changes ---------------------------------------------------------------------------------------------
 
 
-def lock_webhooks(session: Session) -> None:
-    """Let nobody else register a webhook until the transaction ends, as on SQLite nobody else writes anyway."""
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("webhooks", 0))))
-
-
 def find_by_url(session: Session, url: str) -> str | None:
     """The id of the webhook with that URL; None when there is none."""
     return session.scalar(select(Webhook.id).where(Webhook.url == url))

@@ -37,7 +37,7 @@ from tests.integration.jobs_in_sql import (
     submit,
     until_somebody_waits_for_a_lock,
 )
-from tests.unit.service.reports import epoch, layers, warmup_epoch
+from tests.unit.service.reports import epoch, layers, scheduled_epoch, warmup_epoch
 
 pytest_plugins = ["tests.databases"]
 
@@ -183,10 +183,20 @@ def test_the_latest_epoch_of_each_job(store):
 
 def test_the_first_training_of_each_job(store):
     methods = ["sweep", "stpt"]  # the sweep has a training for each candidate
-    several, of_a_search = submit(store, methods=methods), submit(store, methods=["asha"], budget={"epochs": 4})
-    with store.read() as session:
-        assert shown_job(session, several).first_training == FirstTraining(3, 0, None, None, None)
-        assert shown_job(session, of_a_search).first_training is None
+    several, token = start(store, methods=methods)
+    of_a_search = submit(store, methods=["asha"], budget={"epochs": 4})
+
+    def first_of(job_id: str) -> FirstTraining | None:
+        with store.read() as session:
+            return shown_job(session, job_id).first_training
+
+    assert first_of(of_a_search) is None
+    reports.record_epoch(store, several, token, epoch(1))
+    reports.record_epoch(store, several, token, scheduled_epoch(1, label="sweep", trial=2))
+    assert first_of(several) == FirstTraining(3, 0, None, None, None)
+    reports.record_epoch(store, several, token, scheduled_epoch(1, label="sweep", trial=1))
+    first = first_of(several)
+    assert (first.length, first.epochs_done, first.val_accuracy) == (3, 1, 0.5)
 
 
 def test_submissions_whose_attempt_has_ended(store):

@@ -1,26 +1,18 @@
 """Turns: how many go on at a time, in which order, and what becomes of one that waits in vain."""
 
 from collections.abc import Callable
-from threading import Barrier, Event, Thread
+from threading import Barrier, Thread
 
 import pytest
 
 from service.store.turns import Turns
+from tests.processes import wait_until
 
 
 def started(call: Callable[[], object]) -> Thread:
     thread = Thread(target=call, daemon=True)
     thread.start()
     return thread
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    tick = Event()
-    for _ in range(2_000):
-        if condition():
-            return
-        tick.wait(0.005)
-    raise AssertionError("that never came")
 
 
 def test_no_more_than_so_many_go_on_at_a_time() -> None:
