@@ -37,6 +37,8 @@ POSTGRESQL = {
     "keepalives_idle": 60,  # seconds: most connections of the pool have nothing to do, and firewalls forget those
     "options": f"-c lock_timeout={PATIENCE_S}s",
 }
+# What comes back is kept: where many came at once, most of SQLAlchemy's own pool was closed again, and made anew.
+POOL: dict[str, Any] = {"pool_size": 15, "max_overflow": 0, "pool_timeout": PATIENCE_S, "pool_pre_ping": True}
 OPTIONS: dict[str, Any] = {
     "json_deserializer": from_json,  # twice as fast as json's: a page of jobs has 50 specs
     "pool_use_lifo": True,  # the connection that was used last has its statements prepared, and its pages at hand
@@ -195,7 +197,7 @@ def after_commit(session: Session, call: Callable[[], object]) -> None:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         options = {name: value for name, value in POSTGRESQL.items() if name not in url.query}
-        return create_engine(url, pool_pre_ping=True, pool_timeout=PATIENCE_S, connect_args=options, **OPTIONS)
+        return create_engine(url, **POOL, connect_args=options, **OPTIONS)
     # No bound on connections: who waits for the lock must not keep readers from connecting.
     engine = create_engine(url, max_overflow=-1, **OPTIONS)
 
